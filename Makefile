@@ -1,0 +1,47 @@
+# Every target does everything on a fresh machine: it makes .venv, installs, runs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROFILE ?= quick
+PYTEST := $(BIN)/python -m pytest
+JOBS ?= 2
+
+.PHONY: reproduce test test-slow lint format clean help
+
+help:
+	@echo "make reproduce   Table 1 and Figure 3 from embedded data (PROFILE=quick|full)"
+	@echo "make test        the quick test suite, with branch coverage"
+	@echo "make test-slow   the long proofs"
+	@echo "make lint        ruff, mypy, import-linter"
+
+# torch first: the pinned version has a CPU build, a range would take the newest CUDA one.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+reproduce: $(READY)
+	$(BIN)/timesformer reproduce all --profile $(PROFILE)
+
+test: $(READY)
+	$(PYTEST) -m "not slow" -n $(JOBS) --cov --cov-report=term
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .mypy_cache/path && ln -sfn ../../kernels .mypy_cache/path/timesformer_kernels
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

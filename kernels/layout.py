@@ -1,0 +1,80 @@
+"""From groups of tokens to strides: the affine view with which attention reads a group in place.
+
+A group of tokens is a product of slices along t, h and w, so the tokens of all groups of one shape lie at
+
+    token(g, s) = base + sum_axis g_axis * group_stride_axis + s_axis * stride_axis
+
+in a buffer of t * h * w tokens, time slowest.  Nothing needs a gather table, a mask or padding.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AxisTile:
+    """Equal parts of one axis: element i of part g has the index `start + g * jump + i * stride`.
+
+    `first` is the number of the first of these parts among all parts of the axis.
+    """
+
+    first: int
+    count: int
+    start: int
+    jump: int
+    size: int
+    stride: int
+
+    def index(self, part: int, element: int) -> int:
+        return self.start + part * self.jump + element * self.stride
+
+    def slices(self) -> tuple[slice, ...]:
+        """The parts as slices, in order."""
+        last = (self.size - 1) * self.stride + 1
+        return tuple(
+            slice(self.index(g, 0), self.index(g, 0) + last, self.stride if self.size > 1 else 1)
+            for g in range(self.count)
+        )
+
+
+@dataclass(frozen=True)
+class AffineLayout:
+    """Strides in units of tokens, for the axes (t, h, w)."""
+
+    base: int
+    counts: tuple[int, int, int]
+    group_strides: tuple[int, int, int]
+    sizes: tuple[int, int, int]
+    strides: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """All groups of one shape: the product of one `AxisTile` per axis."""
+
+    t: AxisTile
+    h: AxisTile
+    w: AxisTile
+
+    @property
+    def axes(self) -> tuple[AxisTile, AxisTile, AxisTile]:
+        return self.t, self.h, self.w
+
+    @property
+    def num_groups(self) -> int:
+        return self.t.count * self.h.count * self.w.count
+
+    @property
+    def group_size(self) -> int:
+        return self.t.size * self.h.size * self.w.size
+
+    def layout(self, grid: tuple[int, int, int]) -> AffineLayout:
+        """Where the tokens of each group lie in a (t, h, w) buffer of this grid."""
+        units = (grid[1] * grid[2], grid[2], 1)
+        pairs = list(zip(self.axes, units, strict=True))
+        return AffineLayout(
+            base=sum(axis.start * unit for axis, unit in pairs),
+            counts=(self.t.count, self.h.count, self.w.count),
+            group_strides=(pairs[0][0].jump * units[0], pairs[1][0].jump * units[1], pairs[2][0].jump * units[2]),
+            sizes=(self.t.size, self.h.size, self.w.size),
+            strides=(pairs[0][0].stride * units[0], pairs[1][0].stride * units[1], pairs[2][0].stride * units[2]),
+        )

@@ -1,0 +1,101 @@
+"""Three schemes of a test's own: one new partition, one predicate, one mixer."""
+
+import torch
+from torch import Tensor, nn
+
+from timesformer._typing import Float
+from timesformer.attention import ALL, EACH, Encoder, Grid, Mixer, Partition, Predicate, Scheme, Step, blocks, stride
+from timesformer.attention.predicate import Coordinates
+
+TUBES = Partition(t=blocks(2), h=stride(3), w=EACH)
+
+
+def causal_cross(query: Coordinates, key: Coordinates, grid: Grid) -> Tensor:
+    """The same row or column of the same frame or an earlier one."""
+    return (key[0] <= query[0]) & ((key[1] == query[1]) | (key[2] == query[2]))
+
+
+class LinearAttention(Mixer):
+    """Kernel attention with elu + 1 features (Katharopoulos et al. 2020), with a linear on v of its own."""
+
+    def modules(self, width: int, heads: int) -> nn.ModuleDict:
+        return nn.ModuleDict({"value": nn.Linear(width // heads, width // heads, bias=False)})
+
+    def forward(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p e"]:
+        q, k = nn.functional.elu(q) + 1, nn.functional.elu(k) + 1
+        out = q @ (k.transpose(-1, -2) @ modules["value"](v))
+        return out / (q @ k.sum(-2, keepdim=True).transpose(-1, -2))
+
+    def reference(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p e"]:
+        return self.operator(q, k, v, grid, modules) @ (v @ modules["value"].weight.T)
+
+    def operator(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p p"]:
+        weights = (nn.functional.elu(q) + 1) @ (nn.functional.elu(k) + 1).transpose(-1, -2)
+        return weights / weights.sum(-1, keepdim=True)
+
+    def macs(self, grid: Grid, width: int, heads: int) -> int:
+        tokens, e = grid[0] * grid[1] * grid[2], width // heads
+        return heads * tokens * (3 * e * e + e)
+
+
+OVERS = {"tubes": TUBES, "causal_cross": Predicate(causal_cross), "linear": LinearAttention()}
+
+SCHEMES = [
+    Scheme(
+        name=f"test_{name}",
+        encoders=(Encoder(block=((Step(name, (over,), cls="global", extra_linear=name == "tubes"),),)),),
+        title=f"a test's own: {name}",
+    )
+    for name, over in OVERS.items()
+]
+
+
+def vivit_like() -> dict[str, Scheme]:
+    """What ViViT's models ask of the concepts: head splits, two encoders, frame class tokens, mean pooling."""
+    space, time = Partition(EACH, ALL, ALL), Partition(ALL, EACH, EACH)
+    spatial, temporal = Step("space", (space,)), Step("time", (time,))
+    bare = [Step("space", (space,), cls="absent"), Step("time", (time,), cls="absent")]
+    table = {
+        "factorised_encoder": (
+            Encoder(block=((spatial,),), class_tokens="frame"),
+            Encoder(block=((temporal,),), depth="temporal_depth"),
+        ),
+        "mean_encoder": (
+            Encoder(block=((bare[0],),), class_tokens="none", pool="mean"),
+            Encoder(block=((temporal,),), depth="temporal_depth", pool="mean"),
+        ),
+        "self_attention": (Encoder(block=((bare[0],), (bare[1],)), class_tokens="none", pool="mean"),),
+        "dot_product": (
+            Encoder(block=((Step("both", (space, time), cls="absent"),),), class_tokens="none", pool="mean"),
+        ),
+    }
+    return {name: Scheme(f"test_{name}", encoders, position="table") for name, encoders in table.items()}
+
+
+def random_inputs(grid: Grid, heads: int = 2, width: int = 4, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """qkv and class-token qkv in float64, with gradients on."""
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(batch, *grid, 3, heads, width, dtype=torch.float64, generator=generator)
+    cls = torch.randn(batch, 3, heads, width, dtype=torch.float64, generator=generator)
+    return qkv.requires_grad_(), cls.requires_grad_()

@@ -1,0 +1,34 @@
+"""Attention schemes: a scheme is a list of steps; a step splits the token grid, attends inside each group, and puts
+the tokens back."""
+
+from timesformer.attention.attend import attend
+from timesformer.attention.backends import BACKENDS, BackendError
+from timesformer.attention.mixer import Mixer
+from timesformer.attention.oracle import oracle
+from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride
+from timesformer.attention.predicate import Predicate
+from timesformer.attention.registry import build, load_file, names, register
+from timesformer.attention.scheme import Encoder, Scheme, Step
+
+__all__ = [
+    "ALL",
+    "BACKENDS",
+    "EACH",
+    "BackendError",
+    "Encoder",
+    "Grid",
+    "Mixer",
+    "Partition",
+    "Predicate",
+    "Scheme",
+    "Split",
+    "Step",
+    "attend",
+    "blocks",
+    "build",
+    "load_file",
+    "names",
+    "oracle",
+    "register",
+    "stride",
+]

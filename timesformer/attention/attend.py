@@ -1,0 +1,202 @@
+"""The efficient path of one step: views of the qkv buffer, one attention call per shape of group."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from timesformer._typing import Float
+from timesformer.attention.backends import Backend, choose, flex_attention, softmax_attention
+from timesformer.attention.mixer import Mixer
+from timesformer.attention.partition import Grid, Partition
+from timesformer.attention.predicate import Predicate
+from timesformer.attention.scheme import ClassPolicy, Step
+from timesformer.errors import InputError
+from timesformer_kernels import AxisTile, Tile
+
+Output = tuple[Tensor, Tensor | None]
+
+
+def attend(
+    step: Step,
+    qkv: Float[Tensor, "b t h w 3 k e"],
+    cls_qkv: Float[Tensor, "b 3 k e"] | None,
+    *,
+    backend: Backend = "auto",
+    group_weights: Float[Tensor, "b gt gh gw"] | None = None,
+    modules: nn.ModuleDict | None = None,
+) -> tuple[Float[Tensor, "b t h w k e"], Float[Tensor, "b k e"] | None]:
+    """Attention of one step over a (t, h, w) grid of patches and, unless the step leaves it out, the class token.
+
+    `group_weights` weighs each group's output of a replicated class token before the mean over the groups (drop
+    path acts per group); `modules` are the weights of the step's mixer.  Returns the patches' outputs and the class
+    token's (None where the step has none).
+
+    Raises:
+        BackendError: the backend cannot serve the step.
+        InputError: the heads cannot be shared evenly between the parts of the step.
+    """
+    heads = split_heads(step, qkv.shape[5])
+    if step.cls == "absent":
+        cls_qkv = None
+    outputs = [
+        _attend_part(
+            over,
+            step.cls,
+            qkv[..., part, :],
+            None if cls_qkv is None else cls_qkv[:, :, part],
+            backend,
+            group_weights,
+            modules if modules is not None else nn.ModuleDict(),
+        )
+        for over, part in zip(step.over, heads, strict=True)
+    ]
+    if len(outputs) == 1:
+        return outputs[0]
+    patches = torch.cat([patches for patches, _ in outputs], dim=4)
+    return patches, None if cls_qkv is None else torch.cat([cls for _, cls in outputs if cls is not None], dim=1)
+
+
+def split_heads(step: Step, heads: int) -> list[slice]:
+    """Which heads serve which part of the step."""
+    if heads % len(step.over):
+        raise InputError(f"num_heads: step {step.name!r} shares the heads between {len(step.over)} parts, got {heads}")
+    each = heads // len(step.over)
+    return [slice(i * each, (i + 1) * each) for i in range(len(step.over))]
+
+
+def _attend_part(
+    over: Partition | Predicate | Mixer,
+    policy: ClassPolicy,
+    qkv: Tensor,
+    cls_qkv: Tensor | None,
+    backend: Backend,
+    group_weights: Tensor | None,
+    modules: nn.ModuleDict,
+) -> Output:
+    grid: Grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
+    q, k, v = qkv.unbind(4)  # b t h w k e
+    if isinstance(over, Partition):
+        return _attend_partition(over, policy, q, k, v, cls_qkv, grid, choose(backend, over, q.device), group_weights)
+    q, k, v = (x.flatten(1, 3).transpose(1, 2) for x in (q, k, v))  # b k p e
+    cls = None if cls_qkv is None else _global_class(k, v, cls_qkv, backend)
+    if isinstance(over, Mixer):
+        patches = over.forward(q, k, v, grid, modules)
+    else:
+        patches = _attend_predicate(over, q, k, v, cls_qkv, grid, choose(backend, over, q.device))
+    return patches.transpose(1, 2).unflatten(1, grid), cls
+
+
+def _attend_predicate(
+    over: Predicate, q: Tensor, k: Tensor, v: Tensor, cls_qkv: Tensor | None, grid: Grid, backend: str
+) -> Tensor:
+    if cls_qkv is not None:
+        _, cls_k, cls_v = cls_qkv.unsqueeze(3).unbind(1)  # b k 1 e
+        k, v = torch.cat([k, cls_k], 2), torch.cat([v, cls_v], 2)
+    if backend == "flex":
+        return flex_attention(q, k, v, over, grid)
+    mask = over.mask(grid, q.device)
+    if cls_qkv is not None:
+        mask = torch.nn.functional.pad(mask, (0, 1), value=True)
+    return softmax_attention(q, k, v, mask, backend)
+
+
+def _global_class(k: Tensor, v: Tensor, cls_qkv: Tensor, backend: str) -> Tensor:
+    """The class token's query over itself and every patch: (b, k, e)."""
+    cls_q, cls_k, cls_v = cls_qkv.unsqueeze(3).unbind(1)
+    dense = "reference" if backend == "reference" else "sdpa"
+    return softmax_attention(cls_q, torch.cat([k, cls_k], 2), torch.cat([v, cls_v], 2), None, dense).squeeze(2)
+
+
+def _attend_partition(
+    over: Partition,
+    policy: ClassPolicy,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cls_qkv: Tensor | None,
+    grid: Grid,
+    backend: str,
+    group_weights: Tensor | None,
+) -> Output:
+    tiles = over.tiles(grid)
+    cls_sum, cls = None, None
+    out = torch.empty_like(q, memory_format=torch.contiguous_format) if len(tiles) > 1 else None
+    for tile in tiles:
+        tq, tk, tv = (_groups(x, tile) for x in (q, k, v))  # b g k s e
+        if cls_qkv is not None:
+            cls_q, cls_k, cls_v = _expand(cls_qkv, tile.num_groups)
+            tk, tv = torch.cat([tk, cls_k], 3), torch.cat([tv, cls_v], 3)
+            if policy == "replicated":
+                tq = torch.cat([tq, cls_q], 3)
+        result = softmax_attention(tq.flatten(0, 1), tk.flatten(0, 1), tv.flatten(0, 1), None, backend)
+        result = result.unflatten(0, (-1, tile.num_groups))
+        if cls_qkv is not None and policy == "replicated":
+            result, cls_groups = result[:, :, :, :-1], result[:, :, :, -1]
+            if group_weights is not None:
+                cls_groups = cls_groups * _weights_of(group_weights, tile)[:, :, None, None]
+            part = cls_groups.sum(1)
+            cls_sum = part if cls_sum is None else cls_sum + part
+        if out is None:
+            patches = _ungroup(result, tile)
+        else:
+            view = _tile_view(out, tile)
+            view.copy_(_split_groups(result, tile))
+            patches = out
+    if cls_qkv is not None and policy == "replicated":
+        assert cls_sum is not None
+        counts = over.counts(grid)
+        cls = cls_sum / (counts[0] * counts[1] * counts[2])
+    elif cls_qkv is not None:
+        k, v = (x.flatten(1, 3).transpose(1, 2) for x in (k, v))
+        cls = _global_class(k, v, cls_qkv, backend)
+    return patches, cls
+
+
+def _expand(cls_qkv: Tensor, groups: int) -> Iterator[Tensor]:
+    """q, k and v of the class token, once per group: three times (b, g, k, 1, e)."""
+    return iter(cls_qkv[:, :, None, :, None].expand(-1, -1, groups, -1, -1, -1).unbind(1))
+
+
+def _weights_of(weights: Tensor, tile: Tile) -> Tensor:
+    """The weights of a tile's groups, (b, g)."""
+    ranges = [slice(axis.first, axis.first + axis.count) for axis in tile.axes]
+    return weights[:, ranges[0], ranges[1], ranges[2]].flatten(1)
+
+
+def _tile_view(x: Tensor, tile: Tile) -> Tensor:
+    """The tile's tokens of (b, t, h, w, k, e) as a view (b, gt, st, gh, sh, gw, sw, k, e)."""
+    for dim, axis in ((1, tile.t), (3, tile.h), (5, tile.w)):
+        x = _axis_view(x, dim, axis)
+    return x
+
+
+def _axis_view(x: Tensor, dim: int, axis: AxisTile) -> Tensor:
+    """Dimension `dim` split into (part, element), as a view."""
+    if axis.stride == 1:
+        return x.narrow(dim, axis.start, axis.count * axis.size).unflatten(dim, (axis.count, axis.size))
+    if axis.count == axis.stride:  # the parts interleave without a gap
+        return (
+            x.narrow(dim, axis.start, axis.size * axis.stride).unflatten(dim, (axis.size, -1)).transpose(dim, dim + 1)
+        )
+    span = (axis.size - 1) * axis.stride + axis.count
+    return x.narrow(dim, axis.start, span).unfold(dim, axis.count, axis.stride).movedim(-1, dim)
+
+
+def _groups(x: Tensor, tile: Tile) -> Tensor:
+    """(b, t, h, w, k, e) -> (b, g, k, s, e)."""
+    return _tile_view(x, tile).permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5, 7).flatten(1, 3)
+
+
+def _split_groups(x: Tensor, tile: Tile) -> Tensor:
+    """(b, g, k, s, e) -> (b, gt, st, gh, sh, gw, sw, k, e)."""
+    x = x.unflatten(3, (tile.t.size, tile.h.size, tile.w.size)).unflatten(1, (tile.t.count, tile.h.count, tile.w.count))
+    return x.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
+
+
+def _ungroup(x: Tensor, tile: Tile) -> Tensor:
+    """The inverse of `_groups` for a tile that covers the whole grid."""
+    x = _split_groups(x, tile)
+    for dim, axis in ((5, tile.w), (3, tile.h), (1, tile.t)):
+        x = (x.transpose(dim, dim + 1) if axis.stride > 1 else x).flatten(dim, dim + 1)
+    return x

@@ -1,0 +1,99 @@
+"""Softmax attention by name: `reference`, `sdpa`, `flex`, `triton`, `auto`.  No backend falls back silently."""
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from timesformer._typing import Bool, Float
+from timesformer.attention.partition import Grid, Partition
+from timesformer.attention.predicate import Predicate
+from timesformer.errors import InputError
+
+Backend = Literal["auto", "reference", "sdpa", "flex", "triton"]
+BACKENDS: tuple[Backend, ...] = ("auto", "reference", "sdpa", "flex", "triton")
+
+
+class BackendError(InputError):
+    """A backend that cannot serve what it was asked for; the message says what is missing."""
+
+
+def choose(backend: Backend, over: object, device: torch.device) -> Backend:
+    """The backend that runs a partition or predicate on this device.
+
+    `auto` takes `sdpa`, and `flex` for predicates on CUDA, where FlexAttention compiles to block-sparse kernels.
+
+    Raises:
+        BackendError: `triton`, or `flex` for anything but a predicate.
+        InputError: an unknown name.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend: expected one of {BACKENDS}, got {backend!r}")
+    if backend == "triton":
+        raise BackendError("backend 'triton': this version holds no Triton kernels yet; use 'sdpa' or 'auto'")
+    if backend == "flex" and isinstance(over, Partition):
+        raise BackendError(
+            "backend 'flex' serves predicates; this step is a partition, whose groups need no mask: use 'sdpa', or "
+            "'auto' for a scheme that has both"
+        )
+    if backend == "auto":
+        return "flex" if isinstance(over, Predicate) and device.type == "cuda" else "sdpa"
+    return backend
+
+
+def softmax_attention(
+    q: Float[Tensor, "*g k q e"],
+    k: Float[Tensor, "*g k s e"],
+    v: Float[Tensor, "*g k s e"],
+    mask: Bool[Tensor, "q s"] | None,
+    backend: str,
+) -> Float[Tensor, "*g k q e"]:
+    """softmax(q k^T / sqrt(e)) v inside each group; `mask` is True where a query sees a key."""
+    if backend == "reference":
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return scores.softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def flex_attention(
+    q: Float[Tensor, "b k p e"],
+    k: Float[Tensor, "b k s e"],
+    v: Float[Tensor, "b k s e"],
+    predicate: Predicate,
+    grid: Grid,
+) -> Float[Tensor, "b k p e"]:
+    """FlexAttention over a predicate; a key after the last patch is the class token, which every query sees.
+
+    Raises:
+        BackendError: on CPU where gradients are wanted (FlexAttention has no backward there).
+    """
+    if q.device.type == "cpu" and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise BackendError("backend 'flex' has no backward on CPU: train there with 'sdpa' or 'auto'")
+    out: Tensor = _compiled_flex()(q, k, v, block_mask=_block_mask(predicate, grid, k.shape[2], str(q.device)))
+    return out
+
+
+@lru_cache(maxsize=1)
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention as flex
+
+    return torch.compile(flex, dynamic=False)
+
+
+@lru_cache(maxsize=8)
+def _block_mask(predicate: Predicate, grid: Grid, keys: int, device: str) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    frame, tokens = grid[1] * grid[2], grid[0] * grid[1] * grid[2]
+
+    def visible(b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        q = (query // frame, query % frame // grid[2], query % grid[2])
+        k = (key // frame, key % frame // grid[2], key % grid[2])
+        return (key >= tokens) | predicate.fn(q, k, grid)
+
+    predicate.mask(grid, device)  # raises for a query that sees no key
+    return create_block_mask(visible, None, None, tokens, keys, device=device)

@@ -1,0 +1,68 @@
+"""Token mixing that is no softmax over a neighbourhood (linear attention, trajectory attention)."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from timesformer._typing import Float
+from timesformer.attention.partition import Grid
+
+
+class Mixer(ABC):
+    """What a step does where neither a partition nor a predicate describes it.
+
+    It mixes patches with patches.  A step with the class policy `global` adds the class token's own query over
+    all tokens; patches do not see the class token through a mixer.
+    """
+
+    def modules(self, width: int, heads: int) -> nn.ModuleDict:
+        """Weights of its own beyond qkv and the projection, made once per block; none by default."""
+        return nn.ModuleDict()
+
+    @abstractmethod
+    def forward(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p e"]:
+        """The efficient path over p = t * h * w patches, time slowest."""
+
+    @abstractmethod
+    def reference(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p e"]:
+        """The slow, obvious version that tests compare `forward` with."""
+
+    @abstractmethod
+    def operator(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p p"]:
+        """How much each query (row) takes from each key (column), for pictures and rollout."""
+
+    @abstractmethod
+    def macs(self, grid: Grid, width: int, heads: int) -> int:
+        """Multiply–accumulates of `forward` for one clip, over the heads that the mixer serves
+        (`width` = their total width), its own modules included."""
+
+    def visible(self, query: Grid, grid: Grid) -> Tensor:
+        """The keys with a weight other than zero for one query, bool (t, h, w), on random q, k and v."""
+        generator = torch.Generator().manual_seed(0)
+        tokens, width = grid[0] * grid[1] * grid[2], 16
+        q, k, v = torch.randn(3, 1, 1, tokens, width, generator=generator).unbind()
+        weights = self.operator(q, k, v, grid, self.modules(width, 1))
+        row = (query[0] * grid[1] + query[1]) * grid[2] + query[2]
+        return (weights[0, 0, row].abs() > 1e-9).view(grid)

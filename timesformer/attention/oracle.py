@@ -1,0 +1,70 @@
+"""The dense reference of one step: every query against every token, written out, from the closed-form declaration.
+
+It shares no code with the efficient path beyond the declaration: groups are numbers per token (`group_ids`), not
+slices, and the replicated class token is copied and averaged group by group.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from timesformer._typing import Bool, Float
+from timesformer.attention.mixer import Mixer
+from timesformer.attention.partition import Partition
+from timesformer.attention.predicate import Predicate
+from timesformer.attention.scheme import Step
+
+
+def oracle(
+    step: Step,
+    qkv: Float[Tensor, "b t h w 3 k e"],
+    cls_qkv: Float[Tensor, "b 3 k e"] | None,
+    *,
+    modules: nn.ModuleDict | None = None,
+) -> tuple[Float[Tensor, "b t h w k e"], Float[Tensor, "b k e"] | None]:
+    """What `attend` must return, by dense masked softmax; memory grows with the square of the tokens."""
+    grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
+    share = qkv.shape[5] // len(step.over)
+    with_class = cls_qkv is not None and step.cls != "absent"
+    patches, classes = [], []
+    for number, over in enumerate(step.over):
+        heads = slice(number * share, (number + 1) * share)
+        q, k, v = qkv.flatten(1, 3)[:, :, :, heads].permute(2, 0, 3, 1, 4)  # b k p e
+        if isinstance(over, Mixer):
+            out = over.reference(q, k, v, grid, modules if modules is not None else nn.ModuleDict())
+            mask = None
+        else:
+            mask = _mask(over, grid).to(q.device)
+            out = None
+        if with_class:
+            assert cls_qkv is not None
+            cls_q, cls_k, cls_v = cls_qkv[:, :, heads].permute(1, 0, 2, 3).unsqueeze(3)  # b k 1 e
+            k, v = torch.cat([cls_k, k], 2), torch.cat([cls_v, v], 2)
+            if mask is not None:
+                mask = torch.cat([torch.ones_like(mask[:, :1]), mask], 1)
+            if step.cls == "global":
+                classes.append(_softmax(cls_q, k, v, None))
+            else:
+                assert isinstance(over, Partition)
+                ids = over.group_ids(grid).flatten().to(q.device)
+                rows = [
+                    _softmax(cls_q, k, v, torch.cat([ids.new_ones(1, dtype=torch.bool), ids == group])[None])
+                    for group in ids.unique()
+                ]
+                classes.append(torch.stack(rows).mean(0))
+        patches.append(out if out is not None else _softmax(q, k, v, mask))
+    result = torch.cat(patches, 1).permute(0, 2, 1, 3).unflatten(1, grid)
+    return result, torch.cat(classes, 1).squeeze(2) if with_class else None
+
+
+def _mask(over: Partition | Predicate, grid: tuple[int, int, int]) -> Bool[Tensor, "p p"]:
+    if isinstance(over, Predicate):
+        return over.mask(grid)
+    ids = over.group_ids(grid).flatten()
+    return ids[:, None] == ids[None, :]
+
+
+def _softmax(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    scores = torch.einsum("bkqe,bkse->bkqs", q, k) / q.shape[-1] ** 0.5
+    if mask is not None:
+        scores = torch.where(mask, scores, torch.full_like(scores, float("-inf")))
+    return torch.einsum("bkqs,bkse->bkqe", torch.softmax(scores, -1), v)

@@ -1,0 +1,123 @@
+"""Splits of one axis and partitions of the token grid: the words `all`, `each`, `blocks(k)` and `stride(k)`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from timesformer.errors import InputError
+from timesformer_kernels import AxisTile, Tile
+
+Grid = tuple[int, int, int]
+"""Numbers of frames, patch rows and patch columns (t, h, w)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a step splits one axis.
+
+    - `all`: one part spans the axis.
+    - `each`: every index is a part of its own.
+    - `blocks` k: k contiguous parts; where k does not divide the length, the first parts are one longer
+      (`numpy.array_split`); an axis shorter than k has as many parts as indices.
+    - `stride` k: part p holds the indices p, p + k, p + 2k, … (the parities for k = 2).
+    """
+
+    word: Literal["all", "each", "blocks", "stride"]
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        if self.word not in ("all", "each", "blocks", "stride"):
+            raise InputError(f"Split.word: expected 'all', 'each', 'blocks' or 'stride', got {self.word!r}")
+        if self.k < 1:
+            raise InputError(f"Split.k: expected a positive integer, got {self.k!r}")
+
+    def count(self, length: int) -> int:
+        """The number of parts."""
+        return {"all": 1, "each": length}.get(self.word, min(self.k, length))
+
+    def tiles(self, length: int) -> tuple[AxisTile, ...]:
+        """The parts, equal ones together: one tile, or two where k does not divide the length."""
+        count = self.count(length)
+        size, longer = divmod(length, count)
+        if self.word == "stride":
+            tiles = (
+                AxisTile(first=0, count=longer, start=0, jump=1, size=size + 1, stride=count),
+                AxisTile(longer, count - longer, start=longer, jump=1, size=size, stride=count if size > 1 else 1),
+            )
+        else:
+            rest = longer * (size + 1)
+            tiles = (
+                AxisTile(first=0, count=longer, start=0, jump=size + 1, size=size + 1, stride=1),
+                AxisTile(first=longer, count=count - longer, start=rest, jump=size, size=size, stride=1),
+            )
+        return tuple(tile for tile in tiles if tile.count)
+
+    def part_of(self, index: Tensor, length: int) -> Tensor:
+        """The number of the part that holds each index, in closed form (the oracle's view of the declaration)."""
+        count = self.count(length)
+        if self.word == "all":
+            return torch.zeros_like(index)
+        if self.word == "each":
+            return index
+        if self.word == "stride":
+            return index % count
+        size, longer = divmod(length, count)
+        border = longer * (size + 1)
+        return torch.where(index < border, index // (size + 1), longer + (index - border) // size)
+
+
+ALL, EACH = Split("all"), Split("each")
+
+
+def blocks(k: int) -> Split:
+    """k contiguous parts."""
+    return Split("blocks", k)
+
+
+def stride(k: int) -> Split:
+    """k interleaved parts: every k-th index."""
+    return Split("stride", k)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Splits the token grid into groups, each a product of one part per axis; attention stays inside a group."""
+
+    t: Split
+    h: Split
+    w: Split
+
+    def counts(self, grid: Grid) -> Grid:
+        """Numbers of parts along t, h and w; their product is the number of groups."""
+        return self.t.count(grid[0]), self.h.count(grid[1]), self.w.count(grid[2])
+
+    def tiles(self, grid: Grid) -> tuple[Tile, ...]:
+        """All groups, those of one shape together (at most eight tiles, one where every split is even)."""
+        axes = (self.t.tiles(grid[0]), self.h.tiles(grid[1]), self.w.tiles(grid[2]))
+        return tuple(Tile(*parts) for parts in product(*axes))
+
+    def boxes(self, grid: Grid) -> Iterator[tuple[slice, slice, slice]]:
+        """Every group as slices along t, h and w, ordered by group number."""
+        axes = [
+            [s for tile in split.tiles(n) for s in tile.slices()] for split, n in zip(self.splits, grid, strict=True)
+        ]
+        yield from product(*axes)
+
+    def group_ids(self, grid: Grid) -> Tensor:
+        """The group number of every token, shape (t, h, w), in closed form."""
+        t, h, w = (split.part_of(torch.arange(n), n) for split, n in zip(self.splits, grid, strict=True))
+        counts = self.counts(grid)
+        return (t[:, None, None] * counts[1] + h[None, :, None]) * counts[2] + w[None, None, :]
+
+    @property
+    def splits(self) -> tuple[Split, Split, Split]:
+        return self.t, self.h, self.w
+
+    def visible(self, query: Grid, grid: Grid) -> Tensor:
+        """The keys of one query, bool (t, h, w)."""
+        ids = self.group_ids(grid)
+        return ids == ids[query]

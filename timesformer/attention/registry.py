@@ -1,0 +1,84 @@
+"""Schemes by name: the files of `timesformer/attention/schemes/`, and a user's own file or `Scheme` object."""
+
+import importlib.util
+import pkgutil
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+
+from timesformer.attention import schemes
+from timesformer.attention.scheme import Scheme
+from timesformer.errors import InputError
+
+_added: dict[str, Scheme] = {}
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, Scheme]:
+    found: dict[str, Scheme] = {}
+    for module in sorted(info.name for info in pkgutil.iter_modules(schemes.__path__)):
+        for scheme in import_module(f"{schemes.__name__}.{module}").SCHEMES:
+            _add(found, scheme)
+    return found
+
+
+def _add(table: dict[str, Scheme], scheme: Scheme) -> None:
+    for name in (scheme.name, *scheme.aliases):
+        if name in table and table[name] != scheme:
+            raise InputError(f"attention scheme {name!r}: the name is taken by {table[name].name!r}")
+    for name in (scheme.name, *scheme.aliases):
+        table[name] = scheme
+
+
+def names() -> tuple[str, ...]:
+    """The names of all registered schemes, aliases left out, in alphabetical order."""
+    return tuple(sorted({scheme.name for scheme in (_shipped() | _added).values()}))
+
+
+def build(name: str) -> Scheme:
+    """The scheme of this name or alias.
+
+    Raises:
+        InputError: no scheme has the name; the message lists those that exist.
+    """
+    table = _shipped() | _added
+    if name not in table:
+        raise InputError(f"attention: unknown scheme {name!r}; expected one of {', '.join(names())}")
+    return table[name]
+
+
+def register(scheme: Scheme) -> Scheme:
+    """Adds a scheme under its name and aliases, for this process.
+
+    Raises:
+        InputError: another scheme has one of the names.
+    """
+    if not isinstance(scheme, Scheme):
+        raise InputError(f"attention: expected a Scheme, got {type(scheme).__name__}")
+    _add(_shipped() | _added, scheme)
+    _add(_added, scheme)
+    return scheme
+
+
+def load_file(path: str | Path) -> tuple[Scheme, ...]:
+    """Runs a Python file that defines `SCHEMES`, a list of `Scheme`, and registers them.
+
+    The file is code and is executed: load only what you trust.
+
+    Raises:
+        InputError: no such file, an error in it, or no `SCHEMES`.
+    """
+    path = Path(path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError(f"scheme file {path}: expected an existing Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"scheme file {path}: {type(error).__name__}: {error}") from error
+    found = getattr(module, "SCHEMES", None)
+    if not isinstance(found, Iterable):
+        raise InputError(f"scheme file {path}: expected a list named SCHEMES with the file's schemes")
+    return tuple(register(scheme) for scheme in found)

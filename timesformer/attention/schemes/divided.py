@@ -1,0 +1,32 @@
+"""Divided space-time attention (T+S), and its order and parallel form as ablated in section 4.7 of the paper."""
+
+from timesformer.attention.partition import ALL, EACH, Partition
+from timesformer.attention.scheme import Encoder, Scheme, Step
+from timesformer.attention.schemes.space import SPACE
+
+TIME = Partition(t=ALL, h=EACH, w=EACH)
+
+time = Step("time", (TIME,), cls="absent", extra_linear=True)
+space = Step("space", (SPACE,))
+
+SCHEMES = [
+    Scheme(
+        name="divided",
+        encoders=(Encoder(block=((time,), (space,))),),
+        code="T+S",
+        title="Divided Space-Time",
+        aliases=("divided_space_time",),
+    ),
+    Scheme(
+        name="divided_st",
+        encoders=(Encoder(block=((space,), (time,))),),
+        code="S+T",
+        title="Divided, space before time",
+    ),
+    Scheme(
+        name="divided_parallel",
+        encoders=(Encoder(block=((time, space),)),),
+        code="T|S",
+        title="Divided, time beside space",
+    ),
+]

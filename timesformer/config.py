@@ -1,0 +1,144 @@
+"""The configuration of a model: frozen, validated, plain data."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from timesformer.attention import BACKENDS, Grid, Scheme, build
+from timesformer.attention.backends import Backend
+from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Position
+from timesformer.errors import InputError
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_fast", "relu")
+TUBELET_INITS = ("filter_inflation", "central_frame")
+
+
+@dataclass(frozen=True)
+class TimeSformerConfig:
+    """A video transformer; the defaults are ViT-B/16 at 8 frames of 224 px (paper, section 4 and appendix A).
+
+    `attention` is the name of a scheme (`timesformer.attention.names()`).  `num_frames`, `image_size` (an integer,
+    or height and width in pixels) and `tubelet_size` (frames a token) fix the sizes of the position embeddings; a
+    model takes clips of other sizes and resizes them.  `temporal_depth` is the depth of a second, temporal encoder
+    where a scheme has one.  `cls_policy` overrides what every step does with the class token, `temporal_fc=False`
+    removes the extra linear of the released code, `share_qkv` makes all steps of a block share one qkv projection,
+    `position=None` takes the scheme's default.
+
+    Raises:
+        InputError: an unknown or impossible value; the message names the field.
+    """
+
+    attention: str = "divided"
+    num_frames: int = 8
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    tubelet_size: int = 1
+    tubelet_init: str = "central_frame"
+    in_channels: int = 3
+    num_classes: int = 400
+    embed_dim: int = 768
+    depth: int = 12
+    temporal_depth: int = 4
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    activation: str = "gelu"
+    norm_eps: float = 1e-6
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    cls_policy: ClassPolicy | None = None
+    temporal_fc: bool = True
+    share_qkv: bool = False
+    position: Position | None = None
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, list):  # as read from JSON or YAML
+            object.__setattr__(self, "image_size", tuple(self.image_size))
+        positive = ("num_frames", "patch_size", "tubelet_size", "in_channels", "num_classes", "embed_dim", "depth")
+        for name in (*positive, "temporal_depth", "num_heads"):
+            value = getattr(self, name)
+            if not _is_int(value) or value < 1:
+                raise InputError(f"{name}: expected a positive integer, got {value!r}")
+        sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+        if len(sizes) not in (1, 2) or not all(_is_int(size) and size >= 1 for size in sizes):
+            raise InputError(f"image_size: expected a positive integer or (height, width), got {self.image_size!r}")
+        if any(size % self.patch_size for size in sizes):
+            raise InputError(f"image_size: {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.num_frames % self.tubelet_size:
+            raise InputError(f"num_frames: {self.num_frames} is not a multiple of tubelet_size {self.tubelet_size}")
+        if self.embed_dim % self.num_heads:
+            raise InputError(f"embed_dim: {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+        for name in ("drop_rate", "drop_path_rate"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value < 1:
+                raise InputError(f"{name}: expected a number in [0, 1), got {value!r}")
+        for name in ("mlp_ratio", "norm_eps"):
+            value = getattr(self, name)
+            if not _is_number(value) or not value > 0 or not math.isfinite(value):
+                raise InputError(f"{name}: expected a positive number, got {value!r}")
+        for name in ("temporal_fc", "share_qkv"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}: expected true or false, got {getattr(self, name)!r}")
+        for name, choices in (
+            ("tubelet_init", TUBELET_INITS),
+            ("activation", ACTIVATIONS),
+            ("cls_policy", (None, *CLASS_POLICIES)),
+            ("position", (None, *POSITIONS)),
+            ("backend", BACKENDS),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+        for step in (step for encoder in self.scheme.encoders for step in encoder.steps):
+            if self.num_heads % len(step.over):
+                raise InputError(
+                    f"num_heads: step {step.name!r} of {self.attention!r} shares the heads between "
+                    f"{len(step.over)} parts; expected a multiple, got {self.num_heads}"
+                )
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme with the class policy, extra linears and qkv sharing of this configuration."""
+        return build(self.attention).vary(
+            cls_policy=self.cls_policy, temporal_fc=self.temporal_fc, share_qkv=self.share_qkv
+        )
+
+    @property
+    def resolved_position(self) -> Position:
+        """The positions that the model holds: frames that are streams of their own have none in time."""
+        scheme = self.scheme
+        position = self.position or scheme.position
+        if scheme.encoders[0].class_tokens == "frame" and position != "none":
+            return "space"
+        return position
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Image height and width in pixels."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+
+    @property
+    def grid(self) -> Grid:
+        """Tokens along time, height and width."""
+        height, width = self.height_width
+        return self.num_frames // self.tubelet_size, height // self.patch_size, width // self.patch_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TimeSformerConfig":
+        """The inverse of `to_dict`; unknown fields raise an InputError that names them."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"model configuration: unknown field {unknown[0]!r}; expected some of {sorted(known)}")
+        return cls(**values)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

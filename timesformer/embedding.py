@@ -1,0 +1,105 @@
+"""Patches of pixels to tokens, and the position embeddings of an encoder."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from timesformer._typing import Float
+from timesformer.attention.partition import Grid
+from timesformer.attention.scheme import Position
+from timesformer.errors import InputError
+
+
+class PatchEmbed(nn.Module):
+    """A linear over unfolded patches, which is the convolution of the released code with the same weights
+    (`proj.weight` is the convolution's (d, c, u, p, p), flattened; u frames a tubelet)."""
+
+    def __init__(self, in_channels: int, tubelet: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.in_channels, self.tubelet, self.patch = in_channels, tubelet, patch
+        self.proj = nn.Linear(in_channels * tubelet * patch * patch, width)
+
+    def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b t h w d"]:
+        """Raises InputError where the clip cannot be cut into whole patches."""
+        for name, size, unit in (
+            ("frames", clip.shape[1], self.tubelet),
+            ("height", clip.shape[3], self.patch),
+            ("width", clip.shape[4], self.patch),
+        ):
+            if size == 0 or size % unit:
+                unit_name = "tubelet_size" if name == "frames" else "patch_size"
+                raise InputError(f"clip: {name} = {size}; expected a positive multiple of {unit_name} {unit}")
+        if clip.shape[2] != self.in_channels:
+            raise InputError(
+                f"clip: expected (clips, frames, {self.in_channels} channels, height, width), got {tuple(clip.shape)}"
+            )
+        u, p = self.tubelet, self.patch
+        out: Tensor = self.proj(rearrange(clip, "b (t u) c (h p) (w q) -> b t h w (c u p q)", u=u, p=p, q=p))
+        return out
+
+
+class Positions(nn.Module):
+    """Learned positions of one encoder, resized where a clip differs from the configured grid.
+
+    - `space`: one row per patch position of a frame.  `space_time`: the same plus one row per frame, which starts
+      at zero (released code; the class token gets none).  `table`: one row per token of the grid (ViViT).
+    - With a class token, row 0 of the `space` and `table` parameters is its own.
+
+    Resizing is bicubic in space and linear in time.
+    """
+
+    def __init__(self, kind: Position, grid: Grid, width: int, class_token: bool) -> None:
+        super().__init__()
+        self.kind, self.grid, self.class_rows = kind, grid, int(class_token)
+        t, h, w = grid
+        if kind in ("space", "space_time"):
+            self.space = nn.Parameter(torch.empty(self.class_rows + h * w, width))
+            nn.init.trunc_normal_(self.space, std=0.02)
+        if kind == "space_time":
+            self.time = nn.Parameter(torch.zeros(t, width))
+        if kind == "table":
+            self.table = nn.Parameter(torch.empty(self.class_rows + t * h * w, width))
+            nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Adds the positions to patches (b, t, h, w, d) and class token (b, d)."""
+        if self.kind == "none":
+            return patches, cls
+        grid = (patches.shape[1], patches.shape[2], patches.shape[3])
+        rows: Tensor = self.table if self.kind == "table" else self.space
+        if cls is not None:
+            cls = cls + rows[0]
+        rows = rows[self.class_rows :]
+        if self.kind == "table":
+            return patches + resize_table(rows, self.grid, grid), cls
+        patches = patches + resize_space(rows, self.grid[1:], grid[1:])
+        if self.kind == "space_time":
+            patches = patches + resize_time(self.time, grid[0])[:, None, None]
+        return patches, cls
+
+
+def resize_space(
+    rows: Float[Tensor, "n d"], old: tuple[int, int], new: tuple[int, int]
+) -> Float[Tensor, "{new[0]} {new[1]} d"]:
+    """Positions of a frame on another grid of patches, bicubic."""
+    table = rows.unflatten(0, old)
+    if old == new:
+        return table
+    image = table.permute(2, 0, 1)[None]
+    return F.interpolate(image, size=new, mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
+
+
+def resize_time(rows: Float[Tensor, "t d"], frames: int) -> Float[Tensor, "{frames} d"]:
+    """Positions in time for another number of frames, linear."""
+    if rows.shape[0] == frames:
+        return rows
+    return F.interpolate(rows.T[None], size=frames, mode="linear", align_corners=False)[0].T
+
+
+def resize_table(rows: Float[Tensor, "p d"], old: Grid, new: Grid) -> Float[Tensor, "{new[0]} {new[1]} {new[2]} d"]:
+    """A full table of positions on another grid: bicubic in space, then linear in time."""
+    table = rows.unflatten(0, old)
+    if old[1:] != new[1:]:
+        table = torch.stack([resize_space(frame.flatten(0, 1), old[1:], new[1:]) for frame in table])
+    return resize_time(table.flatten(1), new[0]).unflatten(1, (*new[1:], -1))
