@@ -7,5 +7,6 @@ import matplotlib as mpl
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+
 mpl.use("Agg")
 torch.set_num_threads(1)

@@ -248,7 +248,8 @@ class TimeSformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, Attention) and module.fc is not None:
                 nn.init.zeros_(module.fc.weight)

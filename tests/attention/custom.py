@@ -4,8 +4,24 @@ import torch
 from torch import Tensor, nn
 
 from timesformer._typing import Float
-from timesformer.attention import ALL, EACH, Encoder, Grid, Mixer, Partition, Predicate, Scheme, Step, blocks, stride
+from timesformer.attention import (
+    ALL,
+    EACH,
+    Encoder,
+    Grid,
+    Mixer,
+    Partition,
+    Predicate,
+    Scheme,
+    Step,
+    blocks,
+    names,
+    register,
+    stride,
+)
 from timesformer.attention.predicate import Coordinates
+
+SHIPPED = names()  # before the tests' own are registered
 
 TUBES = Partition(t=blocks(2), h=stride(3), w=EACH)
 
@@ -91,6 +107,11 @@ def vivit_like() -> dict[str, Scheme]:
         ),
     }
     return {name: Scheme(f"test_{name}", encoders, position="table") for name, encoders in table.items()}
+
+
+VIVIT_LIKE = vivit_like()
+for _scheme in (*SCHEMES, *VIVIT_LIKE.values()):
+    register(_scheme)
 
 
 def random_inputs(grid: Grid, heads: int = 2, width: int = 4, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:

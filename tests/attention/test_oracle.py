@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from attention.custom import OVERS, SCHEMES, random_inputs
+from attention.custom import OVERS, SCHEMES, SHIPPED, random_inputs
 from torch import Tensor, nn
 
 from timesformer import InputError
-from timesformer.attention import Mixer, Partition, Scheme, Step, attend, build, names, oracle
+from timesformer.attention import Mixer, Partition, Scheme, Step, attend, build, oracle
 from timesformer.attention.backends import Backend
 from timesformer.attention.scheme import CLASS_POLICIES, ClassPolicy
 
@@ -18,7 +18,7 @@ BACKENDS: tuple[Backend, ...] = ("reference", "sdpa")
 
 def all_steps() -> dict[str, Step]:
     """One step for each neighbourhood that any scheme declares, the tests' own included."""
-    schemes: list[Scheme] = [build(name) for name in names()] + SCHEMES
+    schemes: list[Scheme] = [build(name) for name in SHIPPED] + SCHEMES
     steps = {step.over: step for scheme in schemes for encoder in scheme.encoders for step in encoder.steps}
     found: dict[str, Step] = {}
     for step in steps.values():
@@ -130,6 +130,6 @@ def test_replicated_class_token_is_a_mean_over_groups_by_hand() -> None:
 
 def test_every_named_step_is_covered() -> None:
     covered = {step.over for step in STEPS.values()}
-    for name in names():
+    for name in SHIPPED:
         for step in itertools.chain.from_iterable(encoder.steps for encoder in build(name).encoders):
             assert step.over in covered

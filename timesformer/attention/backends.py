@@ -9,7 +9,7 @@ from torch import Tensor
 
 from timesformer._typing import Bool, Float
 from timesformer.attention.partition import Grid, Partition
-from timesformer.attention.predicate import Predicate
+from timesformer.attention.predicate import Predicate, coordinates
 from timesformer.errors import InputError
 
 Backend = Literal["auto", "reference", "sdpa", "flex", "triton"]
@@ -88,12 +88,10 @@ def _compiled_flex() -> Any:
 def _block_mask(predicate: Predicate, grid: Grid, keys: int, device: str) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    frame, tokens = grid[1] * grid[2], grid[0] * grid[1] * grid[2]
+    tokens = grid[0] * grid[1] * grid[2]
 
-    def visible(b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        q = (query // frame, query % frame // grid[2], query % grid[2])
-        k = (key // frame, key % frame // grid[2], key % grid[2])
-        return (key >= tokens) | predicate.fn(q, k, grid)
+    def seen(query: Tensor, key: Tensor) -> Tensor:
+        return (key >= tokens) | predicate.fn(coordinates(query, grid), coordinates(key, grid), grid)
 
     predicate.mask(grid, device)  # raises for a query that sees no key
-    return create_block_mask(visible, None, None, tokens, keys, device=device)
+    return create_block_mask(lambda b, head, query, key: seen(query, key), None, None, tokens, keys, device=device)

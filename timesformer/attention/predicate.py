@@ -26,12 +26,12 @@ class Predicate:
     def rows(self, grid: Grid, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
         """Rows start … stop of the dense mask, bool (stop - start, t * h * w)."""
         keys = torch.arange(grid[0] * grid[1] * grid[2], device=device)
-        key = _coordinates(keys[None, :], grid)
-        query = _coordinates(keys[start:stop, None], grid)
+        key = coordinates(keys[None, :], grid)
+        query = coordinates(keys[start:stop, None], grid)
         seen = self.fn(query, key, grid).expand(stop - start, keys.numel())
         empty = (~seen.any(1)).nonzero()
         if empty.numel():
-            where = tuple(int(c) for c in _coordinates(keys[start + int(empty[0])], grid))
+            where = tuple(int(c) for c in coordinates(keys[start + int(empty[0])], grid))
             raise InputError(
                 f"predicate {self.fn.__name__}: the query at (t, h, w) = {where} sees no key on grid {grid}"
             )
@@ -61,6 +61,7 @@ def _mask(predicate: Predicate, grid: Grid, device: str) -> Tensor:
     return predicate.rows(grid, 0, grid[0] * grid[1] * grid[2], device)
 
 
-def _coordinates(token: Tensor, grid: Grid) -> Coordinates:
+def coordinates(token: Tensor, grid: Grid) -> Coordinates:
+    """(t, h, w) of tokens numbered with time slowest."""
     frame = grid[1] * grid[2]
     return token // frame, token % frame // grid[2], token % grid[2]

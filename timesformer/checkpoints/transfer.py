@@ -40,7 +40,8 @@ def transfer(model: TimeSformer, source: str | Path) -> TransferReport:
     Every attention step of a block starts from the source's step of the same name, or else from the source's first
     step (appendix A of the paper: temporal and spatial attention start from the same image weights); extra linears
     that the source lacks stay zero; the head is kept only where the number of classes agrees; positions are resized
-    (bicubic in space, linear in time), and time positions that the source lacks stay zero.
+    (bicubic in space, linear in time; a full table starts from spatial positions repeated in time), and time positions
+    that the source lacks stay zero.
 
     Raises:
         InputError: width, depth, heads or patch size differ, or a weight of the source has no explained use.
@@ -55,6 +56,8 @@ def transfer(model: TimeSformer, source: str | Path) -> TransferReport:
     report, used, state = TransferReport(), set(), {}
     for name, value in model.state_dict().items():
         origin = _origin(name, theirs)
+        if name == "encoders.0.positions.table" and origin not in weights:
+            origin = "encoders.0.positions.space"  # the image model's positions, repeated in time (ViViT, section 3.4)
         if origin in weights and name.startswith("head.") and weights[origin].shape != value.shape:
             origin = ""  # another number of classes
         if origin not in weights:
@@ -62,7 +65,7 @@ def transfer(model: TimeSformer, source: str | Path) -> TransferReport:
             continue
         used.add(origin)
         found = weights[origin]
-        if found.shape != value.shape:
+        if found.shape != value.shape or (name.startswith("encoders.0.positions.") and name != origin):
             found = _resized(name, found, theirs, ours, model)
             report.resized.append(name)
         elif origin == name:
@@ -115,7 +118,10 @@ def _resized(
     elif name == "encoders.0.positions.time":
         return resize_time(value, ours.grid[0])
     elif name == "encoders.0.positions.table":
-        patches = resize_table(patches, theirs.grid, ours.grid).flatten(0, 2)
+        if theirs.resolved_position == "table":
+            patches = resize_table(patches, theirs.grid, ours.grid).flatten(0, 2)
+        else:
+            patches = resize_space(patches, theirs.grid[1:], ours.grid[1:]).flatten(0, 1).repeat(ours.grid[0], 1)
     else:
         return value
     if rows > had:
