@@ -42,7 +42,7 @@ def save_state(
     """Replaces the checkpoint in `folder`.  `defining` is what the run must agree in to resume from it."""
     tensors = {f"model.{name}": value for name, value in _model_tensors(model).items()}
     for name, parameter in _parameters(model, optimiser).items():
-        for key, value in optimiser.state[parameter].items():
+        for key, value in optimiser.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimiser.{name}.{key}"] = value
     tensors["curves"] = state.curves
@@ -74,7 +74,8 @@ def load_state(
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not a readable checkpoint of a training run ({error})") from error
     _check_same_run(path, metadata["defining"], json.loads(json.dumps(defining)))
@@ -125,10 +126,6 @@ def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _parameters(model: nn.Module, optimiser: Optimizer) -> dict[str, nn.Parameter]:
-    """The parameters that the optimiser changes and keeps state of."""
+    """The parameters that the optimiser changes."""
     known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if id(parameter) in known and parameter in optimiser.state
-    }
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in known}

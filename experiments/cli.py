@@ -1,0 +1,63 @@
+"""The `timesformer` command.
+
+Standard output carries results, standard error progress and errors. With `--json` standard output is exactly one JSON
+object. Exit codes: 0 done, 1 failed, 2 bad usage or bad input.
+
+What a command needs is imported inside it, so that `timesformer --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from experiments import cli_cost, cli_runs, cli_tools
+
+FAILED, BAD_INPUT = 1, 2
+
+
+class _Group(TyperGroup):
+    """Turns the errors that a user can do something about into a message and an exit code; others keep their trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, RuntimeError) as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(code) from error
+
+
+def _exit_code(error: Exception) -> int | None:
+    from experiments.runner import RunsFailed
+    from timesformer.errors import InputError
+
+    return BAD_INPUT if isinstance(error, InputError) else FAILED if isinstance(error, RunsFailed) else None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Attention ablations in video transformers: one backbone, every scheme, and the paper's tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (cli_runs.reproduce, cli_cost.cost, cli_runs.train, cli_runs.evaluate, cli_tools.probe, cli_tools.draw):
+    app.command()(command)
+app.command()(cli_runs.report)
+app.command()(cli_tools.bench)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

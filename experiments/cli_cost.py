@@ -1,0 +1,104 @@
+"""`timesformer cost`: what a model costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli_options import Json, SchemeFile, bad_input, console, print_json
+
+if TYPE_CHECKING:
+    from experiments.cost import Cost
+
+
+def cost(
+    attention: Annotated[str | None, typer.Option(help="Name of a scheme, or `all`.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Pixels: 224, or height by width as 224x320.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Classes of the head.")] = None,
+    patch_size: Annotated[int | None, typer.Option(help="Pixels along the side of a patch.")] = None,
+    tubelet_size: Annotated[int | None, typer.Option(help="Frames in a tubelet.")] = None,
+    embed_dim: Annotated[int | None, typer.Option(help="Channels of a token.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks.")] = None,
+    temporal_depth: Annotated[int | None, typer.Option(help="Blocks of a second, temporal encoder.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    mlp_ratio: Annotated[float | None, typer.Option(help="Hidden width of the MLP over the channels.")] = None,
+    cls_policy: Annotated[
+        str | None, typer.Option(help="Class token in every step: absent, replicated, global.")
+    ] = None,
+    temporal_fc: Annotated[bool | None, typer.Option(help="The extra linear after temporal attention.")] = None,
+    share_qkv: Annotated[bool | None, typer.Option(help="One qkv projection for all steps of a block.")] = None,
+    position: Annotated[str | None, typer.Option(help="Positions: none, space, space_time, table.")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Views of a video (clips x crops) in tflops_total.")] = 1,
+    scheme_file: SchemeFile = None,
+    as_json: Json = False,
+) -> None:
+    """Parameters, multiply-accumulates and comparisons of a model, counted without weights.
+
+    Defaults are the paper's: ViT-B/16, 8 frames of 224 pixels, 400 classes. One multiply-accumulate counts as one FLOP.
+    """
+    from experiments.cost import cost as count
+    from timesformer import TimeSformerConfig
+    from timesformer.attention import load_file, names
+
+    own = tuple(scheme.name for scheme in load_file(scheme_file)) if scheme_file is not None else ()
+    fields: dict[str, Any] = {
+        "num_frames": num_frames,
+        "image_size": None if image_size is None else _image_size(image_size),
+        "num_classes": num_classes,
+        "patch_size": patch_size,
+        "tubelet_size": tubelet_size,
+        "embed_dim": embed_dim,
+        "depth": depth,
+        "temporal_depth": temporal_depth,
+        "num_heads": num_heads,
+        "mlp_ratio": mlp_ratio,
+        "cls_policy": cls_policy,
+        "temporal_fc": temporal_fc,
+        "share_qkv": share_qkv,
+        "position": position,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    chosen = names() if attention == "all" else (attention,) if attention is not None else own
+    if not chosen:
+        raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}")
+    costs = [count(TimeSformerConfig(attention=name, **given), views=views) for name in chosen]
+    if as_json:
+        single = len(costs) == 1 and attention != "all"
+        print_json(costs[0].to_dict() if single else {"costs": [found.to_dict() for found in costs]})
+    else:
+        console().print(_cost_table(costs))
+
+
+def _cost_table(costs: list[Cost]) -> Any:
+    import pandas as pd
+
+    from experiments.tables import Column, Table, to_rich
+
+    first = costs[0]
+    frame = pd.DataFrame([found.to_dict() for found in costs])
+    columns = (
+        Column("attention", "Attention", "label"),
+        Column("params", "Parameters", "counted", decimals=0),
+        Column("macs_per_view", "GMACs per view", "counted", decimals=2, scale=1e9),
+        Column("macs_needed", "GMACs needed", "counted", decimals=2, scale=1e9),
+        Column("macs_fvcore", "GMACs, fvcore", "counted", decimals=2, scale=1e9),
+        Column("comparisons_per_patch", "Comparisons per patch", "counted", decimals=1),
+        Column("tflops_total", f"TFLOPs, {first.views} view{'s' if first.views > 1 else ''}", "counted", decimals=3),
+    )
+    size = f"{first.num_frames} x {first.image_height} x {first.image_width}, {first.num_classes} classes"
+    return to_rich(Table(frame, columns, f"Cost at {size}; one multiply-accumulate counts as one FLOP"))
+
+
+def _image_size(text: str) -> int | tuple[int, int]:
+    """`224`, or height and width as `224x320`."""
+    try:
+        sides = [int(side) for side in text.split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) == 1:
+        return sides[0]
+    if len(sides) == 2:
+        return sides[0], sides[1]
+    raise bad_input(f"--image-size {text}: expected pixels, as 224 or, height by width, 224x320")

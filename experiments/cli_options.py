@@ -1,0 +1,61 @@
+"""What the commands of the `timesformer` command line share: options, output, errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from experiments.paper import Folders, Profile
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the runs: checkpoints, models, records.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of probes and decoded frames; `.cache` beside the runs.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")]
+SchemeFile = Annotated[Path | None, typer.Option(help="A scheme of your own: a Python file, which is run.")]
+
+
+def bad_input(text: str) -> ValueError:
+    """An `InputError`; the library, and with it torch, is imported when it is needed."""
+    from timesformer.errors import InputError
+
+    return InputError(text)
+
+
+def print_json(value: Any) -> None:
+    """The one JSON object of `--json`."""
+    print(json.dumps(value, allow_nan=False))
+
+
+def progress(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """Tables on standard output; wide enough where the output is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def folders(out: Path, runs: Path, data_dir: Path | None) -> Folders:
+    """The folders of a command; probes and frames lie in `.cache` beside the runs unless said otherwise."""
+    from experiments.paper import Folders
+    from experiments.run import default_data_dir
+
+    return Folders(data=data_dir if data_dir is not None else default_data_dir(runs), runs=runs, out=out)
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of a name; InputError with the names there are."""
+    from experiments.paper import PROFILES
+
+    for profile in PROFILES:
+        if name == profile:
+            return profile
+    raise bad_input(f"--profile {name}: expected one of {', '.join(PROFILES)}")

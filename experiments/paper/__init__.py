@@ -1,0 +1,76 @@
+"""The paper's tables and figures: one short module each, found by being here.
+
+A module is an artefact if it defines `ARTEFACT`, an `Artefact`. Nothing else has to be told of it: `timesformer
+reproduce` lists and makes it, the tests run over it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from timesformer.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.report import Report
+    from experiments.spec import RunSpec
+
+Profile = Literal["smoke", "quick", "full"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things lie: `data` probes and decoded frames, `runs` what training leaves behind, `out` the results."""
+
+    data: Path
+    runs: Path
+    out: Path
+
+
+def _nothing_more(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> Sequence[Path]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A table or figure of the paper.
+
+    `plan(profile)`: the runs that it needs, none if everything is counted. `report(records, profile)`: what is shown,
+    made from the records of those runs alone. `finish(records, profile, folders)`: leaves further files in the results
+    and returns their paths.
+    """
+
+    name: str
+    title: str
+    plan: Callable[[Profile], Sequence[RunSpec]]
+    report: Callable[[Sequence[dict[str, Any]], Profile], Report]
+    finish: Callable[[Sequence[dict[str, Any]], Profile, Folders], Sequence[Path]] = _nothing_more
+
+
+def names() -> tuple[str, ...]:
+    """Names of the artefacts, in alphabetical order."""
+    return tuple(sorted(module.name for module in _modules()))
+
+
+def load(name: str) -> Artefact:
+    """The artefact of a name; raises `InputError` with the names there are."""
+    if name not in names():
+        raise InputError(f"artefact {name!r}: expected one of {', '.join(names())}")
+    artefact = importlib.import_module(f"{__name__}.{name}").ARTEFACT
+    assert isinstance(artefact, Artefact)
+    return artefact
+
+
+def _modules() -> list[pkgutil.ModuleInfo]:
+    """By the text of their files, so that listing the artefacts imports none of them."""
+    found = []
+    for module in pkgutil.iter_modules(__path__):
+        text = (Path(__path__[0]) / f"{module.name}.py").read_text(encoding="utf-8")
+        if "\nARTEFACT = " in text:
+            found.append(module)
+    return found

@@ -1,0 +1,296 @@
+"""Table 1 of the paper: the five attention schemes, their size, their cost and their accuracy.
+
+Size and cost are counted at the paper's scale. Accuracies are measured on two probes that play the parts of K400
+(`appearance`) and SSv2 (`motion`). For each seed an image model is trained on stills of `appearance`; every scheme
+starts from it on both probes, as the paper's start from ImageNet weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.cost import cost
+from experiments.paper import Artefact, Folders, Profile
+from experiments.paper.published import published, remarks
+from experiments.probes import describe
+from experiments.report import COLOURS, MARKERS, Report, mean_interval, new_figure
+from experiments.run import prepare
+from experiments.spec import ProbeData, RunSpec
+from experiments.tables import Column, Table
+from timesformer import TimeSformerConfig
+from timesformer.checkpoints import write_atomic
+from timesformer.data import FrameCache
+from timesformer.errors import InputError
+
+SCHEMES = ("space", "joint", "divided", "local_global", "axial")
+PROBES = {"appearance": "k400", "motion": "ssv2"}
+NAMES_IN_THE_PAPER = {"k400": "K400", "ssv2": "SSv2"}
+ORDER_BLIND_CEILING_PERCENT = 50.0
+CHECKPOINT = Path("checkpoints/divided-motion")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a profile trains.
+
+    `videos`: training and test videos of each probe. `recipes`: fields of `Recipe`, for the image model and the probes.
+    """
+
+    seeds: int
+    difficulty: str
+    videos: dict[str, tuple[int, int]]
+    recipes: dict[str, dict[str, Any]]
+    model: dict[str, Any]
+
+
+# Everything that is tuned, in one place.
+SMALL = {"image_size": 32, "patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}
+TINY = {"image_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2}
+FRAMES = 8
+ADAMW = {"optimiser": "adamw", "schedule": "onecycle", "lr": 1e-3, "weight_decay": 0.05}
+SETTINGS: dict[Profile, Setting] = {
+    "smoke": Setting(
+        seeds=1,
+        difficulty="quick",
+        videos={"appearance": (32, 16), "motion": (32, 16)},
+        recipes={
+            "image": {**ADAMW, "steps": 4, "batch_size": 8},
+            "appearance": {**ADAMW, "steps": 2, "batch_size": 8},
+            "motion": {**ADAMW, "steps": 2, "batch_size": 8},
+        },
+        model=TINY,
+    ),
+    "quick": Setting(
+        seeds=1,
+        difficulty="quick",
+        videos={"appearance": (4096, 512), "motion": (4096, 512)},
+        recipes={
+            "image": {**ADAMW, "steps": 800, "batch_size": 128},
+            "appearance": {**ADAMW, "steps": 400, "batch_size": 32},
+            "motion": {**ADAMW, "steps": 700, "batch_size": 32},
+        },
+        model=SMALL,
+    ),
+    "full": Setting(
+        seeds=3,
+        difficulty="full",
+        videos={"appearance": (8192, 1024), "motion": (8192, 1024)},
+        recipes={
+            "image": {**ADAMW, "steps": 1200, "batch_size": 128},
+            "appearance": {**ADAMW, "steps": 600, "batch_size": 32},
+            "motion": {**ADAMW, "steps": 1200, "batch_size": 32},
+        },
+        model=SMALL,
+    ),
+}
+
+
+def plan(profile: Profile) -> list[RunSpec]:
+    """The image model of each seed, then the five schemes on both probes that start from it."""
+    found = []
+    for seed in range(SETTINGS[profile].seeds):
+        image = _spec(profile, "image", "space", seed, None)
+        found.append(image)
+        found += [_spec(profile, probe, scheme, seed, image) for probe in PROBES for scheme in SCHEMES]
+    return found
+
+
+def _spec(profile: Profile, part: str, scheme: str, seed: int, start: RunSpec | None) -> RunSpec:
+    setting, probe = SETTINGS[profile], "appearance" if part == "image" else part
+    num_train, num_test = setting.videos[probe]
+    values = {
+        "name": f"table1-{profile}-image-s{seed}" if part == "image" else f"table1-{profile}-{probe}-{scheme}-s{seed}",
+        "seed": seed,
+        "data": {
+            "probe": probe,
+            "num_train": num_train,
+            "num_test": num_test,
+            "difficulty": setting.difficulty,
+            "stills": part == "image",
+            "flip": probe == "appearance",
+        },
+        "model": {"attention": scheme, "num_frames": 1 if part == "image" else FRAMES, **setting.model},
+        "recipe": setting.recipes[part],
+        "protocol": "paper",
+        "init_from": start,
+    }
+    return RunSpec.parse(values, f"table1, {profile}, {values['name']}")
+
+
+def _measured(records: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
+    """For each scheme and probe the top-1 accuracy with its interval, over seeds or, with one seed, over videos."""
+    runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for record in records:
+        data, scheme = record["spec"]["data"], record["spec"]["model"]["attention"]
+        if record["outcome"] != "done" or data["stills"]:
+            continue
+        seeds = runs.setdefault((scheme, data["probe"]), {})
+        if record["seed"] in seeds and seeds[record["seed"]]["hash"] != record["hash"]:
+            raise InputError(f"table1: two different runs of {scheme} on {data['probe']} with seed {record['seed']}")
+        seeds[record["seed"]] = record
+    missing = [f"{scheme} on {probe}" for scheme in SCHEMES for probe in PROBES if not runs.get((scheme, probe))]
+    if missing:
+        raise InputError(f"table1: no finished run of {', '.join(missing)} among the records")
+    return {key: _accuracy([record["metrics"] for record in seeds.values()]) for key, seeds in runs.items()}
+
+
+def _accuracy(metrics: list[dict[str, float]]) -> dict[str, float]:
+    if len(metrics) == 1:
+        mean, low, high = (metrics[0][f"top1_{end}percent"] for end in ("", "low_", "high_"))
+    else:
+        mean, low, high = mean_interval([found["top1_percent"] for found in metrics])
+    return {"mean": mean, "low": low, "high": high, "seeds": len(metrics), "videos": metrics[0]["test_videos"]}
+
+
+def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """One row for each scheme, published values beside ours."""
+    printed, inference, measured = published("table1", "schemes"), published("table1", "inference"), _measured(records)
+    found = []
+    for scheme in SCHEMES:
+        counted = cost(TimeSformerConfig(attention=scheme, num_classes=174), views=3)
+        paper = printed.rows[scheme]
+        row: dict[str, Any] = {
+            "attention": scheme,
+            "label": paper["label"],
+            "counted_params": counted.params,
+            "published_params_millions": paper["params_millions"],
+            "counted_tflops_total": counted.tflops_total,
+            "published_tflops_total": inference.rows.get(scheme, {}).get("tflops_total"),
+        }
+        for probe, dataset in PROBES.items():
+            accuracy = measured[scheme, probe]
+            row[f"measured_{probe}_top1_percent"] = accuracy["mean"]
+            row[f"measured_{probe}_top1_low_percent"] = accuracy["low"]
+            row[f"measured_{probe}_top1_high_percent"] = accuracy["high"]
+            row[f"measured_{probe}_seeds"] = accuracy["seeds"]
+            row[f"measured_{probe}_test_videos"] = accuracy["videos"]
+            row[f"published_{dataset}_top1_percent"] = paper[f"{dataset}_top1_percent"]
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def _columns() -> tuple[Column, ...]:
+    columns = [
+        Column("label", "Attention", "label"),
+        Column("counted_params", "Params [M]", "counted", scale=1e6),
+        Column("published_params_millions", "paper [M]", "published"),
+        Column("counted_tflops_total", "TFLOPs", "counted", decimals=2),
+        Column("published_tflops_total", "paper", "published", decimals=2),
+    ]
+    for probe, dataset in PROBES.items():
+        key = f"measured_{probe}_top1_percent"
+        bounds = (f"measured_{probe}_top1_low_percent", f"measured_{probe}_top1_high_percent")
+        paper = f"{NAMES_IN_THE_PAPER[dataset]}, paper [%]"
+        columns.append(Column(key, f"{probe} [%]", "measured", bounds=bounds))
+        columns.append(Column(f"published_{dataset}_top1_percent", paper, "published"))
+    return tuple(columns)
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """Accuracy over cost: filled, measured here, with its interval; hollow, published."""
+    figure, axes = new_figure(10.5, 4.4, panels=2)
+    lowest = 100.0
+    for axis, (probe, dataset) in zip(axes, PROBES.items(), strict=True):
+        ours, theirs = f"measured_{probe}_top1_percent", f"published_{dataset}_top1_percent"
+        for row, colour, marker in zip(frame.to_dict(orient="records"), COLOURS, MARKERS, strict=False):
+            x, y = row["counted_tflops_total"], row[ours]
+            low, high = row[f"measured_{probe}_top1_low_percent"], row[f"measured_{probe}_top1_high_percent"]
+            spread = [[y - low], [high - y]]
+            axis.errorbar(x, y, yerr=spread, fmt=marker, color=colour, capsize=3, label=f"{row['label']}, {probe}")
+            axis.plot(x, row[theirs], marker, color=colour, markerfacecolor="none", linestyle="none", markersize=8)
+            lowest = min(lowest, low, row[theirs])
+        axis.set_title(
+            f"filled: {probe}, measured here   hollow: {NAMES_IN_THE_PAPER[dataset]}, published", fontsize="small"
+        )
+        axis.set_xlabel("TFLOPs at the paper's scale, 3 views, counted here")
+        axis.set_ylabel("top-1 accuracy [%]")
+    for axis in axes:
+        axis.set_ylim(max(0, lowest - 5), 102)
+    axes[1].axhline(ORDER_BLIND_CEILING_PERCENT, color="black", linestyle="--", linewidth=1)
+    note = "ceiling of a model blind to the order of the frames"
+    axes[1].annotate(note, (1, ORDER_BLIND_CEILING_PERCENT), xycoords=("axes fraction", "data"), fontsize="x-small",
+                     ha="right", va="bottom")  # fmt: skip
+    handles = axes[0].get_legend_handles_labels()[0]
+    figure.legend(
+        handles, list(frame["label"]), loc="outside lower center", ncols=len(frame), frameon=False, fontsize="small"
+    )
+    return figure
+
+
+def findings(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What follows from the numbers of this table, whatever they are."""
+    by_scheme = frame.set_index("attention")
+    same = (by_scheme["counted_params"] / 1e6).round(1) == by_scheme["published_params_millions"]
+    motion, appearance = by_scheme["measured_motion_top1_percent"], by_scheme["measured_appearance_top1_percent"]
+    space, others = by_scheme.loc["space"], motion.drop("space")
+    passes = space["measured_motion_top1_low_percent"] > ORDER_BLIND_CEILING_PERCENT
+    ranked = motion.sort_values(ascending=False).index
+    best, second = by_scheme.loc[ranked[0]], by_scheme.loc[ranked[1]]
+    apart = best["measured_motion_top1_low_percent"] > second["measured_motion_top1_high_percent"]
+    paper_order = by_scheme["published_ssv2_top1_percent"].sort_values(ascending=False).index
+    reached = f"{space['measured_motion_top1_percent']:.1f} % and {'passes' if passes else 'does not pass'}"
+    ceiling = f"{ORDER_BLIND_CEILING_PERCENT:.0f} %"
+    return (
+        f"Parameters: {int(same.sum())} of {len(frame)} as printed, to the last digit.",
+        f"On motion, space reaches {reached} by more than its interval the ceiling of {ceiling} of a model blind to "
+        f"the order of the frames; the lowest of the other schemes, {others.idxmin()}, is "
+        f"{others.min() - motion['space']:.1f} points above space.",
+        f"On appearance the five lie between {appearance.min():.1f} % ({appearance.idxmin()}) and "
+        f"{appearance.max():.1f} % ({appearance.idxmax()}).",
+        f"Order on motion: {', '.join(ranked)}; the intervals of the first two "
+        f"{'do not overlap' if apart else 'overlap'}. Order on SSv2 in the paper: {', '.join(paper_order)}.",
+        "The accuracies measured here are those of small models on synthetic probes: compare the schemes with one "
+        "another, not the percentages with the paper's.",
+    )
+
+
+def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
+    """Table 1 from the records of its runs."""
+    frame = rows(records)
+    seeds, videos = int(frame["measured_motion_seeds"].min()), int(frame["measured_motion_test_videos"].min())
+    interval = "mean ± 95 % interval over seeds" if seeds > 1 else "with the 95 % interval over test videos"
+    return Report(
+        name="table1",
+        title="Table 1: five attention schemes",
+        table=Table(
+            frame,
+            _columns(),
+            f"Table 1, profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {videos} test videos of motion, "
+            f"{interval}; top-1 accuracy; parameters with 174 classes; TFLOPs of 3 views of 8 x 224 x 224 (one "
+            "multiply-accumulate counts as one)",
+        ),
+        figure=draw(frame),
+        findings=findings(frame),
+        sources=(published("table1", "schemes"), published("table1", "inference")),
+        remarks=remarks("table1"),
+        records=tuple(records),
+    )
+
+
+def finish(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> list[Path]:
+    """Contact sheets and cheap classifiers of the probes, and the divided model of the first seed on motion."""
+    probes = {spec.data.probe: spec.data for spec in plan(profile) if isinstance(spec.data, ProbeData)}
+    cache, files = FrameCache(folders.data / "frames"), []
+    for name, data in probes.items():
+        files += describe(prepare(data, folders.data), folders.out / "probes", f"{name}-{profile}", cache)
+    for record in records:
+        spec = record["spec"]
+        if (spec["model"]["attention"], spec["data"]["probe"], record["seed"]) == ("divided", "motion", 0):
+            files += _keep(folders.runs / record["hash"] / "model", folders.out / CHECKPOINT, profile)
+    return files
+
+
+def _keep(model: Path, target: Path, profile: Profile) -> list[Path]:
+    """Copy a model; a smoke test's does not replace another."""
+    if profile == "smoke" and (target / "config.json").exists():
+        return []
+    return [write_atomic(target / path.name, path.read_bytes()) for path in sorted(model.iterdir())]
+
+
+ARTEFACT = Artefact("table1", "The five attention schemes: size, cost, accuracy", plan, report, finish)

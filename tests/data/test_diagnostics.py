@@ -1,0 +1,55 @@
+"""Contact sheets and the three cheap classifiers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from timesformer.data import FrameCache
+from timesformer.data.probes import ProbeInfo, make_probe
+from timesformer.data.probes.diagnostics import CheapResult, cheap_classifiers, contact_sheet
+
+
+def test_contact_sheet_shows_every_class(motion: ProbeInfo, appearance: ProbeInfo, tmp_path: Path) -> None:
+    for info in (motion, appearance):
+        figure = contact_sheet(info, clips_per_class=1, frames=4)
+        assert len(figure.axes) == 8 * 4
+        assert [axis.get_ylabel().split("\n")[0] for axis in figure.axes[::4]] == list(info.labels)
+        assert (
+            len({axis.images[0].get_array().tobytes() for axis in figure.axes}) >= 16
+        )  # a clip and its reversal show the same
+        figure.savefig(tmp_path / "sheet.png", dpi=40)
+        assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_cheap_classifiers_stay_within_chance_and_ceiling(tmp_path: Path) -> None:
+    info = make_probe("motion", tmp_path, num_train=160, num_test=96, seed=0)
+    results = cheap_classifiers(info, FrameCache(tmp_path / "cache"))
+    assert list(results) == ["mean_frame", "first_frame", "file_size"]
+    assert [result.limit_percent for result in results.values()] == [50.0, 12.5, 50.0]
+    for name, result in results.items():
+        assert result.low_percent <= result.top1_percent <= result.high_percent
+        assert result.within_limit, (name, result)
+    assert results == cheap_classifiers(info)
+
+
+def test_cheap_classifiers_find_what_is_there_to_find(tmp_path: Path) -> None:
+    # Brightness gives the class away in this forged probe: training videos are their own test set.
+    info = make_probe("appearance", tmp_path, num_train=16, num_test=8, seed=0)
+    info.test_csv.write_text(info.train_csv.read_text())
+    results = cheap_classifiers(info)
+    assert results["first_frame"].top1_percent == results["mean_frame"].top1_percent == 100.0
+    assert all(result.limit_percent is None and result.within_limit for result in results.values())
+
+
+def test_limit_counts_the_interval() -> None:
+    assert CheapResult(51.0, 47.0, 55.0, 50.0).within_limit
+    assert not CheapResult(60.0, 56.0, 64.0, 50.0).within_limit
+    assert np.isfinite(CheapResult(60.0, 56.0, 64.0, None).top1_percent)
+
+
+@pytest.mark.slow
+def test_cheap_classifiers_at_full_size(tmp_path: Path) -> None:
+    info = make_probe("motion", tmp_path, num_train=3000, num_test=600, seed=0)
+    results = cheap_classifiers(info)
+    assert all(result.within_limit for result in results.values()), results

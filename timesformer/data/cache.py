@@ -1,0 +1,128 @@
+"""Decoded frames on disk, so that a sweep of runs decodes each video once.
+
+A video's frames lie in one file named by the hash of the video's content: a header, then uint8 (t, 3, H, W).  Files are
+mapped into memory, shared by all processes.  A file is written beside its place and renamed, so any number of
+processes may read and fill one cache: at worst two of them decode the same video.
+"""
+
+import os
+import struct
+import tempfile
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from timesformer.data.files import content_hash
+from timesformer.data.video import Video, VideoError
+
+_HEADER = struct.Struct("<8sIIId32x")  # magic, frames, height, width, frames per second
+_MAGIC = b"TSFRAME1"
+_MAX_OPEN = 4096  # maps held open by a process
+
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """All frames of a video: uint8 (t, 3, H, W), RGB, possibly a read-only map of a file; frames per second."""
+
+    pixels: np.ndarray
+    fps: float
+
+
+class FrameCache:
+    """Decoded videos in `folder`, at most `max_bytes` of them: when full, further videos are decoded each time.
+
+    Nothing is ever evicted: a sweep visits its videos in turn, and evicting the oldest would evict the next one needed.
+    """
+
+    def __init__(self, folder: Path | str, max_bytes: int = 20 * 2**30) -> None:
+        self.folder = Path(folder).expanduser().resolve()
+        self.max_bytes = max_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._open: OrderedDict[str, DecodedVideo] = OrderedDict()
+        self._used: int | None = None
+        self._full = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Maps are not sent to loader workers; each opens its own.
+        return {**self.__dict__, "_open": OrderedDict(), "_used": None}
+
+    def __contains__(self, path: Path | str) -> bool:
+        return self._file(content_hash(path)).is_file()
+
+    def get(self, path: Path | str) -> DecodedVideo:
+        """The decoded frames of a video, from the cache or through it.  Raises VideoError for an unreadable one."""
+        if not os.path.isfile(path):
+            raise VideoError(path, "no such file")
+        try:
+            key = content_hash(path)
+        except OSError as error:
+            raise VideoError(path, f"cannot be read ({error.strerror})") from error
+        found = self._open.get(key)
+        if found is not None:
+            self._open.move_to_end(key)
+            return found
+        file = self._file(key)
+        found = _map(file) if file.is_file() else None
+        if found is None:  # not there, or damaged by something outside: made anew
+            decoded = decode(path)
+            found = _map(file) if self._store(file, decoded) else None
+            if found is None:
+                return decoded
+        self._open[key] = found
+        if len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)
+        return found
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.frames"
+
+    def _store(self, file: Path, video: DecodedVideo) -> bool:
+        """Write a decoded video, if there is room."""
+        size = _HEADER.size + video.pixels.nbytes
+        if self._used is None:
+            self._used = sum(entry.stat().st_size for entry in self.folder.glob("*/*.frames"))
+        if self._used + size > self.max_bytes:
+            if not self._full:
+                self._full = True
+                warnings.warn(
+                    f"frame cache {self.folder} is full ({self.max_bytes} bytes): further videos are decoded each time",
+                    stacklevel=2,
+                )
+            return False
+        file.parent.mkdir(exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".partial")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                frames, _, height, width = video.pixels.shape
+                out.write(_HEADER.pack(_MAGIC, frames, height, width, video.fps))
+                out.write(video.pixels.tobytes())
+            os.replace(temporary, file)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        self._used += size
+        return True
+
+
+def decode(path: Path | str) -> DecodedVideo:
+    """All frames of a video, in memory.  Raises VideoError."""
+    with Video(path) as video:
+        return DecodedVideo(np.ascontiguousarray(video.all_frames().transpose(0, 3, 1, 2)), video.fps)
+
+
+def _map(file: Path) -> DecodedVideo | None:
+    """The cached frames, mapped; None for a file that is not what was written."""
+    size = file.stat().st_size
+    if size <= _HEADER.size:
+        return None
+    # Unlike numpy's, this map holds no file descriptor: thousands may be open.
+    content = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).numpy()
+    magic, frames, height, width, fps = _HEADER.unpack(content[: _HEADER.size].tobytes())
+    if magic != _MAGIC or size != _HEADER.size + frames * 3 * height * width:
+        return None
+    return DecodedVideo(content[_HEADER.size :].reshape(frames, 3, height, width), fps)

@@ -1,0 +1,268 @@
+"""Clips for training and testing from video files: sampled, cropped, normalised.
+
+Every random choice comes from a generator keyed by (seed, epoch, index), so a sample is the same bits in any order, in
+any worker, in any batch, after any interruption; torch's global random state is neither read nor changed.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from timesformer.data.annotations import Sample
+from timesformer.data.audit import audit
+from timesformer.data.cache import FrameCache
+from timesformer.data.masks import MaskStore
+from timesformer.data.preprocessing import Preprocessing
+from timesformer.data.sampling import dense_indices, uniform_indices
+from timesformer.data.transforms import Geometry, crop, normalise, resized_crop, test_geometry, train_geometry
+from timesformer.data.video import Video, VideoError
+from timesformer.errors import InputError
+
+Key = int | tuple[int, int]
+"""index, or (epoch, index)."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is taken from a video at test time: clips spread over time, 1 or 3 crops of each.
+
+    start: where a single dense clip lies, "middle" or "first" (FAIR's released code).
+    """
+
+    clips: int = 1
+    crops: int = 1
+    start: str = "middle"
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise InputError(f"views: clips must be at least 1, got {self.clips}")
+        if self.crops not in (1, 3):
+            raise InputError(f"views: crops must be 1 or 3, got {self.crops}")
+        if self.start not in ("middle", "first"):
+            raise InputError(f'views: start must be "middle" or "first", got {self.start!r}')
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands in a batch where a video could not be read; `collate` takes it out and lists it."""
+
+    path: str
+    reason: str
+    index: int
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """One sample before normalisation: views (v, t, 3, H, W), uint8, or float32 where it had to be resized."""
+
+    clip: Tensor
+    mask: Tensor | None
+    label: int
+    index: int
+
+
+class VideoDataset(Dataset[Any]):
+    """Samples as `dataset[index]` (epoch 0) or `dataset[epoch, index]`.
+
+    train: a random clip (t, 3, H, W); otherwise all views of the video (views, t, 3, H, W)
+    jitter: (low, high) of the random short side in training; None: always the record's
+    flip: mirror every second training clip
+    views: at test time; cache: where decoded frames are kept
+    masks: also the object's mask, which follows the crops (datasets with a masks.npz beside the videos)
+    allow_unreadable: give `Unreadable` for a video that cannot be read, instead of raising VideoError
+    stills: one frame a sample, random in training and the middle one at test: for image models
+
+    A sample is a dict: clip (float32), label, index, and mask (bool, clip's shape without channels) if asked for.
+    `unreadable` lists what was found unreadable so far in this process.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocessing: Preprocessing,
+        *,
+        train: bool,
+        jitter: tuple[int, int] | None = None,
+        flip: bool = False,
+        seed: int = 0,
+        views: Views | None = None,
+        cache: FrameCache | None = None,
+        masks: bool = False,
+        allow_unreadable: bool = False,
+        stills: bool = False,
+    ) -> None:
+        if not samples:
+            raise InputError("dataset: there are no samples")
+        if jitter is not None and not min(preprocessing.crop_size) <= jitter[0] <= jitter[1]:
+            raise InputError(f"dataset: jitter must be (low, high), not below the crop's shorter side, got {jitter}")
+        if seed < 0:
+            raise InputError(f"dataset: seed must not be negative, got {seed}")
+        self.samples = list(samples)
+        self.preprocessing = preprocessing
+        self.train, self.jitter, self.flip, self.seed = train, jitter, flip, seed
+        self.views = views or Views()
+        self.cache = cache
+        self.masks = MaskStore() if masks else None
+        self.allow_unreadable, self.stills = allow_unreadable, stills
+        self.unreadable: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[dict[str, Any] | Unreadable]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip."""
+        return 1 if self.stills else self.preprocessing.num_frames
+
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """Shape of a sample's clip."""
+        shape = (self.num_frames, 3, *self.preprocessing.crop_size)
+        return shape if self.train else (self.views.clips * self.views.crops, *shape)
+
+    def __getitem__(self, key: Key) -> dict[str, Any] | Unreadable:
+        sampled = self._sample(key)
+        if isinstance(sampled, Unreadable):
+            return sampled
+        item: dict[str, Any] = {"clip": self._finish(sampled.clip), "label": sampled.label, "index": sampled.index}
+        if sampled.mask is not None:
+            item["mask"] = sampled.mask.reshape(self._mask_shape())
+        return item
+
+    def __getitems__(self, keys: Sequence[Key]) -> dict[str, Any]:
+        """A whole batch, collated: what torch's DataLoader asks for first.  The same bits as `collate` of samples."""
+        sampled = [self._sample(key) for key in keys]
+        found = [item for item in sampled if isinstance(item, _Sampled)]
+        batch = _labels(found, [item for item in sampled if isinstance(item, Unreadable)])
+        if not found:
+            batch["clip"] = torch.empty((0, *self.clip_shape))
+        elif all(item.clip.dtype == torch.uint8 for item in found):
+            clips = normalise(torch.stack([item.clip for item in found]), self.preprocessing)
+            batch["clip"] = clips.reshape(len(found), *self.clip_shape)
+        else:
+            batch["clip"] = torch.stack([self._finish(item.clip) for item in found])
+        if self.masks is not None:
+            masks = [item.mask.reshape(self._mask_shape()) for item in found if item.mask is not None]
+            batch["mask"] = torch.stack(masks) if masks else torch.empty((0, *self._mask_shape()), dtype=torch.bool)
+        return batch
+
+    def get_batch(self, epoch: int, indices: Iterable[int]) -> dict[str, Any]:
+        """The collated samples of one epoch."""
+        return self.__getitems__([(epoch, int(index)) for index in indices])
+
+    def audit(self) -> dict[str, Any]:
+        """Number, labels, fingerprint and unreadable videos of this dataset, for the records."""
+        return audit(self.samples, self.cache)
+
+    def _finish(self, clip: Tensor) -> Tensor:
+        clip = normalise(clip, self.preprocessing) if clip.dtype == torch.uint8 else clip
+        return clip.reshape(self.clip_shape)
+
+    def _mask_shape(self) -> tuple[int, ...]:
+        return (*self.clip_shape[:-3], *self.clip_shape[-2:])
+
+    def _sample(self, key: Key) -> _Sampled | Unreadable:
+        epoch, index = (0, key) if isinstance(key, int) else key
+        sample = self.samples[index]
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
+        try:
+            return self._read(sample, index, rng)
+        except VideoError as error:
+            if not self.allow_unreadable:
+                raise
+            self.unreadable[error.path] = error.reason
+            return Unreadable(error.path, error.reason, index)
+
+    def _read(self, sample: Sample, index: int, rng: np.random.Generator) -> _Sampled:
+        if self.cache is not None:
+            video = self.cache.get(sample.path)
+            frames, _, height, width = video.pixels.shape
+            chosen = self._choose(frames, video.fps, rng)
+            pixels: np.ndarray = video.pixels
+        else:
+            with Video(sample.path) as file:
+                height, width = file.height, file.width
+                chosen = self._choose(file.num_frames, file.fps, rng)
+                pixels = np.ascontiguousarray(file.frames(np.concatenate(chosen)).transpose(0, 3, 1, 2))
+        geometry = self._geometry(height, width, rng)
+        clips, masks = [], []
+        t = self.num_frames
+        for number, indices in enumerate(chosen):
+            clip = pixels[indices] if self.cache is not None else pixels[number * t : (number + 1) * t]
+            clips.append(self._cut(clip, geometry))
+            if self.masks is not None:
+                masks.append(self._cut_mask(self.masks.get(sample.path)[indices], geometry))
+        mask = torch.cat(masks) if masks else None
+        return _Sampled(torch.cat(clips) if len(clips) > 1 else clips[0], mask, sample.label, index)
+
+    def _choose(self, frames: int, fps: float, rng: np.random.Generator) -> list[np.ndarray]:
+        """The frames of each clip."""
+        record, draw = self.preprocessing, rng if self.train else None
+        clips = 1 if self.train else self.views.clips
+        if record.sampling == "uniform" or self.stills:
+            return [uniform_indices(frames, self.num_frames, draw, clip, clips) for clip in range(clips)]
+        assert record.frame_rate is not None
+        if fps <= 0:
+            fps = 30.0
+        return [
+            dense_indices(frames, self.num_frames, record.frame_rate, fps, draw, clip, clips, self.views.start)
+            for clip in range(clips)
+        ]
+
+    def _geometry(self, height: int, width: int, rng: np.random.Generator) -> Geometry:
+        if self.train:
+            return train_geometry(height, width, self.preprocessing, self.jitter, self.flip, rng)
+        return test_geometry(height, width, self.preprocessing, self.views.crops)
+
+    def _cut(self, clip: np.ndarray, geometry: Geometry) -> Tensor:
+        """Views of a clip (t, 3, H, W): pixels where nothing is resized, otherwise already normalised."""
+        record = self.preprocessing
+        if clip.shape[-2:] == geometry.size:
+            return torch.from_numpy(crop(clip, geometry, *record.crop_size))
+        # As in FAIR's released code: normalised first, then resized.
+        return resized_crop(normalise(torch.from_numpy(np.ascontiguousarray(clip)), record), geometry, record)
+
+    def _cut_mask(self, mask: np.ndarray, geometry: Geometry) -> Tensor:
+        """Views of a mask (t, H, W), resized as the frames are: (v, t, h, w)."""
+        if mask.shape[-2:] == geometry.size:
+            return torch.from_numpy(crop(mask[:, None], geometry, *self.preprocessing.crop_size))[:, :, 0]
+        views = resized_crop(torch.from_numpy(mask[:, None]).float(), geometry, self.preprocessing)
+        return views[:, :, 0] >= 0.5
+
+
+def _labels(found: Sequence[_Sampled], unreadable: Sequence[Unreadable]) -> dict[str, Any]:
+    return {
+        "label": torch.tensor([item.label for item in found], dtype=torch.int64),
+        "index": torch.tensor([item.index for item in found], dtype=torch.int64),
+        "unreadable": [(item.path, item.reason) for item in unreadable],
+    }
+
+
+def collate(batch: dict[str, Any] | Sequence[dict[str, Any] | Unreadable]) -> dict[str, Any]:
+    """Samples to a batch: clip (b, …), label (b,), index (b,), mask if there is one, unreadable [(path, reason)].
+
+    Unreadable videos are left out and listed; nothing takes their place, so b may be smaller than asked for, or 0.
+    A batch that `VideoDataset.__getitems__` collated already passes through.
+    """
+    if isinstance(batch, dict):
+        return batch
+    found = [item for item in batch if not isinstance(item, Unreadable)]
+    out: dict[str, Any] = {
+        "label": torch.tensor([item["label"] for item in found], dtype=torch.int64),
+        "index": torch.tensor([item["index"] for item in found], dtype=torch.int64),
+        "unreadable": [(item.path, item.reason) for item in batch if isinstance(item, Unreadable)],
+    }
+    for field in ("clip", "mask"):
+        if found and field in found[0]:
+            out[field] = torch.stack([item[field] for item in found])
+    if "clip" not in out:
+        out["clip"] = torch.empty(0)
+    return out

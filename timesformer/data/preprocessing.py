@@ -1,0 +1,82 @@
+"""How a model wants its videos: the record that travels with a checkpoint."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from timesformer.errors import InputError
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a video file to the model's input.
+
+    num_frames, sampling: "uniform" (a frame from each of num_frames segments) or "dense" (every frame_rate-th frame of
+        a 30 fps video); frame_rate is needed for dense alone
+    short_side: the video is resized to it at test time (and in training without jitter); crop: pixels, or
+        (height, width)
+    value_range: what the pixel values 0 and 255 become; then mean and std are applied, per channel
+    colour_order: the order in which the model expects red, green and blue ("RGB" or "BGR")
+
+    Defaults for mean, std, range and interpolation are those of the released TimeSformer.  Raises InputError naming the
+    field.
+    """
+
+    num_frames: int = 8
+    short_side: int = 224
+    crop: int | tuple[int, int] = 224
+    mean: Triple = (0.45, 0.45, 0.45)
+    std: Triple = (0.225, 0.225, 0.225)
+    value_range: tuple[float, float] = (0.0, 1.0)
+    colour_order: str = "RGB"
+    interpolation: str = "bilinear"
+    antialias: bool = False
+    sampling: str = "uniform"
+    frame_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        self._require("num_frames", self.num_frames >= 1, "at least 1")
+        self._require("crop", min(self.crop_size) >= 1, "at least 1 pixel")
+        self._require("short_side", self.short_side >= min(self.crop_size), "at least the crop's shorter side")
+        self._require("mean", len(self.mean) == 3, "three numbers")
+        self._require("std", len(self.std) == 3 and min(self.std) > 0, "three numbers above 0")
+        rising = len(self.value_range) == 2 and self.value_range[0] < self.value_range[1]
+        self._require("value_range", rising, "(low, high)")
+        self._require("colour_order", self.colour_order in ("RGB", "BGR"), '"RGB" or "BGR"')
+        self._require("interpolation", self.interpolation in ("bilinear", "bicubic"), '"bilinear" or "bicubic"')
+        self._require("sampling", self.sampling in ("uniform", "dense"), '"uniform" or "dense"')
+        if self.sampling == "dense":
+            strided = self.frame_rate is not None and self.frame_rate >= 1
+            self._require("frame_rate", strided, "at least 1 (dense sampling)")
+
+    def _require(self, field: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise InputError(f"preprocessing: {field} must be {expected}, got {getattr(self, field)!r}")
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """(height, width) of the crop."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
+    def affine(self) -> tuple[Triple, Triple]:
+        """Per channel (scale, shift): the model's input is `pixel * scale + shift` for pixels 0 to 255."""
+        low, high = self.value_range
+        scale = tuple((high - low) / 255.0 / std for std in self.std)
+        shift = tuple((low - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+        return scale, shift  # type: ignore[return-value]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`.  Raises InputError for unknown fields."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"preprocessing: unknown field {unknown[0]!r}, expected some of {sorted(known)}")
+        # JSON has no tuples.
+        plain: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in values.items()}
+        return cls(**plain)

@@ -1,0 +1,121 @@
+"""Look at a probe, and ask what three classifiers that see no motion make of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.ensemble import ExtraTreesClassifier
+
+from timesformer.data.annotations import read_kinetics_csv
+from timesformer.data.cache import FrameCache, decode
+from timesformer.data.masks import MaskStore
+from timesformer.data.probes.generate import ProbeInfo
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class CheapResult:
+    """Accuracy on the test set with its 95 % interval (Wilson), and what it may not pass by more than the interval.
+
+    limit_percent: in `motion`, chance for a single frame and the order-blind ceiling of one half for what is the same
+    for a clip and its reversal; None in `appearance`, where a frame may well give the class away.
+    """
+
+    top1_percent: float
+    low_percent: float
+    high_percent: float
+    limit_percent: float | None
+
+    @property
+    def within_limit(self) -> bool:
+        """Whether the limit, if there is one, lies above the interval's lower end."""
+        return self.limit_percent is None or self.low_percent <= self.limit_percent
+
+
+def cheap_classifiers(
+    info: ProbeInfo, cache: FrameCache | None = None, max_train: int | None = None
+) -> dict[str, CheapResult]:
+    """Train on the probe's training set and test on its test set: mean_frame, first_frame, file_size.
+
+    Each is a forest of extremely randomised trees (scikit-learn, fixed seed), on grey frames at half resolution or on
+    the number of bytes.  `max_train` takes the first clips alone, which are as balanced as all.
+    """
+    train, test = (
+        _features(path, cache, limit) for path, limit in ((info.train_csv, max_train), (info.test_csv, None))
+    )
+    motion = info.name == "motion"
+    chance = 100.0 / len(info.labels)
+    limits = {"mean_frame": 50.0, "first_frame": chance, "file_size": 50.0}
+    results = {}
+    for name, limit in limits.items():
+        leaf = 20 if name == "file_size" else 1
+        forest = ExtraTreesClassifier(n_estimators=100, min_samples_leaf=leaf, random_state=0)
+        forest.fit(train[name], train["label"])
+        correct = int((forest.predict(test[name]) == test["label"]).sum())
+        low, high = _wilson(correct, len(test["label"]))
+        percent = 100.0 * correct / len(test["label"])
+        results[name] = CheapResult(percent, low, high, limit if motion else None)
+    return results
+
+
+def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) -> Figure:
+    """Test clips of every class, a row each, `frames` frames in order, the main object's mask drawn on the last."""
+    samples = read_kinetics_csv(info.test_csv, num_classes=len(info.labels))
+    masks = MaskStore()
+    chosen = [
+        sample
+        for label in range(len(info.labels))
+        for sample in [sample for sample in samples if sample.label == label][:clips_per_class]
+    ]
+    figure = Figure(figsize=(frames + 1.6, len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), frames, squeeze=False)
+    for row, sample in enumerate(chosen):
+        video, mask = decode(sample.path), masks.get(sample.path)
+        steps = np.linspace(0, len(video.pixels) - 1, frames).round().astype(int)
+        for column, step in enumerate(steps):
+            axis = axes[row, column]
+            axis.imshow(video.pixels[step].transpose(1, 2, 0), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            if column == frames - 1 and 0 < mask[step].mean() < 1:
+                axis.contour(mask[step], [0.5], colors="white", linewidths=1)
+            if row == 0:
+                axis.set_title(f"frame {step}", fontsize=8)
+        axes[row, 0].set_ylabel(
+            f"{info.labels[sample.label]}\n{Path(sample.name).stem}", fontsize=8, rotation=0, ha="right", va="center"
+        )
+    return figure
+
+
+def _features(csv: Path, cache: FrameCache | None, limit: int | None) -> dict[str, Array]:
+    """label (n,), mean_frame and first_frame (n, pixels), file_size (n, 1)."""
+    read = cache.get if cache is not None else decode
+    samples = read_kinetics_csv(csv)[:limit]
+    mean, first = [], []
+    for sample in samples:
+        pixels = read(sample.path).pixels
+        mean.append(_grey(pixels.mean(axis=0)))
+        first.append(_grey(pixels[0].astype(np.float64)))
+    return {
+        "label": np.array([sample.label for sample in samples]),
+        "mean_frame": np.stack(mean),
+        "first_frame": np.stack(first),
+        "file_size": np.array([[sample.path.stat().st_size] for sample in samples]),
+    }
+
+
+def _grey(frame: Array) -> Array:
+    """(3, H, W) to brightness at half resolution, flat."""
+    luma = np.tensordot(np.array([0.299, 0.587, 0.114]), frame, axes=1)
+    height, width = luma.shape[0] // 2, luma.shape[1] // 2
+    return luma[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3)).ravel()
+
+
+def _wilson(correct: int, total: int) -> tuple[float, float]:
+    """95 % interval of a proportion, in percent."""
+    z, share = 1.959964, correct / total
+    centre = share + z * z / (2 * total)
+    spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 100.0 / (1 + z * z / total)
+    return float(scale * (centre - spread)), float(scale * (centre + spread))

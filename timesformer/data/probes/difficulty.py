@@ -1,0 +1,98 @@
+"""The dial of the probes: how hard the main object is to see and to follow."""
+
+from dataclasses import asdict, dataclass
+
+from timesformer.errors import InputError
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """What a probe's scene looks like.  Ranges are (low, high), drawn uniformly unless said otherwise.
+
+    Lengths are in pixels of the 40 x 40 video, brightness (luma) on a scale of 0 to 1, speeds per frame.  Harder is: a
+    smaller `object_radius`, less `contrast`, more of everything else.
+
+    object_radius: radius of a disc of the main object's area, drawn log-uniformly; growing and shrinking run through
+        this whole range and start again
+    contrast: difference between the main object's brightness and its background's mean
+    darker: whether every second main object is darker than its background, rather than all being brighter
+    background_contrast: amplitude of the background's texture
+    noise: standard deviation of the noise in each pixel of each frame, before encoding
+    clutter, distractors: number of static shapes and of moving ones (low and high are both possible)
+    clutter_radius, distractor_radius: their sizes
+    distractor_contrast: as `contrast`, of clutter and distractors, brighter or darker
+    distractors_in_front: whether distractors may cover the main object (each does with probability one half)
+    shift_speed: pixels per frame of left, right, up and down
+    turn_speed: radians per frame of the rotations
+    growth_speed: part of the size range per frame, on a logarithmic scale
+    hue_spread: in `appearance`, how far an object's hue strays to either side from its class's, where 1 is the distance
+        from one class to the next: at 0.5 the hue alone tells the class, at 4 it says nothing
+    quantiser: x264's fixed quantiser (0 to 51, higher is coarser)
+
+    Raises InputError, naming the field, for a range that is empty or out of bounds.
+    """
+
+    object_radius: Range = (5.0, 8.0)
+    contrast: Range = (0.30, 0.45)
+    darker: bool = False
+    background_contrast: Range = (0.02, 0.05)
+    noise: float = 0.02
+    clutter: tuple[int, int] = (0, 2)
+    clutter_radius: Range = (1.5, 3.0)
+    distractors: tuple[int, int] = (0, 1)
+    distractor_radius: Range = (1.5, 2.5)
+    distractor_contrast: Range = (0.10, 0.20)
+    distractors_in_front: bool = True
+    shift_speed: Range = (1.0, 2.2)
+    turn_speed: Range = (0.15, 0.35)
+    growth_speed: Range = (0.04, 0.08)
+    hue_spread: float = 0.6
+    quantiser: int = 20
+
+    def __post_init__(self) -> None:
+        # No outline reaches further than 2 radii, and an object is drawn in a window of at most the frame's size.
+        self._check("object_radius", self.object_radius, 1.0, 10.0)
+        self._check("contrast", self.contrast, 0.0, 0.5)
+        self._check("background_contrast", self.background_contrast, 0.0, 0.5)
+        self._check("noise", (self.noise, self.noise), 0.0, 0.5)
+        self._check("clutter", self.clutter, 0, 100)
+        self._check("clutter_radius", self.clutter_radius, 0.5, 10.0)
+        self._check("distractors", self.distractors, 0, 20)
+        self._check("distractor_radius", self.distractor_radius, 0.5, 10.0)
+        self._check("distractor_contrast", self.distractor_contrast, 0.0, 0.5)
+        # Faster than these, two frames that a model sees (every second one) no longer tell the direction.
+        self._check("shift_speed", self.shift_speed, 0.0, 8.0)
+        self._check("turn_speed", self.turn_speed, 0.0, 1.2)
+        self._check("growth_speed", self.growth_speed, 0.0, 0.2)
+        self._check("hue_spread", (self.hue_spread, self.hue_spread), 0.0, 4.0)
+        self._check("quantiser", (self.quantiser, self.quantiser), 0, 51)
+
+    def _check(self, field: str, value: Range | tuple[int, int], low: float, high: float) -> None:
+        if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+            raise InputError(f"difficulty: {field} must be (low, high) within [{low}, {high}], got {value}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON-able values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+DIFFICULTY: dict[str, Difficulty] = {
+    "quick": Difficulty(),
+    "full": Difficulty(
+        object_radius=(3.0, 6.0),
+        contrast=(0.15, 0.30),
+        darker=True,
+        background_contrast=(0.05, 0.15),
+        noise=0.06,
+        clutter=(3, 6),
+        distractors=(2, 4),
+        distractor_radius=(1.5, 3.0),
+        distractor_contrast=(0.10, 0.30),
+        shift_speed=(0.6, 2.0),
+        turn_speed=(0.10, 0.30),
+        growth_speed=(0.03, 0.06),
+        hue_spread=1.2,
+    ),
+}

@@ -1,0 +1,226 @@
+"""One clip of a probe, drawn with numpy: all frames at once, edges smoothed by distance.
+
+Everything is drawn in luma and chroma (YCbCr, 0 to 1 and -0.5 to 0.5), the colour space that the videos are stored in.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from timesformer.data.probes.difficulty import Difficulty
+from timesformer.data.probes.shapes import make_outline
+
+FRAMES, SIZE = 16, 40
+MARGIN = 8.0  # keeps the main object's centre inside the models' centre crop of 32 x 32
+MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking")
+"""The classes of `motion`; each even one and the next are each other's time reversal."""
+
+HUE_BANDS = 96
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an object or background is made of; its `identity` belongs to one split alone, as does its hue band."""
+
+    identity: int
+    hue: float  # radians in the plane of chroma
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, split: int, hues: tuple[float, float] = (0.0, 1.0)) -> "Look":
+        """A look of split 0 (training) or 1 (test): even and odd identities, hues in alternating bands.
+
+        The hue is drawn from `hues`, in turns, and moved to the nearest band of the split.
+        """
+        band = 2 * int(np.floor(rng.uniform(*hues) * HUE_BANDS / 2)) + split
+        hue = np.mod(band + rng.uniform(0.05, 0.95), HUE_BANDS) * 2 * np.pi / HUE_BANDS
+        return cls(identity=2 * int(rng.integers(2**40)) + split, hue=float(hue))
+
+    def rng(self) -> np.random.Generator:
+        """The source of the look's details (texture, proportions): a function of its identity alone."""
+        return np.random.default_rng(np.random.SeedSequence([self.identity]))
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where an object is in each frame, (t,) each: centre (pixels), angle (radians), radius (pixels)."""
+
+    x: Array
+    y: Array
+    angle: Array
+    radius: Array
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered clip: luma (t, H, W) and chroma (t, H/2, W/2) as uint8 of limited range, the main object's mask."""
+
+    luma: Array
+    cb: Array
+    cr: Array
+    mask: Array  # bool (t, H, W)
+    facts: dict[str, object]
+
+
+def make_track(
+    motion: str, rng: np.random.Generator, radius: tuple[float, float], margin: float, dial: Difficulty
+) -> Track:
+    """A cyclic motion from a uniform phase; the centre stays `margin` pixels away from the frame's edges.
+
+    Position, angle and log-radius are uniform in every frame whatever the motion, so that a single frame has the same
+    law for all eight classes.  At the end of its range a position or radius starts again at the other end.
+    """
+    room = SIZE - 2 * margin
+    x, y = rng.uniform(0, room, 2)
+    angle, phase = rng.uniform(0, 2 * np.pi), rng.uniform()
+    speeds = {
+        "shift": rng.uniform(*dial.shift_speed),
+        "turn": rng.uniform(*dial.turn_speed),
+        "grow": rng.uniform(*dial.growth_speed),
+    }
+    time = np.arange(FRAMES)
+    dx = {"left": -1, "right": 1}.get(motion, 0) * speeds["shift"]
+    dy = {"up": -1, "down": 1}.get(motion, 0) * speeds["shift"]
+    # y points down, so a growing angle turns clockwise on the screen.
+    turn = {"clockwise": 1, "anticlockwise": -1}.get(motion, 0) * speeds["turn"]
+    grow = {"growing": 1, "shrinking": -1}.get(motion, 0) * speeds["grow"]
+    low, high = radius
+    return Track(
+        x=margin + np.mod(x + dx * time, room),
+        y=margin + np.mod(y + dy * time, room),
+        angle=angle + turn * time,
+        radius=low * (high / low) ** np.mod(phase + grow * time, 1.0),
+    )
+
+
+def _paint(canvas: Array, track: Track, family: str, look: Look, luma: float) -> Array:
+    """Draw an object into canvas (t, 3, H, W); returns how much of each pixel it covers, (t, H, W)."""
+    rng = look.rng()
+    outline = make_outline(family, rng)
+    # Only a window round the centre is computed: no outline reaches further than 2 radii.
+    window = min(2 * int(np.ceil(2 * track.radius.max() + 1)) + 1, SIZE)
+    steps = np.arange(window) - window // 2
+    columns, rows = (np.floor(centre).astype(int)[:, None] + steps for centre in (track.x, track.y))
+    dx = (columns + 0.5 - track.x[:, None]).astype(np.float32)
+    dy = (rows + 0.5 - track.y[:, None]).astype(np.float32)
+    radius = track.radius.astype(np.float32)[:, None, None]
+    cos, sin = (f(track.angle).astype(np.float32)[:, None] / radius[:, 0] for f in (np.cos, np.sin))
+    u = (cos * dx)[:, None, :] + (sin * dy)[:, :, None]
+    v = (cos * dy)[:, :, None] - (sin * dx)[:, None, :]
+    cover = np.clip(0.5 - outline(u, v) * radius, 0.0, 1.0)
+    # What lies outside the frame is not seen; its indices are brought inside, where it paints nothing.
+    cover *= ((rows >= 0) & (rows < SIZE))[:, :, None] & ((columns >= 0) & (columns < SIZE))[:, None, :]
+
+    # Texture: a bright and a dark half with a wavy border (no rotation maps it onto itself), and stripes.
+    wave, stripe_phase = (float(value) for value in rng.uniform(0, 2 * np.pi, 2))
+    halves = np.tanh(4 * (u + 0.3 * np.sin(3 * v + wave)))
+    direction, frequency = rng.uniform(0, np.pi), rng.uniform(3.0, 7.0)
+    stripes = np.sin((frequency * np.cos(direction)) * u + (frequency * np.sin(direction)) * v + stripe_phase)
+    pattern = 0.09 * halves + rng.uniform(0.0, 0.05) * stripes
+    chroma, twist = rng.uniform(0.08, 0.22), rng.uniform(-0.5, 0.5)
+    # The halves differ in hue too: the second is the first turned a little in the plane of chroma.
+    cb, cr = chroma * np.cos(look.hue), chroma * np.sin(look.hue)
+    colour = (luma + pattern, cb - twist * cr * halves, cr + twist * cb * halves)
+    places = (np.arange(len(canvas))[:, None, None], np.mod(rows, SIZE)[:, :, None], np.mod(columns, SIZE)[:, None, :])
+    for plane, value in enumerate(colour):
+        before = canvas[:, plane][places]
+        canvas[:, plane][places] = before + cover * (value - before)
+    covered = np.zeros((len(canvas), SIZE, SIZE), np.float32)
+    covered[places] = cover
+    return covered
+
+
+def _interpolation(cells: int) -> Array:
+    """(SIZE, cells + 1) weights of linear interpolation from a coarse grid."""
+    position = np.arange(SIZE) * cells / SIZE
+    left = position.astype(int)
+    weights = np.zeros((SIZE, cells + 1))
+    weights[np.arange(SIZE), left] = 1 - (position - left)
+    weights[np.arange(SIZE), left + 1] = position - left
+    return weights
+
+
+_COARSE, _FINE = _interpolation(4), _interpolation(10)
+
+
+def _background(look: Look, luma: float, amplitude: float) -> Array:
+    """(3, H, W): smooth random patches at two scales and faint stripes, about a mean luma."""
+    rng = look.rng()
+    coarse = _COARSE @ rng.standard_normal((3, 5, 5)) @ _COARSE.T
+    fine = _FINE @ rng.standard_normal((3, 11, 11)) @ _FINE.T
+    direction, frequency, phase = rng.uniform(0, np.pi), rng.uniform(0.3, 1.2), rng.uniform(0, 2 * np.pi)
+    axis = np.arange(SIZE)
+    stripes = np.sin(frequency * (np.cos(direction) * axis[None] + np.sin(direction) * axis[:, None]) + phase)
+    texture = 0.6 * coarse + 0.4 * fine
+    chroma = rng.uniform(0.02, 0.10)
+    out = np.empty((3, SIZE, SIZE), np.float32)
+    out[0] = luma + amplitude * (texture[0] - texture[0].mean() + 0.5 * rng.uniform() * stripes)
+    out[1] = chroma * np.cos(look.hue) + 0.04 * texture[1]
+    out[2] = chroma * np.sin(look.hue) + 0.04 * texture[2]
+    return out
+
+
+def _static(rng: np.random.Generator, radius: tuple[float, float]) -> Track:
+    """An object that stays: one 'frame'."""
+    x, y = rng.uniform(0, SIZE, (2, 1))
+    return Track(x=x, y=y, angle=rng.uniform(0, 2 * np.pi, 1), radius=rng.uniform(*radius, 1))
+
+
+def _other_luma(rng: np.random.Generator, luma: float, contrast: tuple[float, float]) -> float:
+    """A brightness that differs from `luma` by a draw of `contrast`, of either sign."""
+    return float(np.clip(luma + rng.choice([-1.0, 1.0]) * rng.uniform(*contrast), 0.08, 0.92))
+
+
+def render(
+    motion: str,
+    family: str,
+    rng: np.random.Generator,
+    split: int,
+    dial: Difficulty,
+    hues: tuple[float, float] = (0.0, 1.0),
+) -> Scene:
+    """Draw a clip: background, clutter, distractors, the main object, distractors in front of it, noise.
+
+    `family` is the main object's outline, one of `shapes.FAMILIES` or "blob", and `hues` the range of its hue in turns;
+    `split` 0 (training) or 1 (test) says which looks are drawn from.
+    """
+    background, main = Look.draw(rng, split), Look.draw(rng, split, hues)
+    base = rng.uniform(0.42, 0.58) if dial.darker else rng.uniform(0.25, 0.42)
+    still = _background(background, base, rng.uniform(*dial.background_contrast))[None]
+    for _ in range(int(rng.integers(dial.clutter[0], dial.clutter[1] + 1))):
+        luma = _other_luma(rng, base, dial.distractor_contrast)
+        _paint(still, _static(rng, dial.clutter_radius), "blob", Look.draw(rng, split), luma)
+    canvas = np.repeat(still, FRAMES, axis=0)
+
+    in_front = []
+    for _ in range(int(rng.integers(dial.distractors[0], dial.distractors[1] + 1))):
+        item = (
+            make_track(str(rng.choice(MOTIONS)), rng, dial.distractor_radius, 0.0, dial),
+            Look.draw(rng, split),
+            _other_luma(rng, base, dial.distractor_contrast),
+        )
+        if rng.uniform() < 0.5 and dial.distractors_in_front:
+            in_front.append(item)
+        else:
+            _paint(canvas, item[0], "blob", item[1], item[2])
+    track = make_track(motion, rng, dial.object_radius, MARGIN, dial)
+    contrast = rng.uniform(*dial.contrast) * (rng.choice([-1.0, 1.0]) if dial.darker else 1.0)
+    mask = _paint(canvas, track, family, main, float(np.clip(base + contrast, 0.08, 0.92)))
+    for place, look, luma in in_front:
+        mask = mask * (1 - _paint(canvas, place, "blob", look, luma))
+
+    if dial.noise:
+        canvas[:, 0] += dial.noise * rng.standard_normal((FRAMES, SIZE, SIZE), dtype=np.float32)
+    # Chroma is stored for 2 x 2 pixels together.
+    chroma = canvas[:, 1:].reshape(FRAMES, 2, SIZE // 2, 2, SIZE // 2, 2).mean(axis=(3, 5))
+    luma8 = np.clip(np.rint(16 + 219 * canvas[:, 0]), 16, 235).astype(np.uint8)
+    chroma8 = np.clip(np.rint(128 + 224 * chroma), 16, 240).astype(np.uint8)
+    facts: dict[str, object] = {
+        "motion": motion,
+        "shape": family,
+        "object": main.identity,
+        "object_hue": round(main.hue, 6),
+        "background": background.identity,
+        "background_hue": round(background.hue, 6),
+    }
+    return Scene(luma8, chroma8[:, 0], chroma8[:, 1], mask > 0.5, facts)

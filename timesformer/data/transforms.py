@@ -1,0 +1,90 @@
+"""Where a clip is resized and cropped, and how pixels become the model's input."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from timesformer._typing import Bool, Float, UInt8
+from timesformer.data.preprocessing import Preprocessing
+from timesformer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """size: (H, W) to resize to; crops: top left corners (y, x), one a view; flip: mirror left and right."""
+
+    size: tuple[int, int]
+    crops: tuple[tuple[int, int], ...]
+    flip: bool = False
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(H, W) with the given short side; the long side is rounded down, as in FAIR's released code."""
+    if height <= width:
+        return short_side, width * short_side // height
+    return height * short_side // width, short_side
+
+
+def train_geometry(
+    height: int, width: int, record: Preprocessing, jitter: tuple[int, int] | None, flip: bool, rng: np.random.Generator
+) -> Geometry:
+    """A random short side within `jitter` (without: the record's), a random crop, a mirror image every second time."""
+    short = record.short_side if jitter is None else round(rng.uniform(*jitter))
+    size = short_side_size(height, width, short)
+    room = _room(size, record)
+    corner = (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)))
+    return Geometry(size, (corner,), flip=bool(flip and rng.random() < 0.5))
+
+
+def test_geometry(height: int, width: int, record: Preprocessing, crops: int) -> Geometry:
+    """The centre crop, or three crops along the long side (the width of a square), as in FAIR's released code."""
+    size = short_side_size(height, width, record.short_side)
+    room = _room(size, record)
+    centre = ((room[0] + 1) // 2, (room[1] + 1) // 2)
+    if crops == 1:
+        return Geometry(size, (centre,))
+    if size[0] > size[1]:
+        return Geometry(size, tuple((y, centre[1]) for y in (0, centre[0], room[0])))
+    return Geometry(size, tuple((centre[0], x) for x in (0, centre[1], room[1])))
+
+
+def _room(size: tuple[int, int], record: Preprocessing) -> tuple[int, int]:
+    """How far the crop can move down and right."""
+    room = (size[0] - record.crop_size[0], size[1] - record.crop_size[1])
+    if min(room) < 0:
+        raise InputError(f"a crop of {record.crop_size} does not fit into a video resized to {size}")
+    return room
+
+
+def normalise(pixels: UInt8[Tensor, "*views t 3 H W"], record: Preprocessing) -> Float[Tensor, "*views t 3 H W"]:
+    """RGB pixels to the model's range and colour order."""
+    scale, shift = (torch.tensor(values).view(3, 1, 1) for values in record.affine())
+    if record.colour_order == "BGR":
+        pixels = pixels.flip(-3)
+    return pixels.to(torch.float32).mul_(scale).add_(shift)
+
+
+def resize(clip: Float[Tensor, "t c H W"], size: tuple[int, int], record: Preprocessing) -> Float[Tensor, "t c h w"]:
+    """Resize every frame."""
+    return interpolate(clip, size, mode=record.interpolation, align_corners=False, antialias=record.antialias)
+
+
+def crop(
+    frames: UInt8[np.ndarray, "t c H W"] | Bool[np.ndarray, "t c H W"], geometry: Geometry, height: int, width: int
+) -> np.ndarray:
+    """Cut out every view, without resizing: (views, t, c, height, width), a copy."""
+    views = np.stack([frames[:, :, y : y + height, x : x + width] for y, x in geometry.crops])
+    return np.ascontiguousarray(views[..., ::-1]) if geometry.flip else views
+
+
+def resized_crop(
+    clip: Float[Tensor, "t c H W"], geometry: Geometry, record: Preprocessing
+) -> Float[Tensor, "views t c h w"]:
+    """Resize, then cut out every view."""
+    height, width = record.crop_size
+    clip = resize(clip, geometry.size, record)
+    views = torch.stack([clip[:, :, y : y + height, x : x + width] for y, x in geometry.crops])
+    return views.flip(-1) if geometry.flip else views

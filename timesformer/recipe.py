@@ -1,0 +1,215 @@
+"""How a model is trained: frozen, validated, plain data; the learning rate is a pure function of the step."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from timesformer.errors import InputError
+
+Optimiser = Literal["sgd", "adamw"]
+Schedule = Literal["steps", "cosine", "onecycle", "constant"]
+Precision = Literal["fp32", "bf16"]
+Decay = Literal["all", "matrices"]
+
+NOT_DEFINING = ("workers", "checkpoint_every")
+"""Fields that change how a run is carried out, but no bit of its result."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimiser, schedule, budget and batches of a training run.
+
+    The budget is either `epochs` (passes over the training set, fractions allowed) or `steps` (of the optimiser).
+    A step sees `batch_size` clips, in `accumulate` equal parts one after the other; batches run on across the ends of
+    epochs, so that every sample is seen equally often and no batch is smaller.
+
+    lr: peak learning rate.  schedule:
+        "steps": lr * lr_factors[i] from lr_steps[i] on; lr_steps counts in the unit of the budget (epochs or steps)
+        "cosine": half a cosine from lr to lr * final_lr_factor
+        "onecycle": half a cosine from lr / 25 up to lr, then half a cosine down to lr * final_lr_factor
+        "constant"
+    warmup: part of the budget in which the rate rises (linearly, except for "onecycle"); None: 0.3 for "onecycle",
+        otherwise 0
+    decay: "matrices" spares biases, norms, positions and class tokens from the weight decay, "all" spares nothing
+    clip_grad_norm: largest norm of the gradient, None for no clipping
+    workers: processes that load data; checkpoint_every: steps between checkpoints (both change no result)
+
+    Raises:
+        InputError: an unknown or impossible value; the message names the field.
+    """
+
+    optimiser: Optimiser = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.05
+    decay: Decay = "matrices"
+    schedule: Schedule = "onecycle"
+    lr_steps: tuple[float, ...] = ()
+    lr_factors: tuple[float, ...] = ()
+    warmup: float | None = None
+    final_lr_factor: float = 0.0
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+    clip_grad_norm: float | None = None
+    label_smoothing: float = 0.0
+    seed: int = 0
+    workers: int = 0
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("betas", "lr_steps", "lr_factors"):
+            if isinstance(getattr(self, name), list):  # as read from JSON or YAML
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, choices in (
+            ("optimiser", get_args(Optimiser)),
+            ("schedule", get_args(Schedule)),
+            ("precision", get_args(Precision)),
+            ("decay", get_args(Decay)),
+        ):
+            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        for name in ("nesterov", "gradient_checkpointing"):
+            self._require(name, isinstance(getattr(self, name), bool), "true or false")
+        self._number("lr", 0, math.inf, open_low=True)
+        self._number("momentum", 0, 1)
+        self._number("weight_decay", 0, math.inf)
+        self._number("final_lr_factor", 0, 1)
+        self._number("label_smoothing", 0, 1)
+        for name in ("warmup", "clip_grad_norm", "epochs"):
+            if getattr(self, name) is not None:
+                self._number(name, 0, 1 if name == "warmup" else math.inf, open_low=name != "warmup")
+        self._require("betas", len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "two in [0, 1)")
+        if (self.epochs is None) == (self.steps is None):
+            raise InputError(
+                f"epochs, steps: expected exactly one of them, got epochs={self.epochs!r} and steps={self.steps!r}"
+            )
+        positive = ("batch_size", "accumulate", "checkpoint_every") + (("steps",) if self.steps is not None else ())
+        for name in positive:
+            self._integer(name, 1)
+        for name in ("seed", "workers"):
+            self._integer(name, 0)
+        if self.batch_size % self.accumulate:
+            raise InputError(f"batch_size: {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.schedule == "steps":
+            rising = all(a < b for a, b in zip(self.lr_steps, self.lr_steps[1:], strict=False))
+            self._require("lr_steps", bool(self.lr_steps) and self.lr_steps[0] == 0 and rising, "0 and rising numbers")
+            self._require("lr_factors", len(self.lr_factors) == len(self.lr_steps), "as many numbers as lr_steps has")
+            self._require("lr_factors", all(factor >= 0 for factor in self.lr_factors), "no negative number")
+        elif self.lr_steps or self.lr_factors:
+            raise InputError(f'lr_steps, lr_factors: only for schedule "steps", not for {self.schedule!r}')
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise InputError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+    def _integer(self, name: str, low: int) -> None:
+        value = getattr(self, name)
+        holds = isinstance(value, int) and not isinstance(value, bool) and value >= low
+        self._require(name, holds, f"an integer of at least {low}")
+
+    def _number(self, name: str, low: float, high: float, open_low: bool = False) -> None:
+        value = getattr(self, name)
+        holds = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        holds = holds and (low < value if open_low else low <= value) and value <= high
+        limit = "" if high == math.inf else f" and at most {high}"
+        self._require(name, holds, f"a number {'above' if open_low else 'of at least'} {low}{limit}")
+
+    @classmethod
+    def paper(cls) -> "Recipe":
+        """The recipe of all released configurations of TimeSformer: SGD with Nesterov momentum, 15 epochs of batches
+        of 64, the rate cut to a tenth at epochs 11 and 14, no warm-up, no clipping.  (Drop path 0.1 is the model's.)"""
+        return cls(
+            optimiser="sgd",
+            lr=0.005,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            decay="all",
+            schedule="steps",
+            lr_steps=(0, 11, 14),
+            lr_factors=(1, 0.1, 0.01),
+            epochs=15,
+            batch_size=64,
+            accumulate=8,
+        )
+
+    def total_steps(self, num_samples: int) -> int:
+        """Steps of the optimiser for a training set of `num_samples`."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        # The tolerance keeps 0.1 * 640 / 64 at one step.
+        return max(1, math.ceil(self.epochs * num_samples / self.batch_size - 1e-9))
+
+    def learning_rate(self, step: int, num_samples: int) -> float:
+        """The learning rate of step 0, 1, … (in the last step it has not quite reached its end)."""
+        total = self.total_steps(num_samples)
+        one_cycle = self.schedule == "onecycle"
+        rise = total * (self.warmup if self.warmup is not None else 0.3 if one_cycle else 0.0)
+        if step < rise:
+            if one_cycle:
+                return self.lr * (1 + (1 / 25 - 1) * _half_cosine(step / rise))
+            return self.lr * (step + 1) / (rise + 1)
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "steps":
+            position = step if self.epochs is None else step * self.batch_size / num_samples
+            return self.lr * [f for at, f in zip(self.lr_steps, self.lr_factors, strict=True) if at <= position][-1]
+        left = _half_cosine((step - rise) / max(1.0, total - rise))
+        return self.lr * (self.final_lr_factor + (1 - self.final_lr_factor) * left)
+
+    def build_optimiser(self, model: nn.Module) -> Optimizer:
+        """The optimiser over all trainable parameters of `model`, in the order of their names."""
+        groups = [
+            {"params": [p for name, p in _trainable(model) if (name in decayed) == wanted], "weight_decay": decay}
+            for decayed in [self._decayed(model)]
+            for wanted, decay in ((True, self.weight_decay), (False, 0.0))
+        ]
+        groups = [group for group in groups if group["params"]]
+        if not groups:
+            raise InputError("model: it has no trainable parameter")
+        if self.optimiser == "sgd":
+            nesterov = self.nesterov and self.momentum > 0
+            return SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov)
+        return AdamW(groups, lr=self.lr, betas=self.betas)
+
+    def _decayed(self, model: nn.Module) -> set[str]:
+        if self.decay == "all":
+            return {name for name, _ in _trainable(model)}
+        matrices = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        weights = {id(module.weight) for module in model.modules() if isinstance(module, matrices)}
+        return {name for name, parameter in _trainable(model) if id(parameter) in weights}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def defining(self) -> dict[str, Any]:
+        """`to_dict()` without what changes no result."""
+        return {key: value for key, value in self.to_dict().items() if key not in NOT_DEFINING}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The inverse of `to_dict`; unknown fields raise an InputError that names them."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"recipe: unknown field {unknown[0]!r}; expected some of {sorted(known)}")
+        return cls(**values)
+
+
+def _half_cosine(position: float) -> float:
+    """From 1 at position 0 to 0 at position 1."""
+    return (1 + math.cos(math.pi * min(1.0, position))) / 2
+
+
+def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
