@@ -28,6 +28,8 @@ from timesformer.attention import build, load_file, names
         ("mlp_ratio", float("nan")),
         ("activation", "swish"),
         ("norm_eps", 0),
+        ("position_std", -1.0),
+        ("time_std", float("inf")),
         ("drop_rate", 1.0),
         ("drop_path_rate", -0.1),
         ("cls_policy", "everywhere"),

@@ -238,7 +238,10 @@ class TimeSformer(nn.Module):
         stacks = []
         for number, (encoder, depth, _, grid) in enumerate(encoder_runs(config)):
             kind = position if number == 0 or position == "none" else "table"
-            positions = Positions(kind, grid, config.embed_dim, encoder.class_tokens != "none")
+            with_class = encoder.class_tokens != "none"
+            positions = Positions(
+                kind, grid, config.embed_dim, with_class, std=config.position_std, time_std=config.time_std
+            )
             stacks.append(EncoderStack(encoder, config, depth, positions))
         self.encoders = nn.ModuleList(stacks)
         self.head = nn.Linear(config.embed_dim, config.num_classes)

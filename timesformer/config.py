@@ -22,7 +22,8 @@ class TimeSformerConfig:
     model takes clips of other sizes and resizes them.  `temporal_depth` is the depth of a second, temporal encoder
     where a scheme has one.  `cls_policy` overrides what every step does with the class token, `temporal_fc=False`
     removes the extra linear of the released code, `share_qkv` makes all steps of a block share one qkv projection,
-    `position=None` takes the scheme's default.
+    `position=None` takes the scheme's default.  `position_std` and `time_std` are the standard deviations with which
+    spatial positions (or a full table) and positions in time are initialised; the defaults are the released ones.
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -49,6 +50,8 @@ class TimeSformerConfig:
     temporal_fc: bool = True
     share_qkv: bool = False
     position: Position | None = None
+    position_std: float = 0.02
+    time_std: float = 0.0
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
@@ -72,7 +75,9 @@ class TimeSformerConfig:
             value = getattr(self, name)
             if not _is_number(value) or not 0 <= value < 1:
                 raise InputError(f"{name}: expected a number in [0, 1), got {value!r}")
-        for name in ("mlp_ratio", "norm_eps"):
+        if not _is_number(self.time_std) or not 0 <= self.time_std < math.inf:
+            raise InputError(f"time_std: expected a number of 0 or more, got {self.time_std!r}")
+        for name in ("mlp_ratio", "norm_eps", "position_std"):
             value = getattr(self, name)
             if not _is_number(value) or not value > 0 or not math.isfinite(value):
                 raise InputError(f"{name}: expected a positive number, got {value!r}")

@@ -42,25 +42,30 @@ class PatchEmbed(nn.Module):
 class Positions(nn.Module):
     """Learned positions of one encoder, resized where a clip differs from the configured grid.
 
-    - `space`: one row per patch position of a frame.  `space_time`: the same plus one row per frame, which starts
-      at zero (released code; the class token gets none).  `table`: one row per token of the grid (ViViT).
+    - `space`: one row per patch position of a frame.  `space_time`: the same plus one row per frame (the class
+      token gets none).  `table`: one row per token of the grid (ViViT).
+    - They start from truncated normals of `std` and, in time, `time_std`: 0.02 and 0 in the released code.
     - With a class token, row 0 of the `space` and `table` parameters is its own.
 
     Resizing is bicubic in space and linear in time.
     """
 
-    def __init__(self, kind: Position, grid: Grid, width: int, class_token: bool) -> None:
+    def __init__(
+        self, kind: Position, grid: Grid, width: int, class_token: bool, std: float = 0.02, time_std: float = 0.0
+    ) -> None:
         super().__init__()
         self.kind, self.grid, self.class_rows = kind, grid, int(class_token)
         t, h, w = grid
         if kind in ("space", "space_time"):
             self.space = nn.Parameter(torch.empty(self.class_rows + h * w, width))
-            nn.init.trunc_normal_(self.space, std=0.02)
+            nn.init.trunc_normal_(self.space, std=std)
         if kind == "space_time":
             self.time = nn.Parameter(torch.zeros(t, width))
+            if time_std:
+                nn.init.trunc_normal_(self.time, std=time_std)
         if kind == "table":
             self.table = nn.Parameter(torch.empty(self.class_rows + t * h * w, width))
-            nn.init.trunc_normal_(self.table, std=0.02)
+            nn.init.trunc_normal_(self.table, std=std)
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds the positions to patches (b, t, h, w, d) and class token (b, d)."""

@@ -14,8 +14,7 @@ class Difficulty:
     Lengths are in pixels of the 40 x 40 video, brightness (luma) on a scale of 0 to 1, speeds per frame.  Harder is: a
     smaller `object_radius`, less `contrast`, more of everything else.
 
-    object_radius: radius of a disc of the main object's area, drawn log-uniformly; growing and shrinking run through
-        this whole range and start again
+    object_radius: radius, in the middle of the clip, of a disc of the main object's area, drawn log-uniformly
     contrast: difference between the main object's brightness and its background's mean
     darker: whether every second main object is darker than its background, rather than all being brighter
     background_contrast: amplitude of the background's texture
@@ -26,7 +25,7 @@ class Difficulty:
     distractors_in_front: whether distractors may cover the main object (each does with probability one half)
     shift_speed: pixels per frame of left, right, up and down
     turn_speed: radians per frame of the rotations
-    growth_speed: part of the size range per frame, on a logarithmic scale
+    growth_speed: part of the range `object_radius` per frame, on a logarithmic scale
     hue_spread: in `appearance`, how far an object's hue strays to either side from its class's, where 1 is the distance
         from one class to the next: at 0.5 the hue alone tells the class, at 4 it says nothing
     quantiser: x264's fixed quantiser (0 to 51, higher is coarser)
@@ -34,20 +33,20 @@ class Difficulty:
     Raises InputError, naming the field, for a range that is empty or out of bounds.
     """
 
-    object_radius: Range = (5.0, 8.0)
-    contrast: Range = (0.30, 0.45)
+    object_radius: Range = (4.0, 8.0)
+    contrast: Range = (0.35, 0.50)
     darker: bool = False
-    background_contrast: Range = (0.02, 0.05)
-    noise: float = 0.02
-    clutter: tuple[int, int] = (0, 2)
-    clutter_radius: Range = (1.5, 3.0)
-    distractors: tuple[int, int] = (0, 1)
+    background_contrast: Range = (0.01, 0.04)
+    noise: float = 0.015
+    clutter: tuple[int, int] = (0, 1)
+    clutter_radius: Range = (1.5, 2.5)
+    distractors: tuple[int, int] = (0, 0)
     distractor_radius: Range = (1.5, 2.5)
     distractor_contrast: Range = (0.10, 0.20)
     distractors_in_front: bool = True
-    shift_speed: Range = (1.0, 2.2)
-    turn_speed: Range = (0.15, 0.35)
-    growth_speed: Range = (0.04, 0.08)
+    shift_speed: Range = (1.0, 1.4)
+    turn_speed: Range = (0.20, 0.30)
+    growth_speed: Range = (0.06, 0.09)
     hue_spread: float = 0.6
     quantiser: int = 20
 
@@ -81,18 +80,10 @@ class Difficulty:
 DIFFICULTY: dict[str, Difficulty] = {
     "quick": Difficulty(),
     "full": Difficulty(
-        object_radius=(3.0, 6.0),
-        contrast=(0.15, 0.30),
-        darker=True,
-        background_contrast=(0.05, 0.15),
-        noise=0.06,
-        clutter=(3, 6),
-        distractors=(2, 4),
-        distractor_radius=(1.5, 3.0),
-        distractor_contrast=(0.10, 0.30),
-        shift_speed=(0.6, 2.0),
-        turn_speed=(0.10, 0.30),
-        growth_speed=(0.03, 0.06),
-        hue_spread=1.2,
+        contrast=(0.30, 0.50),
+        background_contrast=(0.01, 0.05),
+        noise=0.02,
+        clutter=(0, 2),
+        distractors=(0, 1),
     ),
 }

@@ -11,7 +11,7 @@ from timesformer.data.probes.difficulty import Difficulty
 from timesformer.data.probes.shapes import make_outline
 
 FRAMES, SIZE = 16, 40
-MARGIN = 8.0  # keeps the main object's centre inside the models' centre crop of 32 x 32
+MARGIN = 8.0  # in the middle of a clip the main object's centre lies inside the models' centre crop of 32 x 32
 MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking")
 """The classes of `motion`; each even one and the next are each other's time reversal."""
 
@@ -65,10 +65,10 @@ class Scene:
 def make_track(
     motion: str, rng: np.random.Generator, radius: tuple[float, float], margin: float, dial: Difficulty
 ) -> Track:
-    """A cyclic motion from a uniform phase; the centre stays `margin` pixels away from the frame's edges.
+    """A motion at constant speed through a random state in the middle of the clip.
 
-    Position, angle and log-radius are uniform in every frame whatever the motion, so that a single frame has the same
-    law for all eight classes.  At the end of its range a position or radius starts again at the other end.
+    In the middle of the clip position (`margin` pixels from the frame's edges), angle and log-radius have the same law
+    for all eight classes, and a motion and its opposite differ by the sign of time alone.
     """
     room = SIZE - 2 * margin
     x, y = rng.uniform(0, room, 2)
@@ -78,7 +78,7 @@ def make_track(
         "turn": rng.uniform(*dial.turn_speed),
         "grow": rng.uniform(*dial.growth_speed),
     }
-    time = np.arange(FRAMES)
+    time = np.arange(FRAMES) - (FRAMES - 1) / 2
     dx = {"left": -1, "right": 1}.get(motion, 0) * speeds["shift"]
     dy = {"up": -1, "down": 1}.get(motion, 0) * speeds["shift"]
     # y points down, so a growing angle turns clockwise on the screen.
@@ -86,10 +86,10 @@ def make_track(
     grow = {"growing": 1, "shrinking": -1}.get(motion, 0) * speeds["grow"]
     low, high = radius
     return Track(
-        x=margin + np.mod(x + dx * time, room),
-        y=margin + np.mod(y + dy * time, room),
+        x=margin + x + dx * time,
+        y=margin + y + dy * time,
         angle=angle + turn * time,
-        radius=low * (high / low) ** np.mod(phase + grow * time, 1.0),
+        radius=low * (high / low) ** (phase + grow * time),
     )
 
 
