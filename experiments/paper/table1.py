@@ -92,7 +92,7 @@ SETTINGS: dict[Profile, Setting] = {
         seeds=1,
         difficulty="quick",
         videos={"appearance": (3072, 512), "motion": (4096, 512)},
-        recipes=RECIPES,
+        recipes={**RECIPES, "motion": {**RECIPES["motion"], "steps": 1300}},
         model=SMALL,
     ),
     "full": Setting(

@@ -47,7 +47,7 @@ class Difficulty:
     shift_speed: Range = (1.0, 1.4)
     turn_speed: Range = (0.20, 0.30)
     growth_speed: Range = (0.06, 0.09)
-    hue_spread: float = 0.6
+    hue_spread: float = 0.5
     quantiser: int = 20
 
     def __post_init__(self) -> None:
@@ -85,5 +85,6 @@ DIFFICULTY: dict[str, Difficulty] = {
         noise=0.02,
         clutter=(0, 2),
         distractors=(0, 1),
+        hue_spread=0.6,
     ),
 }
