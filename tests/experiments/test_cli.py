@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -119,12 +118,10 @@ def test_list_names_every_artefact() -> None:
     assert "table1" in run("reproduce", "--list").stdout
 
 
-def test_help_is_quick() -> None:
-    start = time.perf_counter()
+def test_help_does_not_wait_for_torch() -> None:
     done = subprocess.run([sys.executable, "-X", "importtime", "-m", "experiments.cli", "--help"], capture_output=True)
     assert done.returncode == 0
     assert b" torch\n" not in done.stderr
-    assert time.perf_counter() - start < 10
 
 
 @pytest.fixture(scope="module")
