@@ -8,9 +8,10 @@ PROFILE ?= quick
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: reproduce test test-slow lint format clean help
+.PHONY: install reproduce test test-slow lint format clean help
 
 help:
+	@echo "make install     .venv with everything"
 	@echo "make reproduce   Table 1 and Figure 3 from embedded data (PROFILE=quick|full)"
 	@echo "make test        the quick test suite, with branch coverage"
 	@echo "make test-slow   the long proofs"
@@ -22,6 +23,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
+
+install: $(READY)
 
 reproduce: $(READY)
 	$(BIN)/timesformer reproduce all --profile $(PROFILE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, SchemeFile, bad_input, console, print_json
+from experiments.cli_options import Json, SchemeFile, bad_input, console, print_json, progress
 
 if TYPE_CHECKING:
     from experiments.cost import Cost
@@ -63,7 +63,11 @@ def cost(
     chosen = names() if attention == "all" else (attention,) if attention is not None else own
     if not chosen:
         raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}")
-    costs = [count(TimeSformerConfig(attention=name, **given), views=views) for name in chosen]
+    costs = []
+    for name in chosen:
+        if len(chosen) > 1:
+            progress(f"counting {name}")
+        costs.append(count(TimeSformerConfig(attention=name, **given), views=views))
     if as_json:
         single = len(costs) == 1 and attention != "all"
         print_json(costs[0].to_dict() if single else {"costs": [found.to_dict() for found in costs]})

@@ -31,7 +31,7 @@ from experiments.records import LOG, append_record, make_record, now_utc, read_r
 from experiments.spec import ProbeData, RunSpec, load_scheme_file, resolve
 from timesformer import TimeSformer
 from timesformer.checkpoints import save_model, transfer, write_atomic
-from timesformer.data import FrameCache, Sample, VideoDataset, read_kinetics_csv
+from timesformer.data import FrameCache, Sample, VideoDataset, read_annotations, read_kinetics_csv
 from timesformer.data.probes import make_probe
 from timesformer.errors import InputError
 from timesformer.evaluation import EvalResult, evaluate, protocol_named
@@ -184,8 +184,8 @@ def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset,
         probe = prepare(data, data_dir)
         train, test, labels = read_kinetics_csv(probe.train_csv), read_kinetics_csv(probe.test_csv), probe.labels
     else:
-        train = read_kinetics_csv(data.train_csv, data.root, data.num_classes)
-        test = read_kinetics_csv(data.test_csv, data.root, data.num_classes)
+        train = read_annotations(data.format, data.train_csv, data.root, data.num_classes)
+        test = read_annotations(data.format, data.test_csv, data.root, data.num_classes)
         labels = data.labels or tuple(f"class {number}" for number in range(data.num_classes))
     frames = FrameCache(data_dir / "frames") if data.cache else None
     allow = data.allow_unreadable

@@ -6,9 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-from timesformer.data import Preprocessing
+from timesformer.data import READERS, Preprocessing
 from timesformer.data.files import content_hash
 from timesformer.data.probes import DIFFICULTY, LABELS, Difficulty
 from timesformer.errors import InputError
@@ -109,13 +119,24 @@ class ProbeData(_Data):
 
 
 class CsvData(_Data):
-    """Videos listed in Kinetics' csv format (`path label`); relative paths are taken from `root`."""
+    """One's own videos; relative paths are taken from `root`.
+
+    format: of the annotation files, one of `timesformer.data.READERS`; `kinetics` has `path label` on each line.
+    """
 
     train_csv: Path
     test_csv: Path
     root: Path | None = None
     num_classes: int = Field(ge=1)
     labels: tuple[str, ...] | None = None
+    format: str = "kinetics"
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if value not in READERS:
+            raise InputError(f"expected one of {', '.join(READERS)}, got {value!r}")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """The lists by content; their videos are in the audit of the record."""

@@ -64,18 +64,18 @@ def test_hugging_face_names() -> None:
 
 
 def test_a_scheme_file_of_ones_own(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path / "rows.py"
+    path = tmp_path / "own_rows.py"
     path.write_text(
         "from timesformer.attention import ALL, EACH, Encoder, Partition, Scheme, Step\n"
         "ROWS = Step('rows', (Partition(t=ALL, h=EACH, w=ALL),))\n"
-        "SCHEMES = [Scheme('rows', (Encoder(block=((ROWS,),)),))]\n"
+        "SCHEMES = [Scheme('own_rows', (Encoder(block=((ROWS,),)),))]\n"
     )
     (scheme,) = load_file(path)
     assert scheme.name in names()
-    TimeSformer(TimeSformerConfig(attention="rows", depth=1, embed_dim=12))
+    TimeSformer(TimeSformerConfig(attention="own_rows", depth=1, embed_dim=12))
     assert load_file(path) == (scheme,)
     path.write_text("SCHEMES = 3")
-    with pytest.raises(InputError, match=r"rows\.py"):
+    with pytest.raises(InputError, match=r"own_rows\.py"):
         load_file(path)
     path.write_text("import nothing_of_this_name")
     with pytest.raises(InputError, match="nothing_of_this_name"):

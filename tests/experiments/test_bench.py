@@ -1,6 +1,8 @@
 """The benchmark against transformers at a tiny size: it compares like with like and records what it did."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +51,13 @@ def test_forward_and_memory_are_measured_and_recorded() -> None:
 
 
 def test_the_peak_is_that_of_this_process() -> None:
-    before = bench.peak_resident_bytes()
-    block = torch.ones(30_000_000)
-    assert bench.peak_resident_bytes() - before > 0.8 * block.numel() * 4
+    """In a process of its own: here an earlier test may have left a higher mark."""
+    code = (
+        "import torch; from experiments.bench import peak_resident_bytes as peak; before = peak(); "
+        "block = torch.ones(100_000_000); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0.8 * 400_000_000
 
 
 def test_a_failing_training_step_is_an_error() -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from attention.custom import SHIPPED
 from torch import nn
 
 from experiments import cost as cost_module
 from experiments.cost import CountsDisagree, cost
 from experiments.fvcore_count import UncountedOperator, fvcore_macs
 from timesformer import TimeSformerConfig
-from timesformer.attention import names
 from timesformer.attention.counting import macs_per_view
 from timesformer.errors import InputError
 
@@ -65,7 +65,7 @@ def test_parameters_of_other_models(
     assert cost(config).params == params
 
 
-@pytest.mark.parametrize("attention", names())
+@pytest.mark.parametrize("attention", SHIPPED)
 @pytest.mark.parametrize("cls_policy", [None, "global"])
 def test_the_two_counts_agree_on_an_odd_rectangular_grid(attention: str, cls_policy: str | None) -> None:
     small = {"num_frames": 3, "image_size": (20, 28), "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}

@@ -145,7 +145,7 @@ def test_a_worker_that_dies_is_recorded(data, tmp_path):
     assert outcomes == {"dies": "failed", "good": "done"}
 
 
-LONG = {"steps": 120, "batch_size": 8, "checkpoint_every": 10}
+LONG = {"steps": 400, "batch_size": 8, "checkpoint_every": 10}
 SCRIPT = """
 import json, sys
 from experiments.runner import run_all
@@ -182,7 +182,7 @@ def test_interrupted_runs_carry_on(data, undisturbed, tmp_path, how):
         wait_for(lambda: any(started(path) for path in checkpoints) or process.poll() is not None)
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         process.send_signal(how)
-        assert process.wait(120) != 0
+        assert process.wait(300) != 0
         # Its workers end too: at once, or at the next report where their parent could not tell them.
         wait_for(lambda: not group_alive(process.pid))
     assert not any((tmp_path / "runs" / spec.hash() / "record.json").exists() for spec in specs)

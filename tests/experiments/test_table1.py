@@ -82,8 +82,8 @@ def one_seed() -> Report:
 
 
 def test_it_is_found_by_its_file() -> None:
-    assert names() == ("figure3", "table1")
-    with pytest.raises(InputError, match="expected one of figure3, table1"):
+    assert {"figure3", "table1"} <= set(names())
+    with pytest.raises(InputError, match=", ".join(names())):
         load("table9")
 
 

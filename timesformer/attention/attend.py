@@ -127,12 +127,11 @@ def _attend_partition(
         if cls_qkv is not None:
             cls_q, cls_k, cls_v = _expand(cls_qkv, tile.num_groups)
             tk, tv = torch.cat([tk, cls_k], 3), torch.cat([tv, cls_v], 3)
-            if policy == "replicated":
-                tq = torch.cat([tq, cls_q], 3)
-        result = softmax_attention(tq.flatten(0, 1), tk.flatten(0, 1), tv.flatten(0, 1), None, backend)
-        result = result.unflatten(0, (-1, tile.num_groups))
-        if cls_qkv is not None and policy == "replicated":
-            result, cls_groups = result[:, :, :, :-1], result[:, :, :, -1]
+        tk, tv = tk.flatten(0, 1), tv.flatten(0, 1)
+        result = softmax_attention(tq.flatten(0, 1), tk, tv, None, backend).unflatten(0, (-1, tile.num_groups))
+        if cls_qkv is not None and policy == "replicated":  # a call of its own: cheaper than to copy all queries
+            cls_groups = softmax_attention(cls_q.flatten(0, 1), tk, tv, None, backend)
+            cls_groups = cls_groups.squeeze(2).unflatten(0, (-1, tile.num_groups))  # b g k e
             if group_weights is not None:
                 cls_groups = cls_groups * _weights_of(group_weights, tile)[:, :, None, None]
             part = cls_groups.sum(1)

@@ -1,6 +1,7 @@
-"""Lists of videos and their labels.  A further annotation format is one more reader here."""
+"""Lists of videos and their labels.  A further annotation format is one more reader in `READERS`."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,3 +56,18 @@ def read_kinetics_csv(path: Path | str, root: Path | str | None = None, num_clas
     if not samples:
         raise InputError(f"{path}: the annotation file is empty")
     return samples
+
+
+Reader = Callable[[Path | str, Path | str | None, int | None], list[Sample]]
+READERS: dict[str, Reader] = {"kinetics": read_kinetics_csv}
+"""Annotation formats by the name that a run's `data.format` gives: (file, root, num_classes) -> samples."""
+
+
+def read_annotations(
+    format: str, path: Path | str, root: Path | str | None = None, num_classes: int | None = None
+) -> list[Sample]:
+    """Read an annotation file in one of the formats of `READERS`; raises InputError for another name, and as the
+    format's reader does."""
+    if format not in READERS:
+        raise InputError(f"format: expected one of {', '.join(READERS)}, got {format!r}")
+    return READERS[format](path, root, num_classes)
