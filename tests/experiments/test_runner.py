@@ -147,7 +147,8 @@ def test_a_worker_that_dies_is_recorded(data, tmp_path):
 
 LONG = {"steps": 400, "batch_size": 8, "checkpoint_every": 10}
 SCRIPT = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
 from experiments.runner import run_all
 from experiments.spec import RunSpec
 if __name__ == "__main__":
