@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attention.custom import SCHEMES, SHIPPED, VIVIT_LIKE
+from attention.custom import MEAN_ENCODER, SCHEMES, SHIPPED, has_class_token
 from torch import nn
 
 from timesformer import InputError, TimeSformer, TimeSformerConfig
@@ -15,7 +15,7 @@ from timesformer.backbone import Attention
 TINY = TimeSformerConfig(
     num_frames=4, image_size=(24, 32), patch_size=8, num_classes=5, embed_dim=24, depth=2, temporal_depth=1, num_heads=2
 )
-EVERY = [*SHIPPED, *(scheme.name for scheme in SCHEMES)]
+EVERY = [*SHIPPED, *(scheme.name for scheme in SCHEMES), MEAN_ENCODER.name]
 
 
 def tiny(attention: str, **changes: object) -> TimeSformer:
@@ -26,6 +26,8 @@ def tiny(attention: str, **changes: object) -> TimeSformer:
 def unread_weights(attention: str) -> list[str]:
     """Weights of the last block that change patches alone, after which no step shows the patches to the class token:
     they never reach the head."""
+    if build(attention).encoders[0].pool == "mean":
+        return []
     stages = build(attention).encoders[0].block
     last_seen = max(number for number, stage in enumerate(stages) for step in stage if step.cls != "absent")
     late = [step for stage in stages[last_seen:] for step in stage]
@@ -62,7 +64,8 @@ def test_model_equals_model_with_the_oracle_inside(attention: str, monkeypatch: 
     clip = torch.randn(2, 4, 3, 24, 32, dtype=torch.float64)
     expected = model(clip)
 
-    def dense(step, qkv, cls_qkv, *, backend, group_weights, modules):  # type: ignore[no-untyped-def]
+    def dense(step, qkv, cls_qkv, *, backend, group_weights, modules, class_only):  # type: ignore[no-untyped-def]
+        assert not class_only
         return oracle(step, qkv, cls_qkv, modules=modules)
 
     monkeypatch.setattr("timesformer.backbone.attend", dense)
@@ -73,7 +76,7 @@ def test_model_equals_model_with_the_oracle_inside(attention: str, monkeypatch: 
 @pytest.mark.parametrize("policy", ["absent", "replicated", "global"])
 def test_class_policy_overrides_every_step(attention: str, policy: str) -> None:
     scheme = build(attention)
-    if policy == "absent":
+    if policy == "absent" or not has_class_token(attention):
         with pytest.raises(InputError, match="class token"):
             replace(TINY, attention=attention, cls_policy=policy)
         return
@@ -220,14 +223,27 @@ def test_flex_serves_predicates_on_cpu_and_refuses_to_train_there() -> None:
         flex(clip)
 
 
-def test_vivit_like_schemes_carry() -> None:
-    for name, scheme in VIVIT_LIKE.items():
-        model = wake(tiny(scheme.name, tubelet_size=2))
+def test_two_encoders_and_tubelets() -> None:
+    for name in ("factorised_encoder", MEAN_ENCODER.name):
+        model = wake(tiny(name, tubelet_size=2))
         assert model(torch.randn(2, 4, 3, 24, 32)).shape == (2, 5), name
-        assert macs_per_view(replace(TINY, attention=scheme.name)) > 0
-    tokens = tiny("test_factorised_encoder").forward_features(torch.randn(2, 4, 3, 24, 32))
-    assert tokens.patches.shape == (2, 4, 1, 1, 24)
-    assert tokens.cls is not None
+        tokens = model.forward_features(torch.randn(2, 4, 3, 24, 32))
+        assert tokens.patches.shape == (2, 2, 1, 1, 24)
+        assert tokens.cls is not None
+        assert macs_per_view(model.config) > 0
+
+
+def test_a_zero_start_is_a_residual_of_zero_that_learns() -> None:
+    """ViViT's model 3 starts as its image model: frames in another order give the same logits."""
+    model = tiny("factorised_self_attention", position="space")
+    clip = torch.randn(2, 4, 3, 24, 32)
+    torch.testing.assert_close(model(clip), model(clip.flip(1)))
+    module = model.encoders[0].blocks[0].steps["time"]
+    assert not module.proj.weight.any()
+    assert not module.proj.bias.any()
+    assert module.qkv.weight.any()
+    model(clip).square().sum().backward()
+    assert module.proj.weight.grad.any()
 
 
 def test_comparisons_per_patch() -> None:

@@ -19,6 +19,7 @@ from timesformer.attention.counting import encoder_runs
 from timesformer.attention.scheme import Encoder
 from timesformer.config import TimeSformerConfig
 from timesformer.embedding import PatchEmbed, Positions
+from timesformer.errors import InputError
 
 
 class Tokens(NamedTuple):
@@ -50,8 +51,11 @@ class Attention(nn.Module):
         ]
         self.mixer = nn.ModuleDict({name: module for modules in mixers for name, module in modules.items()})
 
-    def forward(self, patches: Tensor, cls: Tensor | None, qkv: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """What the step adds to patches (b, t, h, w, d) and class token (b, d); None where it adds nothing."""
+    def forward(
+        self, patches: Tensor, cls: Tensor | None, qkv: nn.Module, class_only: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What the step adds to patches (b, t, h, w, d) and class token (b, d); None where it adds nothing, and for
+        the patches with `class_only`."""
         if self.step.cls == "absent":
             cls = None
         weights = self._group_weights(patches)
@@ -62,12 +66,14 @@ class Attention(nn.Module):
             backend=self.backend,
             group_weights=weights,
             modules=self.mixer,
+            class_only=class_only,
         )
-        out = self.drop(self.proj(out.flatten(-2)))
-        if weights is not None:
-            out = out * self._per_token(weights, patches)
-        if self.fc is not None:
-            out = self.fc(out)
+        if out is not None:
+            out = self.drop(self.proj(out.flatten(-2)))
+            if weights is not None:
+                out = out * self._per_token(weights, patches)
+            if self.fc is not None:
+                out = self.fc(out)
         if cls_out is None:
             return out, None
         cls_out = cls_out.flatten(-2)
@@ -122,14 +128,15 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(config.drop_rate)
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        out, cls_out = self._one(patches), None if cls is None else self._one(cls)
+        out, cls_out = self.one(patches), None if cls is None else self.one(cls)
         if self.training and self.drop_path:
             mask = _drop_path_mask((patches.shape[0],), self.drop_path, patches)
             out = out * mask[:, None, None, None, None]
             cls_out = None if cls_out is None else cls_out * mask[:, None]
         return out, cls_out
 
-    def _one(self, x: Tensor) -> Tensor:
+    def one(self, x: Tensor) -> Tensor:
+        """What it adds to tokens (…, d), before drop path."""
         x = self.drop(self.act(self.fc1(self.norm(x))))
         out: Tensor = self.drop(self.fc2(x))
         return out
@@ -146,20 +153,48 @@ class Block(nn.Module):
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
         for stage in self.stages:
-            added = [self._attention(name, patches, cls) for name in stage]
-            for more_patches, more_cls in added:
-                patches = patches + more_patches
-                cls = cls if cls is None or more_cls is None else cls + more_cls
+            patches, cls = self._stage(stage, patches, cls)
         more_patches, more_cls = self.mlp(patches, cls)
         return patches + more_patches, None if cls is None else cls + more_cls
 
-    def _attention(self, name: str, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def class_only(self, patches: Tensor, cls: Tensor) -> Tensor:
+        """The class token (b, d) after the block, without what it does not depend on: the last stage that it takes
+        part in and the MLP are computed for it alone."""
+        *before, last = self.stages[: self._last_with_class()]
+        for stage in before:
+            patches, found = self._stage(stage, patches, cls)
+            assert found is not None
+            cls = found
+        added = [self._attention(name, patches, cls, class_only=True)[1] for name in last]
+        cls = sum((more for more in added if more is not None), start=cls)
+        more: Tensor = self.mlp.one(cls)
+        return cls + more
+
+    def _last_with_class(self) -> int:
+        """Stages up to and with the last one in which the class token takes part."""
+        return max(
+            i for i, stage in enumerate(self.stages, 1) for name in stage if self._step(name).step.cls != "absent"
+        )
+
+    def _stage(self, stage: list[str], patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for more_patches, more_cls in [self._attention(name, patches, cls) for name in stage]:
+            assert more_patches is not None
+            patches = patches + more_patches
+            cls = cls if cls is None or more_cls is None else cls + more_cls
+        return patches, cls
+
+    def _step(self, name: str) -> Attention:
         module = self.steps[name]
         assert isinstance(module, Attention)
-        source = module if module.step.qkv_from is None else self.steps[module.step.qkv_from]
-        assert isinstance(source, Attention)
+        return module
+
+    def _attention(
+        self, name: str, patches: Tensor, cls: Tensor | None, class_only: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        module = self._step(name)
+        source = module if module.step.qkv_from is None else self._step(module.step.qkv_from)
         assert source.qkv is not None
-        out: tuple[Tensor, Tensor | None] = module(patches, cls, source.qkv)
+        out: tuple[Tensor | None, Tensor | None] = module(patches, cls, source.qkv, class_only)
         return out
 
 
@@ -180,9 +215,12 @@ class EncoderStack(nn.Module):
         self.blocks = nn.ModuleList(Block(encoder, config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
 
-    def forward(self, patches: Tensor, average_frames: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, patches: Tensor, average_frames: bool, class_only: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Tokens after the norm; frame streams come back as patches (b, t, h, w, d) and class tokens (b, t, d),
-        or, with `average_frames`, averaged over the frames before the norm: (b, 1, h, w, d) and (b, d)."""
+        or, with `average_frames`, averaged over the frames before the norm: (b, 1, h, w, d) and (b, d).
+        `class_only` leaves out the patches, and what they alone need in the last block."""
         b, frames = patches.shape[:2]
         streams = self.encoder.class_tokens == "frame"
         if streams:
@@ -190,11 +228,18 @@ class EncoderStack(nn.Module):
         cls = None if self.cls_token is None else self.cls_token.expand(patches.shape[0], -1)
         patches, cls = self.positions(patches, cls)
         patches, cls = self.drop(patches), None if cls is None else self.drop(cls)
-        for block in self.blocks:
+        blocks = list(self.blocks)
+        final = blocks.pop() if class_only else None
+        for block in blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 patches, cls = torch.utils.checkpoint.checkpoint(block, patches, cls, use_reentrant=False)
             else:
                 patches, cls = block(patches, cls)
+        if final is not None:
+            assert isinstance(final, Block)
+            assert cls is not None
+            cls = final.class_only(patches, cls)
+            return None, self.norm(cls.unflatten(0, (b, frames)).mean(1) if streams else cls)
         if streams:
             assert cls is not None
             patches, cls = patches.squeeze(1).unflatten(0, (b, frames)), cls.unflatten(0, (b, frames))
@@ -245,6 +290,7 @@ class TimeSformer(nn.Module):
             stacks.append(EncoderStack(encoder, config, depth, positions))
         self.encoders = nn.ModuleList(stacks)
         self.head = nn.Linear(config.embed_dim, config.num_classes)
+        self.fused = False
         self._initialise()
 
     def _initialise(self) -> None:
@@ -256,6 +302,8 @@ class TimeSformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention) and module.fc is not None:
                 nn.init.zeros_(module.fc.weight)
+            if isinstance(module, Attention) and module.step.zero_start:
+                nn.init.zeros_(module.proj.weight)
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -272,14 +320,18 @@ class TimeSformer(nn.Module):
 
     def forward_features(self, clip: Float[Tensor, "b frames c height width"]) -> Tokens:
         """The last encoder's tokens after its norm (the space scheme averages the frames before it)."""
-        patches, cls = self.patch_embed(clip), None
-        stacks = self._stacks()
-        for number, stack in enumerate(stacks):
-            last = number == len(stacks) - 1
-            patches, cls = stack(patches, average_frames=last)
-            if not last:
-                patches, cls = stack.pool(patches, cls, per_frame=True)[:, :, None, None], None
+        patches, cls = self._encode(clip, class_only=False)
+        assert patches is not None
         return Tokens(patches, cls)
+
+    def _encode(self, clip: Tensor, class_only: bool) -> tuple[Tensor | None, Tensor | None]:
+        patches = self.patch_embed(clip)
+        *before, final = self._stacks()
+        for stack in before:
+            patches, cls = stack(patches, average_frames=False)
+            patches = stack.pool(patches, cls, per_frame=True)[:, :, None, None]
+        out: tuple[Tensor | None, Tensor | None] = final(patches, average_frames=True, class_only=class_only)
+        return out
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "b d"]:
         """The vector that the head reads: the class token, or the mean of the patches."""
@@ -287,11 +339,27 @@ class TimeSformer(nn.Module):
 
     def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
         """The pooled vector of each clip."""
-        return self.pool(self.forward_features(clip))
+        if not self.fused or self._stacks()[-1].encoder.pool == "mean":
+            return self.pool(self.forward_features(clip))
+        _, cls = self._encode(clip, class_only=True)
+        assert cls is not None
+        return cls
 
     def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.head(self.features(clip))
         return logits
+
+    def fuse_for_inference(self) -> "TimeSformer":
+        """A copy that gives the same outputs within rounding with fewer operations; see `timesformer.inference`."""
+        from timesformer.inference import fuse_for_inference
+
+        return fuse_for_inference(self)
+
+    def train(self, mode: bool = True) -> "TimeSformer":
+        """As any module; raises InputError where a model fused for inference is to be trained."""
+        if mode and self.fused:
+            raise InputError("this model was fused for inference: train the one that it was made from")
+        return super().train(mode)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "TimeSformer":

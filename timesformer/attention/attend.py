@@ -14,7 +14,7 @@ from timesformer.attention.scheme import ClassPolicy, Step
 from timesformer.errors import InputError
 from timesformer_kernels import AxisTile, Tile
 
-Output = tuple[Tensor, Tensor | None]
+Output = tuple[Tensor | None, Tensor | None]
 
 
 def attend(
@@ -25,12 +25,13 @@ def attend(
     backend: Backend = "auto",
     group_weights: Float[Tensor, "b gt gh gw"] | None = None,
     modules: nn.ModuleDict | None = None,
-) -> tuple[Float[Tensor, "b t h w k e"], Float[Tensor, "b k e"] | None]:
+    class_only: bool = False,
+) -> tuple[Float[Tensor, "b t h w k e"] | None, Float[Tensor, "b k e"] | None]:
     """Attention of one step over a (t, h, w) grid of patches and, unless the step leaves it out, the class token.
 
     `group_weights` weighs each group's output of a replicated class token before the mean over the groups (drop
-    path acts per group); `modules` are the weights of the step's mixer.  Returns the patches' outputs and the class
-    token's (None where the step has none).
+    path acts per group); `modules` are the weights of the step's mixer.  Returns the patches' outputs (None with
+    `class_only`, which does not compute them) and the class token's (None where the step has none).
 
     Raises:
         BackendError: the backend cannot serve the step.
@@ -48,13 +49,15 @@ def attend(
             backend,
             group_weights,
             modules if modules is not None else nn.ModuleDict(),
+            class_only,
         )
         for over, part in zip(step.over, heads, strict=True)
     ]
     if len(outputs) == 1:
         return outputs[0]
-    patches = torch.cat([patches for patches, _ in outputs], dim=4)
-    return patches, None if cls_qkv is None else torch.cat([cls for _, cls in outputs if cls is not None], dim=1)
+    patches = [patches for patches, _ in outputs if patches is not None]
+    cls = [cls for _, cls in outputs if cls is not None]
+    return torch.cat(patches, dim=4) if patches else None, torch.cat(cls, dim=1) if cls else None
 
 
 def split_heads(step: Step, heads: int) -> list[slice]:
@@ -73,13 +76,17 @@ def _attend_part(
     backend: Backend,
     group_weights: Tensor | None,
     modules: nn.ModuleDict,
+    class_only: bool,
 ) -> Output:
     grid: Grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
     q, k, v = qkv.unbind(4)  # b t h w k e
     if isinstance(over, Partition):
-        return _attend_partition(over, policy, q, k, v, cls_qkv, grid, choose(backend, over, q.device), group_weights)
+        chosen = choose(backend, over, q.device)
+        return _attend_partition(over, policy, q, k, v, cls_qkv, grid, chosen, group_weights, class_only)
     q, k, v = (x.flatten(1, 3).transpose(1, 2) for x in (q, k, v))  # b k p e
     cls = None if cls_qkv is None else _global_class(k, v, cls_qkv, backend)
+    if class_only:
+        return None, cls
     if isinstance(over, Mixer):
         patches = over.forward(q, k, v, grid, modules)
     else:
@@ -118,17 +125,17 @@ def _attend_partition(
     grid: Grid,
     backend: str,
     group_weights: Tensor | None,
+    class_only: bool,
 ) -> Output:
-    tiles = over.tiles(grid)
-    cls_sum, cls = None, None
-    out = torch.empty_like(q, memory_format=torch.contiguous_format) if len(tiles) > 1 else None
+    tiles = over.tiles(grid) if not class_only or policy == "replicated" else []
+    patches, cls_sum, cls = None, None, None
+    out = torch.empty_like(q, memory_format=torch.contiguous_format) if len(tiles) > 1 and not class_only else None
     for tile in tiles:
         tq, tk, tv = (_groups(x, tile) for x in (q, k, v))  # b g k s e
         if cls_qkv is not None:
             cls_q, cls_k, cls_v = _expand(cls_qkv, tile.num_groups)
             tk, tv = torch.cat([tk, cls_k], 3), torch.cat([tv, cls_v], 3)
         tk, tv = tk.flatten(0, 1), tv.flatten(0, 1)
-        result = softmax_attention(tq.flatten(0, 1), tk, tv, None, backend).unflatten(0, (-1, tile.num_groups))
         if cls_qkv is not None and policy == "replicated":  # a call of its own: cheaper than to copy all queries
             cls_groups = softmax_attention(cls_q.flatten(0, 1), tk, tv, None, backend)
             cls_groups = cls_groups.squeeze(2).unflatten(0, (-1, tile.num_groups))  # b g k e
@@ -136,6 +143,9 @@ def _attend_partition(
                 cls_groups = cls_groups * _weights_of(group_weights, tile)[:, :, None, None]
             part = cls_groups.sum(1)
             cls_sum = part if cls_sum is None else cls_sum + part
+        if class_only:
+            continue
+        result = softmax_attention(tq.flatten(0, 1), tk, tv, None, backend).unflatten(0, (-1, tile.num_groups))
         if out is None:
             patches = _ungroup(result, tile)
         else:

@@ -81,6 +81,8 @@ def save_model(
         InputError: the folder cannot be written, or there is not one label name per class.
     """
     folder, config = Path(folder), model.config
+    if model.fused:
+        raise InputError(f"{folder}: this model was fused for inference: save the one that it was made from")
     if preprocessing is None:
         height, width = config.height_width
         preprocessing = DEFAULT_PREPROCESSING | {
