@@ -1,5 +1,18 @@
-"""Grouped attention over affine layouts, imported as `timesformer_kernels`.  Needs torch alone."""
+"""Grouped attention over affine layouts, imported as `timesformer_kernels`.  Needs torch, and triton to run kernels."""
 
+from timesformer_kernels.auto import prefers_kernels
+from timesformer_kernels.device import KernelsUnavailable, why_unusable
+from timesformer_kernels.grouped import grouped_attention
 from timesformer_kernels.layout import AffineLayout, AxisTile, Tile
+from timesformer_kernels.reference import reference_groups
 
-__all__ = ["AffineLayout", "AxisTile", "Tile"]
+__all__ = [
+    "AffineLayout",
+    "AxisTile",
+    "KernelsUnavailable",
+    "Tile",
+    "grouped_attention",
+    "prefers_kernels",
+    "reference_groups",
+    "why_unusable",
+]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from timesformer._typing import Float
-from timesformer.attention.backends import Backend, choose, flex_attention, softmax_attention
+from timesformer.attention.backends import Backend, BackendError, choose, flex_attention, softmax_attention
 from timesformer.attention.mixer import Mixer
 from timesformer.attention.partition import Grid, Partition
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.scheme import ClassPolicy, Step
 from timesformer.errors import InputError
-from timesformer_kernels import AxisTile, Tile
+from timesformer_kernels import AxisTile, KernelsUnavailable, Tile, grouped_attention
 
 Output = tuple[Tensor | None, Tensor | None]
 
@@ -79,9 +79,12 @@ def _attend_part(
     class_only: bool,
 ) -> Output:
     grid: Grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
+    chosen = choose(backend, over, qkv.device, qkv.dtype, grid)
+    if chosen == "triton":
+        assert isinstance(over, Partition)
+        return _attend_triton(over, policy, qkv, cls_qkv, grid, group_weights, class_only)
     q, k, v = qkv.unbind(4)  # b t h w k e
     if isinstance(over, Partition):
-        chosen = choose(backend, over, q.device)
         return _attend_partition(over, policy, q, k, v, cls_qkv, grid, chosen, group_weights, class_only)
     q, k, v = (x.flatten(1, 3).transpose(1, 2) for x in (q, k, v))  # b k p e
     cls = None if cls_qkv is None else _global_class(k, v, cls_qkv, backend)
@@ -90,8 +93,28 @@ def _attend_part(
     if isinstance(over, Mixer):
         patches = over.forward(q, k, v, grid, modules)
     else:
-        patches = _attend_predicate(over, q, k, v, cls_qkv, grid, choose(backend, over, q.device))
+        patches = _attend_predicate(over, q, k, v, cls_qkv, grid, chosen)
     return patches.transpose(1, 2).unflatten(1, grid), cls
+
+
+def _attend_triton(
+    over: Partition,
+    policy: ClassPolicy,
+    qkv: Tensor,
+    cls_qkv: Tensor | None,
+    grid: Grid,
+    group_weights: Tensor | None,
+    class_only: bool,
+) -> Output:
+    """By the kernels, which read qkv in place."""
+    tiles = over.tiles(grid)
+    weights = None if group_weights is None else torch.cat([_weights_of(group_weights, tile) for tile in tiles], 1)
+    try:
+        return grouped_attention(
+            qkv, cls_qkv, tiles, "absent" if cls_qkv is None else policy, group_weights=weights, class_only=class_only
+        )
+    except (ValueError, KernelsUnavailable) as error:
+        raise BackendError(f"backend 'triton': {error}") from error
 
 
 def _attend_predicate(

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from timesformer._typing import Bool, Float
+from timesformer.attention.mixer import Mixer
 from timesformer.attention.partition import Grid, Partition
 from timesformer.attention.predicate import Predicate, coordinates
 from timesformer.errors import InputError
+from timesformer_kernels import prefers_kernels, why_unusable
 
 Backend = Literal["auto", "reference", "sdpa", "flex", "triton"]
 BACKENDS: tuple[Backend, ...] = ("auto", "reference", "sdpa", "flex", "triton")
@@ -20,27 +22,49 @@ class BackendError(InputError):
     """A backend that cannot serve what it was asked for; the message says what is missing."""
 
 
-def choose(backend: Backend, over: object, device: torch.device) -> Backend:
-    """The backend that runs a partition or predicate on this device.
+def choose(
+    backend: Backend,
+    over: object,
+    device: torch.device | None,
+    dtype: torch.dtype | None = None,
+    grid: Grid | None = None,
+) -> Backend:
+    """The backend that runs a partition, predicate or mixer on this device (None: anywhere on this machine).
 
-    `auto` takes `sdpa`, and `flex` for predicates on CUDA, where FlexAttention compiles to block-sparse kernels.
+    `auto` takes the kernels for a partition on CUDA where they were measured to be fastest
+    (`timesformer_kernels.auto`), `flex` for predicates on CUDA, where FlexAttention compiles to block-sparse kernels,
+    and otherwise `sdpa`.
 
     Raises:
-        BackendError: `triton`, or `flex` for anything but a predicate.
+        BackendError: `triton` where the kernels cannot run, `triton` for a predicate, `flex` for a partition.
         InputError: an unknown name.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend: expected one of {BACKENDS}, got {backend!r}")
     if backend == "triton":
-        raise BackendError("backend 'triton': this version holds no Triton kernels yet; use 'sdpa' or 'auto'")
+        if isinstance(over, Predicate):
+            raise BackendError(
+                "backend 'triton' serves partitions; this step is a predicate: use 'flex' or 'sdpa', or 'auto' for a "
+                "scheme that has both"
+            )
+        reason = why_unusable(device)
+        if reason is not None:
+            raise BackendError(f"backend 'triton' cannot run: {reason}")
+        return "sdpa" if isinstance(over, Mixer) else "triton"
     if backend == "flex" and isinstance(over, Partition):
         raise BackendError(
             "backend 'flex' serves predicates; this step is a partition, whose groups need no mask: use 'sdpa', or "
             "'auto' for a scheme that has both"
         )
-    if backend == "auto":
-        return "flex" if isinstance(over, Predicate) and device.type == "cuda" else "sdpa"
-    return backend
+    if backend != "auto":
+        return backend
+    if isinstance(over, Predicate) and device is not None and device.type == "cuda":
+        return "flex"
+    if isinstance(over, Partition) and grid is not None and dtype is not None and device is not None:
+        longest = max(tile.group_size for tile in over.tiles(grid))
+        if prefers_kernels(device, dtype, longest):
+            return "triton"
+    return "sdpa"
 
 
 def softmax_attention(

@@ -1,0 +1,34 @@
+"""Addresses and loads that all kernels share."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def lattice(i, N2: tl.constexpr, N3: tl.constexpr, step1, step2, step3):
+    """Offset of number i in a lattice of (…, N2, N3) points with these steps; divisions by 1 vanish."""
+    return i // (N2 * N3) * step1 + i // N3 % N2 * step2 + i % N3 * step3
+
+
+@triton.jit
+def operand(
+    x, x_at, xe, cls, ce, e, patch, token,
+    E: tl.constexpr, BLOCK_E: tl.constexpr, WITH_CLASS: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Rows of one operand (rows, BLOCK_E): patches from `x + x_at`, the class token's rows from `cls`, else zeros.
+
+    UPCAST: the interpreter keeps bf16 as integers and cannot calculate with it.
+    """
+    if E == BLOCK_E:
+        value = tl.load(x + x_at[:, None] + e[None, :] * xe, patch[:, None], other=0.0)
+    else:
+        value = tl.load(x + x_at[:, None] + e[None, :] * xe, patch[:, None] & (e[None, :] < E), other=0.0)
+    if UPCAST:
+        value = value.to(tl.float32)
+    if WITH_CLASS:
+        at = tl.broadcast_to(cls + e[None, :] * ce, value.shape)
+        row = tl.load(at, token[:, None] & (e[None, :] < E), other=0.0)
+        if UPCAST:
+            row = row.to(tl.float32)
+        value += row.to(value.dtype)
+    return value

@@ -1,0 +1,199 @@
+"""Grouped attention as a PyTorch operator: fake tensors, autograd, FLOPs, and the class token's three policies.
+
+Letters: b clips, t frames, h w patch rows and columns, k heads, e width of a head, g groups.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from timesformer_kernels.device import require_usable
+from timesformer_kernels.layout import AxisTile, Tile
+
+MODES = {"absent": 0, "replicated": 1, "global": 2, "class_query": 3}
+"""What the class token is in a call of the operator: nothing · query and key of every group · key alone · key, and the
+only query."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+WIDTHS = (16, 128)
+_INTS = 18  # numbers that describe a tile
+
+
+def grouped_attention(
+    qkv: Tensor,
+    cls_qkv: Tensor | None,
+    tiles: Sequence[Tile],
+    policy: Literal["absent", "replicated", "global"] = "absent",
+    group_weights: Tensor | None = None,
+    class_only: bool = False,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Softmax attention inside the groups of a partition, straight from packed qkv: nothing is copied, padded or
+    gathered, and the same inputs give the same bits on every run.
+
+    qkv: (b, t, h, w, 3, k, e) with any strides; cls_qkv: (b, 3, k, e) or None.  tiles: all groups of the (t, h, w)
+    grid, equal ones together, covering it once.  group_weights (b, g): weigh each group's output of a replicated class token
+    before the mean over the groups, which is taken in a fixed order.  class_only: the patches' outputs are not needed.
+
+    Returns the patches' outputs (b, t, h, w, k, e) (None with `class_only`) and the class token's (b, k, e) (None for
+    `absent`).
+
+    Raises:
+        ValueError: a shape, dtype or policy that the kernels do not serve; the message says what was expected.
+        KernelsUnavailable: no Triton, or no GPU that it can run on.
+    """
+    _check(qkv, cls_qkv, tiles, policy)
+    require_usable(qkv.device)
+    layout = [number for tile in tiles for number in _numbers(tile)]
+    if policy == "absent":
+        return (None if class_only else _op(qkv, None, layout, 0)[0]), None
+    assert cls_qkv is not None
+    if policy == "replicated":
+        mode = MODES["class_query" if class_only else policy]
+        out, groups = _op(qkv, cls_qkv, layout, mode)[:2]
+        if group_weights is not None:
+            groups = groups * group_weights[:, :, None, None]
+        return None if class_only else out, groups.mean(1).to(qkv.dtype)
+    _, t, h, w = qkv.shape[:4]
+    clip = Tile(*(AxisTile(0, 1, 0, size, size, 1) for size in (t, h, w)))
+    cls = _op(qkv, cls_qkv, list(_numbers(clip)), MODES["class_query"])[1][:, 0].to(qkv.dtype)
+    return None if class_only else _op(qkv, cls_qkv, layout, MODES[policy])[0], cls
+
+
+def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: str) -> None:
+    if policy not in ("absent", "replicated", "global"):
+        raise ValueError(f"policy: expected absent, replicated or global, got {policy!r}")
+    if qkv.dim() != 7 or qkv.shape[4] != 3 or 0 in qkv.shape:
+        raise ValueError(f"qkv: expected (b, t, h, w, 3, k, e), got {tuple(qkv.shape)}")
+    b, *_, heads, width = qkv.shape
+    if qkv.dtype not in DTYPES:
+        raise ValueError(f"qkv: expected float16, bfloat16 or float32, got {qkv.dtype}")
+    if not WIDTHS[0] <= width <= WIDTHS[1]:
+        raise ValueError(f"qkv: expected heads of {WIDTHS[0]} to {WIDTHS[1]} channels, got {width}")
+    if policy != "absent":
+        if cls_qkv is None:
+            raise ValueError(f"cls_qkv: policy {policy!r} needs the class token, got None")
+        if cls_qkv.shape != (b, 3, heads, width) or cls_qkv.dtype != qkv.dtype:
+            raise ValueError(
+                f"cls_qkv: expected {(b, 3, heads, width)} of {qkv.dtype}, "
+                f"got {tuple(cls_qkv.shape)} of {cls_qkv.dtype}"
+            )
+    tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
+    covered = sum(tile.num_groups * tile.group_size for tile in tiles)
+    if covered != tokens:
+        raise ValueError(f"tiles: expected to cover the {tokens} tokens of the grid once, got {covered}")
+    if max(b, heads) > 65535:
+        raise ValueError(f"qkv: expected at most 65535 clips and heads, got {b} and {heads}")
+    if max(sum((n - 1) * s for n, s in zip(qkv.shape[1:], qkv.stride()[1:], strict=True)), 3 * tokens) >= 2**31:
+        raise ValueError("qkv: one clip spans more than 2^31 elements")
+
+
+def _numbers(tile: Tile) -> tuple[int, ...]:
+    return tuple(n for a in tile.axes for n in (a.first, a.count, a.start, a.jump, a.size, a.stride))
+
+
+def _tiles(layout: Sequence[int]) -> list[Tile]:
+    axes = [AxisTile(*layout[i : i + 6]) for i in range(0, len(layout), 6)]
+    return [Tile(*axes[i : i + 3]) for i in range(0, len(axes), 3)]
+
+
+def _groups(layout: Sequence[int]) -> int:
+    return sum(tile.num_groups for tile in _tiles(layout))
+
+
+@torch.library.custom_op("timesformer::grouped_attention", mutates_args=())
+def _op(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """out (b, t, h, w, k, e), class token of each group (b, g, k, e) in fp32, and the log-sum-exp of both."""
+    out, cls_out, lse, cls_lse = _op_fake(qkv, cls_qkv, layout, mode)
+    for problem in _problems(qkv, cls_qkv, layout, mode):
+        problem.forward(out, cls_out, lse, cls_lse)
+    return out, cls_out, lse, cls_lse
+
+
+@_op.register_fake
+def _op_fake(
+    qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    b, t, h, w, _, heads, width = qkv.shape
+    groups = _groups(layout) if mode % 2 else 0
+    patches = (b, t, h, w, heads) if mode != 3 else (0, t, h, w, heads)
+    return (
+        qkv.new_empty((*patches, width)),
+        qkv.new_empty((b, groups, heads, width), dtype=torch.float32),
+        qkv.new_empty(patches, dtype=torch.float32),
+        qkv.new_empty((b, groups, heads), dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("timesformer::grouped_attention_backward", mutates_args=())
+def _backward_op(
+    dout: Tensor,
+    dcls_out: Tensor,
+    qkv: Tensor,
+    cls_qkv: Tensor | None,
+    out: Tensor,
+    cls_out: Tensor,
+    lse: Tensor,
+    cls_lse: Tensor,
+    layout: Sequence[int],
+    mode: int,
+) -> tuple[Tensor, Tensor]:
+    """dqkv (b, t, h, w, 3, k, e), and the class token's as one fp32 part per group (b, g, 3, k, e)."""
+    dqkv, dcls = _backward_fake(dout, dcls_out, qkv, cls_qkv, out, cls_out, lse, cls_lse, layout, mode)
+    if mode == 3:
+        dqkv.zero_()  # the patches are no queries
+    if mode == 2:
+        dcls.zero_()  # the class token is no query
+    saved = (out, cls_out, lse, cls_lse)
+    dout, dcls_out = dout.contiguous(), dcls_out.contiguous()  # a gradient may have strides of 0
+    for problem in _problems(qkv, cls_qkv, layout, mode):
+        problem.backward(saved, dout, dcls_out, dqkv, dcls)
+    return dqkv, dcls
+
+
+@_backward_op.register_fake
+def _backward_fake(
+    dout: Tensor,
+    dcls_out: Tensor,
+    qkv: Tensor,
+    cls_qkv: Tensor | None,
+    out: Tensor,
+    cls_out: Tensor,
+    lse: Tensor,
+    cls_lse: Tensor,
+    layout: Sequence[int],
+    mode: int,
+) -> tuple[Tensor, Tensor]:
+    b, heads, width = qkv.shape[0], qkv.shape[5], qkv.shape[6]
+    groups = _groups(layout) if mode else 0
+    return qkv.new_empty(qkv.shape), qkv.new_empty((b, groups, 3, heads, width), dtype=torch.float32)
+
+
+def _problems(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> list[Any]:
+    from timesformer_kernels.launch import Problem
+
+    found, first, groups = [], 0, _groups(layout)
+    for tile in _tiles(layout):
+        found.append(Problem(qkv, cls_qkv, tile, mode, first, groups))
+        first += tile.num_groups
+    return found
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    qkv, cls_qkv, ctx.layout, ctx.mode = inputs
+    ctx.has_cls = cls_qkv is not None
+    ctx.save_for_backward(qkv, *([cls_qkv] if ctx.has_cls else []), *output)
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.set_materialize_grads(True)
+
+
+def _backward(ctx: Any, dout: Tensor, dcls_out: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, None, None]:
+    qkv, *rest = ctx.saved_tensors
+    cls_qkv = rest.pop(0) if ctx.has_cls else None
+    dqkv, parts = _backward_op(dout, dcls_out, qkv, cls_qkv, *rest, ctx.layout, ctx.mode)
+    dcls = parts.sum(1).to(qkv.dtype) if ctx.has_cls else None  # in a fixed order: no atomics
+    return dqkv, dcls, None, None
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,180 @@
+"""From tensors and tiles to kernel launches: strides, merged axes, block sizes.  Imported only where Triton is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from timesformer_kernels import long, short
+from timesformer_kernels.layout import Tile
+
+KERNELS: dict[str, Any] = {
+    "short_forward": short.short_forward,
+    "short_backward": short.short_backward,
+    "long_forward": long.long_forward,
+    "long_backward_q": long.long_backward_q,
+    "long_backward_kv": long.long_backward_kv,
+}
+SHORT = 64
+"""Groups of at most this many tokens share tiles; longer ones run block by block."""
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sizes of a kernel's blocks and its warps: queries (or the rows of a tile of short groups), keys."""
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int = 2
+
+
+def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Blocks:
+    """The block sizes of a kernel.  Tensor cores want 64 rows; fp32 in full precision and wide heads would spill there.
+
+    `timesformer_kernels.aot` compiles what this can give.
+    """
+    narrow = dtype == torch.float32 or width > 64
+    if kernel.startswith("short"):
+        return Blocks(32 if narrow and length <= 32 else SHORT, 0, 4, 1)
+    if narrow:
+        return Blocks(32, 32, 4)
+    if kernel == "long_forward":
+        return Blocks(64, 64, 4)
+    return Blocks(64, 32, 4) if kernel == "long_backward_q" else Blocks(32, 64, 4)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A launch: programs, numbers behind the tensors, constants, block sizes."""
+
+    grid: tuple[int, int, int]
+    numbers: tuple[int | float, ...]
+    constants: dict[str, int | str | bool]
+    blocks: Blocks
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Up to three nested axes that are left when those are merged which lie behind one another."""
+
+    sizes: tuple[int, int, int]
+    steps: tuple[int, int, int]
+    token_steps: tuple[int, int, int]
+
+
+def _merged(sizes: tuple[int, ...], steps: tuple[int, ...], token_steps: tuple[int, ...]) -> _Axes:
+    axes: list[tuple[int, int, int]] = []
+    for size, step, token_step in zip(sizes, steps, token_steps, strict=True):
+        if size == 1:
+            continue
+        if axes and axes[-1][1] == step * size and axes[-1][2] == token_step * size:
+            axes[-1] = (axes[-1][0] * size, step, token_step)
+        else:
+            axes.append((size, step, token_step))
+    axes += [(1, 0, 0)] * (3 - len(axes))  # inner axes of one point: the kernels' divisions by them vanish
+    first, second, third = zip(*axes, strict=True)
+    return _Axes(first, second, third)
+
+
+class Problem:
+    """One tile of groups of one buffer, as the kernels want it."""
+
+    def __init__(
+        self, qkv: Tensor, cls: Tensor | None, tile: Tile, mode: int, first_group: int, all_groups: int
+    ) -> None:
+        b, t, h, w, _, self.heads, self.width = qkv.shape
+        self.qkv, self.cls, self.mode = qkv, qkv if cls is None else cls, mode
+        self.batch, self.tokens = b, t * h * w
+        steps, units = qkv.stride()[1:4], (h * w, w, 1)
+        jumps, strides = [axis.jump for axis in tile.axes], [axis.stride for axis in tile.axes]
+        self.groups, self.size = tile.num_groups, tile.group_size
+        self.length = self.size + (mode != 0)
+        self.across = _merged(
+            tuple(axis.count for axis in tile.axes),
+            tuple(jump * step for jump, step in zip(jumps, steps, strict=True)),
+            tuple(jump * unit for jump, unit in zip(jumps, units, strict=True)),
+        )
+        self.inside = _merged(
+            tuple(axis.size for axis in tile.axes),
+            tuple(stride * step for stride, step in zip(strides, steps, strict=True)),
+            tuple(stride * unit for stride, unit in zip(strides, units, strict=True)),
+        )
+        base = sum(axis.start * step for axis, step in zip(tile.axes, steps, strict=True))
+        token_base = sum(axis.start * unit for axis, unit in zip(tile.axes, units, strict=True))
+        sb, *_, s3, sk, se = qkv.stride()
+        self.strides = (sb, s3, sk, se, *self.across.steps, *self.inside.steps, base)
+        cb, c3, ck, ce = (0, 0, 0, 0) if cls is None else cls.stride()
+        self.class_strides = (cb, c3, ck, ce)
+        self.places = (*self.across.token_steps, *self.inside.token_steps, token_base)
+        self.counts = (self.tokens, self.heads, self.groups, first_group, all_groups, self.width**-0.5)
+
+    @property
+    def is_short(self) -> bool:
+        return self.length <= SHORT and self.mode != 3
+
+    def call(self, kernel: str) -> Call:
+        """How one of the kernels is launched on this problem."""
+        dtype, backward_kv = self.qkv.dtype, kernel == "long_backward_kv"
+        blocks = blocks_for(kernel, self.length, self.width, dtype)
+        exact = dtype != torch.float32 or not torch.backends.cuda.matmul.allow_tf32
+        constants: dict[str, int | str | bool] = {
+            "S": self.size,
+            "L": self.length,
+            "E": self.width,
+            "BLOCK_E": max(16, triton.next_power_of_2(self.width)),
+            "G2": self.across.sizes[1],
+            "G3": self.across.sizes[2],
+            "S2": self.inside.sizes[1],
+            "S3": self.inside.sizes[2],
+            "CLS": self.mode,
+            "UPCAST": INTERPRETED and dtype != torch.float32,
+            "PRECISION": "ieee" if exact else "tf32",
+        }
+        numbers: tuple[int | float, ...] = (*self.strides, *self.class_strides, *self.places, *self.counts)
+        if kernel.startswith("short"):
+            programs = triton.cdiv(self.groups, blocks.rows // self.length)
+            constants["ROWS"] = blocks.rows
+        else:
+            # The first block of queries: all of them, or the one that holds the class token.
+            first = self.size // blocks.rows if self.mode == 3 else 0
+            queries = 1 if self.mode == 3 else triton.cdiv(self.size + self.mode % 2, blocks.rows)
+            count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries
+            programs, numbers = self.groups * count, (*numbers, first, count)
+            constants |= {"BLOCK_M": blocks.rows, "BLOCK_N": blocks.columns}
+        return Call((programs, self.heads, self.batch), numbers, constants, blocks)
+
+    def _launch(self, kernel: str, *tensors: Tensor) -> None:
+        call = self.call(kernel)
+        KERNELS[kernel][call.grid](
+            self.qkv,
+            self.cls,
+            *tensors,
+            *call.numbers,
+            **call.constants,
+            num_warps=call.blocks.warps,
+            num_stages=call.blocks.stages,
+        )
+
+    def forward(self, out: Tensor, cls_out: Tensor, lse: Tensor, cls_lse: Tensor) -> None:
+        """Fills the outputs of this tile's tokens and groups; the log-sum-exps stay unset for short groups."""
+        if self.is_short:
+            self._launch("short_forward", out, cls_out)
+        else:
+            self._launch("long_forward", out, cls_out, lse, cls_lse)
+
+    def backward(self, saved: Sequence[Tensor], dout: Tensor, dcls_out: Tensor, dqkv: Tensor, dcls: Tensor) -> None:
+        """Fills the gradients of this tile; `saved`: what the forward pass filled (short groups need none of it)."""
+        if self.is_short:
+            self._launch("short_backward", dout, dcls_out, dqkv, dcls)
+            return
+        out, cls_out, lse, cls_lse = saved
+        delta, cls_delta = torch.empty_like(lse), torch.empty_like(cls_lse)
+        gradients = (dout, dcls_out, delta, cls_delta, dqkv, dcls)
+        self._launch("long_backward_q", out, cls_out, lse, cls_lse, *gradients)
+        self._launch("long_backward_kv", lse, cls_lse, *gradients)

@@ -1,0 +1,181 @@
+"""Attention inside long groups: flash attention over the tokens of a group, read in place.
+
+Shapes in comments: M queries and N keys of a block, E channels of a head (padded to a power of two).  A group has L
+tokens: its S patches and, unless CLS is 0, the class token behind them.
+
+CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is a key alone · 3 it is a key, and
+the only query.
+
+Every sum is over blocks in a fixed order by one program; no atomics, the same bits on every run.
+"""
+
+import triton
+import triton.language as tl
+
+from timesformer_kernels.address import lattice, operand
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _scores(q, k, columns, scale, L: tl.constexpr, PRECISION: tl.constexpr):
+    """q k^T in units of log 2, (M, N); columns from L on are no keys."""
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
+    return tl.where(columns[None, :] < L, scores, float("-inf"))
+
+
+@triton.jit
+def long_forward(
+    qkv, cls, out, cls_out, lse, cls_lse,
+    xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
+    cb, c3, ck, ce,
+    og1, og2, og3, os1, os2, os3, o_base,
+    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
+    S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A program: one block of queries of a group, one head, one clip."""
+    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    e = tl.arange(0, BLOCK_E)
+    patch, token = (row < S) & (CLS != 3), row == S
+    x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
+    c = cls + clip * cb + head * ck
+    q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    o = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
+    for start in range(0, L, BLOCK_N):
+        column = start + tl.arange(0, BLOCK_N)
+        x_at = lattice(column, S2, S3, xs1, xs2, xs3)
+        here, there = column < S, column == S
+        k = operand(x + x3, x_at, xe, c + c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
+        v = operand(x + 2 * x3, x_at, xe, c + 2 * c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
+        scores = _scores(q, k, column, scale, L, PRECISION)
+        higher = tl.maximum(top, tl.max(scores, 1))
+        shrink = tl.exp2(top - higher)
+        p = tl.exp2(scores - higher[:, None])
+        total = total * shrink + tl.sum(p, 1)
+        o = o * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+        top = higher
+    o = o / total[:, None]
+    logarithm = top + tl.log2(total)
+    inside = e[None, :] < E
+    o_at = o_base + lattice(group, G2, G3, og1, og2, og3) + lattice(row, S2, S3, os1, os2, os3)
+    at = (clip * tokens + o_at) * heads + head
+    tl.store(out + at[:, None] * E + e[None, :], o.to(out.dtype.element_ty), patch[:, None] & inside)
+    tl.store(lse + at, logarithm, patch)
+    if CLS % 2 == 1:
+        c_at = (clip * all_groups + first_group + group) * heads + head
+        tl.store(cls_out + c_at * E + row[:, None] * 0 + e[None, :], o, token[:, None] & inside)
+        tl.store(cls_lse + c_at + row * 0, logarithm, token)
+
+
+@triton.jit
+def long_backward_q(
+    qkv, cls, out, cls_out, lse, cls_lse, dout, dcls_out, delta, cls_delta, dqkv, dcls,
+    xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
+    cb, c3, ck, ce,
+    og1, og2, og3, os1, os2, os3, o_base,
+    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
+    S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dq of one block of queries; leaves delta = sum(out * dout) for the keys' pass, which comes after it."""
+    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    e = tl.arange(0, BLOCK_E)
+    patch, token = (row < S) & (CLS != 3), row == S
+    x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
+    c = cls + clip * cb + head * ck
+    q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    o_at = o_base + lattice(group, G2, G3, og1, og2, og3) + lattice(row, S2, S3, os1, os2, os3)
+    at = (clip * tokens + o_at) * heads + head
+    c_at = (clip * all_groups + first_group + group) * heads + head
+    o = operand(out, at * E, 1, cls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    logarithm = tl.load(lse + at, patch, other=0.0)
+    if CLS % 2 == 1:
+        logarithm += tl.load(cls_lse + c_at + row * 0, token, other=0.0)
+    difference = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
+    tl.store(delta + at, difference, patch)
+    if CLS % 2 == 1:
+        tl.store(cls_delta + c_at + row * 0, difference, token)
+    dq = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
+    for start in range(0, L, BLOCK_N):
+        column = start + tl.arange(0, BLOCK_N)
+        x_at = lattice(column, S2, S3, xs1, xs2, xs3)
+        here, there = column < S, column == S
+        k = operand(x + x3, x_at, xe, c + c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
+        v = operand(x + 2 * x3, x_at, xe, c + 2 * c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
+        p = tl.exp2(_scores(q, k, column, scale, L, PRECISION) - logarithm[:, None])
+        dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+        ds = p * (dp - difference[:, None]) * scale
+        dq += tl.dot(ds.to(k.dtype), k, input_precision=PRECISION)
+    inside = e[None, :] < E
+    dx = dqkv + ((clip * tokens + o_at) * 3 * heads + head)[:, None] * E + e[None, :]
+    tl.store(dx, dq.to(dqkv.dtype.element_ty), patch[:, None] & inside)
+    if CLS % 2 == 1:
+        dc = dcls + ((clip * all_groups + first_group + group) * 3 * heads + head) * E
+        tl.store(dc + row[:, None] * 0 + e[None, :], dq, token[:, None] & inside)
+
+
+@triton.jit
+def long_backward_kv(
+    qkv, cls, lse, cls_lse, dout, dcls_out, delta, cls_delta, dqkv, dcls,
+    xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
+    cb, c3, ck, ce,
+    og1, og2, og3, os1, os2, os3, o_base,
+    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
+    S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dk and dv of one block of keys, over all queries of its group (`first_block` is the first block of queries)."""
+    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    column = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    e = tl.arange(0, BLOCK_E)
+    here, there = column < S, column == S
+    x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
+    c = cls + clip * cb + head * ck
+    x_at = lattice(column, S2, S3, xs1, xs2, xs3)
+    k = operand(x + x3, x_at, xe, c + c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
+    v = operand(x + 2 * x3, x_at, xe, c + 2 * c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
+    o_group = o_base + lattice(group, G2, G3, og1, og2, og3)
+    c_at = (clip * all_groups + first_group + group) * heads + head
+    dk = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
+    dv = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
+    for start in range(first_block * BLOCK_M, S + CLS % 2, BLOCK_M):
+        row = start + tl.arange(0, BLOCK_M)
+        patch, token = (row < S) & (CLS != 3), row == S
+        q = operand(
+            x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST
+        )
+        at = (clip * tokens + o_group + lattice(row, S2, S3, os1, os2, os3)) * heads + head
+        do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+        logarithm = tl.load(lse + at, patch, other=0.0)
+        difference = tl.load(delta + at, patch, other=0.0)
+        query = patch
+        if CLS % 2 == 1:
+            logarithm += tl.load(cls_lse + c_at + row * 0, token, other=0.0)
+            difference += tl.load(cls_delta + c_at + row * 0, token, other=0.0)
+            query = patch | token
+        # Everything transposed, (N, M): the sums over queries need no transposition in registers.  Keys beyond the
+        # group hold zeros and are never stored.
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)
+        p = tl.where(query[None, :], tl.exp2(scores - logarithm[None, :]), 0.0)
+        dv += tl.dot(p.to(do.dtype), do, input_precision=PRECISION)
+        dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)
+        ds = p * (dp - difference[None, :]) * scale
+        dk += tl.dot(ds.to(q.dtype), q, input_precision=PRECISION)
+    inside = e[None, :] < E
+    o_at = o_group + lattice(column, S2, S3, os1, os2, os3)
+    dx = dqkv + ((clip * tokens + o_at) * 3 * heads + head)[:, None] * E + e[None, :]
+    tl.store(dx + heads * E, dk.to(dqkv.dtype.element_ty), here[:, None] & inside)
+    tl.store(dx + 2 * heads * E, dv.to(dqkv.dtype.element_ty), here[:, None] & inside)
+    if CLS != 0:
+        dc = dcls + ((clip * all_groups + first_group + group) * 3 * heads + head) * E + column[:, None] * 0
+        tl.store(dc + heads * E + e[None, :], dk, there[:, None] & inside)
+        tl.store(dc + 2 * heads * E + e[None, :], dv, there[:, None] & inside)
