@@ -1,5 +1,6 @@
 """Grouped attention over affine layouts, imported as `timesformer_kernels`.  Needs torch, and triton to run kernels."""
 
+from timesformer_kernels.add_norm import add_norm
 from timesformer_kernels.auto import prefers_kernels
 from timesformer_kernels.device import KernelsUnavailable, why_unusable
 from timesformer_kernels.grouped import grouped_attention
@@ -11,6 +12,7 @@ __all__ = [
     "AxisTile",
     "KernelsUnavailable",
     "Tile",
+    "add_norm",
     "grouped_attention",
     "prefers_kernels",
     "reference_groups",

@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from timesformer_kernels import launch
+from timesformer_kernels.grouped import is_short
 from timesformer_kernels.layout import AxisTile, Tile
 
 ARCHITECTURES = (80, 90, 100)
@@ -111,7 +112,7 @@ def _problem(case: Case) -> launch.Problem:
     qkv = torch.empty(1, *case.grid, 3, HEADS, WIDTH, dtype=DTYPES[case.dtype], device="meta")
     cls = torch.empty(1, 3, HEADS, WIDTH, dtype=DTYPES[case.dtype], device="meta") if case.mode else None
     tile = step_tile(case.step, case.grid)
-    return launch.Problem(qkv, cls, tile, case.mode, 0, tile.num_groups)
+    return launch.Problem(qkv, cls, tile, case.mode, is_short([tile], case.mode))
 
 
 FP32 = {"cls_out", "lse", "cls_lse", "dcls_out", "delta", "cls_delta", "dcls"}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from timesformer_kernels.device import require_usable
-from timesformer_kernels.layout import AxisTile, Tile
+from timesformer_kernels.layout import SHORT, AxisTile, Tile
 
 MODES = {"absent": 0, "replicated": 1, "global": 2, "class_query": 3}
 """What the class token is in a call of the operator: nothing · query and key of every group · key alone · key, and the
@@ -33,8 +33,9 @@ def grouped_attention(
     gathered, and the same inputs give the same bits on every run.
 
     qkv: (b, t, h, w, 3, k, e) with any strides; cls_qkv: (b, 3, k, e) or None.  tiles: all groups of the (t, h, w)
-    grid, equal ones together, covering it once.  group_weights (b, g): weigh each group's output of a replicated class token
-    before the mean over the groups, which is taken in a fixed order.  class_only: the patches' outputs are not needed.
+    grid, equal ones together, covering it once.  group_weights (b, g): weigh each group's output of a replicated class
+    token before the mean over the groups, which is taken in a fixed order.  class_only: the patches' outputs are not
+    needed.
 
     Returns the patches' outputs (b, t, h, w, k, e) (None with `class_only`) and the class token's (b, k, e) (None for
     `absent`).
@@ -102,9 +103,15 @@ def _groups(layout: Sequence[int]) -> int:
     return sum(tile.num_groups for tile in _tiles(layout))
 
 
+def is_short(tiles: Sequence[Tile], mode: int) -> bool:
+    """Whether the groups share tiles: all of them are short, and patches are among the queries."""
+    return mode != 3 and max(tile.group_size for tile in tiles) + (mode != 0) <= SHORT
+
+
 @torch.library.custom_op("timesformer::grouped_attention", mutates_args=())
 def _op(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """out (b, t, h, w, k, e), class token of each group (b, g, k, e) in fp32, and the log-sum-exp of both."""
+    """out (b, t, h, w, k, e), class token of each group (b, g, k, e) in fp32, and the log-sum-exp of both (empty where
+    the backward pass needs none)."""
     out, cls_out, lse, cls_lse = _op_fake(qkv, cls_qkv, layout, mode)
     for problem in _problems(qkv, cls_qkv, layout, mode):
         problem.forward(out, cls_out, lse, cls_lse)
@@ -117,12 +124,14 @@ def _op_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     b, t, h, w, _, heads, width = qkv.shape
     groups = _groups(layout) if mode % 2 else 0
-    patches = (b, t, h, w, heads) if mode != 3 else (0, t, h, w, heads)
+    patches = (t, h, w, heads)
+    clips = b if mode != 3 else 0
+    kept = 0 if is_short(_tiles(layout), mode) else 1  # short groups keep no statistics
     return (
-        qkv.new_empty((*patches, width)),
+        qkv.new_empty((clips, *patches, width)),
         qkv.new_empty((b, groups, heads, width), dtype=torch.float32),
-        qkv.new_empty(patches, dtype=torch.float32),
-        qkv.new_empty((b, groups, heads), dtype=torch.float32),
+        qkv.new_empty((clips * kept, *patches), dtype=torch.float32),
+        qkv.new_empty((b * kept, groups, heads), dtype=torch.float32),
     )
 
 
@@ -173,9 +182,9 @@ def _backward_fake(
 def _problems(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> list[Any]:
     from timesformer_kernels.launch import Problem
 
-    found, first, groups = [], 0, _groups(layout)
-    for tile in _tiles(layout):
-        found.append(Problem(qkv, cls_qkv, tile, mode, first, groups))
+    found, first, groups, tiles = [], 0, _groups(layout), _tiles(layout)
+    for tile in tiles:
+        found.append(Problem(qkv, cls_qkv, tile, mode, is_short(tiles, mode), first, groups))
         first += tile.num_groups
     return found
 

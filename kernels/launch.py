@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from timesformer_kernels import long, short
-from timesformer_kernels.layout import Tile
+from timesformer_kernels.layout import SHORT, Tile
 
 KERNELS: dict[str, Any] = {
     "short_forward": short.short_forward,
@@ -18,9 +18,6 @@ KERNELS: dict[str, Any] = {
     "long_backward_q": long.long_backward_q,
     "long_backward_kv": long.long_backward_kv,
 }
-SHORT = 64
-"""Groups of at most this many tokens share tiles; longer ones run block by block."""
-
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
@@ -86,13 +83,21 @@ class Problem:
     """One tile of groups of one buffer, as the kernels want it."""
 
     def __init__(
-        self, qkv: Tensor, cls: Tensor | None, tile: Tile, mode: int, first_group: int, all_groups: int
+        self,
+        qkv: Tensor,
+        cls: Tensor | None,
+        tile: Tile,
+        mode: int,
+        is_short: bool,
+        first_group: int = 0,
+        all_groups: int | None = None,
     ) -> None:
         b, t, h, w, _, self.heads, self.width = qkv.shape
         self.qkv, self.cls, self.mode = qkv, qkv if cls is None else cls, mode
         self.batch, self.tokens = b, t * h * w
         steps, units = qkv.stride()[1:4], (h * w, w, 1)
         jumps, strides = [axis.jump for axis in tile.axes], [axis.stride for axis in tile.axes]
+        self.is_short = is_short
         self.groups, self.size = tile.num_groups, tile.group_size
         self.length = self.size + (mode != 0)
         self.across = _merged(
@@ -112,11 +117,7 @@ class Problem:
         cb, c3, ck, ce = (0, 0, 0, 0) if cls is None else cls.stride()
         self.class_strides = (cb, c3, ck, ce)
         self.places = (*self.across.token_steps, *self.inside.token_steps, token_base)
-        self.counts = (self.tokens, self.heads, self.groups, first_group, all_groups, self.width**-0.5)
-
-    @property
-    def is_short(self) -> bool:
-        return self.length <= SHORT and self.mode != 3
+        self.counts = (self.tokens, self.heads, self.groups, first_group, all_groups or self.groups, self.width**-0.5)
 
     def call(self, kernel: str) -> Call:
         """How one of the kernels is launched on this problem."""

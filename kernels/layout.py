@@ -9,6 +9,9 @@ in a buffer of t * h * w tokens, time slowest.  Nothing needs a gather table, a 
 
 from dataclasses import dataclass
 
+SHORT = 64
+"""Groups of at most this many tokens, the class token included, share a tile of a kernel; longer ones take several."""
+
 
 @dataclass(frozen=True)
 class AxisTile:

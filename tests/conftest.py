@@ -1,10 +1,15 @@
-"""Shared set-up: small thread counts, and `tests/` importable for helpers such as `attention.custom`."""
+"""Shared set-up: small thread counts, `tests/` importable for helpers such as `attention.custom`, and Triton's
+interpreter where there is no GPU."""
 
+import os
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
 
 sys.path.insert(0, str(Path(__file__).parent))
 

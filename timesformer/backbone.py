@@ -5,7 +5,8 @@ Patches (b, t, h, w, d) and class token (b, d) stay apart from the first layer t
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
 import torch.utils.checkpoint
@@ -20,6 +21,7 @@ from timesformer.attention.scheme import Encoder
 from timesformer.config import TimeSformerConfig
 from timesformer.embedding import PatchEmbed, Positions
 from timesformer.errors import InputError
+from timesformer_kernels import add_norm
 
 
 class Tokens(NamedTuple):
@@ -52,16 +54,21 @@ class Attention(nn.Module):
         self.mixer = nn.ModuleDict({name: module for modules in mixers for name, module in modules.items()})
 
     def forward(
-        self, patches: Tensor, cls: Tensor | None, qkv: nn.Module, class_only: bool = False
+        self,
+        patches: Tensor,
+        cls: Tensor | None,
+        qkv: nn.Module,
+        normed: Tensor | None = None,
+        class_only: bool = False,
     ) -> tuple[Tensor | None, Tensor | None]:
         """What the step adds to patches (b, t, h, w, d) and class token (b, d); None where it adds nothing, and for
-        the patches with `class_only`."""
+        the patches with `class_only`.  `normed`: the patches after the norm, if they are known."""
         if self.step.cls == "absent":
             cls = None
         weights = self._group_weights(patches)
         out, cls_out = attend(
             self.step,
-            qkv(self.norm(patches)).unflatten(-1, (3, self.heads, -1)),
+            qkv(self.norm(patches) if normed is None else normed).unflatten(-1, (3, self.heads, -1)),
             None if cls is None else qkv(self.norm(cls)).unflatten(-1, (3, self.heads, -1)),
             backend=self.backend,
             group_weights=weights,
@@ -127,17 +134,20 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, config.embed_dim)
         self.drop = nn.Dropout(config.drop_rate)
 
-    def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        out, cls_out = self.one(patches), None if cls is None else self.one(cls)
+    def forward(
+        self, patches: Tensor, cls: Tensor | None, normed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What it adds to patches and class token; `normed`: the patches after the norm, if they are known."""
+        out, cls_out = self.one(patches, normed), None if cls is None else self.one(cls)
         if self.training and self.drop_path:
             mask = _drop_path_mask((patches.shape[0],), self.drop_path, patches)
             out = out * mask[:, None, None, None, None]
             cls_out = None if cls_out is None else cls_out * mask[:, None]
         return out, cls_out
 
-    def one(self, x: Tensor) -> Tensor:
+    def one(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
         """What it adds to tokens (…, d), before drop path."""
-        x = self.drop(self.act(self.fc1(self.norm(x))))
+        x = self.drop(self.act(self.fc1(self.norm(x) if normed is None else normed)))
         out: Tensor = self.drop(self.fc2(x))
         return out
 
@@ -150,11 +160,16 @@ class Block(nn.Module):
         self.stages = [[step.name for step in stage] for stage in encoder.block]
         self.steps = nn.ModuleDict({step.name: Attention(step, config, drop_path) for step in encoder.steps})
         self.mlp = Mlp(config, drop_path)
+        self.fused_norm = config.backend == "triton"
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        for stage in self.stages:
-            patches, cls = self._stage(stage, patches, cls)
-        more_patches, more_cls = self.mlp(patches, cls)
+        normed = None
+        for number, stage in enumerate(self.stages, start=1):
+            following = self.stages[number] if number < len(self.stages) else None
+            norm = self.mlp.norm if following is None else self._step(following[0]).norm
+            read_once = following is None or len(following) == 1  # steps side by side have a norm each
+            patches, cls, normed = self._stage(stage, patches, cls, normed, norm if read_once else None)
+        more_patches, more_cls = self.mlp(patches, cls, normed)
         return patches + more_patches, None if cls is None else cls + more_cls
 
     def class_only(self, patches: Tensor, cls: Tensor) -> Tensor:
@@ -162,7 +177,7 @@ class Block(nn.Module):
         part in and the MLP are computed for it alone."""
         *before, last = self.stages[: self._last_with_class()]
         for stage in before:
-            patches, found = self._stage(stage, patches, cls)
+            patches, found, _ = self._stage(stage, patches, cls)
             assert found is not None
             cls = found
         added = [self._attention(name, patches, cls, class_only=True)[1] for name in last]
@@ -176,12 +191,25 @@ class Block(nn.Module):
             i for i, stage in enumerate(self.stages, 1) for name in stage if self._step(name).step.cls != "absent"
         )
 
-    def _stage(self, stage: list[str], patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        for more_patches, more_cls in [self._attention(name, patches, cls) for name in stage]:
+    def _stage(
+        self,
+        stage: list[str],
+        patches: Tensor,
+        cls: Tensor | None,
+        normed: Tensor | None = None,
+        norm: nn.LayerNorm | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Patches and class token after a stage, and the patches after the `norm` that reads them next."""
+        added = [self._attention(name, patches, cls, normed) for name in stage]
+        normed = None
+        for number, (more_patches, more_cls) in enumerate(added, start=1):
             assert more_patches is not None
-            patches = patches + more_patches
+            if norm is not None and number == len(added) and self.fused_norm:
+                patches, normed = add_norm(patches, more_patches, norm.weight, norm.bias, norm.eps)
+            else:
+                patches = patches + more_patches
             cls = cls if cls is None or more_cls is None else cls + more_cls
-        return patches, cls
+        return patches, cls, normed
 
     def _step(self, name: str) -> Attention:
         module = self.steps[name]
@@ -189,12 +217,12 @@ class Block(nn.Module):
         return module
 
     def _attention(
-        self, name: str, patches: Tensor, cls: Tensor | None, class_only: bool = False
+        self, name: str, patches: Tensor, cls: Tensor | None, normed: Tensor | None = None, class_only: bool = False
     ) -> tuple[Tensor | None, Tensor | None]:
         module = self._step(name)
         source = module if module.step.qkv_from is None else self._step(module.step.qkv_from)
         assert source.qkv is not None
-        out: tuple[Tensor | None, Tensor | None] = module(patches, cls, source.qkv, class_only)
+        out: tuple[Tensor | None, Tensor | None] = module(patches, cls, source.qkv, normed, class_only)
         return out
 
 
@@ -259,7 +287,8 @@ class TimeSformer(nn.Module):
     """A video transformer with the attention scheme that its configuration names.
 
     Takes clips (b, frames, channels, height, width) of floats, normalised as the checkpoint's preprocessing says,
-    of any number of frames and any size in whole patches; returns logits (b, num_classes).
+    of any number of frames and any size in whole patches; returns logits (b, num_classes),
+    with several heads (b, sum of their classes).
 
     Initialisation as released: truncated normal of 0.02, zero biases, zero time positions, zero extra linears.
 
@@ -277,7 +306,7 @@ class TimeSformer(nn.Module):
         self.scheme = config.scheme
         for step in (step for encoder in self.scheme.encoders for step in encoder.steps):
             for over in step.over:
-                choose(config.backend, over, torch.device("cpu"))
+                choose(config.backend, over, None)
         self.patch_embed = PatchEmbed(config.in_channels, config.tubelet_size, config.patch_size, config.embed_dim)
         position = config.resolved_position
         stacks = []
@@ -289,8 +318,9 @@ class TimeSformer(nn.Module):
             )
             stacks.append(EncoderStack(encoder, config, depth, positions))
         self.encoders = nn.ModuleList(stacks)
-        self.head = nn.Linear(config.embed_dim, config.num_classes)
+        self.head = nn.Linear(config.embed_dim, sum(config.heads))
         self.fused = False
+        self.extras: dict[str, Any] = {}  # what a loaded model came with: preprocessing, labels, provenance
         self._initialise()
 
     def _initialise(self) -> None:
@@ -362,8 +392,27 @@ class TimeSformer(nn.Module):
         return super().train(mode)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "TimeSformer":
-        """The model in a folder written by `timesformer.checkpoints.save_model` (see `load_model` for the rest)."""
+    def from_pretrained(cls, source: str | Path, **options: Any) -> "TimeSformer":
+        """The model in a folder, file or repository on the hub, of any known format; `options` as those of
+        `timesformer.checkpoints.load_model`, among them all fields of the configuration."""
         from timesformer.checkpoints import load_model
 
-        return load_model(folder).model
+        return load_model(source, **options).model
+
+    def save_pretrained(self, folder: str | Path, **extras: Any) -> Path:
+        """Writes the model in our format, with `preprocessing`, `labels` and `provenance`; what is left out is what
+        the model was loaded with, or the default of `timesformer.checkpoints.save_model`."""
+        from timesformer.checkpoints import save_model
+
+        return save_model(folder, self, **{**self.extras, **extras})
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str = "Upload model", **extras: Any) -> str:
+        """Uploads the folder that `save_pretrained` writes to the hub's repository `name`; returns its address.
+
+        Raises:
+            InputError: not a repository's name, or the hub refuses or cannot be reached.
+        """
+        from timesformer.checkpoints.hub import upload
+
+        with TemporaryDirectory() as folder:
+            return upload(self.save_pretrained(folder, **extras), name, private=private, message=message)

@@ -15,6 +15,7 @@ from timesformer.attention import (
     Scheme,
     Step,
     blocks,
+    build,
     names,
     register,
     stride,
@@ -87,31 +88,25 @@ SCHEMES = [
 ]
 
 
-def vivit_like() -> dict[str, Scheme]:
-    """What ViViT's models ask of the concepts: head splits, two encoders, frame class tokens, mean pooling."""
-    space, time = Partition(EACH, ALL, ALL), Partition(ALL, EACH, EACH)
-    spatial, temporal = Step("space", (space,)), Step("time", (time,))
-    bare = [Step("space", (space,), cls="absent"), Step("time", (time,), cls="absent")]
-    table = {
-        "factorised_encoder": (
-            Encoder(block=((spatial,),), class_tokens="frame"),
-            Encoder(block=((temporal,),), depth="temporal_depth"),
+# ViViT's model 2 with the means of the frames' patches in the place of class tokens.
+MEAN_ENCODER = Scheme(
+    name="test_mean_encoder",
+    encoders=(
+        Encoder(
+            block=((Step("space", (Partition(EACH, ALL, ALL),), cls="absent"),),), class_tokens="none", pool="mean"
         ),
-        "mean_encoder": (
-            Encoder(block=((bare[0],),), class_tokens="none", pool="mean"),
-            Encoder(block=((temporal,),), depth="temporal_depth", pool="mean"),
-        ),
-        "self_attention": (Encoder(block=((bare[0],), (bare[1],)), class_tokens="none", pool="mean"),),
-        "dot_product": (
-            Encoder(block=((Step("both", (space, time), cls="absent"),),), class_tokens="none", pool="mean"),
-        ),
-    }
-    return {name: Scheme(f"test_{name}", encoders, position="table") for name, encoders in table.items()}
+        Encoder(block=((Step("time", (Partition(ALL, EACH, EACH),)),),), depth="temporal_depth", pool="mean"),
+    ),
+    position="table",
+)
 
-
-VIVIT_LIKE = vivit_like()
-for _scheme in (*SCHEMES, *VIVIT_LIKE.values()):
+for _scheme in (*SCHEMES, MEAN_ENCODER):
     register(_scheme)
+
+
+def has_class_token(attention: str) -> bool:
+    """Whether any encoder of the scheme has one; without, `cls_policy` is refused."""
+    return any(encoder.class_tokens != "none" for encoder in build(attention).encoders)
 
 
 def random_inputs(grid: Grid, heads: int = 2, width: int = 4, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -45,8 +45,16 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.safetensors"):
         load_model(folder)
     weights.write_bytes(whole)
-    (folder / "config.json").write_text('{"model_type": "timesformer"}')
-    with pytest.raises(InputError, match="library"):
+    (folder / "config.json").write_text('{"library": "another"}')
+    with pytest.raises(
+        InputError, match=r"unknown format: a config.json with library 'another'.*Known: timesformer-abl"
+    ):
+        load_model(folder)
+    (folder / "config.json").write_text('{"library": "timesformer-ablations"}')
+    with pytest.raises(InputError, match=r"config\.json: model: expected the fields"):
+        load_model(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"config\.json: expected a JSON object, got list"):
         load_model(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json:1"):
@@ -60,11 +68,16 @@ def test_every_scheme_starts_from_an_image_model(attention: str, image_model: Pa
     model, source = make(attention), load_model(image_model).model.state_dict()
     report = transfer(model, image_model)
     state = model.state_dict()
-    assert not report.left_out
+    encoder = model.scheme.encoders[0]
+    assert report.left_out == (["encoders.0.cls_token"] if encoder.class_tokens == "none" else [])
+    zero_starts = tuple(f".steps.{step.name}.proj.weight" for step in encoder.steps if step.zero_start)
     for name in report.initialised:
-        assert name.endswith((".time", ".fc.weight", ".fc.bias")), name
+        assert report.reasons[name]
+        if name.startswith("encoders.1."):  # a second, temporal encoder has no counterpart in an image model
+            continue
+        assert name.endswith((".time", ".fc.weight", ".fc.bias", ".proj.bias", *zero_starts)), name
         assert not state[name].any(), name
-    steps = [name for name in state if name.endswith("qkv.weight")]
+    steps = [name for name in state if name.startswith("encoders.0.") and name.endswith("qkv.weight")]
     assert steps
     for name in steps:
         block = name.split(".steps.")[0]

@@ -84,7 +84,7 @@ def macs_per_view(config: "TimeSformerConfig", kind: Kind = "executed") -> int:
     d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
     t, h, w = config.grid
     patch = config.in_channels * config.tubelet_size * config.patch_size**2
-    total = t * h * w * patch * d + d * config.num_classes
+    total = t * h * w * patch * d + d * sum(config.heads)
     for encoder, depth, streams, grid in encoder_runs(config):
         tokens = grid[0] * grid[1] * grid[2]
         cls = encoder.class_tokens != "none"

@@ -24,6 +24,8 @@ class Step:
       group and its query sees every token (equation 11 of the paper).
     - `extra_linear`: a zero-initialised linear after the projection (the released code's `temporal_fc`).
     - `qkv_from`: the step of the same block whose qkv weights this one shares.
+    - `zero_start`: its projection starts at zero, also from an image model's weights, so that the block starts as
+      the image model's (ViViT, section 3.4; zero qkv weights too, as written there, would never get a gradient).
     """
 
     name: str
@@ -31,6 +33,7 @@ class Step:
     cls: ClassPolicy = "replicated"
     extra_linear: bool = False
     qkv_from: str | None = None
+    zero_start: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

@@ -1,6 +1,25 @@
-"""Models on disk, and models that start from other models."""
+"""Models on disk and on the hub, in our format and in others', and models that start from other models."""
 
-from timesformer.checkpoints.files import LoadedModel, load_model, read_tensors, save_model, write_atomic
-from timesformer.checkpoints.transfer import TransferReport, transfer
+from timesformer.checkpoints.exporting import export
+from timesformer.checkpoints.files import read_tensors, save_model, write_atomic
+from timesformer.checkpoints.formats import FORMATS, read_source
+from timesformer.checkpoints.load import LoadedModel, load_model, settings_of
+from timesformer.checkpoints.raw import locate, weight_files
+from timesformer.checkpoints.report import TransferReport
+from timesformer.checkpoints.transfer import transfer
 
-__all__ = ["LoadedModel", "TransferReport", "load_model", "read_tensors", "save_model", "transfer", "write_atomic"]
+__all__ = [
+    "FORMATS",
+    "LoadedModel",
+    "TransferReport",
+    "export",
+    "load_model",
+    "locate",
+    "read_source",
+    "read_tensors",
+    "save_model",
+    "settings_of",
+    "transfer",
+    "weight_files",
+    "write_atomic",
+]

@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from timesformer.backbone import TimeSformer
 from timesformer.config import TimeSformerConfig
 from timesformer.errors import InputError
+from timesformer.heads import Labels, check_labels, default_labels
 
 LIBRARY = "timesformer-ablations"
 DEFAULT_PREPROCESSING = {
@@ -26,14 +26,11 @@ DEFAULT_PREPROCESSING = {
 }
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model with what travels with it: preprocessing record, label names, where it came from."""
-
-    model: TimeSformer
-    preprocessing: dict[str, Any]
-    labels: list[str]
-    provenance: dict[str, Any]
+def default_preprocessing(config: TimeSformerConfig) -> dict[str, Any]:
+    """The released record at a model's size: mean 0.45, std 0.225, RGB, its image size as short side and crop."""
+    height, width = config.height_width
+    sizes = {"short_side": min(height, width), "crop": [height, width], "num_frames": config.num_frames}
+    return DEFAULT_PREPROCESSING | sizes
 
 
 def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
@@ -71,11 +68,12 @@ def save_model(
     model: TimeSformer,
     *,
     preprocessing: dict[str, Any] | None = None,
-    labels: list[str] | None = None,
+    labels: Labels | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Path:
     """Writes a model's folder.  Preprocessing defaults to the released one (mean 0.45, std 0.225, RGB, short side
-    and centre crop of the image size), labels to `class 0`, `class 1`, …
+    and centre crop of the image size), labels to `class 0`, `class 1`, …; a model with
+    several heads has {head: names}.
 
     Raises:
         InputError: the folder cannot be written, or there is not one label name per class.
@@ -83,59 +81,19 @@ def save_model(
     folder, config = Path(folder), model.config
     if model.fused:
         raise InputError(f"{folder}: this model was fused for inference: save the one that it was made from")
-    if preprocessing is None:
-        height, width = config.height_width
-        preprocessing = DEFAULT_PREPROCESSING | {
-            "short_side": min(height, width),
-            "crop": [height, width],
-            "num_frames": config.num_frames,
-        }
-    labels = labels if labels is not None else [f"class {i}" for i in range(config.num_classes)]
-    if len(labels) != config.num_classes:
-        raise InputError(f"labels: expected {config.num_classes} names, one per class, got {len(labels)}")
+    preprocessing = preprocessing if preprocessing is not None else default_preprocessing(config)
+    labels = default_labels(config.heads) if labels is None else check_labels(labels, config.heads)
     tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     write_atomic(folder / "model.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
     for name, value in (("preprocessing", preprocessing), ("labels", labels), ("provenance", provenance or {})):
-        write_atomic(folder / f"{name}.json", _json(value))
-    write_atomic(folder / "config.json", _json({"library": LIBRARY, "model": config.to_dict()}))
+        write_json(folder / f"{name}.json", value)
+    write_json(folder / "config.json", {"library": LIBRARY, "model": config.to_dict()})
     return folder
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def load_model(folder: str | Path) -> LoadedModel:
-    """The model in a folder that `save_model` wrote.
-
-    Raises:
-        InputError: a file is missing, is not of this format, or does not fit the configuration.
-    """
-    folder = Path(folder)
-    config = _read_config(folder)
-    model = TimeSformer(config)
-    tensors = read_tensors(folder / "model.safetensors")
-    own = model.state_dict()
-    if set(own) != set(tensors):
-        raise InputError(
-            f"{folder / 'model.safetensors'}: missing {sorted(set(own) - set(tensors))[:5]}, "
-            f"unexpected {sorted(set(tensors) - set(own))[:5]}"
-        )
-    for name, value in tensors.items():
-        if value.shape != own[name].shape:
-            raise InputError(
-                f"{folder / 'model.safetensors'}: {name} has shape {tuple(value.shape)}, "
-                f"expected {tuple(own[name].shape)}"
-            )
-    model.load_state_dict(tensors)
-    extra = {name: _read_json(folder / f"{name}.json") for name in ("preprocessing", "labels", "provenance")}
-    return LoadedModel(model.eval(), extra["preprocessing"], extra["labels"], extra["provenance"])
-
-
-def read_source(folder: str | Path) -> tuple[TimeSformerConfig, dict[str, Tensor]]:
-    """Configuration and weights of a model folder, without building the model."""
-    folder = Path(folder)
-    return _read_config(folder), read_tensors(folder / "model.safetensors")
+def write_json(path: Path, value: object) -> Path:
+    """Writes a JSON file whole or not at all."""
+    return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -146,19 +104,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such file") from error
     except SafetensorError as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a model folder written by save_model") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
-
-
-def _read_config(folder: Path) -> TimeSformerConfig:
-    values = _read_json(folder / "config.json")
-    if not isinstance(values, dict) or values.get("library") != LIBRARY:
-        raise InputError(f'{folder / "config.json"}: expected a configuration with "library": "{LIBRARY}"')
-    return TimeSformerConfig.from_dict(values["model"])

@@ -1,111 +1,178 @@
-"""Starting a model from another one: image model -> video model -> next dataset."""
+"""Starting a model from a checkpoint: image model -> video model -> next dataset, and every load from a file."""
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from timesformer.attention import Grid
 from timesformer.backbone import TimeSformer
-from timesformer.checkpoints.files import read_source
+from timesformer.checkpoints.formats import read_source
+from timesformer.checkpoints.layout import shapes
+from timesformer.checkpoints.report import TransferReport
+from timesformer.checkpoints.source import Source
 from timesformer.config import TimeSformerConfig
-from timesformer.embedding import resize_space, resize_table, resize_time
+from timesformer.embedding import Resize, resize_space, resize_table, resize_time
 from timesformer.errors import InputError
 
-
-@dataclass
-class TransferReport:
-    """What became of every weight: names in the target, except `left_out`, which are names in the source.
-
-    `copied`: same name and shape.  `inflated`: an attention step that the source lacks, started from the source's
-    step.  `resized`: position embeddings and tubelets of another size.  `initialised`: kept as the new model made
-    them.
-    """
-
-    copied: list[str] = field(default_factory=list)
-    inflated: list[str] = field(default_factory=list)
-    resized: list[str] = field(default_factory=list)
-    initialised: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{len(names)} {kind.replace('_', ' ')}" for kind, names in vars(self).items())
-        rest = "".join(f"\n  {kind}: {', '.join(vars(self)[kind])}" for kind in ("resized", "initialised", "left_out"))
-        return f"weights: {counts}{rest}"
+SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
 
 
-def transfer(model: TimeSformer, source: str | Path) -> TransferReport:
-    """Starts `model` from the model in the folder `source`, in place.
+def transfer(
+    model: TimeSformer,
+    source: str | Path | Source,
+    *,
+    position_resize: Resize = "bicubic",
+    strict: bool = True,
+) -> TransferReport:
+    """Starts `model` from a checkpoint of any format (a folder, a file, a hub name), in place.
 
     Every attention step of a block starts from the source's step of the same name, or else from the source's first
     step (appendix A of the paper: temporal and spatial attention start from the same image weights); extra linears
     that the source lacks stay zero; the head is kept only where the number of classes agrees; positions are resized
-    (bicubic in space, linear in time; a full table starts from spatial positions repeated in time), and time positions
-    that the source lacks stay zero.
+    (bicubic in space, linear in time, or by a rule of the released code: see `timesformer.embedding`; a full table
+    starts from spatial positions repeated in time), and time positions that the source lacks stay zero.
+
+    `strict=False` initialises weights that are missing or of a wrong shape, and leaves out what has no use, where they
+    are an error otherwise; the report lists them.
 
     Raises:
-        InputError: width, depth, heads or patch size differ, or a weight of the source has no explained use.
+        InputError: width, depth, heads or patch size differ, a weight of the source has no explained use, or one is
+            missing.
     """
-    theirs, weights = read_source(source)
-    ours = model.config
-    for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio"):
+    if position_resize not in get_args(Resize):
+        raise InputError(f"position_resize: expected one of {get_args(Resize)}, got {position_resize!r}")
+    if not isinstance(source, Source):
+        source = read_source(source, strict=strict)
+    ours, where = model.config, source.where
+    assumed = {name: getattr(ours, name) for name in SHARED_FIELDS if name in source.assumed}
+    theirs = replace(source.config, **assumed)
+    for name in SHARED_FIELDS:
         if getattr(theirs, name) != getattr(ours, name):
-            raise InputError(
-                f"init_from {source}: {name} is {getattr(theirs, name)} there and {getattr(ours, name)} here"
-            )
-    report, used, state = TransferReport(), set(), {}
+            raise InputError(f"{where}: {name} is {getattr(theirs, name)} there and {getattr(ours, name)} here")
+    report = TransferReport(notes=list(source.notes), licence=source.provenance.get("licence"))
+    weights = _checked(source, report, strict)
+    dropped = sorted(set(source.tensors) - set(weights))
+    used, state = set(), {}
     for name, value in model.state_dict().items():
-        origin = _origin(name, theirs)
+        origin = _origin(name, model, theirs, weights)
         if name == "encoders.0.positions.table" and origin not in weights:
             origin = "encoders.0.positions.space"  # the image model's positions, repeated in time (ViViT, section 3.4)
-        if origin in weights and name.startswith("head.") and weights[origin].shape != value.shape:
-            origin = ""  # another number of classes
+        if origin in weights and name.startswith("head") and theirs.heads != ours.heads:
+            report.reasons[name] = "another number of classes"
+            origin = ""
         if origin not in weights:
             report.initialised.append(name)
+            report.reasons.setdefault(name, _why_new(name))
             continue
         used.add(origin)
         found = weights[origin]
         if found.shape != value.shape or (name.startswith("encoders.0.positions.") and name != origin):
-            found = _resized(name, found, theirs, ours, model)
+            found = _resized(name, found, theirs, ours, model, position_resize)
             report.resized.append(name)
+            report.reasons[name] = f"{_times(theirs.grid)} -> {_times(ours.grid)} tokens, {position_resize}"
         elif origin == name:
             report.copied.append(name)
         else:
             report.inflated.append(name)
         if found.shape != value.shape:
-            raise InputError(
-                f"init_from {source}: {name} has shape {tuple(found.shape)}, expected {tuple(value.shape)}"
-            )
+            raise InputError(f"{where}: {name} has shape {tuple(found.shape)}, expected {tuple(value.shape)}")
         state[name] = found
-    report.left_out = sorted(set(weights) - used)
-    allowed = ("head.", "encoders.1.", "encoders.0.positions.")
-    steps = {step.name for step in model.scheme.encoders[0].steps}
-    for name in report.left_out:
-        other_step = ".steps." in name and name.split(".steps.")[1].split(".")[0] not in steps
-        if not (name.startswith(allowed) or other_step or name.endswith((".cls_token", ".fc.weight", ".fc.bias"))):
-            raise InputError(f"init_from {source}: {name} has no place in the new model")
+    _leave_out(source, model, report, sorted(set(weights) - used), strict)
+    report.left_out += [*dropped, *source.unused]
+    report.reasons |= source.unused
     model.load_state_dict(model.state_dict() | state)
     return report
 
 
-def _origin(name: str, theirs: TimeSformerConfig) -> str:
-    """The source's name for one of our weights."""
+def _times(grid: Grid) -> str:
+    return "x".join(map(str, grid))
+
+
+def _checked(source: Source, report: TransferReport, strict: bool) -> dict[str, Tensor]:
+    """The source's weights as float32, after a look at whether they are those of its configuration."""
+    expected = shapes(source.config)
+    weights, wrong = dict[str, Tensor](), dict[str, str]()
+    for name, value in source.tensors.items():
+        if name not in expected:
+            wrong[name] = "has no place in its own configuration"
+        elif tuple(value.shape) != expected[name]:
+            wrong[name] = f"has shape {tuple(value.shape)}, expected {expected[name]}"
+        elif not value.is_floating_point():
+            wrong[name] = f"holds {value.dtype}, expected floating-point numbers"
+        else:
+            weights[name] = value.float()
+    held = {_step(name) for name in weights if ".steps." in name}
+    for name in expected:
+        whole_step = ".steps." in name and _step(name) not in held and _step(name)[0] in {stack for stack, _ in held}
+        if name not in weights and name not in wrong and not name.startswith("head") and not whole_step:
+            wrong[name] = "is missing"
+    if wrong and strict:
+        first = [f"{name} {reason}" for name, reason in wrong.items()]
+        raise InputError(
+            f"{source.where}: {'; '.join(first[:5])}{f'; and {len(first) - 5} more' if len(first) > 5 else ''} "
+            f"(read as {source.format}, attention {source.config.attention}; strict=False goes on without them)"
+        )
+    report.reasons |= wrong
+    return weights
+
+
+def _step(name: str) -> tuple[str, str]:
+    """(encoder, step) of a weight in a block."""
+    return name.split(".blocks.")[0], name.split(".steps.")[1].split(".")[0]
+
+
+def _origin(name: str, model: TimeSformer, theirs: TimeSformerConfig, weights: dict[str, Tensor]) -> str:
+    """The source's name for one of our weights; empty where none of its weights is meant."""
     if not name.startswith("encoders.0.") or ".steps." not in name:
         return name
     head, tail = name.split(".steps.")
     step, part = tail.split(".", 1)
     source = theirs.scheme.encoders[0]
-    known = {s.name for s in source.steps}
-    if step not in known:
-        if part.startswith("fc."):
+    present = [s.name for s in source.steps if f"{head}.steps.{s.name}.proj.weight" in weights]
+    if step not in present:
+        starts_at_zero = part.startswith("proj.") and model.scheme.encoders[0].step(step).zero_start
+        if part.startswith("fc.") or starts_at_zero or not present:
             return ""  # an extra linear belongs to its own step alone
-        step = source.steps[0].name
+        step = present[0]
     shared = source.step(step).qkv_from
     return f"{head}.steps.{shared if part.startswith('qkv.') and shared else step}.{part}"
 
 
+def _why_new(name: str) -> str:
+    if name.startswith("head"):
+        return "the checkpoint has no classifier"
+    if name.startswith("encoders.1."):
+        return "the source has no second encoder"
+    if name.endswith(".positions.time"):
+        return "the source has no positions in time"
+    if ".fc." in name:
+        return "an extra linear that the source lacks; zero"
+    return "starts at zero" if ".proj." in name else "the source has none"
+
+
+def _leave_out(source: Source, model: TimeSformer, report: TransferReport, names: list[str], strict: bool) -> None:
+    steps = {step.name for step in model.scheme.encoders[0].steps}
+    for name in names:
+        other_step = ".steps." in name and name.split(".steps.")[1].split(".")[0] not in steps
+        if name.startswith("head"):
+            reason = "another number of classes"
+        elif other_step or name.endswith((".fc.weight", ".fc.bias")) or name.startswith("encoders.1."):
+            reason = "the new scheme has no such step"
+        elif name.startswith("encoders.0.positions.") or name.endswith(".cls_token"):
+            reason = "the new model has no such positions or class token"
+        elif strict:
+            raise InputError(f"{source.where}: {name} has no place in the new model")
+        else:
+            reason = "no place in the new model"
+        report.left_out.append(name)
+        report.reasons.setdefault(name, reason)
+
+
 def _resized(
-    name: str, value: Tensor, theirs: TimeSformerConfig, ours: TimeSformerConfig, model: TimeSformer
+    name: str, value: Tensor, theirs: TimeSformerConfig, ours: TimeSformerConfig, model: TimeSformer, rule: Resize
 ) -> Tensor:
     if name == "patch_embed.proj.weight" and theirs.tubelet_size == 1:
         return _inflate_tubelet(value, ours)
@@ -114,14 +181,17 @@ def _resized(
     had = int(theirs.scheme.encoders[0].class_tokens != "none")
     cls, patches = value[:had], value[had:]
     if name == "encoders.0.positions.space":
-        patches = resize_space(patches, theirs.grid[1:], ours.grid[1:]).flatten(0, 1)
+        patches = resize_space(patches, theirs.grid[1:], ours.grid[1:], rule).flatten(0, 1)
     elif name == "encoders.0.positions.time":
-        return resize_time(value, ours.grid[0])
+        return resize_time(value, ours.grid[0], rule)
+    elif name == "encoders.1.positions.table":  # the temporal encoder's: one row for each frame
+        had = int(theirs.scheme.encoders[1].class_tokens != "none")
+        return torch.cat([value[:had], resize_time(value[had:], ours.grid[0], rule)])
     elif name == "encoders.0.positions.table":
         if theirs.resolved_position == "table":
-            patches = resize_table(patches, theirs.grid, ours.grid).flatten(0, 2)
+            patches = resize_table(patches, theirs.grid, ours.grid, rule).flatten(0, 2)
         else:
-            patches = resize_space(patches, theirs.grid[1:], ours.grid[1:]).flatten(0, 1).repeat(ours.grid[0], 1)
+            patches = resize_space(patches, theirs.grid[1:], ours.grid[1:], rule).flatten(0, 1).repeat(ours.grid[0], 1)
     else:
         return value
     if rows > had:

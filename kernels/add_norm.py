@@ -1,0 +1,117 @@
+"""Residual addition and layer norm as one PyTorch operator: the sum is written and normalised in one pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timesformer_kernels.device import require_usable
+
+ROWS = 16
+"""Rows that a program of the backward pass sums over, one after the other."""
+
+MAX_CHANNELS = 8192
+
+
+def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x + more, and its layer norm over the last dimension: two tensors (…, d).
+
+    The sum has the promoted dtype of both, the norm too, or autocast's dtype where autocast is on (a linear layer
+    follows, which would convert it).
+
+    Raises:
+        ValueError: shapes that differ, or more than 8192 channels.
+        KernelsUnavailable: no Triton, or no GPU that it can run on.
+    """
+    if x.shape != more.shape or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise ValueError(
+            f"add_norm: expected equal shapes (…, d) and weights (d,), got {tuple(x.shape)}, {tuple(more.shape)}, "
+            f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    if x.shape[-1] > MAX_CHANNELS:
+        raise ValueError(f"add_norm: expected at most {MAX_CHANNELS} channels, got {x.shape[-1]}")
+    require_usable(x.device)
+    kind = x.device.type
+    low = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if low else torch.promote_types(x.dtype, more.dtype)
+    total, normed, _, _ = _op(x, more, weight, bias, eps, dtype)
+    return total, normed
+
+
+def _block(width: int) -> dict[str, int]:
+    import triton
+
+    block = triton.next_power_of_2(width)
+    return {"BLOCK_D": block, "num_warps": 4 if block <= 2048 else 8}
+
+
+@torch.library.custom_op("timesformer::add_norm", mutates_args=())
+def _op(
+    x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sum, its norm, and each row's mean and inverse standard deviation in fp32."""
+    from timesformer_kernels.norm_kernels import add_norm_forward
+
+    out = _op_fake(x, more, weight, bias, eps, dtype)
+    width = x.shape[-1]
+    rows = x.numel() // width
+    if rows:
+        add_norm_forward[(rows,)](x.contiguous(), more.contiguous(), weight, bias, *out, width, eps, **_block(width))
+    return out
+
+
+@_op.register_fake
+def _op_fake(
+    x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    total = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, more.dtype))
+    statistics = [x.new_empty(x.shape[:-1], dtype=torch.float32) for _ in range(2)]
+    return total, x.new_empty(x.shape, dtype=dtype), statistics[0], statistics[1]
+
+
+@torch.library.custom_op("timesformer::add_norm_backward", mutates_args=())
+def _backward_op(
+    dtotal: Tensor, dnormed: Tensor, total: Tensor, weight: Tensor, mean: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of the sum (…, d), and those of weight and bias as parts (programs, d) in fp32."""
+    from timesformer_kernels.norm_kernels import add_norm_backward
+
+    dx, dweight, dbias = _backward_fake(dtotal, dnormed, total, weight, mean, scale)
+    width = total.shape[-1]
+    rows = total.numel() // width
+    if rows:
+        add_norm_backward[(len(dweight),)](
+            total, weight, mean, scale, dtotal.contiguous(), dnormed.contiguous(), dx, dweight, dbias,
+            rows, width, ROWS=ROWS, **_block(width),
+        )  # fmt: skip
+    return dx, dweight, dbias
+
+
+@_backward_op.register_fake
+def _backward_fake(
+    dtotal: Tensor, dnormed: Tensor, total: Tensor, weight: Tensor, mean: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    width = total.shape[-1]
+    parts = -(-(total.numel() // width) // ROWS)
+    return (
+        total.new_empty(total.shape),
+        total.new_empty((parts, width), dtype=torch.float32),
+        total.new_empty((parts, width), dtype=torch.float32),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, more, weight, bias, _, _ = inputs
+    total, _, mean, scale = output
+    ctx.dtypes = [tensor.dtype for tensor in (x, more, weight, bias)]
+    ctx.save_for_backward(total, weight, mean, scale)
+    ctx.mark_non_differentiable(mean, scale)
+
+
+def _backward(ctx: Any, dtotal: Tensor, dnormed: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    dx, dweight, dbias = _backward_op(dtotal, dnormed, *ctx.saved_tensors)
+    found = (dx, dx, dweight.sum(0), dbias.sum(0))
+    return (*(value.to(dtype) for value, dtype in zip(found, ctx.dtypes, strict=True)), None, None)
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)

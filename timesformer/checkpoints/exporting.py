@@ -1,0 +1,44 @@
+"""Our models in the formats of other libraries."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from timesformer.backbone import TimeSformer
+from timesformer.checkpoints import hf_timesformer, vivit
+from timesformer.checkpoints.files import save_model, write_json
+from timesformer.checkpoints.load import LoadedModel
+from timesformer.errors import InputError
+
+WRITERS: dict[str, Callable[..., Path]] = {
+    "hf-timesformer": hf_timesformer.write,
+    "hf-vivit": vivit.write,
+}
+OWN = "timesformer-ablations"
+
+
+def export(model: TimeSformer | LoadedModel, folder: str | Path, format: str = "hf-timesformer") -> Path:
+    """Writes a model as another library reads it: `hf-timesformer` or `hf-vivit`, or in our own format
+    (`timesformer-ablations`).  Label names, preprocessing and provenance go along.
+
+    Raises:
+        InputError: an unknown format, a model that the format cannot express (the message names the field), or a folder
+            that cannot be written.
+    """
+    folder = Path(folder)
+    names = ("labels", "preprocessing", "provenance")
+    extras: dict[str, Any]
+    if isinstance(model, LoadedModel):
+        extras, model = {name: getattr(model, name) for name in names}, model.model
+    else:
+        extras = {name: model.extras.get(name) for name in names}
+    if model.fused:
+        raise InputError(f"{folder}: this model was fused for inference: export the one that it was made from")
+    if format == OWN:
+        return save_model(folder, model, **extras)
+    if format not in WRITERS:
+        raise InputError(f"format: expected one of {', '.join((*WRITERS, OWN))}, got {format!r}")
+    WRITERS[format](model, folder, extras["labels"], extras["preprocessing"])
+    if extras["provenance"] is not None:
+        write_json(folder / "provenance.json", extras["provenance"])
+    return folder

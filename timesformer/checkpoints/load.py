@@ -1,0 +1,130 @@
+"""A model with what travels with it, from a checkpoint of any format."""
+
+import logging
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from timesformer.backbone import TimeSformer
+from timesformer.checkpoints import own
+from timesformer.checkpoints.fair import LICENCE, LICENCE_NOTICE
+from timesformer.checkpoints.files import default_preprocessing
+from timesformer.checkpoints.formats import read_source
+from timesformer.checkpoints.report import TransferReport
+from timesformer.checkpoints.source import Source
+from timesformer.checkpoints.transfer import transfer
+from timesformer.config import TimeSformerConfig
+from timesformer.embedding import Resize
+from timesformer.errors import InputError
+from timesformer.heads import Labels, default_labels
+
+log = logging.getLogger("timesformer")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with what travels with it: preprocessing record, label names, where it came from, and the report of what
+    became of every weight."""
+
+    model: TimeSformer
+    preprocessing: dict[str, Any]
+    labels: Labels
+    provenance: dict[str, Any]
+    report: TransferReport
+
+
+def load_model(
+    source: str | Path, *, strict: bool = True, position_resize: Resize = "bicubic", **overrides: Any
+) -> LoadedModel:
+    """The model in a checkpoint: a folder, a file (.safetensors, .bin, FAIR's .pyth, .npz, flax) or a hub name.
+
+    Formats are told apart by content.  `overrides` are fields of `TimeSformerConfig`: with them the model is built
+    otherwise than the checkpoint says and started from it as `transfer` does (positions resized by `position_resize`,
+    the head dropped where the number of classes differs).  The model is in evaluation mode.
+
+    Preprocessing is the checkpoint's own, else the built-in record of the published checkpoint of this name, else the
+    released default; the report says which.  `strict=False` goes on where a weight is missing or has no known use, and
+    the report lists it.
+
+    Raises:
+        InputError: nothing there, a damaged or refused file, an unknown format, a weight that nothing explains, or an
+            override that does not fit.
+    """
+    read = read_source(source, strict=strict)
+    config = _target(read, overrides)
+    model = TimeSformer(config)
+    report = transfer(model, read, position_resize=position_resize, strict=strict)
+    record, origin = _preprocessing(read, source)
+    record = _fitted(record, config, read.config)
+    report.notes.append(f"preprocessing: {origin}")
+    if report.licence == LICENCE:
+        report.notes.append(LICENCE_NOTICE)
+        log.warning("%s: %s", source, LICENCE_NOTICE)
+    log.log(logging.WARNING if report.initialised else logging.INFO, "%s: %s", source, report)
+    labels = read.labels if config.num_classes == read.config.num_classes else None
+    if labels is None:
+        labels = class_names(config)
+    provenance = read.provenance
+    if read.format != own.FORMAT.name or overrides:
+        provenance = provenance | {"weights": report.counts(), "overrides": _plain(overrides)}
+    model.extras = {"preprocessing": record, "labels": labels, "provenance": provenance}
+    return LoadedModel(model.eval(), record, labels, provenance, report)
+
+
+def settings_of(source: str | Path, **overrides: Any) -> tuple[TimeSformerConfig, dict[str, Any]]:
+    """Configuration and preprocessing record that `load_model` would give, without building the model.
+
+    Raises InputError as `load_model` does for what cannot be read.
+    """
+    read = read_source(source)
+    config = _target(read, overrides)
+    record, _ = _preprocessing(read, source)
+    return config, _fitted(record, config, read.config)
+
+
+def class_names(config: TimeSformerConfig) -> Labels:
+    """`class 0`, `class 1`, …, for models whose classes have no names."""
+    return default_labels(config.heads)
+
+
+def _target(read: Source, overrides: dict[str, Any]) -> TimeSformerConfig:
+    """The configuration to build."""
+    known = sorted(field.name for field in fields(TimeSformerConfig))
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        raise InputError(f"load_model: unknown option {unknown[0]!r}; expected fields of a configuration: {known}")
+    return replace(read.config, **overrides)
+
+
+def _preprocessing(read: Source, source: str | Path) -> tuple[dict[str, Any], str]:
+    """The preprocessing record, and where it comes from."""
+    if read.format == own.FORMAT.name:
+        assert read.preprocessing is not None
+        return read.preprocessing, "the checkpoint's"
+    from timesformer.data.published import preprocessing_of
+
+    names = (str(source), str(Path(source).resolve()))
+    built_in = next(((name, record) for name in names if (record := preprocessing_of(name)) is not None), None)
+    record, origin = default_preprocessing(read.config), "the released default (the checkpoint carries none)"
+    if built_in is not None:
+        record, origin = record | built_in[1], f"the built-in record of {source}"
+    if read.preprocessing is not None:
+        completed = f"completed by {origin}" if built_in is not None else "completed by the released default"
+        record, origin = record | read.preprocessing, f"the checkpoint's, {completed}"
+    return record | {"num_frames": read.config.num_frames}, origin
+
+
+def _fitted(record: dict[str, Any], config: TimeSformerConfig, before: TimeSformerConfig) -> dict[str, Any]:
+    """The record at another number of frames or size: the crop is the model's image, the short side in proportion."""
+    record = dict(record)
+    if config.num_frames != before.num_frames:
+        record["num_frames"] = config.num_frames
+    if config.height_width != before.height_width:
+        scale = min(config.height_width) / min(before.height_width)
+        short = record.get("short_side", min(before.height_width))
+        record |= {"crop": list(config.height_width), "short_side": round(short * scale)}
+    return record
+
+
+def _plain(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in overrides.items()}

@@ -1,0 +1,29 @@
+"""Our own format: a folder that `save_model` wrote; config.json names this library."""
+
+from timesformer.checkpoints.files import LIBRARY
+from timesformer.checkpoints.layout import shapes
+from timesformer.checkpoints.raw import read_json
+from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
+from timesformer.config import TimeSformerConfig
+from timesformer.errors import InputError
+
+
+def _matches(raw: Raw) -> bool:
+    return raw.config is not None and raw.config.get("library") == LIBRARY
+
+
+def _read(raw: Raw) -> Source:
+    assert raw.config is not None
+    folder = raw.path if raw.path.is_dir() else raw.path.parent
+    model = raw.config.get("model")
+    if not isinstance(model, dict):
+        raise InputError(f"{folder / 'config.json'}: model: expected the fields of a configuration, got {model!r}")
+    config = TimeSformerConfig.from_dict(model)
+    unknown = set(raw.tensors) - set(shapes(config))
+    if unknown:
+        raise UnexplainedTensors(raw.path, FORMAT.name, unknown)
+    extra = {name: read_json(folder / f"{name}.json") for name in ("preprocessing", "labels", "provenance")}
+    return Source(FORMAT.name, config, dict(raw.tensors), **extra)
+
+
+FORMAT = Format("timesformer-ablations", _matches, _read)

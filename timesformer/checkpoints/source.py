@@ -1,0 +1,78 @@
+"""What a checkpoint of any format becomes before it becomes a model."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from timesformer.config import TimeSformerConfig
+from timesformer.errors import InputError
+from timesformer.heads import Labels
+
+
+class UnexplainedTensors(InputError):
+    """A checkpoint holds tensors that its format does not know; `names` are their stored names."""
+
+    def __init__(self, where: str | Path, format_name: str, names: Iterable[str]) -> None:
+        self.names = tuple(sorted(names))
+        more = f" and {len(self.names) - 5} more" if len(self.names) > 5 else ""
+        super().__init__(
+            f"{where}: {', '.join(self.names[:5])}{more}: no known use in a {format_name} checkpoint "
+            "(strict=False leaves such tensors out)"
+        )
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A checkpoint as it is stored: nothing renamed, nothing interpreted.
+
+    path: the file or folder, for messages; config: the config.json beside the weights; tensors: by their stored names,
+    nested containers flattened with dots; metadata: what the container holds beside them (FAIR's `cfg`, `epoch`; of a
+    torch file also `container`, the key that held the tensors), and what lies beside them in a folder: the
+    `preprocessor_config` of Hugging Face, our `provenance`.
+    """
+
+    path: Path
+    config: dict[str, Any] | None
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint in our terms: `tensors` by the names of `TimeSformer(config).state_dict()`.
+
+    All steps of one name may be missing (they start from another step of their block), and so may the head; any other
+    missing weight is an error.
+
+    unused: stored names that are left out on purpose, with the reason; preprocessing and labels: None where the
+    checkpoint does not carry them; assumed: fields of `config` that no file states, taken from the published models (a
+    number of heads among them gives way to that of the model to start); notes: lines for the report; where: the file or
+    folder, for messages.
+    """
+
+    format: str
+    config: TimeSformerConfig
+    tensors: dict[str, Tensor]
+    preprocessing: dict[str, Any] | None = None
+    labels: Labels | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    where: str = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A checkpoint format: `matches` tells it by its content, `read` translates.
+
+    `read` raises UnexplainedTensors for tensors that it cannot explain, and InputError, naming file and field or
+    tensor, for anything else that keeps it from a `Source`.
+    """
+
+    name: str
+    matches: Callable[[Raw], bool]
+    read: Callable[[Raw], Source]
