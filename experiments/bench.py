@@ -244,7 +244,7 @@ def table(record: dict[str, Any]) -> Table:
     )
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     caption = f"CPU against transformers: {record['cpu']}, {record['threads']} threads, {versions}"
-    return Table(pd.DataFrame(rows), columns, caption)
+    return Table(pd.DataFrame(rows), columns, caption, measured="measured on this machine")
 
 
 def _median(result: dict[str, Any], side: Side) -> float | None:

@@ -60,11 +60,12 @@ def _interval(value: float, low: float, high: float, decimals: int) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A data frame with its columns in order and a caption."""
+    """A data frame with its columns in order and a caption; `measured`: what the mark of measured values means."""
 
     frame: pd.DataFrame
     columns: tuple[Column, ...]
     caption: str
+    measured: str = MEANINGS["measured"]
 
     def cells(self) -> list[list[tuple[str, Column]]]:
         """For each row the shown values, each beside its column."""
@@ -74,6 +75,10 @@ class Table:
     def origins(self) -> list[Origin]:
         """The origins that occur, in the order of their explanation."""
         return [origin for origin in MEANINGS if any(column.origin == origin for column in self.columns)]
+
+    def meaning(self, origin: Origin) -> str:
+        """What the mark of an origin means in this table."""
+        return self.measured if origin == "measured" else MEANINGS[origin]
 
 
 def to_csv(table: Table) -> str:
@@ -89,7 +94,7 @@ def to_markdown(table: Table) -> str:
     ]
     for row in table.cells():
         lines.append("| " + " | ".join(_markdown(text) + _superscript(text, column) for text, column in row) + " |")
-    legend = " · ".join(f"<sup>{MARKS[origin]}</sup> {MEANINGS[origin]}" for origin in table.origins())
+    legend = " · ".join(f"<sup>{MARKS[origin]}</sup> {table.meaning(origin)}" for origin in table.origins())
     return "\n".join([*lines, "", legend, ""])
 
 
@@ -115,7 +120,7 @@ def to_html(table: Table) -> str:
         for row in table.cells()
     )
     legend = " · ".join(
-        f'<span class="{origin}"><sup>{MARKS[origin]}</sup> {html.escape(MEANINGS[origin])}</span>'
+        f'<span class="{origin}"><sup>{MARKS[origin]}</sup> {html.escape(table.meaning(origin))}</span>'
         for origin in table.origins()
     )
     caption = html.escape(table.caption)
@@ -127,7 +132,7 @@ def to_html(table: Table) -> str:
 
 def to_rich(table: Table) -> RichTable:
     """For the terminal; origins are marked by letter and by colour."""
-    legend = " · ".join(f"{MARKS[origin]} {MEANINGS[origin]}" for origin in table.origins())
+    legend = " · ".join(f"{MARKS[origin]} {table.meaning(origin)}" for origin in table.origins())
     shown = RichTable(title=table.caption, caption=legend, header_style="bold", title_justify="left")
     for column in table.columns:
         justify: Literal["left", "right"] = "left" if column.origin == "label" else "right"

@@ -1,6 +1,7 @@
 """Protocols, merging, intervals, and what is kept of every video."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -8,9 +9,19 @@ from scipy.stats import binomtest
 from torch import nn
 from training_fakes import FakeDataset, FakeModel, Fixed
 
-from timesformer.data import VideoError, Views
+from timesformer.data import Unreadable, VideoError, Views, collate
 from timesformer.errors import InputError
-from timesformer.evaluation import PROTOCOLS, evaluate, merge_views, validation, wilson_interval
+from timesformer.evaluation import (
+    PROTOCOLS,
+    Protocol,
+    UnreadableVideos,
+    _scores,
+    evaluate,
+    merge_views,
+    protocol_named,
+    validation,
+    wilson_interval,
+)
 
 
 class Given(FakeDataset):
@@ -45,7 +56,8 @@ def test_protocols_merge_in_their_own_way(protocol, prediction):
 
 def test_protocols_take_their_views():
     assert PROTOCOLS["paper"].views == Views(1, 3, "middle")
-    assert PROTOCOLS["fair-code"].views == Views(1, 3, "first")
+    assert PROTOCOLS["fair-code"].views == Views(1, 3, "first", "fair")
+    assert PROTOCOLS["mmaction2"].views == Views(1, 3, "middle", "mmaction2")
     assert PROTOCOLS["clip"].views == Views(1, 1, "middle")
     data = FakeDataset(train=False, views=Views(1, 1))
     with pytest.raises(InputError, match=r"protocol paper: expected a dataset with Views\(clips=1, crops=3"):
@@ -140,3 +152,112 @@ def test_bf16_and_validation():
     torch.testing.assert_close(torch.tensor(bf16.tolist()), torch.tensor(fp32.tolist()), rtol=0, atol=0.02)
     assert not fp32.equals(bf16)
     assert validation(data, "clip")(FakeModel())["test_videos"] == 24
+
+
+def test_protocols_by_clips_and_crops():
+    assert protocol_named("10x3") == Protocol("10x3", Views(10, 3), "mean_softmax")
+    assert protocol_named("coverx1").views == Views("cover", 1)
+    changed = protocol_named("fair-code", clips=4, crops=1, merge="mean_logits")
+    assert changed == Protocol("fair-code 4x1 mean_logits", Views(4, 1, "first", "fair"), "mean_logits")
+    assert protocol_named("paper", crops=3, merge="mean_softmax") == PROTOCOLS["paper"]
+    assert protocol_named("paper", clips="cover").name == "paper coverx3"
+    for name, options, said in (
+        ("10x", {}, "unknown name '10x'"),
+        ("0x3", {}, "clips must be at least 1"),
+        ("paper", {"clips": "many"}, "clips must be a number or \"cover\", got 'many'"),
+        ("paper", {"merge": "max"}, "merge: expected one of mean_softmax, sum_logits, mean_logits, got 'max'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            protocol_named(name, **options)
+
+
+class Long(FakeDataset):
+    """Videos of 1, 2, 3, 1, … clips, each view with logits of its own."""
+
+    def __init__(self, logits, unreadable=()):
+        super().__init__(len(logits), 2, train=False, views=Views("cover", 1), unreadable=unreadable)
+        self.logits = logits
+
+    def __getitem__(self, key):
+        if key in self.unreadable:
+            return Unreadable(self.samples[key].path, "cut off", key)
+        logits = self.logits[key]
+        clip = torch.zeros(len(logits), 2, 3, 4, 4)
+        clip.view(len(logits), -1)[:, : logits.shape[1]] = logits
+        return {"clip": clip, "label": self.samples[key].label, "index": key, "views": len(logits)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+@pytest.mark.parametrize("merge", ["mean_softmax", "sum_logits", "mean_logits"])
+def test_videos_with_different_numbers_of_views(batch_size, merge):
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(1 + i % 3, 4, generator=generator) for i in range(7)]
+    result = evaluate(Fixed(4), Long(logits), protocol_named("coverx1", merge=merge), batch_size)
+    expected = torch.cat([merge_views(views[None], merge) for views in logits])
+    torch.testing.assert_close(torch.tensor(result.per_video.scores.tolist()), expected)
+    assert (result.num_videos, result.num_views) == (7, sum(map(len, logits)))
+
+
+def test_a_batch_of_several_long_videos():
+    """A loader may give several at a time; then each keeps its own views."""
+    logits = [torch.eye(3)[[0, 1]], torch.eye(3)[[2]]]
+    batch = collate([Long(logits)[0], Long(logits)[1]])
+    assert batch["clip"].shape[0] == 3
+    found = _scores(Fixed(3), batch["clip"], batch["views"].tolist(), "sum_logits", torch.device("cpu"), "fp32", 2)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+
+
+def test_results_state_protocol_views_merge_and_counts():
+    result = evaluate(FakeModel(), FakeDataset(train=False, unreadable=[1, 2]), "clip")
+    assert result.statement() == {
+        "protocol": "clip",
+        "clips": 1,
+        "crops": 1,
+        "start": "middle",
+        "rule": "symmetric",
+        "merge": "mean_softmax",
+        "videos": 22,
+        "videos_unreadable": 2,
+        "videos_substituted": 0,
+        "views": 22,
+    }
+    assert result.metrics()["test_videos_substituted"] == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_refusing_names_every_unreadable_video(workers):
+    class Counting(FakeModel):
+        calls = 0
+
+        def forward(self, clip):
+            Counting.calls += 1
+            return super().forward(clip)
+
+    data = FakeDataset(train=False, unreadable=[1, 20])
+    with pytest.raises(UnreadableVideos) as caught:
+        evaluate(Counting(), data, "clip", batch_size=1, workers=workers, refuse_unreadable=True)
+    assert str(caught.value).splitlines() == [
+        "2 of 24 videos cannot be read:",
+        "  /nowhere/1.mp4: cut off",
+        "  /nowhere/20.mp4: cut off",
+    ]
+    assert Counting.calls == 1  # what came before the first of them
+    assert pickle.loads(pickle.dumps(caught.value)).videos == caught.value.videos
+    whole = FakeDataset(train=False)
+    assert evaluate(FakeModel(), whole, "clip", refuse_unreadable=True).num_videos == 24
+
+
+def test_batch_size_bounds_what_the_model_is_given():
+    class Watching(Fixed):
+        largest = 0
+
+        def forward(self, clip):
+            self.largest = max(self.largest, len(clip))
+            return super().forward(clip)
+
+    model = Watching(2)
+    data = Given(torch.zeros(4, 6, 2), [0, 1, 0, 1], Views(2, 3))
+    evaluate(model, data, "2x3", batch_size=4)
+    assert model.largest == 4
+    with pytest.raises(InputError, match="batch_size: expected at least 1, got 0"):
+        evaluate(model, data, "2x3", batch_size=0)

@@ -1,8 +1,8 @@
 """Decoded frames on disk, so that a sweep of runs decodes each video once.
 
-A video's frames lie in one file named by the hash of the video's content: a header, then uint8 (t, 3, H, W).  Files are
-mapped into memory, shared by all processes.  A file is written beside its place and renamed, so any number of
-processes may read and fill one cache: at worst two of them decode the same video.
+A video's or segment's frames lie in one file named by the hash of its content (`frames_key`): a header, then uint8
+(t, 3, H, W).  Files are mapped into memory, shared by all processes.  A file is written beside its place and renamed,
+so any number of processes may read and fill one cache: at worst two of them decode the same video.
 """
 
 import os
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from timesformer.data.files import content_hash
-from timesformer.data.video import Video, VideoError
+from timesformer.data.annotations import Sample
+from timesformer.data.open import frames_key, open_video
+from timesformer.data.video import VideoError
 
 _HEADER = struct.Struct("<8sIIId32x")  # magic, frames, height, width, frames per second
 _MAGIC = b"TSFRAME1"
@@ -51,17 +52,21 @@ class FrameCache:
         # Maps are not sent to loader workers; each opens its own.
         return {**self.__dict__, "_open": OrderedDict(), "_used": None}
 
-    def __contains__(self, path: Path | str) -> bool:
-        return self._file(content_hash(path)).is_file()
+    def __contains__(self, source: Sample | Path | str) -> bool:
+        return self._file(frames_key(_sample(source))).is_file()
 
-    def get(self, path: Path | str) -> DecodedVideo:
-        """The decoded frames of a video, from the cache or through it.  Raises VideoError for an unreadable one."""
-        if not os.path.isfile(path):
-            raise VideoError(path, "no such file")
+    def get(self, source: Sample | Path | str) -> DecodedVideo:
+        """The decoded frames of a video, a folder of images or a segment, from the cache or through it.
+
+        Raises VideoError for an unreadable one.
+        """
+        sample = _sample(source)
+        if not sample.path.exists():
+            raise VideoError(sample.place, "no such file")
         try:
-            key = content_hash(path)
+            key = frames_key(sample)
         except OSError as error:
-            raise VideoError(path, f"cannot be read ({error.strerror})") from error
+            raise VideoError(sample.place, f"cannot be read ({error.strerror})") from error
         found = self._open.get(key)
         if found is not None:
             self._open.move_to_end(key)
@@ -69,7 +74,7 @@ class FrameCache:
         file = self._file(key)
         found = _map(file) if file.is_file() else None
         if found is None:  # not there, or damaged by something outside: made anew
-            decoded = decode(path)
+            decoded = decode(sample)
             found = _map(file) if self._store(file, decoded) else None
             if found is None:
                 return decoded
@@ -109,10 +114,15 @@ class FrameCache:
         return True
 
 
-def decode(path: Path | str) -> DecodedVideo:
-    """All frames of a video, in memory.  Raises VideoError."""
-    with Video(path) as video:
-        return DecodedVideo(np.ascontiguousarray(video.all_frames().transpose(0, 3, 1, 2)), video.fps)
+def _sample(source: Sample | Path | str) -> Sample:
+    return source if isinstance(source, Sample) else Sample(Path(source), 0)
+
+
+def decode(source: Sample | Path | str) -> DecodedVideo:
+    """All frames of a video, a folder of images or a segment, in memory.  Raises VideoError."""
+    with open_video(source) as video:
+        frames = video.frames(range(video.num_frames))
+        return DecodedVideo(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)), video.fps)
 
 
 def _map(file: Path) -> DecodedVideo | None:

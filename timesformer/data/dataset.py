@@ -13,38 +13,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from timesformer.data.annotations import Sample
+from timesformer.data.annotations import Annotations, Label, Sample
 from timesformer.data.audit import audit
+from timesformer.data.augment import Augment
 from timesformer.data.cache import FrameCache
 from timesformer.data.masks import MaskStore
+from timesformer.data.open import open_video
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.sampling import dense_indices, uniform_indices
-from timesformer.data.transforms import Geometry, crop, normalise, resized_crop, test_geometry, train_geometry
-from timesformer.data.video import Video, VideoError
+from timesformer.data.transforms import (
+    Geometry,
+    crop,
+    normalise,
+    pixels_of,
+    resized_crop,
+    test_geometry,
+    train_geometry,
+)
+from timesformer.data.video import VideoError
+from timesformer.data.views import Views
 from timesformer.errors import InputError
 
 Key = int | tuple[int, int]
 """index, or (epoch, index)."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """What is taken from a video at test time: clips spread over time, 1 or 3 crops of each.
-
-    start: where a single dense clip lies, "middle" or "first" (FAIR's released code).
-    """
-
-    clips: int = 1
-    crops: int = 1
-    start: str = "middle"
-
-    def __post_init__(self) -> None:
-        if self.clips < 1:
-            raise InputError(f"views: clips must be at least 1, got {self.clips}")
-        if self.crops not in (1, 3):
-            raise InputError(f"views: crops must be 1 or 3, got {self.crops}")
-        if self.start not in ("middle", "first"):
-            raise InputError(f'views: start must be "middle" or "first", got {self.start!r}')
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class _Sampled:
 
     clip: Tensor
     mask: Tensor | None
-    label: int
+    label: Label
     index: int
 
 
@@ -72,12 +63,16 @@ class VideoDataset(Dataset[Any]):
     train: a random clip (t, 3, H, W); otherwise all views of the video (views, t, 3, H, W)
     jitter: (low, high) of the random short side in training; None: always the record's
     flip: mirror every second training clip
+    augment: what happens to a training clip's pixels after the crop
     views: at test time; cache: where decoded frames are kept
     masks: also the object's mask, which follows the crops (datasets with a masks.npz beside the videos)
     allow_unreadable: give `Unreadable` for a video that cannot be read, instead of raising VideoError
     stills: one frame a sample, random in training and the middle one at test: for image models
 
     A sample is a dict: clip (float32), label, index, and mask (bool, clip's shape without channels) if asked for.
+    Where the number of views depends on the video, it also holds views, and a batch has all views of all its videos in
+    one row: clip (sum of views, t, 3, H, W), views (b,).
+    `heads` names the heads where the samples have several labels.
     `unreadable` lists what was found unreadable so far in this process.
     """
 
@@ -89,6 +84,7 @@ class VideoDataset(Dataset[Any]):
         train: bool,
         jitter: tuple[int, int] | None = None,
         flip: bool = False,
+        augment: Augment | None = None,
         seed: int = 0,
         views: Views | None = None,
         cache: FrameCache | None = None,
@@ -100,12 +96,18 @@ class VideoDataset(Dataset[Any]):
             raise InputError("dataset: there are no samples")
         if jitter is not None and not min(preprocessing.crop_size) <= jitter[0] <= jitter[1]:
             raise InputError(f"dataset: jitter must be (low, high), not below the crop's shorter side, got {jitter}")
+        if augment and masks:
+            raise InputError("dataset: augment and masks exclude each other: masks follow the crops alone")
         if seed < 0:
             raise InputError(f"dataset: seed must not be negative, got {seed}")
         self.samples = list(samples)
+        self.heads = samples.heads if isinstance(samples, Annotations) else ()
         self.preprocessing = preprocessing
         self.train, self.jitter, self.flip, self.seed = train, jitter, flip, seed
         self.views = views or Views()
+        if not train:
+            self.views.require_fitting(preprocessing, stills)
+        self.augment = augment if train and augment else None
         self.cache = cache
         self.masks = MaskStore() if masks else None
         self.allow_unreadable, self.stills = allow_unreadable, stills
@@ -124,21 +126,25 @@ class VideoDataset(Dataset[Any]):
 
     @property
     def clip_shape(self) -> tuple[int, ...]:
-        """Shape of a sample's clip."""
+        """Shape of a sample's clip; the number of views is -1 where it depends on the video."""
         shape = (self.num_frames, 3, *self.preprocessing.crop_size)
-        return shape if self.train else (self.views.clips * self.views.crops, *shape)
+        return shape if self.train else (self.views.per_video or -1, *shape)
 
     def __getitem__(self, key: Key) -> dict[str, Any] | Unreadable:
         sampled = self._sample(key)
         if isinstance(sampled, Unreadable):
             return sampled
         item: dict[str, Any] = {"clip": self._finish(sampled.clip), "label": sampled.label, "index": sampled.index}
+        if self._views_vary:
+            item["views"] = len(item["clip"])
         if sampled.mask is not None:
             item["mask"] = sampled.mask.reshape(self._mask_shape())
         return item
 
     def __getitems__(self, keys: Sequence[Key]) -> dict[str, Any]:
         """A whole batch, collated: what torch's DataLoader asks for first.  The same bits as `collate` of samples."""
+        if self._views_vary:
+            return collate([self[key] for key in keys])
         sampled = [self._sample(key) for key in keys]
         found = [item for item in sampled if isinstance(item, _Sampled)]
         batch = _labels(found, [item for item in sampled if isinstance(item, Unreadable)])
@@ -162,6 +168,10 @@ class VideoDataset(Dataset[Any]):
         """Number, labels, fingerprint and unreadable videos of this dataset, for the records."""
         return audit(self.samples, self.cache)
 
+    @property
+    def _views_vary(self) -> bool:
+        return not self.train and self.views.per_video is None
+
     def _finish(self, clip: Tensor) -> Tensor:
         clip = normalise(clip, self.preprocessing) if clip.dtype == torch.uint8 else clip
         return clip.reshape(self.clip_shape)
@@ -183,21 +193,21 @@ class VideoDataset(Dataset[Any]):
 
     def _read(self, sample: Sample, index: int, rng: np.random.Generator) -> _Sampled:
         if self.cache is not None:
-            video = self.cache.get(sample.path)
+            video = self.cache.get(sample)
             frames, _, height, width = video.pixels.shape
             chosen = self._choose(frames, video.fps, rng)
             pixels: np.ndarray = video.pixels
         else:
-            with Video(sample.path) as file:
-                height, width = file.height, file.width
+            with open_video(sample) as file:
                 chosen = self._choose(file.num_frames, file.fps, rng)
                 pixels = np.ascontiguousarray(file.frames(np.concatenate(chosen)).transpose(0, 3, 1, 2))
+            height, width = pixels.shape[-2:]
         geometry = self._geometry(height, width, rng)
         clips, masks = [], []
         t = self.num_frames
         for number, indices in enumerate(chosen):
             clip = pixels[indices] if self.cache is not None else pixels[number * t : (number + 1) * t]
-            clips.append(self._cut(clip, geometry))
+            clips.append(self._augmented(self._cut(clip, geometry), rng))
             if self.masks is not None:
                 masks.append(self._cut_mask(self.masks.get(sample.path)[indices], geometry))
         mask = torch.cat(masks) if masks else None
@@ -205,17 +215,14 @@ class VideoDataset(Dataset[Any]):
 
     def _choose(self, frames: int, fps: float, rng: np.random.Generator) -> list[np.ndarray]:
         """The frames of each clip."""
-        record, draw = self.preprocessing, rng if self.train else None
-        clips = 1 if self.train else self.views.clips
+        record = self.preprocessing
+        if not self.train:
+            return self.views.indices(record, frames, fps, self.stills)
         if record.sampling == "uniform" or self.stills:
-            return [uniform_indices(frames, self.num_frames, draw, clip, clips) for clip in range(clips)]
+            return [uniform_indices(frames, self.num_frames, rng)]
         assert record.frame_rate is not None
-        if fps <= 0:
-            fps = 30.0
-        return [
-            dense_indices(frames, self.num_frames, record.frame_rate, fps, draw, clip, clips, self.views.start)
-            for clip in range(clips)
-        ]
+        fps = fps if fps > 0 else 30.0
+        return [dense_indices(frames, self.num_frames, record.frame_rate, fps, rng, target_fps=record.target_fps)]
 
     def _geometry(self, height: int, width: int, rng: np.random.Generator) -> Geometry:
         if self.train:
@@ -227,8 +234,17 @@ class VideoDataset(Dataset[Any]):
         record = self.preprocessing
         if clip.shape[-2:] == geometry.size:
             return torch.from_numpy(crop(clip, geometry, *record.crop_size))
-        # As in FAIR's released code: normalised first, then resized.
-        return resized_crop(normalise(torch.from_numpy(np.ascontiguousarray(clip)), record), geometry, record)
+        whole = torch.from_numpy(np.ascontiguousarray(clip))
+        # As in FAIR's released code: normalised first, then resized; as by PIL: resized first, in whole grey levels.
+        return resized_crop(whole if record.quantised else normalise(whole, record), geometry, record)
+
+    def _augmented(self, views: Tensor, rng: np.random.Generator) -> Tensor:
+        """A training clip (1, t, 3, H, W) with other pixels; as it is where nothing is to be changed."""
+        if self.augment is None:
+            return views
+        frames = views if views.dtype == torch.uint8 else pixels_of(views, self.preprocessing)
+        changed = self.augment(frames[0].permute(0, 2, 3, 1).numpy(), rng)
+        return torch.from_numpy(changed.transpose(0, 3, 1, 2).copy())[None]
 
     def _cut_mask(self, mask: np.ndarray, geometry: Geometry) -> Tensor:
         """Views of a mask (t, H, W), resized as the frames are: (v, t, h, w)."""
@@ -260,9 +276,12 @@ def collate(batch: dict[str, Any] | Sequence[dict[str, Any] | Unreadable]) -> di
         "index": torch.tensor([item["index"] for item in found], dtype=torch.int64),
         "unreadable": [(item.path, item.reason) for item in batch if isinstance(item, Unreadable)],
     }
+    vary = bool(found) and "views" in found[0]
     for field in ("clip", "mask"):
         if found and field in found[0]:
-            out[field] = torch.stack([item[field] for item in found])
+            out[field] = (torch.cat if vary else torch.stack)([item[field] for item in found])
+    if vary:
+        out["views"] = torch.tensor([item["views"] for item in found], dtype=torch.int64)
     if "clip" not in out:
         out["clip"] = torch.empty(0)
     return out

@@ -6,6 +6,7 @@ from typing import Any
 from timesformer.errors import InputError
 
 Triple = tuple[float, float, float]
+_LATER_FIELDS = ("target_fps", "centre", "quantised")
 
 
 @dataclass(frozen=True)
@@ -13,9 +14,13 @@ class Preprocessing:
     """From a video file to the model's input.
 
     num_frames, sampling: "uniform" (a frame from each of num_frames segments) or "dense" (every frame_rate-th frame of
-        a 30 fps video); frame_rate is needed for dense alone
-    short_side: the video is resized to it at test time (and in training without jitter); crop: pixels, or
-        (height, width)
+        a video of target_fps frames per second); frame_rate is needed for dense alone
+    short_side: the video is resized to it at test time (and in training without jitter), the long side in proportion
+        and rounded down; crop: pixels, or (height, width)
+    centre: which way the corner of a centre crop is rounded where half a pixel is left over: "ceil" (FAIR) or "floor"
+        (Hugging Face, mmaction2)
+    antialias: widen the filter when a video becomes smaller, as PIL does; quantised: resized pixels are whole grey
+        levels, as PIL's are, instead of fractions
     value_range: what the pixel values 0 and 255 become; then mean and std are applied, per channel
     colour_order: the order in which the model expects red, green and blue ("RGB" or "BGR")
 
@@ -34,6 +39,9 @@ class Preprocessing:
     antialias: bool = False
     sampling: str = "uniform"
     frame_rate: int | None = None
+    target_fps: float = 30.0
+    centre: str = "ceil"
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         self._require("num_frames", self.num_frames >= 1, "at least 1")
@@ -46,6 +54,8 @@ class Preprocessing:
         self._require("colour_order", self.colour_order in ("RGB", "BGR"), '"RGB" or "BGR"')
         self._require("interpolation", self.interpolation in ("bilinear", "bicubic"), '"bilinear" or "bicubic"')
         self._require("sampling", self.sampling in ("uniform", "dense"), '"uniform" or "dense"')
+        self._require("target_fps", self.target_fps > 0, "above 0")
+        self._require("centre", self.centre in ("ceil", "floor"), '"ceil" or "floor"')
         if self.sampling == "dense":
             strided = self.frame_rate is not None and self.frame_rate >= 1
             self._require("frame_rate", strided, "at least 1 (dense sampling)")
@@ -69,6 +79,12 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def defining(self) -> dict[str, Any]:
+        """`to_dict` without the fields that came later and have their defaults: identifies what records were made with,
+        those from before these fields among them."""
+        plain = {field.name: field.default for field in fields(self) if field.name in _LATER_FIELDS}
+        return {key: value for key, value in self.to_dict().items() if key not in plain or value != plain[key]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":

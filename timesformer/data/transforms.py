@@ -40,15 +40,23 @@ def train_geometry(
 
 
 def test_geometry(height: int, width: int, record: Preprocessing, crops: int) -> Geometry:
-    """The centre crop, or three crops along the long side (the width of a square), as in FAIR's released code."""
+    """The centre crop, or several spread from end to end of the long side (the width of a square): three are the left,
+    the centre and the right one, as in FAIR's released code.
+
+    With `centre` "floor" they lie at whole multiples of one step, as in mmaction2, and may end a pixel before the end.
+    """
     size = short_side_size(height, width, record.short_side)
     room = _room(size, record)
-    centre = ((room[0] + 1) // 2, (room[1] + 1) // 2)
+    up = record.centre == "ceil"
+    centre = tuple((free + up) // 2 for free in room)
     if crops == 1:
-        return Geometry(size, (centre,))
+        return Geometry(size, ((centre[0], centre[1]),))
+    long = room[0] if size[0] > size[1] else room[1]
+    gaps = crops - 1
+    places = [-(-long * i // gaps) if up else long // gaps * i for i in range(crops)]
     if size[0] > size[1]:
-        return Geometry(size, tuple((y, centre[1]) for y in (0, centre[0], room[0])))
-    return Geometry(size, tuple((centre[0], x) for x in (0, centre[1], room[1])))
+        return Geometry(size, tuple((y, centre[1]) for y in places))
+    return Geometry(size, tuple((centre[0], x) for x in places))
 
 
 def _room(size: tuple[int, int], record: Preprocessing) -> tuple[int, int]:
@@ -67,8 +75,17 @@ def normalise(pixels: UInt8[Tensor, "*views t 3 H W"], record: Preprocessing) ->
     return pixels.to(torch.float32).mul_(scale).add_(shift)
 
 
-def resize(clip: Float[Tensor, "t c H W"], size: tuple[int, int], record: Preprocessing) -> Float[Tensor, "t c h w"]:
-    """Resize every frame."""
+def pixels_of(clip: Float[Tensor, "*views t 3 H W"], record: Preprocessing) -> UInt8[Tensor, "*views t 3 H W"]:
+    """The inverse of `normalise`, rounded to whole pixel values."""
+    scale, shift = (torch.tensor(values).view(3, 1, 1) for values in record.affine())
+    pixels = ((clip - shift) / scale).round_().clamp_(0, 255).to(torch.uint8)
+    return pixels.flip(-3) if record.colour_order == "BGR" else pixels
+
+
+def resize(
+    clip: Float[Tensor, "t c H W"] | UInt8[Tensor, "t c H W"], size: tuple[int, int], record: Preprocessing
+) -> Float[Tensor, "t c h w"] | UInt8[Tensor, "t c h w"]:
+    """Resize every frame.  uint8 stays uint8: then the results are rounded to whole grey levels, and clamped."""
     return interpolate(clip, size, mode=record.interpolation, align_corners=False, antialias=record.antialias)
 
 
@@ -81,8 +98,8 @@ def crop(
 
 
 def resized_crop(
-    clip: Float[Tensor, "t c H W"], geometry: Geometry, record: Preprocessing
-) -> Float[Tensor, "views t c h w"]:
+    clip: Float[Tensor, "t c H W"] | UInt8[Tensor, "t c H W"], geometry: Geometry, record: Preprocessing
+) -> Float[Tensor, "views t c h w"] | UInt8[Tensor, "views t c h w"]:
     """Resize, then cut out every view."""
     height, width = record.crop_size
     clip = resize(clip, geometry.size, record)

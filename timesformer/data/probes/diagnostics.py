@@ -11,6 +11,7 @@ from timesformer.data.annotations import read_kinetics_csv
 from timesformer.data.cache import FrameCache, decode
 from timesformer.data.masks import MaskStore
 from timesformer.data.probes.generate import ProbeInfo
+from timesformer.intervals import wilson_interval
 
 Array = np.ndarray
 
@@ -56,7 +57,7 @@ def cheap_classifiers(
         forest = ExtraTreesClassifier(n_estimators=100, min_samples_leaf=leaf, random_state=0)
         forest.fit(train[name], train["label"])
         correct = int((forest.predict(test[name]) == test["label"]).sum())
-        low, high = _wilson(correct, len(test["label"]))
+        low, high = wilson_interval(correct, len(test["label"]))
         percent = 100.0 * correct / len(test["label"])
         results[name] = CheapResult(percent, low, high, ORDER_BLIND_CEILING_PERCENT if motion else None)
     return results
@@ -84,6 +85,7 @@ def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) ->
                 axis.contour(mask[step], [0.5], colors="white", linewidths=1)
             if row == 0:
                 axis.set_title(f"frame {step}", fontsize=8)
+        assert isinstance(sample.label, int)
         axes[row, 0].set_ylabel(
             f"{info.labels[sample.label]}\n{Path(sample.name).stem}", fontsize=8, rotation=0, ha="right", va="center"
         )
@@ -112,12 +114,3 @@ def _grey(frame: Array) -> Array:
     luma = np.tensordot(np.array([0.299, 0.587, 0.114]), frame, axes=1)
     height, width = luma.shape[0] // 2, luma.shape[1] // 2
     return luma[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3)).ravel()
-
-
-def _wilson(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of a proportion, in percent."""
-    z, share = 1.959964, correct / total
-    centre = share + z * z / (2 * total)
-    spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 100.0 / (1 + z * z / total)
-    return float(scale * (centre - spread)), float(scale * (centre + spread))

@@ -1,0 +1,101 @@
+"""What FFmpeg keeps to itself about MP4 and QuickTime files: by how much each frame is shown later than it is decoded.
+
+The container's index, as PyAV hands it out, has the decoding times alone; with B-frames the order of showing differs.
+Boxes and fields: ISO/IEC 14496-12, sections 8.3.2 (tkhd), 8.6.1.3 (ctts) and 8.6.6 (elst).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+_LARGEST = 1 << 28  # bytes of an index that is read into memory
+
+
+@dataclass(frozen=True)
+class Track:
+    """edits: parts that the edit list plays; offsets: showing minus decoding time of each sample, None: zero for all."""
+
+    edits: int
+    offsets: np.ndarray | None
+
+
+def read_track(path: Path | str, number: int) -> Track | None:
+    """The track with this number (`stream.id`); None where the file does not tell, for example a fragmented one."""
+    try:
+        with open(path, "rb") as file:
+            movie = _movie(file)
+        if movie is None or any(kind == b"mvex" for kind, _ in _boxes(movie)):
+            return None
+        for kind, track in _boxes(movie):
+            if kind == b"trak" and _number(track) == number:
+                return Track(_edits(track), _offsets(track))
+    except (OSError, ValueError, IndexError):  # cut off within the index: FFmpeg judges it
+        pass
+    return None
+
+
+def _movie(file: BinaryIO) -> bytes | None:
+    """Content of the top box `moov`, wherever it stands."""
+    while len(head := file.read(8)) == 8:
+        size, kind = int.from_bytes(head[:4], "big"), head[4:]
+        used = 8
+        if size == 1:
+            size, used = int.from_bytes(file.read(8), "big"), 16
+        if kind == b"moov":
+            return file.read(size - used) if used <= size <= _LARGEST else None
+        if size < used:  # 0: up to the end of the file
+            return None
+        file.seek(size - used, 1)
+    return None
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = 0
+    while place + 8 <= len(content):
+        size = int.from_bytes(content[place : place + 4], "big")
+        if not 8 <= size <= len(content) - place:
+            raise ValueError("box out of bounds")
+        yield content[place + 4 : place + 8], content[place + 8 : place + size]
+        place += size
+
+
+def _find(content: bytes, *names: bytes) -> bytes | None:
+    for name in names:
+        found = next((inner for kind, inner in _boxes(content) if kind == name), None)
+        if found is None:
+            return None
+        content = found
+    return content
+
+
+def _number(track: bytes) -> int | None:
+    head = _find(track, b"tkhd")
+    if head is None:
+        return None
+    place = 20 if head[0] == 1 else 12  # behind version, flags and two times of 8 or 4 bytes
+    return int.from_bytes(head[place : place + 4], "big")
+
+
+def _edits(track: bytes) -> int:
+    """Entries of the edit list that play something; without a list all is played."""
+    edits = _find(track, b"edts", b"elst")
+    if edits is None:
+        return 1
+    width = 8 if edits[0] == 1 else 4
+    count, size = int.from_bytes(edits[4:8], "big"), 2 * width + 4
+    starts = (edits[8 + i * size + width : 8 + i * size + 2 * width] for i in range(count))
+    return sum(int.from_bytes(start, "big", signed=True) >= 0 for start in starts)
+
+
+def _offsets(track: bytes) -> np.ndarray | None:
+    table = _find(track, b"mdia", b"minf", b"stbl", b"ctts")
+    if table is None:
+        return None
+    count = int.from_bytes(table[4:8], "big")
+    runs = np.frombuffer(table, ">i4", 2 * count, 8).reshape(count, 2).astype(np.int64)
+    if (runs[:, 0] < 0).any() or runs[:, 0].sum() > 1 << 26:
+        raise ValueError("impossible number of samples")
+    return np.repeat(runs[:, 1], runs[:, 0])
