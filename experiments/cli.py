@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_cost, cli_runs, cli_tools
+from experiments import cli_cost, cli_evaluate, cli_export, cli_predict, cli_runs, cli_tools
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -48,10 +48,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (cli_runs.reproduce, cli_cost.cost, cli_runs.train, cli_runs.evaluate, cli_tools.probe, cli_tools.draw):
+for command in (cli_runs.reproduce, cli_cost.cost, cli_runs.train):
     app.command()(command)
+app.command()(cli_evaluate.evaluate)
+app.command()(cli_tools.probe)
+app.command()(cli_tools.draw)
 app.command()(cli_runs.report)
 app.command()(cli_tools.bench)
+app.command()(cli_export.export)
+app.command()(cli_predict.predict)
+app.command()(cli_predict.features)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ runs/<hash>/spec.json          name and everything that decides the result
             model/             the trained model (`timesformer.checkpoints.load_model`)
             scores.parquet     per test video: path, label, prediction, scores
             curve.parquet      per step: loss, accuracy, learning rate
+            tracker/           logs of `tracker:`
             error.txt          where the last failure came from
             record.json        there when the run is finished
 runs/records.jsonl             records of finished and failed runs, appended
@@ -18,28 +19,42 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
-from experiments.records import LOG, append_record, make_record, now_utc, read_records
+from experiments.distributed import train_in_processes
+from experiments.failures import kind_of, reason_of
+from experiments.records import LOG, append_record, make_record, now_utc, records_of
 from experiments.spec import ProbeData, RunSpec, load_scheme_file, resolve
 from timesformer import TimeSformer
 from timesformer.checkpoints import save_model, transfer, write_atomic
-from timesformer.data import FrameCache, Sample, VideoDataset, read_annotations, read_kinetics_csv
+from timesformer.data import Annotations, FrameCache, VideoDataset, read_annotations
 from timesformer.data.probes import make_probe
 from timesformer.errors import InputError
 from timesformer.evaluation import EvalResult, evaluate, protocol_named
+from timesformer.heads import Labels, default_labels, heads_of
 from timesformer.progress import OnStep
+from timesformer.scores import write_scores
 from timesformer.seeding import seed_all
 from timesformer.training import FitResult, fit
 
+if TYPE_CHECKING:
+    from experiments.spec_cost import CostSpec
+
 RECORD = "record.json"
+LOCK = ".lock"
+PATIENCE_SECONDS = 0.5
+"""How long a claim waits for a process that only looks whether a run is claimed."""
+
+
+class Busy(InputError):
+    """Another process is busy with the run."""
 
 
 def default_data_dir(runs_dir: Path) -> Path:
@@ -61,7 +76,8 @@ def run_one(
     torch's where the run does not state them.  A failure is recorded, with its reason, and raised.
 
     Raises:
-        InputError: bad input, an unwritable folder, or a run that another process is busy with.
+        InputError: bad input or an unwritable folder.
+        Busy: another process is busy with the run.
     """
     (spec,) = resolve([spec])
     runs_dir = Path(runs_dir)
@@ -71,88 +87,150 @@ def run_one(
         return record
     if isinstance(spec.init_from, RunSpec):
         run_one(spec.init_from, runs_dir, data_dir=data_dir, progress=progress, threads=threads)
-    with _claimed(runs_dir / spec.hash(), spec):
+    check_annotations(spec)
+    with claimed(runs_dir / spec.hash(), spec.name):
         record = stored_record(spec, runs_dir)  # finished by another process meanwhile
-        return record if record is not None else _run(spec, runs_dir, data_dir, progress, threads)
+        if record is not None:
+            return record
+        return recorded(
+            spec,
+            runs_dir,
+            data_dir,
+            threads,
+            lambda: train_and_evaluate(spec, runs_dir / spec.hash(), runs_dir, data_dir, progress),
+        )
 
 
-def stored_record(spec: RunSpec, runs_dir: Path) -> dict[str, Any] | None:
+def check_annotations(spec: RunSpec) -> None:
+    """Raises InputError for a malformed annotation file, before there is a folder of the run."""
+    if not isinstance(spec.data, ProbeData):
+        spec.data.annotations()
+
+
+def stored_record(spec: RunSpec | CostSpec, runs_dir: Path) -> dict[str, Any] | None:
     """The record of a finished run, None for any other.  Completes the log if a crash kept the record out of it."""
-    path = runs_dir / spec.hash() / RECORD
+    path, log = runs_dir / spec.hash() / RECORD, runs_dir / LOG
     if not path.is_file():
         return None
     record: dict[str, Any] = json.loads(path.read_text())
-    log = runs_dir / LOG
-    known = read_records(log) if log.exists() else []
-    if not any(other["hash"] == record["hash"] and other["outcome"] == "done" for other in known):
-        append_record(log, record)
+    if record not in records_of(log, record["hash"]):
+        append_record(log, record, once=True)
     return record
 
 
 def record_failure(
-    spec: RunSpec, runs_dir: Path, data_dir: Path, reason: str, started_utc: str, seconds: float
-) -> None:
-    """Appends the record of a run that failed; the reason is cleared of this machine's folders."""
+    spec: RunSpec | CostSpec,
+    runs_dir: Path,
+    data_dir: Path,
+    reason: str,
+    kind: str,
+    started_utc: str,
+    seconds: float,
+    belongs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Appends the record of a run that failed; the reason is cleared of this machine's folders.
+
+    kind: see `experiments.failures`; belongs: `sweep` and `cell`.
+    """
     for folder, name in ((data_dir, "<data>"), (runs_dir, "<runs>"), (Path.home(), "~")):
         for form in {str(folder.resolve()), str(folder)} - {".", "/"}:
             reason = reason.replace(form, name)
-    record = make_record(spec, started_utc=started_utc, wall_seconds=seconds, outcome="failed", reason=reason)
+    record = make_record(
+        spec,
+        started_utc=started_utc,
+        wall_seconds=seconds,
+        outcome="failed",
+        reason=reason,
+        reason_kind=kind,
+        **belongs or {},
+    )
     append_record(runs_dir / LOG, record)
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a run failed, in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
-
-
-def _run(spec: RunSpec, runs_dir: Path, data_dir: Path, progress: bool | OnStep, threads: int | None) -> dict[str, Any]:
-    folder, started_utc, began = runs_dir / spec.hash(), now_utc(), time.perf_counter()
-    write_atomic(folder / "spec.json", json.dumps({"name": spec.name, **spec.definition()}, indent=2) + "\n")
-    before = torch.get_num_threads()
-    torch.set_num_threads(spec.threads or threads or before)
-    try:
-        details = _train_and_evaluate(spec, folder, runs_dir, data_dir, progress)
-        record = make_record(spec, started_utc=started_utc, wall_seconds=time.perf_counter() - began, **details)
-    except Exception as error:
-        write_atomic(folder / "error.txt", traceback.format_exc())
-        record_failure(spec, runs_dir, data_dir, reason_of(error), started_utc, time.perf_counter() - began)
-        raise
-    finally:
-        torch.set_num_threads(before)
-    write_atomic(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
-    append_record(runs_dir / LOG, record)
-    shutil.rmtree(folder / "checkpoint")  # the optimiser's state is of no more use
     return record
 
 
-def _train_and_evaluate(
+def recorded(
+    spec: RunSpec | CostSpec,
+    runs_dir: Path,
+    data_dir: Path,
+    threads: int | None,
+    work: Callable[[], dict[str, Any]],
+    belongs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The record of `work`, which gives its metrics and dataset; a failure is recorded and raised.
+
+    The caller has claimed the run's folder.  belongs: `sweep` and `cell`.
+    """
+    folder, started_utc, began = runs_dir / spec.hash(), now_utc(), time.perf_counter()
+    before = torch.get_num_threads()
+    torch.set_num_threads(spec.threads or threads or before)
+    try:
+        _clear_half_written(folder)
+        write_atomic(folder / "spec.json", json.dumps({"name": spec.name, **spec.definition()}, indent=2) + "\n")
+        details = work()
+        seconds = time.perf_counter() - began
+        record = make_record(spec, started_utc=started_utc, wall_seconds=seconds, **details, **belongs or {})
+        store_record(record, runs_dir)
+    except Exception as error:
+        with suppress(OSError, InputError):  # a full disk has no room for it either
+            write_atomic(folder / "error.txt", traceback.format_exc())
+        seconds = time.perf_counter() - began
+        record_failure(spec, runs_dir, data_dir, reason_of(error), kind_of(error), started_utc, seconds, belongs)
+        raise
+    finally:
+        torch.set_num_threads(before)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # the optimiser's state is of no more use
+    return record
+
+
+def store_record(record: dict[str, Any], runs_dir: Path) -> None:
+    """Writes the record of a finished run into its folder, then into the log."""
+    write_atomic(runs_dir / record["hash"] / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    append_record(runs_dir / LOG, record, once=True)
+
+
+def _clear_half_written(folder: Path) -> None:
+    """Removes what a process that was killed left of files that it was writing."""
+    for place in (folder, folder / "checkpoint", folder / "model"):
+        for path in place.glob(".*"):
+            if path.name != LOCK:
+                path.unlink(missing_ok=True)
+
+
+def train_and_evaluate(
     spec: RunSpec, folder: Path, runs_dir: Path, data_dir: Path, progress: bool | OnStep
 ) -> dict[str, Any]:
+    """Metrics and dataset of a run; its model, scores and curve are left in `folder`."""
     if spec.scheme_file is not None:  # in a process of its own the file has not been read yet
         load_scheme_file(spec.scheme_file)
     train_set, test_set, labels = datasets(spec, data_dir)
-    seed_all(spec.seed, "initialisation")
-    model = TimeSformer(spec.model)
-    started_from = None
-    if spec.init_from is not None:
-        from_run = isinstance(spec.init_from, RunSpec)
-        source = runs_dir / spec.init_from.hash() / "model" if isinstance(spec.init_from, RunSpec) else spec.init_from
-        counts = {kind: len(names) for kind, names in asdict(transfer(model, source)).items()}
-        started_from = {"init_from": spec.definition()["init_from"], "run": from_run, "weights": counts}
+    if spec.processes > 1:
+        train_in_processes(spec, folder, runs_dir, data_dir, progress)  # what they leave is a finished checkpoint
+    model, started_from, licence = initial_model(spec, runs_dir)
     recipe = replace(spec.recipe, seed=spec.seed)
-    trained = fit(model, train_set, recipe, folder / "checkpoint", progress=progress)
-    views = test_set.views.clips * test_set.views.crops
+    tracker = spec.tracker if spec.processes == 1 else None
+    trained = fit(
+        model,
+        train_set,
+        recipe,
+        folder / "checkpoint",
+        progress=progress,
+        tracker=tracker,
+        tracker_folder=folder / "tracker",
+    )
+    views = test_set.views.per_video or 1
     batch = max(views, recipe.batch_size // recipe.accumulate)
     tested = evaluate(
         model, test_set, spec.protocol, batch, workers=recipe.workers, precision=recipe.precision, progress=False
     )
     model.to("cpu")
     provenance = {"name": spec.name, "hash": spec.hash(), "definition": spec.definition(), "started_from": started_from}
+    if licence is not None:  # that of the weights it started from
+        provenance["licence"] = licence
     save_model(
-        folder / "model", model, preprocessing=spec.preprocessing.to_dict(), labels=list(labels), provenance=provenance
+        folder / "model", model, preprocessing=spec.preprocessing.to_dict(), labels=labels, provenance=provenance
     )
-    write_atomic(folder / "scores.parquet", lambda path: tested.per_video.to_parquet(path, index=False))
+    stated = {**tested.statement(), "run": spec.hash(), "heads": list(heads_of(model))}
+    write_atomic(folder / "scores.parquet", lambda path: write_scores(path, tested.per_video, stated))
     rates = [recipe.learning_rate(step, len(train_set)) for step in range(trained.steps)]
     curve = pd.DataFrame(
         {"step": range(trained.steps), "loss": trained.losses, "accuracy": trained.accuracies, "learning_rate": rates}
@@ -162,6 +240,19 @@ def _train_and_evaluate(
         "metrics": _metrics(model, trained, tested),
         "dataset": {"train": _audit(train_set, trained.unreadable), "test": _audit(test_set, tested.unreadable)},
     }
+
+
+def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[TimeSformer, dict[str, Any] | None, str | None]:
+    """The model as training finds it, what it started from, and the licence of those weights."""
+    seed_all(spec.seed, "initialisation")
+    model = TimeSformer(spec.model)
+    if spec.init_from is None:
+        return model, None, None
+    from_run = isinstance(spec.init_from, RunSpec)
+    source = runs_dir / spec.init_from.hash() / "model" if isinstance(spec.init_from, RunSpec) else spec.init_from
+    report = transfer(model, source)
+    started_from = {"init_from": spec.definition()["init_from"], "run": from_run, "weights": report.counts()}
+    return model, started_from, report.licence
 
 
 def _metrics(model: TimeSformer, trained: FitResult, tested: EvalResult) -> dict[str, Any]:
@@ -177,26 +268,27 @@ def _metrics(model: TimeSformer, trained: FitResult, tested: EvalResult) -> dict
     }
 
 
-def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset, tuple[str, ...]]:
+def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset, Labels]:
     """Training set, test set with the protocol's views, and the names of the classes."""
     data, record = spec.data, spec.preprocessing
     if isinstance(data, ProbeData):
         probe = prepare(data, data_dir)
-        train, test, labels = read_kinetics_csv(probe.train_csv), read_kinetics_csv(probe.test_csv), probe.labels
+        train, test = (read_annotations("kinetics", path) for path in (probe.train_csv, probe.test_csv))
+        labels: Labels = list(probe.labels)
     else:
-        train = read_annotations(data.format, data.train_csv, data.root, data.num_classes)
-        test = read_annotations(data.format, data.test_csv, data.root, data.num_classes)
-        labels = data.labels or tuple(f"class {number}" for number in range(data.num_classes))
+        train, test = data.annotations()
+        labels = train.labels or default_labels(data.heads, train.heads)
     frames = FrameCache(data_dir / "frames") if data.cache else None
     allow = data.allow_unreadable
 
-    def dataset(samples: list[Sample], train: bool) -> VideoDataset:
+    def dataset(samples: Annotations, train: bool) -> VideoDataset:
         return VideoDataset(
             samples,
             record,
             train=train,
             jitter=data.jitter,
             flip=data.flip,
+            augment=data.augment,
             seed=spec.seed,
             views=protocol_named(spec.protocol).views,
             cache=frames,
@@ -222,7 +314,7 @@ def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> Any:
 
 def _audit(dataset: VideoDataset, unreadable: list[tuple[str, str]]) -> dict[str, Any]:
     """The dataset's audit with the videos that could not be read, by the names that the annotation file gives them."""
-    names = {str(sample.path): sample.name for sample in dataset.samples}
+    names = {sample.place: sample.name for sample in dataset.samples}
     found = dataset.audit()
     reasons = {item["path"]: item["reason"] for item in found["unreadable"]} | dict(unreadable)
     listed = [
@@ -239,18 +331,39 @@ def _relative(name: str) -> str:
 
 
 @contextmanager
-def _claimed(folder: Path, spec: RunSpec) -> Iterator[None]:
+def claimed(folder: Path, name: str) -> Iterator[None]:
     """Holds a run's folder against other processes; the system lets go of it however this one ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise InputError(f"cannot write the folder of runs {folder}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"run {spec.name!r}: another process is busy with it in {folder}") from error
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while not _lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > give_up:
+                raise Busy(f"run {name!r}: another process is busy with it in {folder}")
+            time.sleep(PATIENCE_SECONDS / 10)
         yield
     finally:
         os.close(descriptor)
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a process holds a run's folder."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

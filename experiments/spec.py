@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
+from accelerate.utils import LoggerType
 from pydantic import (
     Field,
     PlainSerializer,
@@ -21,17 +23,21 @@ from pydantic import (
 )
 
 from experiments.spec_data import CsvData, DataSpec, ProbeData, Strict
+from experiments.spec_init import continued
 from timesformer import TimeSformerConfig
 from timesformer.attention import load_file
+from timesformer.checkpoints import locate, weight_files
 from timesformer.data import Preprocessing
 from timesformer.data.files import content_hash
 from timesformer.errors import InputError
 from timesformer.evaluation import protocol_named
 from timesformer.recipe import Recipe
+from timesformer.sharding import Strategy
 
 __all__ = ["CsvData", "ProbeData", "RunSpec", "load_scheme_file", "load_specs", "resolve", "with_dependencies"]
 
 HASH_LENGTH = 16
+TRACKERS = tuple(sorted(kind.value for kind in LoggerType if kind != LoggerType.ALL))
 
 
 def _recipe(value: Any) -> Recipe:
@@ -48,10 +54,21 @@ class RunSpec(Strict):
     """One training run and its evaluation.
 
     model: fields of `TimeSformerConfig`; `num_classes` is taken from the data if left out.  recipe: fields of `Recipe`,
-    without the seed.  protocol: see `timesformer.evaluation.PROTOCOLS`.  init_from: a model's folder, or another run:
-    itself, or its name or hash, where several are run together.  scheme_file: a Python file with an attention scheme of
-    one's own.  threads: torch's threads, None for torch's own choice; it is recorded, but is no part of the hash.
+    without the seed.  protocol: see `timesformer.evaluation.PROTOCOLS`.  init_from: a checkpoint of any
+    format (folder, file, hub name), or another run: itself, or its name or hash, where several are run together.
+    scheme_file: a Python file with an attention scheme of one's own.
+
+    These are recorded, but are no part of the hash.  threads: torch's threads, None for torch's own choice.  processes:
+    that share each batch, one a GPU, or on a CPU; strategy: how, "ddp" or "fsdp" (see `timesformer.training.fit`).  The
+    result is that of one process within rounding, except where processes draw or average on their own (dropout, drop
+    path, mixup, unreadable videos left out): there their number is part of the hash.  tracker: one of accelerate's by
+    name, such as tensorboard; its logs lie in the run's folder.
+
+    A run that starts from a checkpoint and does not name an attention scheme takes the checkpoint's model and
+    preprocessing, save what it states of either.
     """
+
+    kind: ClassVar[Literal["accuracy"]] = "accuracy"
 
     name: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
@@ -68,6 +85,16 @@ class RunSpec(Strict):
     protocol: str = "paper"
     init_from: RunSpec | str | None = None
     threads: int | None = Field(default=None, ge=1)
+    processes: int = Field(default=1, ge=1)
+    strategy: Strategy = "ddp"
+    tracker: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _continued(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("scheme_file") is not None:
+            load_scheme_file(Path(values["scheme_file"]))
+        return continued(values)
 
     @field_validator("model", mode="wrap")
     @classmethod
@@ -90,12 +117,24 @@ class RunSpec(Strict):
     def _protocol(cls, value: str) -> str:
         return protocol_named(value).name
 
+    @field_validator("tracker")
+    @classmethod
+    def _known_tracker(cls, value: str | None) -> str | None:
+        if value is not None and value not in TRACKERS:
+            raise InputError(f"expected one of {', '.join(TRACKERS)}, got {value!r}")
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> RunSpec:
         if self.recipe.seed not in (0, self.seed):
             raise InputError(f"recipe: seed {self.recipe.seed} here, but the run's is {self.seed}")
         if self.data.stills and self.model.num_frames != 1:
             raise InputError(f"data.stills: an image model has num_frames 1, got {self.model.num_frames}")
+        if self.recipe.batch_size // self.recipe.accumulate % self.processes:
+            raise InputError(
+                f"processes: {self.processes} cannot share batch_size / accumulate = "
+                f"{self.recipe.batch_size // self.recipe.accumulate} clips equally"
+            )
         _ = self.preprocessing  # raises where sizes do not fit
         return self
 
@@ -110,27 +149,32 @@ class RunSpec(Strict):
     def definition(self) -> dict[str, Any]:
         """Everything that decides the result, and nothing else: neither names nor paths nor numbers of threads.
 
-        Raises InputError if `init_from` is neither a model's folder nor resolved (see `resolve`).
+        Raises InputError if `init_from` is neither a checkpoint nor resolved (see `resolve`).
         """
         init: str | None = None
         if isinstance(self.init_from, RunSpec):
             init = self.init_from.hash()
         elif self.init_from is not None:
-            init = f"sha256:{content_hash(_weights(self.init_from))}"
+            init = f"sha256:{_weights_hash(located(self.init_from))}"
         return {
             "seed": self.seed,
-            "data": self.data.identity() | {"preprocessing": self.preprocessing.to_dict()},
+            "data": self.data.identity() | {"preprocessing": self.preprocessing.defining()},
             "model": self.model.to_dict(),
             "recipe": {key: value for key, value in self.recipe.defining().items() if key != "seed"},
             "protocol": self.protocol,
             "init_from": init,
             "scheme_file_sha256": None if self.scheme_file is None else content_hash(self.scheme_file),
+            **({"processes": self.processes} if self._processes_matter() else {}),
         }
+
+    def _processes_matter(self) -> bool:
+        """Whether several processes give another result than one: each draws its own noise, or its own mean."""
+        noise = self.model.drop_rate or self.model.drop_path_rate or self.recipe.mixup_alpha
+        return self.processes > 1 and bool(noise or self.data.allow_unreadable)
 
     def hash(self) -> str:
         """16 hexadecimal digits of the definition's sha256."""
-        text = json.dumps(_canonical(self.definition()), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+        return hash_of(self.definition())
 
     @classmethod
     def parse(cls, values: Any, source: str | Path = "run") -> RunSpec:
@@ -139,6 +183,12 @@ class RunSpec(Strict):
             return cls.model_validate(values)
         except ValidationError as error:
             raise InputError(describe(error, source)) from error
+
+
+def hash_of(definition: dict[str, Any]) -> str:
+    """16 hexadecimal digits of the sha256 of plain data."""
+    text = json.dumps(_canonical(definition), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def _canonical(value: Any) -> Any:
@@ -162,14 +212,23 @@ def _load_once(path: Path, _: str) -> None:
     load_file(path)
 
 
-def _weights(folder: str) -> Path:
-    path = Path(folder) / "model.safetensors"
-    if not path.is_file():
+def located(init_from: str) -> Path:
+    """The local file or folder of a checkpoint, of any format; a name on the hub is downloaded."""
+    try:
+        path = locate(init_from)
+        weight_files(path)
+    except InputError as error:
         raise InputError(
-            f"init_from: {folder!r} is neither the name nor the hash of another run nor a model's folder "
-            "(no model.safetensors there)"
-        )
+            f"init_from: {init_from!r} is neither the name nor the hash of another run nor a model's folder, "
+            f"checkpoint file or name on the hub ({error})"
+        ) from error
     return path
+
+
+def _weights_hash(path: Path) -> str:
+    """sha256 of the file that holds the weights, or of the hashes of several, a line each."""
+    hashes = [content_hash(file) for file in weight_files(path)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def describe(error: ValidationError, source: str | Path) -> str:
@@ -194,18 +253,9 @@ def load_specs(path: str | Path) -> list[RunSpec]:
     file's folder.  Raises InputError that names the file and the field.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file ({error})") from error
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected the fields of a run, got {type(values).__name__}")
+    values = read_yaml(path, "a run")
     if "runs" not in values:
-        return resolve([RunSpec.parse(_absolute(values, path.parent), path)])
+        return resolve([RunSpec.parse(absolute_paths(values, path.parent), path)])
     unknown = sorted(set(values) - {"runs", "defaults"})
     if unknown:
         raise InputError(f"{path}: unknown field {unknown[0]!r} beside runs; expected defaults")
@@ -216,8 +266,24 @@ def load_specs(path: str | Path) -> list[RunSpec]:
     for number, run in enumerate(runs):
         if not isinstance(run, dict):
             raise InputError(f"{path}: runs.{number}: expected the fields of a run, got {run!r}")
-        specs.append(RunSpec.parse(_absolute(_completed(run, defaults), path.parent), f"{path}: runs.{number}"))
+        values = absolute_paths(_completed(run, defaults), path.parent)
+        specs.append(RunSpec.parse(values, f"{path}: runs.{number}"))
     return resolve(specs)
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file, which holds the fields of `what`.  Raises InputError that names the file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected the fields of {what}, got {type(values).__name__}")
+    return values
 
 
 def _completed(run: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -228,27 +294,37 @@ def _completed(run: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _absolute(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Paths of a run's description made absolute; `init_from` only where there is such a folder."""
+def absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Paths of a run's description made absolute; `init_from` only where there is such a checkpoint."""
     values = dict(values)
     if isinstance(values.get("scheme_file"), str):
         values["scheme_file"] = str(base / values["scheme_file"])
     data = values.get("data")
     if isinstance(data, dict):
-        keys = [key for key in ("train_csv", "test_csv", "root") if isinstance(data.get(key), str)]
-        paths = {key: str(base / data[key]) for key in keys}
-        values["data"] = data | paths
+        keys = [key for key in ("train_csv", "test_csv", "train", "test", "root", "classes") if key in data]
+        values["data"] = data | {key: _from(base, data[key]) for key in keys}
     init = values.get("init_from")
-    if isinstance(init, str) and (base / init / "model.safetensors").is_file():
-        values["init_from"] = str(base / init)
+    if isinstance(init, str) and (base / init).exists():
+        with suppress(InputError):  # a folder without weights: the name of a run
+            weight_files(base / init)
+            values["init_from"] = str(base / init)
+    elif isinstance(init, dict):
+        values["init_from"] = absolute_paths(init, base)
     return values
+
+
+def _from(base: Path, value: Any) -> Any:
+    """A path, or the paths of several heads, from a folder."""
+    if isinstance(value, dict):
+        return {head: _from(base, path) for head, path in value.items()}
+    return str(base / value) if isinstance(value, str) else value
 
 
 def resolve(specs: Sequence[RunSpec]) -> list[RunSpec]:
     """The same runs with `init_from` a run instead of another's name or hash.
 
     Raises InputError for runs that start from each other in a circle, for two different runs of one name, and for an
-    `init_from` that is neither a run's name or hash nor a model's folder.
+    `init_from` that is neither a run's name or hash nor a checkpoint.
     """
     by_name: dict[str, RunSpec] = {}
     for spec in specs:
@@ -267,7 +343,7 @@ def resolve(specs: Sequence[RunSpec]) -> list[RunSpec]:
                     source = resolved(source, (*path, spec.name))
                     done[spec.name] = spec.model_copy(update={"init_from": source})
                 else:
-                    _weights(spec.init_from)
+                    done[spec.name] = spec.model_copy(update={"init_from": str(located(spec.init_from))})
         return done[spec.name]
 
     def by_hash(spec: RunSpec, path: tuple[str, ...]) -> RunSpec | None:

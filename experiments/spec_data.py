@@ -1,27 +1,34 @@
-"""The data of a run: a synthetic probe, or one's own videos in csv lists."""
+"""The data of a run: a synthetic probe, or one's own videos in annotation files."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     Tag,
     field_validator,
     model_validator,
 )
 
-from timesformer.data import READERS, Preprocessing
+from timesformer.data import READERS, Annotations, Augment, Preprocessing, RandAugment, read_annotations
+from timesformer.data.annotations import read_labels
 from timesformer.data.files import content_hash
 from timesformer.data.probes import DIFFICULTY, LABELS, Difficulty
 from timesformer.errors import InputError
+from timesformer.heads import Labels, check_labels
 
 T = TypeVar("T")
 
@@ -51,6 +58,17 @@ def _preprocessing(value: Any) -> dict[str, Any]:
     return value
 
 
+def _randaugment(value: Any) -> RandAugment | None:
+    if value is None or isinstance(value, RandAugment):
+        return value
+    if not isinstance(value, dict):
+        raise InputError(f"expected ops and magnitude, got {value!r}")
+    unknown = sorted(set(value) - set(RandAugment.__dataclass_fields__))
+    if unknown:
+        raise InputError(f"unknown field {unknown[0]!r}; expected some of {sorted(RandAugment.__dataclass_fields__)}")
+    return RandAugment(**value)
+
+
 def _built(build: Callable[[dict[str, Any]], T], fields: dict[str, Any]) -> T:
     """What `build` makes of the fields; a value of the wrong type is bad input as any other."""
     try:
@@ -69,20 +87,42 @@ class _Data(Strict):
     """What both kinds of data have.
 
     stills: one frame of each video, for image models.  jitter: (low, high) of the short side in training.  flip: mirror
-    every second training clip.  cache: keep decoded frames on disk.  preprocessing: fields of
-    `timesformer.data.Preprocessing` other than num_frames and crop, which follow from the model.
+    every second training clip.  colour_jitter: probability with which a training clip's colours are changed;
+    randaugment: ops and magnitude (see `timesformer.data.Augment`).  cache: keep decoded frames on disk.
+    preprocessing: fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from the
+    model.
     """
 
     stills: bool = False
     jitter: tuple[int, int] | None = None
     flip: bool = False
+    colour_jitter: float = 0.0
+    randaugment: Annotated[
+        RandAugment | None,
+        PlainValidator(_randaugment),
+        PlainSerializer(lambda value: None if value is None else asdict(value), return_type=dict | None),
+    ] = None
     cache: bool = True
     allow_unreadable: bool = False
     preprocessing: Annotated[dict[str, Any], PlainValidator(_preprocessing)] = Field(default_factory=dict)
 
+    @field_validator("colour_jitter")
+    @classmethod
+    def _probability(cls, value: float) -> float:
+        return Augment(colour_jitter=value).colour_jitter
+
+    @property
+    def augment(self) -> Augment:
+        """What happens to the pixels of training clips."""
+        return Augment(self.randaugment, self.colour_jitter)
+
     def identity(self) -> dict[str, Any]:
         """What defines the data: no paths, nothing that changes no result."""
-        return self.model_dump(mode="json", exclude={"cache"})
+        return self.model_dump(mode="json", exclude={"cache"} | self._off())
+
+    def _off(self) -> set[str]:
+        """Fields that came later, where they are off: they are no part of what defines a run."""
+        return {name for name in ("colour_jitter", "randaugment") if not getattr(self, name)}
 
     def default_short_side(self, crop: int) -> int:
         """The short side where the preprocessing does not state it."""
@@ -122,14 +162,22 @@ class CsvData(_Data):
     """One's own videos; relative paths are taken from `root`.
 
     format: of the annotation files, one of `timesformer.data.READERS`; `kinetics` has `path label` on each line.
+    train_csv, test_csv, or train, test: annotation files; folders of classes for the format `folder`.
+    num_classes: may be left out where there are class names; several heads have one number each.
+    labels: class names; classes: a file of them (see `timesformer.data.read_class_names`); several heads have
+    {head: names} or {head: file}.  Other names than the format's own are for formats that bring none.
+    frame_fps: frames per second of folders of images, where the format does not know them (30).
     """
 
-    train_csv: Path
-    test_csv: Path
+    train_csv: Path = Field(validation_alias=AliasChoices("train_csv", "train"))
+    test_csv: Path = Field(validation_alias=AliasChoices("test_csv", "test"))
     root: Path | None = None
-    num_classes: int = Field(ge=1)
-    labels: tuple[str, ...] | None = None
+    num_classes: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
+    classes: Path | dict[str, Path] | None = None
     format: str = "kinetics"
+    frame_fps: float | None = Field(default=None, gt=0)
+    _samples_sha256: str | None = PrivateAttr(default=None)
 
     @field_validator("format")
     @classmethod
@@ -138,15 +186,78 @@ class CsvData(_Data):
             raise InputError(f"expected one of {', '.join(READERS)}, got {value!r}")
         return value
 
+    @model_validator(mode="after")
+    def _classes_known(self) -> CsvData:
+        if self.labels is not None and self.classes is not None:
+            raise InputError("labels, classes: expected one of them")
+        if self.num_classes is None:
+            found = self.train_annotations().num_classes
+            if found is None:
+                raise InputError(f"num_classes: needed, a file in the format {self.format} names no classes")
+            object.__setattr__(self, "num_classes", found)
+        elif isinstance(self.num_classes, tuple) and len(self.num_classes) == 1:
+            object.__setattr__(self, "num_classes", self.num_classes[0])
+        names = self._given_names()
+        if names is not None:
+            check_labels(names, self.heads)
+        return self
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Number of classes of each head."""
+        assert self.num_classes is not None
+        return self.num_classes if isinstance(self.num_classes, tuple) else (self.num_classes,)
+
+    def _given_names(self) -> Labels | None:
+        """The class names that the run states."""
+        if self.classes is not None:
+            return read_labels(self.classes)
+        if isinstance(self.labels, dict):
+            return {head: list(names) for head, names in self.labels.items()}
+        return None if self.labels is None else list(self.labels)
+
+    def train_annotations(self) -> Annotations:
+        """The training set.  Raises InputError."""
+        names = self._given_names()
+        return read_annotations(self.format, self.train_csv, self.root, self.num_classes, names, self.frame_fps)
+
+    def annotations(self) -> tuple[Annotations, Annotations]:
+        """Training and test set, with the same classes.  Raises InputError."""
+        train = self.train_annotations()
+        test = read_annotations(self.format, self.test_csv, self.root, self.num_classes, train.labels, self.frame_fps)
+        return train, test
+
     def identity(self) -> dict[str, Any]:
-        """The lists by content; their videos are in the audit of the record."""
-        files = {}
+        """The lists by content; their videos are in the audit of the record.
+
+        Kinetics lists count by their files' content, those of other formats, which depend on further files, by what was
+        read from them.
+        """
+        paths = {"train_csv", "test_csv", "root", "classes"}
+        plain = self.model_dump(mode="json", exclude={"cache", "frame_fps"} | paths | self._off())
+        if self.frame_fps is not None:
+            plain["frame_fps"] = self.frame_fps
+        if self.format != "kinetics":
+            if self._samples_sha256 is None:
+                self._samples_sha256 = _digest([_plain(found) for found in self.annotations()])
+            return plain | {"samples_sha256": self._samples_sha256}
+        if self.classes is not None:
+            plain["class_names_sha256"] = _digest(self._given_names())
         for name in ("train_csv", "test_csv"):
             path = getattr(self, name)
             if not path.is_file():
                 raise InputError(f"data.{name}: no such annotation file: {path}")
-            files[f"{name}_sha256"] = content_hash(path)
-        return self.model_dump(mode="json", exclude={"cache", "train_csv", "test_csv", "root"}) | files
+            plain[f"{name}_sha256"] = content_hash(path)
+        return plain
+
+
+def _plain(found: Annotations) -> list[Any]:
+    """What annotations say, without paths."""
+    return [found.labels, [[s.name, s.label, s.start_frame, s.end_frame, s.fps] for s in found]]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
 
 
 def _kind(value: Any) -> str | None:

@@ -20,10 +20,12 @@ class TimeSformerConfig:
     `attention` is the name of a scheme (`timesformer.attention.names()`).  `num_frames`, `image_size` (an integer,
     or height and width in pixels) and `tubelet_size` (frames a token) fix the sizes of the position embeddings; a
     model takes clips of other sizes and resizes them.  `temporal_depth` is the depth of a second, temporal encoder
-    where a scheme has one.  `cls_policy` overrides what every step does with the class token, `temporal_fc=False`
-    removes the extra linear of the released code, `share_qkv` makes all steps of a block share one qkv projection,
-    `position=None` takes the scheme's default.  `position_std` and `time_std` are the standard deviations with which
-    spatial positions (or a full table) and positions in time are initialised; the defaults are the released ones.
+    where a scheme has one.  `num_classes` is a tuple for a model with several heads (Epic-Kitchens: 97 verbs and 300
+    nouns), whose logits hold the heads one after the other.  `cls_policy` overrides what every step does with the class
+    token, `temporal_fc=False` removes the extra linear of the released code, `share_qkv` makes all steps of a block
+    share one qkv projection, `position=None` takes the scheme's default.  `position_std` and `time_std`
+    are the standard deviations with which spatial positions (or a full table) and positions in time are initialised;
+    the defaults are the released ones.
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -36,7 +38,7 @@ class TimeSformerConfig:
     tubelet_size: int = 1
     tubelet_init: str = "central_frame"
     in_channels: int = 3
-    num_classes: int = 400
+    num_classes: int | tuple[int, ...] = 400
     embed_dim: int = 768
     depth: int = 12
     temporal_depth: int = 4
@@ -57,11 +59,15 @@ class TimeSformerConfig:
     def __post_init__(self) -> None:
         if isinstance(self.image_size, list):  # as read from JSON or YAML
             object.__setattr__(self, "image_size", tuple(self.image_size))
-        positive = ("num_frames", "patch_size", "tubelet_size", "in_channels", "num_classes", "embed_dim", "depth")
+        if isinstance(self.num_classes, list | tuple):
+            object.__setattr__(self, "num_classes", _heads(self.num_classes))
+        positive = ("num_frames", "patch_size", "tubelet_size", "in_channels", "embed_dim", "depth")
         for name in (*positive, "temporal_depth", "num_heads"):
             value = getattr(self, name)
             if not _is_int(value) or value < 1:
                 raise InputError(f"{name}: expected a positive integer, got {value!r}")
+        if not all(_is_int(classes) and classes >= 1 for classes in self.heads):
+            raise InputError(f"num_classes: expected a positive integer or one for each head, got {self.num_classes!r}")
         sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
         if len(sizes) not in (1, 2) or not all(_is_int(size) and size >= 1 for size in sizes):
             raise InputError(f"image_size: expected a positive integer or (height, width), got {self.image_size!r}")
@@ -117,6 +123,11 @@ class TimeSformerConfig:
         return position
 
     @property
+    def heads(self) -> tuple[int, ...]:
+        """Number of classes of each head; the logits hold them one after the other."""
+        return self.num_classes if isinstance(self.num_classes, tuple) else (self.num_classes,)
+
+    @property
     def height_width(self) -> tuple[int, int]:
         """Image height and width in pixels."""
         return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
@@ -139,6 +150,13 @@ class TimeSformerConfig:
         if unknown:
             raise InputError(f"model configuration: unknown field {unknown[0]!r}; expected some of {sorted(known)}")
         return cls(**values)
+
+
+def _heads(value: list[int] | tuple[int, ...]) -> int | tuple[int, ...]:
+    """Several heads as a tuple, a single one as its number of classes."""
+    if not value:
+        raise InputError("num_classes: expected a positive integer, or one for each head, got none")
+    return value[0] if len(value) == 1 else tuple(value)
 
 
 def _is_int(value: object) -> bool:

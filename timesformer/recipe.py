@@ -16,6 +16,9 @@ Decay = Literal["all", "matrices"]
 
 NOT_DEFINING = ("workers", "checkpoint_every")
 """Fields that change how a run is carried out, but no bit of its result."""
+DEFINING_IF_SET = {"mixup_alpha": 0.0}
+"""Fields that define a run only where they differ from this value: runs from before there was such a field keep their
+hash."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Recipe:
     warmup: part of the budget in which the rate rises (linearly, except for "onecycle"); None: 0.3 for "onecycle",
         otherwise 0
     decay: "matrices" spares biases, norms, positions and class tokens from the weight decay, "all" spares nothing
+    label_smoothing: the part of a target that is spread evenly over all classes
+    mixup_alpha: each part of a batch is mixed with a permutation of itself, clips and targets alike, in proportions
+        lambda : 1 - lambda with lambda from Beta(alpha, alpha); 0 for no mixing (mixup, arXiv 1710.09412)
     clip_grad_norm: largest norm of the gradient, None for no clipping
     workers: processes that load data; checkpoint_every: steps between checkpoints (both change no result)
 
@@ -61,6 +67,7 @@ class Recipe:
     gradient_checkpointing: bool = False
     clip_grad_norm: float | None = None
     label_smoothing: float = 0.0
+    mixup_alpha: float = 0.0
     seed: int = 0
     workers: int = 0
     checkpoint_every: int = 200
@@ -83,6 +90,7 @@ class Recipe:
         self._number("weight_decay", 0, math.inf)
         self._number("final_lr_factor", 0, 1)
         self._number("label_smoothing", 0, 1)
+        self._number("mixup_alpha", 0, math.inf)
         for name in ("warmup", "clip_grad_norm", "epochs"):
             if getattr(self, name) is not None:
                 self._number(name, 0, 1 if name == "warmup" else math.inf, open_low=name != "warmup")
@@ -98,6 +106,8 @@ class Recipe:
             self._integer(name, 0)
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size: {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.mixup_alpha and self.batch_size == self.accumulate:
+            raise InputError("mixup_alpha: batch_size / accumulate = 1 clip has none to be mixed with, expected more")
         if self.schedule == "steps":
             rising = all(a < b for a, b in zip(self.lr_steps, self.lr_steps[1:], strict=False))
             self._require("lr_steps", bool(self.lr_steps) and self.lr_steps[0] == 0 and rising, "0 and rising numbers")
@@ -194,7 +204,11 @@ class Recipe:
 
     def defining(self) -> dict[str, Any]:
         """`to_dict()` without what changes no result."""
-        return {key: value for key, value in self.to_dict().items() if key not in NOT_DEFINING}
+        return {
+            key: value
+            for key, value in self.to_dict().items()
+            if key not in NOT_DEFINING and (key not in DEFINING_IF_SET or value != DEFINING_IF_SET[key])
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":

@@ -2,28 +2,32 @@
 
 A run that is killed and started again equals an undisturbed one bit for bit on the CPU (with the same number of
 threads): the order of the samples is keyed by seed and epoch, what happens to a sample by seed, epoch and sample (the
-dataset's part), dropout by seed and micro-step, and the learning rate is a function of the step.
+dataset's part), mixup and dropout by seed and micro-step, and the learning rate is a function of the step.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from timesformer.data import collate
 from timesformer.errors import InputError
+from timesformer.heads import cross_entropy, heads_of, is_right, predict
 from timesformer.loading import Collate, SampleStream, batches
+from timesformer.mixup import draw_mix
 from timesformer.progress import OnStep, step_bar
 from timesformer.recipe import Recipe
 from timesformer.seeding import seed_all
+from timesformer.sharding import Strategy, exchanging, shard
 from timesformer.training_state import TrainingState, load_state, save_state
 
 REPORT_EVERY = 20
@@ -38,9 +42,10 @@ class TrainingDiverged(ArithmeticError):
 class FitResult:
     """What a training run did.
 
-    losses, accuracies: of each step's training clips (accuracies 0 to 1); train_loss and train_top1_percent: means over
-    the last tenth of the steps; seconds: of training, over all sessions of a resumed run; resumed_from: the step at
-    which this session began; unreadable: (path, reason) of videos that were left out; validation: metrics by step
+    losses, accuracies: of each step's training clips (accuracies 0 to 1; with mixup against the label of which a clip
+    holds more); train_loss and train_top1_percent: means over the last tenth of the steps; seconds: of training, over
+    all sessions of a resumed run; resumed_from: the step at which this session began; unreadable: (path, reason) of
+    videos that were left out; validation: metrics by step
     """
 
     steps: int
@@ -63,7 +68,9 @@ def fit(
     *,
     validation: Callable[[nn.Module], dict[str, Any]] | None = None,
     progress: bool | OnStep = True,
-    tracker: Literal["tensorboard"] | None = None,
+    tracker: str | None = None,
+    tracker_folder: str | Path | None = None,
+    strategy: Strategy = "ddp",
     collate: Collate = collate,
 ) -> FitResult:
     """Trains `model` in place, resuming from the checkpoint in `folder` if there is one.
@@ -71,14 +78,20 @@ def fit(
     dataset: `dataset[(epoch, index)]` is a pure function that gives `clip` (frames, channels, height, width), `label`
     and `index`; `collate` makes batches of them (by default `timesformer.data.collate`).  validation: called with the
     model in evaluation mode at each checkpoint and at the end.  progress: a bar on standard error, or a function of
-    (steps done, all steps, mean loss since the last call).  tracker: accelerate's, logs into `folder`.
+    (steps done, all steps, mean loss since the last call).  tracker: one of accelerate's by name, logs into
+    `tracker_folder` (by default `folder`).  strategy: how several processes (accelerate's, started by its launcher,
+    torchrun or `experiments.distributed`) share the work: "ddp", each with a whole model, or "fsdp", each with a part of
+    its parameters, gradients and optimiser state.  Checkpoints are whole either way, so that any number of processes
+    resumes from them.
 
     Raises:
-        InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable.
+        InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable; a tracker
+            that is unknown or not installed.
         TrainingDiverged: the loss is not finite.
     """
     folder = Path(folder)
-    loop = _Loop(model, dataset, recipe, folder, validation, tracker, collate)
+    accelerator = _accelerator(tracker, Path(tracker_folder or folder))
+    loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate)
     with step_bar("training", progress, loop.accelerator.is_main_process) as on_step:
         return loop.run(on_step)
 
@@ -91,16 +104,17 @@ class _Loop:
         recipe: Recipe,
         folder: Path,
         validation: Callable[[nn.Module], dict[str, Any]] | None,
-        tracker: str | None,
+        accelerator: Accelerator,
+        strategy: Strategy,
         collate: Collate,
     ) -> None:
         self.dataset, self.recipe, self.folder = dataset, recipe, folder
         self.validation, self.collate = validation, collate
         self.num_samples = len(dataset)  # type: ignore[arg-type]
         self.steps = recipe.total_steps(self.num_samples)
-        # The precision is ours, below: accelerate fixes its own once for the whole process.
-        self.accelerator = _accelerator(tracker, folder)
-        self.tracker = tracker
+        self.accelerator = accelerator
+        self.tracker = bool(accelerator.log_with)
+        self.heads = heads_of(model)
         device = self.accelerator.device
         self.model = model.to(device)
         if hasattr(model, "gradient_checkpointing"):
@@ -108,6 +122,9 @@ class _Loop:
             switch.gradient_checkpointing = recipe.gradient_checkpointing
         elif recipe.gradient_checkpointing:
             raise InputError(f"gradient_checkpointing: {type(model).__name__} does not offer it")
+        self.sharded = strategy == "fsdp" and accelerator.num_processes > 1
+        if self.sharded:  # before the optimiser: parameters are others afterwards
+            shard(model, device, accelerator.num_processes)
         self.optimiser = recipe.build_optimiser(model)
         self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         config = getattr(model, "config", None)
@@ -119,7 +136,8 @@ class _Loop:
         state = load_state(folder, model, self.optimiser, self.defining, device)
         self.state = state or TrainingState(0, 0.0, torch.full((2, self.steps), torch.nan, device=device))
         self.resumed_from = self.state.step
-        self.wrapped = self.accelerator.prepare_model(model) if self.accelerator.num_processes > 1 else model
+        several = accelerator.num_processes > 1 and not self.sharded
+        self.wrapped = accelerator.prepare_model(model) if several else model
 
     def run(self, on_step: OnStep) -> FitResult:
         state, steps = self.state, self.steps
@@ -177,14 +195,18 @@ class _Loop:
                 continue
             clip = batch["clip"].to(accelerator.device, non_blocking=True)
             label = batch["label"].to(accelerator.device, non_blocking=True)
-            seed_all(recipe.seed, "micro-step", step * recipe.accumulate + part, accelerator.process_index)
+            keys = (step * recipe.accumulate + part, accelerator.process_index)
+            mix = draw_mix(recipe.mixup_alpha, len(label), recipe.seed, *keys, device=accelerator.device)
+            clip = mix.clips(clip)
+            seed_all(recipe.seed, "micro-step", *keys)
             with self._sync(last=part == recipe.accumulate - 1):
                 with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     logits = self.wrapped(clip)
-                loss = F.cross_entropy(logits.float(), label, label_smoothing=recipe.label_smoothing)
+                loss_of = partial(cross_entropy, logits.float(), heads=self.heads, smoothing=recipe.label_smoothing)
+                loss = mix.loss(loss_of, label)
                 accelerator.backward(loss / recipe.accumulate)
             losses.append(loss.detach())
-            hits.append((logits.detach().argmax(1) == label).float().mean())
+            hits.append(is_right(predict(logits.detach(), self.heads), mix.dominant(label)).float().mean())
         if not losses:
             raise InputError(f"training set: every video of step {step} is unreadable")
         curves[:, step] = torch.stack([_mean(losses), _mean(hits)])
@@ -195,6 +217,8 @@ class _Loop:
 
     def _sync(self, last: bool) -> AbstractContextManager[Any]:
         """Several processes exchange gradients in a step's last part only."""
+        if self.sharded:
+            return exchanging(self.wrapped, last)
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def _look(self, since: int) -> float:
@@ -228,8 +252,9 @@ class _Loop:
     def _checkpoint(self) -> None:
         if self.accelerator.num_processes > 1:  # gradients are the same everywhere, losses are not
             self.state.curves = self.accelerator.reduce(self.state.curves, "mean")
-        if self.accelerator.is_main_process:
-            save_state(self.folder, self.state, self.model, self.optimiser, self.defining)
+        main = self.accelerator.is_main_process
+        if main or self.sharded:  # parts are gathered by all processes
+            save_state(self.folder, self.state, self.model, self.optimiser, self.defining, write=main)
         self.accelerator.wait_for_everyone()
 
     def _result(self) -> FitResult:
@@ -251,12 +276,19 @@ class _Loop:
 
 
 def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
+    """Its precision stays off: accelerate fixes that once for the whole process, ours is the recipe's."""
+    # Some schemes have parameters without a gradient (a class token that no step reads in the last block).
+    kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     if tracker is None:
-        return Accelerator(mixed_precision="no")
+        return Accelerator(mixed_precision="no", kwargs_handlers=kwargs)
     try:
-        accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder)
+        accelerator = Accelerator(
+            mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs
+        )
     except ValueError as error:
         raise InputError(f"tracker: {error}") from error
+    if not accelerator.log_with:  # accelerate leaves it out in silence
+        raise InputError(f"tracker: {tracker!r} is not installed")
     accelerator.init_trackers("training")
     return accelerator
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.sharding import gathered, part_of
 
 FILE = "checkpoint.safetensors"
 
@@ -37,9 +38,17 @@ class TrainingState:
 
 
 def save_state(
-    folder: Path, state: TrainingState, model: nn.Module, optimiser: Optimizer, defining: dict[str, Any]
+    folder: Path,
+    state: TrainingState,
+    model: nn.Module,
+    optimiser: Optimizer,
+    defining: dict[str, Any],
+    write: bool = True,
 ) -> None:
-    """Replaces the checkpoint in `folder`.  `defining` is what the run must agree in to resume from it."""
+    """Replaces the checkpoint in `folder`.  `defining` is what the run must agree in to resume from it.
+
+    A model that is shared by several processes is gathered: all of them call this, one with `write`.
+    """
     tensors = {f"model.{name}": value for name, value in _model_tensors(model).items()}
     for name, parameter in _parameters(model, optimiser).items():
         for key, value in optimiser.state.get(parameter, {}).items():
@@ -53,11 +62,13 @@ def save_state(
         "unreadable": state.unreadable,
         "validation": state.validation,
     }
-    content = save(
-        {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()},
-        metadata={"format": "pt", "state": json.dumps(metadata)},
-    )
-    write_atomic(folder / FILE, content)
+    copies = {}
+    for name, value in tensors.items():
+        whole = gathered(value.detach())
+        if write:
+            copies[name] = whole.to("cpu", copy=True).contiguous()
+    if write:
+        write_atomic(folder / FILE, save(copies, metadata={"format": "pt", "state": json.dumps(metadata)}))
 
 
 def load_state(
@@ -86,13 +97,14 @@ def load_state(
         raise InputError(f"{path}: the model is another one; {different[0]} differs")
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(found[name])
+            value.copy_(part_of(found[name].to(value.device), value))
     for name, parameter in _parameters(model, optimiser).items():
         prefix = f"optimiser.{name}."
         for key in [key for key in tensors if key.startswith(prefix)]:
             # Scalars such as Adam's step count stay on the CPU, where the optimiser keeps them.
             value = tensors[key]
-            optimiser.state[parameter][key.removeprefix(prefix)] = value if value.ndim == 0 else value.to(device)
+            whole = value if value.ndim == 0 else part_of(value.to(device), parameter)
+            optimiser.state[parameter][key.removeprefix(prefix)] = whole
     return TrainingState(
         step=metadata["step"],
         seconds=metadata["seconds"],

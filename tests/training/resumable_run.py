@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from timesformer import TimeSformer, TimeSformerConfig
-from timesformer.data import FrameCache, Preprocessing, VideoDataset, read_kinetics_csv
+from timesformer.data import Augment, FrameCache, Preprocessing, RandAugment, VideoDataset, read_kinetics_csv
 from timesformer.data.probes import make_probe
 from timesformer.recipe import Recipe
 from timesformer.seeding import seed_all
@@ -18,7 +18,7 @@ STEPS = 14
 
 
 def train(data: Path, folder: Path, stop: int = -1, workers: int = 2) -> FitResult:
-    """20 videos in batches of 2 x 3 clips, so that batches straddle epochs; augmentation, dropout, drop path."""
+    """20 videos in batches of 2 x 3 clips, so that batches straddle epochs; augmentation, mixup, dropout, drop path."""
     torch.set_num_threads(1)
     probe = make_probe("appearance", data, num_train=20, num_test=2, seed=1)
     dataset = VideoDataset(
@@ -27,6 +27,7 @@ def train(data: Path, folder: Path, stop: int = -1, workers: int = 2) -> FitResu
         train=True,
         jitter=(18, 40),
         flip=True,
+        augment=Augment(RandAugment(2, 15), colour_jitter=0.5),
         seed=5,
         cache=FrameCache(data / "frames"),
     )
@@ -39,6 +40,8 @@ def train(data: Path, folder: Path, stop: int = -1, workers: int = 2) -> FitResu
         accumulate=2,
         lr=0.01,
         clip_grad_norm=1.0,
+        mixup_alpha=0.3,
+        label_smoothing=0.1,
         workers=workers,
         checkpoint_every=4,
         seed=3,

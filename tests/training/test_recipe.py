@@ -102,7 +102,7 @@ def test_bad_fields_are_named(fields, message):
 def test_round_trip():
     recipe = Recipe.paper()
     assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert set(recipe.to_dict()) - set(recipe.defining()) == {"workers", "checkpoint_every"}
+    assert set(recipe.to_dict()) - set(recipe.defining()) == {"workers", "checkpoint_every", "mixup_alpha"}
 
 
 def test_a_frozen_model_cannot_be_trained():

@@ -64,7 +64,7 @@ def open_video(source: Sample | Path | str) -> OpenVideo:
     if not sample.is_segment:
         return video
     try:
-        return Segment(video, *_range(sample, video), sample.place)
+        return Segment(video, *segment_range(sample, video.num_frames, video.fps), sample.place)
     except BaseException:
         video.close()
         raise
@@ -96,13 +96,13 @@ def _images(folder: Path) -> list[str]:
     return sorted((name for name in names if not name.startswith(".")), key=natural_key)
 
 
-def _range(sample: Sample, video: OpenVideo) -> tuple[int, int]:
-    """The segment's frames in this video: converted where a video file has another rate than the numbers count."""
+def segment_range(sample: Sample, num_frames: int, fps: float) -> tuple[int, int]:
+    """The segment's frames in a video of this length and rate: converted where its numbers count at another rate."""
     start, end = sample.start_frame or 0, sample.end_frame
-    ratio = 1.0 if sample.fps is None or video.fps <= 0 else video.fps / sample.fps
+    ratio = 1.0 if sample.fps is None or fps <= 0 else fps / sample.fps
     if abs(ratio - 1) > 0.01:  # 59.94 frames per second count as 60
         start, end = int(start * ratio), None if end is None else max(round(end * ratio), int(start * ratio) + 1)
-    return start, video.num_frames if end is None else end
+    return start, num_frames if end is None else end
 
 
 class FrameFolder:

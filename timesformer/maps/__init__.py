@@ -1,5 +1,6 @@
-"""Pictures of attention."""
+"""Pictures of attention, and of what a model sees over time."""
 
 from timesformer.maps.neighbourhoods import draw_scheme
+from timesformer.maps.timeline import draw_timelines
 
-__all__ = ["draw_scheme"]
+__all__ = ["draw_scheme", "draw_timelines"]

@@ -1,0 +1,94 @@
+"""Several heads on one model: the verb and the noun of Epic-Kitchens.
+
+Logits stay one tensor (b, sum of the heads' classes), the outputs of one linear layer; a label is int64 (b, heads), or
+(b,) for a model with one head.  As in ViViT (section 4.2) the loss is the sum of the heads' cross entropies, and a clip
+is right where every head is: its action is.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from timesformer._typing import Float, Int
+from timesformer.errors import InputError
+
+Heads = tuple[int, ...]
+"""Number of classes of each head."""
+
+Labels = list[str] | dict[str, list[str]]
+"""Names of classes in the order of their indices; where there are several heads {head: names}."""
+
+
+def heads_of(model: nn.Module) -> Heads:
+    """The heads of a model that has several; () for one with a single head, and for models without a configuration."""
+    heads = getattr(getattr(model, "config", None), "heads", ())
+    return heads if len(heads) > 1 else ()
+
+
+def cross_entropy(
+    logits: Float[Tensor, "b classes"], label: Int[Tensor, "b *heads"], heads: Heads = (), smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """The loss, a mean over clips; with several heads the sum of theirs.
+
+    Raises InputError where labels are not one for each head.
+    """
+    _check(label, heads)
+    if not heads:
+        return F.cross_entropy(logits, label, label_smoothing=smoothing)
+    parts = zip(logits.split(heads, -1), label.unbind(-1), strict=True)
+    return torch.stack([F.cross_entropy(part, target, label_smoothing=smoothing) for part, target in parts]).sum()
+
+
+def predict(scores: Float[Tensor, "b classes"], heads: Heads = ()) -> Int[Tensor, "b *heads"]:
+    """The class of the highest score; with several heads one for each, (b, heads)."""
+    if not heads:
+        return scores.argmax(-1)
+    return torch.stack([part.argmax(-1) for part in scores.split(heads, -1)], -1)
+
+
+def is_right(prediction: Int[Tensor, "b *heads"], label: Int[Tensor, "b *heads"]) -> Tensor:
+    """Which clips are right, with several heads in all of them: bool (b,)."""
+    same = prediction == label
+    return same if same.dim() == 1 else same.all(-1)
+
+
+def _check(label: Tensor, heads: Heads) -> None:
+    given = 1 if label.dim() == 1 else label.shape[1]
+    if given != max(1, len(heads)):
+        has = f"heads of {list(heads)} classes" if heads else "one head"
+        raise InputError(f"labels: {given} for each video, but the model has {has}")
+
+
+def head_names(heads: Heads, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """A name for each of several heads: those given, or head0, head1, …; raises InputError for another number."""
+    if names and len(names) != len(heads):
+        raise InputError(f"heads: the data name {list(names)}, but the model has {len(heads)}")
+    return tuple(names) or tuple(f"head{number}" for number in range(len(heads)))
+
+
+def default_labels(heads: Heads, named: Sequence[str] = ()) -> Labels:
+    """`class 0`, `class 1`, … of each head."""
+    names = [[f"class {number}" for number in range(classes)] for classes in heads]
+    return names[0] if len(names) == 1 else dict(zip(head_names(heads, named), names, strict=True))
+
+
+def check_labels(labels: Labels | Sequence[Sequence[str]], heads: Heads) -> Labels:
+    """Class names that fit the heads, as they are stored: a list, or with several heads {head: names}.
+
+    A list of lists is taken in the order of the heads.  Raises InputError.
+    """
+    if len(heads) == 1:
+        if isinstance(labels, dict) or len(labels) != heads[0]:
+            count = "several heads" if isinstance(labels, dict) else len(labels)
+            raise InputError(f"labels: expected {heads[0]} names, one per class, got {count}")
+        return labels  # type: ignore[return-value]
+    if not isinstance(labels, dict):
+        if len(labels) != len(heads) or any(isinstance(names, str) for names in labels):
+            raise InputError(f"labels: expected the names of {len(heads)} heads, got {len(labels)} names")
+        labels = dict(zip(head_names(heads), (list(names) for names in labels), strict=True))
+    counts = tuple(len(names) for names in labels.values())
+    if counts != heads:
+        raise InputError(f"labels: expected {heads} names, one per class of each head, got {counts}")
+    return labels
