@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_cost, cli_evaluate, cli_export, cli_predict, cli_runs, cli_tools
+from experiments import cli_audit, cli_cost, cli_evaluate, cli_export, cli_predict, cli_runs, cli_sweep, cli_tools
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -54,7 +54,10 @@ app.command()(cli_evaluate.evaluate)
 app.command()(cli_tools.probe)
 app.command()(cli_tools.draw)
 app.command()(cli_runs.report)
+app.command()(cli_sweep.sweep)
+app.command()(cli_sweep.status)
 app.command()(cli_tools.bench)
+app.command()(cli_audit.audit)
 app.command()(cli_export.export)
 app.command()(cli_predict.predict)
 app.command()(cli_predict.features)

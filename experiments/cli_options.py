@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 if TYPE_CHECKING:
     from experiments.paper import Folders, Profile
@@ -36,6 +37,13 @@ def print_json(value: Any) -> None:
 def progress(text: str) -> None:
     """A line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def plain_text(text: str) -> Text:
+    """Text from outside for a table: no markup, and nothing that a terminal would act on."""
+    from timesformer.text import printable
+
+    return Text(printable(text))
 
 
 def console() -> Console:

@@ -1,17 +1,25 @@
 """What the README shows is run as it stands there."""
 
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.spec import load_specs
 from timesformer.attention import load_file
+from timesformer.data import read_annotations
+from timesformer.data.probes import make_probe
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -33,13 +41,58 @@ def test_first_model() -> None:
     assert scope["logits"].shape == (1, 400)  # type: ignore[attr-defined]
 
 
+def yaml_file(name: str) -> str:
+    """The README's file of this name."""
+    (text,) = [block for block in blocks("yaml") if block.startswith(f"# {name}\n")]
+    return text
+
+
 def test_run_file(tmp_path: Path) -> None:
-    (text,) = blocks("yaml")
     path = tmp_path / "run.yaml"
-    path.write_text(text)
+    path.write_text(yaml_file("run.yaml"))
     (spec,) = load_specs(path)
     assert spec.name == "mine"
     assert spec.recipe.total_steps(64) == 15
+
+
+NEW_CLASSES = {
+    "left": "sideways", "right": "sideways", "up": "up and down", "down": "up and down",
+    "clockwise": "turning", "anticlockwise": "turning", "growing": "zooming", "shrinking": "zooming",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README's commands are run on: small videos of four classes in folders, and a longer one."""
+    folder = tmp_path_factory.mktemp("readme")
+    probe = make_probe("motion", folder / "probe", num_train=32, num_test=16, seed=11)
+    for part, csv in (("train", probe.train_csv), ("test", probe.test_csv)):
+        for number, sample in enumerate(read_annotations("kinetics", csv)):
+            assert isinstance(sample.label, int)
+            target = folder / "clips" / part / NEW_CLASSES[probe.labels[sample.label]] / f"{number:03}.mp4"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(sample.path, target)
+    with av.open(str(folder / "long.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=4)
+        stream.height, stream.width, stream.pix_fmt = 40, 60, "yuv420p"
+        for number in range(48):
+            pixels = np.full((40, 60, 3), 5 * number, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        out.mux(stream.encode(None))
+    return folder
+
+
+@pytest.fixture
+def place(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with all that the README's commands and files name."""
+    for name in ("clips", "long.mp4"):
+        (tmp_path / name).symlink_to(videos / name)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    (code,) = [block for block in blocks("python") if "SCHEMES" in block]
+    (tmp_path / "rows.py").write_text(code)
+    (tmp_path / "finetune.yaml").write_text(yaml_file("finetune.yaml"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def commands() -> list[str]:
@@ -47,18 +100,42 @@ def commands() -> list[str]:
     return [line for line in lines if line.startswith("timesformer ")]
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if line.split()[1] not in {"train", "evaluate"}])
-def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = [block for block in blocks("python") if "SCHEMES" in block]
-    (tmp_path / "rows.py").write_text(code)
-    monkeypatch.chdir(tmp_path)
-    words = shlex.split(line)[1:]
-    if words[0] == "probe":
-        words += ["--num-test", "16"]
-    result = CliRunner().invoke(app, words)
+def run(line: str, *more: str) -> str:
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], *more])
     assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if not re.search(r"\b(run|finetune)\.yaml", line)])
+def test_commands(line: str, place: Path) -> None:
+    run(line, *(["--num-test", "16"] if line.startswith("timesformer probe") else []))
+    for name in re.findall(r"--(?:out|plot) (\S+\.\w+)", line):
+        assert (place / name).stat().st_size > 0
+
+
+def test_fine_tuning_and_prediction(place: Path) -> None:
+    """From the committed checkpoint to other classes, by the README's lines; then its videos get the new names."""
+    train, predict = [line for line in commands() if "finetune.yaml" in line]
+    (record,) = json.loads(run(train, "--json"))["records"]
+    assert record["metrics"]["test_videos"] == 16
+    assert record["metrics"]["top1_percent"] >= 50  # chance is 25
+    found = json.loads(run(predict, "--json"))["videos"]
+    assert {guess["label"] for guess in found[0]["top"]} == set(NEW_CLASSES.values())
+    right = sum(video["top"][0]["label"] == Path(video["path"]).parent.name for video in found)
+    assert 100 * right / 16 == record["metrics"]["top1_percent"]
+    started = json.loads((place / "runs" / record["hash"] / "model" / "provenance.json").read_text())["started_from"]
+    assert started["weights"]["left_out"] == 2  # the head of the eight old classes
+
+
+def test_features_in_python(place: Path) -> None:
+    (code,) = [block for block in blocks("python") if "forward_features" in block]
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["vectors"].shape == (2, 96)
+    assert scope["patches"].shape == (2, 8, 4, 4, 96)
+    assert scope["cls"].shape == (2, 96)
 
 
 def test_folders_of_the_map_exist() -> None:
     for folder in re.findall(r"^\| `([a-z/]+/)` \|", README, flags=re.MULTILINE):
-        assert (Path(__file__).parent.parent / folder).is_dir(), folder
+        assert (ROOT / folder).is_dir(), folder

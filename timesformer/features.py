@@ -8,7 +8,6 @@ In Python, for a clip (b, t, 3, H, W) that is normalised as the checkpoint's pre
 `write_features` does this for videos, under a protocol's views, and says in the file what it was made with.
 """
 
-import math
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,16 +19,15 @@ import numpy as np
 import pyarrow
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, SequentialSampler
 
 from timesformer.backbone import TimeSformer
 from timesformer.checkpoints import write_atomic
-from timesformer.data import Preprocessing, Sample, VideoDataset, collate
+from timesformer.data import Preprocessing, Sample
 from timesformer.errors import InputError
 from timesformer.evaluation import Protocol, protocol_named
 from timesformer.feature_files import NpyFile, NpzFile, ParquetFile, Rows, Writer
-from timesformer.loading import batches
-from timesformer.progress import OnStep, step_bar
+from timesformer.progress import OnStep
+from timesformer.viewing import each_batch
 
 NO_LABEL = -1
 """The label of a sample that has none."""
@@ -125,36 +123,34 @@ class _Job:
         self, unreadable: dict[str, str], workers: int, device: torch.device | str | None, progress: bool | OnStep
     ) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
         """Rows and their arrays, batch by batch."""
-        views = self.protocol.views
-        dataset = VideoDataset(self.samples, self.record, train=False, views=views, allow_unreadable=True)
-        place = torch.device(device) if device is not None else next(self.model.parameters()).device
-        model = self.model.to(place).eval()
-        together = max(1, self.batch_size // (views.per_video or self.batch_size))
-        keys = BatchSampler(SequentialSampler(dataset), together, drop_last=False)
-        with step_bar("videos", progress) as on_step, torch.inference_mode():
-            for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
-                unreadable.update(batch["unreadable"])
-                if len(batch["label"]):
-                    clip = batch["clip"]
-                    counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)
-                    clips = clip if "views" in batch else clip.flatten(0, 1)
-                    videos = zip(batch["index"].tolist(), counts, strict=True)
-                    of_view = [(index, view) for index, count in videos for view in range(count)]
-                    parts = (self._arrays(model, part.to(place)) for part in clips.split(self.batch_size))
-                    if self.per_view:
-                        for start, arrays in zip(range(0, len(of_view), self.batch_size), parts, strict=True):
-                            yield self._rows(of_view[start : start + self.batch_size]), arrays
-                    else:
-                        vectors = np.concatenate([arrays["features"] for arrays in parts])
-                        means = np.stack([views.mean(0) for views in np.split(vectors, np.cumsum(counts)[:-1])])
-                        yield self._rows([first for first in of_view if first[1] == 0]), {"features": means}
-                on_step(number, len(keys), math.nan)
+        found = each_batch(
+            self.model,
+            self.samples,
+            self.record,
+            self.protocol.views,
+            unreadable,
+            batch_size=self.batch_size,
+            workers=workers,
+            device=device,
+            progress=progress,
+        )
+        for indices, counts, clips in found:
+            views = [(index, view) for index, count in zip(indices, counts, strict=True) for view in range(count)]
+            parts = (self._arrays(part) for part in clips)
+            if self.per_view:
+                for start, arrays in zip(range(0, len(views), self.batch_size), parts, strict=True):
+                    yield self._rows(views[start : start + self.batch_size]), arrays
+            else:
+                vectors = np.concatenate([arrays["features"] for arrays in parts])
+                means = np.stack([some.mean(0) for some in np.split(vectors, np.cumsum(counts)[:-1])])
+                yield self._rows([first for first in views if first[1] == 0]), {"features": means}
 
-    def _arrays(self, model: TimeSformer, clips: Tensor) -> dict[str, np.ndarray]:
+    @torch.inference_mode()
+    def _arrays(self, clips: Tensor) -> dict[str, np.ndarray]:
         """The arrays of some views."""
         if self.arrays == ("features",):
-            return {"features": model.features(clips).float().cpu().numpy()}
-        tokens = model.forward_features(clips)
+            return {"features": self.model.features(clips).float().cpu().numpy()}
+        tokens = self.model.forward_features(clips)
         return {name: getattr(tokens, name).float().cpu().numpy() for name in self.arrays}
 
     def _rows(self, views: list[tuple[int, int]]) -> Rows:

@@ -9,6 +9,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from timesformer.errors import InputError
 from timesformer.seeding import epoch_order
 
+READ_AHEAD = 2
+"""Batches that each worker has ready or under way beyond the one in use."""
+
 Collate = Callable[[list[Any]], dict[str, Any]]
 
 
@@ -72,11 +75,19 @@ def batches(
 ) -> Iterator[dict[str, Any]]:
     """The collated batches of the lists of keys that `keys` yields, loaded by `workers` processes (0: by this one).
 
+    Workers live as long as `keys` lasts, across epochs, and read ahead; order and bits of the batches are the same for
+    any number of them.
+
     Raises:
         InputError: as the dataset raised it, for example a video that cannot be read.
     """
     loader = DataLoader(
-        _Guarded(dataset, collate), batch_sampler=keys, collate_fn=_same, num_workers=workers, pin_memory=pin_memory
+        _Guarded(dataset, collate),
+        batch_sampler=keys,
+        collate_fn=_same,
+        num_workers=workers,
+        prefetch_factor=READ_AHEAD if workers else None,
+        pin_memory=pin_memory,
     )
     for batch in loader:
         if isinstance(batch, InputError):

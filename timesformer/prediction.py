@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, SequentialSampler
 
 from timesformer.backbone import TimeSformer
-from timesformer.data import Preprocessing, Sample, VideoDataset, VideoError, Views, collate
+from timesformer.data import Preprocessing, Sample, VideoError, Views
 from timesformer.data.open import open_video
 from timesformer.errors import InputError
 from timesformer.evaluation import Merge, Protocol, protocol_named
 from timesformer.heads import Labels, check_labels
-from timesformer.loading import batches
-from timesformer.progress import OnStep, step_bar
+from timesformer.progress import OnStep
+from timesformer.viewing import each_batch
 
 UNIFORM_SECONDS = 4.0
 """Length of a timeline's stretches where the model's frames are spread over the whole video: what a video of
@@ -238,25 +237,22 @@ def _each(
     progress: bool | OnStep,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(index, probabilities) of each sample that can be read; the others' reasons go into `unreadable`."""
-    if not samples:
-        return
-    dataset = VideoDataset(samples, record, train=False, views=protocol.views, allow_unreadable=True)
-    place = torch.device(device) if device is not None else next(model.parameters()).device
-    model = model.to(place).eval()
-    keys = BatchSampler(
-        SequentialSampler(dataset), max(1, batch_size // (protocol.views.per_video or batch_size)), drop_last=False
+    found = each_batch(
+        model,
+        samples,
+        record,
+        protocol.views,
+        unreadable,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        progress=progress,
     )
-    with step_bar("videos", progress) as on_step, torch.inference_mode():
-        for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
-            unreadable.update(batch["unreadable"])
-            if len(batch["label"]):
-                clip = batch["clip"]
-                counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)
-                clips = clip if "views" in batch else clip.flatten(0, 1)
-                logits = torch.cat([model(part.to(place)).float().cpu() for part in clips.split(batch_size)])
-                for index, views in zip(batch["index"].tolist(), logits.split(counts), strict=True):
-                    yield index, _probabilities(views, model, protocol.merge, samples[index].name)
-            on_step(number, len(keys), math.nan)
+    for indices, counts, parts in found:
+        with torch.inference_mode():
+            logits = torch.cat([model(part).float().cpu() for part in parts])
+        for index, views in zip(indices, logits.split(counts), strict=True):
+            yield index, _probabilities(views, model, protocol.merge, samples[index].name)
 
 
 def _probabilities(logits: Tensor, model: TimeSformer, merge: Merge, name: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from av.video.stream import VideoStream
 
 from timesformer.data.mp4 import read_track
 
+NO_FRAMES = ("the video stream holds no frames", "no-frames")
 _KEY, _DISCARD = 1, 2  # flags of an entry of FFmpeg's index
 
 
@@ -47,11 +48,7 @@ def read_table(path: Path, container: av.container.InputContainer, stream: Video
 
     Raises IndexFault for a stream that is cut off or holds no frames, FFmpegError for one that cannot be read.
     """
-    table = _from_index(path, container, stream)
-    if table is not None:
-        return table
-    container.seek(0)
-    return _from_packets(container, stream)
+    return _from_index(path, container, stream) or _from_packets(container, stream)
 
 
 def _from_index(path: Path, container: av.container.InputContainer, stream: VideoStream) -> FrameTable | None:
@@ -75,22 +72,20 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
     if there < count:
         raise IndexFault(f"cut off: {there} of {count} frames are there")
     shown = decoded if track.offsets is None else decoded + track.offsets
-    first = next(packet for packet in container.demux(stream))
-    if first.pts is None or first.dts != decoded[0] or first.size != size[0]:
-        return None
-    shown = shown + (first.pts - shown[0])
     order = np.argsort(shown, kind="stable")
-    stamps = shown[order]
-    if (np.diff(stamps) <= 0).any():
-        return None
     places = np.flatnonzero(key[order])
     keys = order[places]  # numbers in decoding order
-    if (np.diff(keys) <= 0).any():
+    if (np.diff(shown[order]) <= 0).any() or (np.diff(keys) <= 0).any():
         return None
+    first = next(packet for packet in container.demux(stream))
+    if first.pts is None or first.dts != decoded[0] or first.size != size[0]:
+        container.seek(0)
+        return None
+    shown = shown + (first.pts - shown[0])
     # The demuxer takes the last key frame decoded at or before the target.
     following = np.append(decoded[keys[1:]], np.iinfo(np.int64).max)
     targets = np.minimum(shown[keys], following - 1)
-    return FrameTable(count, stamps.tolist(), places.tolist(), targets.tolist(), "index")
+    return FrameTable(count, shown[order].tolist(), places.tolist(), targets.tolist(), "index")
 
 
 def _from_packets(container: av.container.InputContainer, stream: VideoStream) -> FrameTable:
@@ -101,7 +96,7 @@ def _from_packets(container: av.container.InputContainer, stream: VideoStream) -
     # A packet may be cut away by an edit list.
     packets = [packet for packet in packets if not packet.is_discard and not hidden(packet)]
     if not packets:
-        raise IndexFault("the video stream holds no frames", "no-frames")
+        raise IndexFault(*NO_FRAMES)
     told = [packet.pts for packet in packets if packet.pts is not None]
     # AVI knows the order of decoding alone, and FFmpeg's guess at the other is not always one.
     guessed = container.format.name == "avi" and stream.codec_context.has_b_frames and told == sorted(told)

@@ -11,6 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+TOP_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+"""What these files begin with."""
+
 _LARGEST = 1 << 28  # bytes of an index that is read into memory
 
 
@@ -35,6 +38,21 @@ def read_track(path: Path | str, number: int) -> Track | None:
     except (OSError, ValueError, IndexError):  # cut off within the index: FFmpeg judges it
         pass
     return None
+
+
+def is_cut_off(path: Path | str) -> bool:
+    """Whether the last box announces more than the file holds; False for what does not consist of boxes."""
+    end = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        while len(head := file.read(8)) == 8 and (head[4:] in TOP_BOXES or file.tell() > 8):
+            size, used = int.from_bytes(head[:4], "big"), 8
+            if size == 1:
+                size, used = int.from_bytes(file.read(8), "big"), 16
+            if size < used:
+                return False
+            if file.seek(size - used, 1) > end:
+                return True
+    return False
 
 
 def _movie(file: BinaryIO) -> bytes | None:

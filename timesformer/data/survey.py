@@ -209,6 +209,8 @@ def _load(state: Path) -> dict[tuple[str, int, int] | None, FileFacts]:
 
 def _append(state: Path, found: Sequence[tuple[Path, FileFacts]]) -> None:
     """Add lines in one write, on disk when this returns; the first line break ends what a crash may have left."""
+    if not found:
+        return
     lines = [
         json.dumps({"version": STATE_VERSION, "path": os.path.abspath(path), "facts": facts.to_dict()})
         for path, facts in found

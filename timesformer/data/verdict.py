@@ -1,7 +1,6 @@
 """What is to be said of one file of a dataset: one word, the reasons, and the facts of its header."""
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float 
     Nothing is raised for a file that cannot be read: that is its finding.
     """
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         found = Finding("missing", "no such file") if missing else Finding("unreadable", f"{error.strerror}")

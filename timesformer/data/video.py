@@ -20,7 +20,8 @@ from av.stream import Disposition
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
-from timesformer.data.index import FrameTable, IndexFault, read_table
+from timesformer.data.index import NO_FRAMES, FrameTable, IndexFault, read_table
+from timesformer.data.mp4 import TOP_BOXES, is_cut_off
 from timesformer.errors import InputError
 
 _COVER = Disposition.attached_pic
@@ -38,8 +39,7 @@ class VideoError(InputError):
         return type(self), (self.path, self.reason, self.kind)  # crosses process boundaries (loader workers)
 
 
-# What files begin with (at byte 4 for the first kinds): a container with such a mark that does not open has been cut off.
-_MARKS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+# What Matroska, AVI and Flash files begin with: a container with such a mark that does not open has been cut off.
 _BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV")
 
 
@@ -89,6 +89,12 @@ class Video:
             self._container.close()
             raise VideoError(self.path, "the file has no video stream", kind)
         self._stream = found[0]
+        if self._stream.codec_context is None:
+            empty = not any(packet.size for packet in self._container.demux(self._stream))
+            self._container.close()
+            if empty:
+                raise self._faulty(IndexFault(*NO_FRAMES))
+            raise VideoError(self.path, "there is no decoder for its video stream")
         self._stream.thread_type = "NONE" if self._threads == 1 else "AUTO"
         self._codec = self._stream.codec_context
         self._codec.thread_count = self._threads
@@ -103,16 +109,21 @@ class Video:
             return VideoError(self.path, f"cannot be read ({error.strerror})")
         with open(self.path, "rb") as file:
             head = file.read(12)
-        if head[4:8] in _MARKS or head.startswith(_BEGINNINGS):
+        if head[4:8] in TOP_BOXES or head.startswith(_BEGINNINGS):
             reason = f"not a video that can be opened ({error.strerror}): cut off or damaged where its index should be"
             return VideoError(self.path, reason, "truncated")
         return VideoError(self.path, f"not a video that can be opened ({error.strerror})", "not-video")
+
+    def _faulty(self, error: IndexFault) -> VideoError:
+        if error.kind == "no-frames" and is_cut_off(self.path):
+            return VideoError(self.path, "cut off within its index: no frames are there", "truncated")
+        return VideoError(self.path, str(error), error.kind)
 
     def _read_header(self) -> None:
         try:
             self._table: FrameTable = read_table(self.path, self._container, self._stream)
         except IndexFault as error:
-            raise VideoError(self.path, str(error), error.kind) from error
+            raise self._faulty(error) from error
         except FFmpegError as error:
             raise self._damaged(error) from error
         self.num_frames, self.key_frames = self._table.num_frames, self._table.key_frames
