@@ -72,6 +72,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target = folder / "clips" / part / NEW_CLASSES[probe.labels[sample.label]] / f"{number:03}.mp4"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(sample.path, target)
+    shutil.copytree(probe.test_csv.parent, folder / "videos")
+    shutil.copy(probe.test_csv, folder / "val.csv")
     with av.open(str(folder / "long.mp4"), "w") as out:
         stream = out.add_stream("libx264", rate=4)
         stream.height, stream.width, stream.pix_fmt = 40, 60, "yuv420p"
@@ -85,7 +87,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with all that the README's commands and files name."""
-    for name in ("clips", "long.mp4"):
+    for name in ("clips", "videos", "val.csv", "long.mp4"):
         (tmp_path / name).symlink_to(videos / name)
     (tmp_path / "results").symlink_to(ROOT / "results")
     (code,) = [block for block in blocks("python") if "SCHEMES" in block]
@@ -125,6 +127,14 @@ def test_fine_tuning_and_prediction(place: Path) -> None:
     assert 100 * right / 16 == record["metrics"]["top1_percent"]
     started = json.loads((place / "runs" / record["hash"] / "model" / "provenance.json").read_text())["started_from"]
     assert started["weights"]["left_out"] == 2  # the head of the eight old classes
+
+
+def test_loading_and_export(place: Path) -> None:
+    (code,) = [block for block in blocks("python") if "export(" in block]
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["longer"].config.grid == (16, 4, 6)
+    assert json.loads((place / "exported" / "config.json").read_text())["model_type"] == "timesformer"
 
 
 def test_features_in_python(place: Path) -> None:
