@@ -74,23 +74,81 @@ def probe(
 
 def bench(
     out: Annotated[Path, typer.Option(help="Folder of the record.")] = Path("results/bench"),
-    repetitions: Annotated[int, typer.Option(min=1, help="Interleaved repetitions of each forward pass.")] = 5,
+    repetitions: Annotated[int, typer.Option(min=1, help="Interleaved repetitions of each measurement.")] = 5,
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: torch's own choice.")] = 0,
+    only: Annotated[
+        str,
+        typer.Option(
+            help="transformers: the model on CPU against that library's; loader: reading of clips; memory: predicted "
+            "against measured; or the kernels' slices, comma between: checks, ceilings, kernels, flex, blocks, models, "
+            "largest, report."
+        ),
+    ] = "transformers",
+    data_dir: Annotated[Path, typer.Option(help="Folder in which the loader's videos are made.")] = Path(".cache"),
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto; with --only memory auto is cpu.")] = "auto",
+    minutes: Annotated[float, typer.Option(help="Kernels' slices: begin nothing that would end later.")] = 8.0,
+    size: Annotated[str, typer.Option(help="Kernels' slices: full, or tiny for a proof that they run.")] = "full",
+    retry: Annotated[bool, typer.Option(help="Kernels' slices: measure again what failed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory on CPU against transformers' TimesformerForVideoClassification (a few minutes)."""
-    from experiments import bench as benches
+    """Measure speed and memory on CPU against transformers' TimesformerForVideoClassification (a few minutes).
+
+    With `--only loader`: clips per second and core, against a plain PyAV loop and key-frame seeking. With
+    `--only memory`: the predicted peak of every scheme against the growth of the resident set (or, with
+    `--device cuda`, the allocator's peak). With `--only kernels` and the like: kernels, blocks and whole models on a GPU
+    against their peers, in slices that add to one record; the same command goes on where it ended.
+    """
     from experiments.report import require_writable
     from experiments.tables import to_csv, to_markdown, to_rich
     from timesformer.checkpoints import write_atomic
 
+    if only not in ("transformers", "loader", "memory"):
+        require_writable(out)
+        _bench_kernels(only, out, device, minutes, size, retry, as_json)
+        return
+    device = "cpu" if device == "auto" else device
     require_writable(out)
-    record = benches.run(benches.CASES, repetitions=repetitions, threads=threads or None, progress=progress)
-    table = benches.table(record)
-    write_atomic(out / "cpu_vs_transformers.json", (json.dumps(record, indent=2) + "\n").encode())
-    write_atomic(out / "cpu_vs_transformers.csv", to_csv(table).encode())
-    write_atomic(out / "cpu_vs_transformers.md", f"# {table.caption}\n\n{to_markdown(table)}".encode())
+    if only == "loader":
+        from experiments import bench_loader
+
+        record = bench_loader.run(bench_loader.CASES, data_dir, repetitions=repetitions, progress=progress)
+        name, table = "loader", bench_loader.table(record)
+    elif only == "memory":
+        from experiments import memory_check
+
+        record = memory_check.run(memory_check.cases(device), threads=threads or 1, progress=progress)
+        name, table = f"memory_{device}", memory_check.table(record)
+    else:
+        from experiments import bench as benches
+
+        record = benches.run(benches.CASES, repetitions=repetitions, threads=threads or None, progress=progress)
+        name, table = "cpu_vs_transformers", benches.table(record)
+    write_atomic(out / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())
+    write_atomic(out / f"{name}.csv", to_csv(table).encode())
+    write_atomic(out / f"{name}.md", f"# {table.caption}\n\n{to_markdown(table)}".encode())
     if as_json:
         print_json(record)
     else:
         console().print(to_rich(table))
+
+
+def _bench_kernels(only: str, out: Path, device: str, minutes: float, size: str, retry: bool, as_json: bool) -> None:
+    """Slices of `experiments.bench_gpu`, which also runs without what this command line needs."""
+    from experiments import bench_gpu
+    from experiments.bench_gpu.__main__ import main
+    from experiments.bench_gpu.output import summary
+
+    for word in only.split(","):
+        if word not in bench_gpu.SLICES:
+            known = ", ".join(("transformers", "loader", "memory", *bench_gpu.SLICES))
+            raise bad_input(f"--only {word}: expected one of {known}")
+    if size not in ("full", "tiny"):
+        raise bad_input(f"--size {size}: expected full or tiny")
+    given = ["--only", only, "--out", str(out), "--device", device, "--minutes", str(minutes), "--size", size]
+    code = main([*given, *(["--retry"] if retry else [])])
+    if as_json:
+        print_json(summary(out))
+    else:
+        print((out / "gpu_targets.md").read_text(encoding="utf-8"))
+    if code:
+        raise typer.Exit(code)

@@ -80,8 +80,8 @@ def fit(
     model in evaluation mode at each checkpoint and at the end.  progress: a bar on standard error, or a function of
     (steps done, all steps, mean loss since the last call).  tracker: one of accelerate's by name, logs into
     `tracker_folder` (by default `folder`).  strategy: how several processes (accelerate's, started by its launcher,
-    torchrun or `experiments.distributed`) share the work: "ddp", each with a whole model, or "fsdp", each with a part of
-    its parameters, gradients and optimiser state.  Checkpoints are whole either way, so that any number of processes
+    torchrun or `experiments.distributed`) share the work: "ddp", each with a whole model, or "fsdp", each with a part
+    of its parameters, gradients and optimiser state.  Checkpoints are whole either way, so that any number of processes
     resumes from them.
 
     Raises:
@@ -282,9 +282,7 @@ def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
     if tracker is None:
         return Accelerator(mixed_precision="no", kwargs_handlers=kwargs)
     try:
-        accelerator = Accelerator(
-            mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs
-        )
+        accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs)
     except ValueError as error:
         raise InputError(f"tracker: {error}") from error
     if not accelerator.log_with:  # accelerate leaves it out in silence

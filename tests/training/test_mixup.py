@@ -79,7 +79,7 @@ def test_one_step_by_hand(tmp_path):
     loss.backward()
     for ours, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
-    assert result.losses[0] == pytest.approx(float(loss), rel=1e-5)
+    assert result.losses[0] == pytest.approx(loss.item(), rel=1e-5)
     dominant = label if mix.share >= 0.5 else label[mix.partner]
     assert result.accuracies[0] == float((logits.argmax(1) == dominant).float().mean())
 

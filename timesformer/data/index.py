@@ -1,4 +1,4 @@
-"""Where the frames of a video stream lie: from the container's index if it tells all, otherwise by reading its packets."""
+"""Where the frames of a video stream lie: from the container's index if it tells all, otherwise from all packets."""
 
 from bisect import bisect_right
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ _LARGEST = 1 << 28  # bytes of an index that is read into memory
 
 @dataclass(frozen=True)
 class Track:
-    """edits: parts that the edit list plays; offsets: showing minus decoding time of each sample, None: zero for all."""
+    """edits: parts that the edit list plays; offsets: showing minus decoding time of each sample, None: all zero."""
 
     edits: int
     offsets: np.ndarray | None

@@ -1,7 +1,7 @@
 """All files of a dataset examined at once, in threads, and what that says of each sample.
 
-A state file remembers what was found of each file by path, size and time of modification, one JSON object a line, so that
-an interrupted survey carries on and a second one only looks at what has changed.
+A state file remembers what was found of each file by path, size and time of modification, one JSON object a line, so
+that an interrupted survey carries on and a second one only looks at what has changed.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def survey(
 ) -> Survey:
     """Examine the files of all samples.
 
-    decode: every frame instead of the first; whole: hash all bytes, which the fingerprint needs; otherwise duplicates are
-        told by size, first and last MiB
+    decode: every frame instead of the first
+    whole: hash all bytes, which the fingerprint needs; otherwise duplicates are told by size, first and last MiB
     min_frames: fewer are `short`; workers: threads (default: four for each core); state: see above
     progress: called with files done and files in all
 

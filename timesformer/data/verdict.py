@@ -162,7 +162,7 @@ def _uneven(video: Video) -> tuple[float, float] | None:
     """Shortest and longest time between frames, in seconds, if they differ by more than rounding explains."""
     if video.stamps is None or video.num_frames < 3:
         return None
-    apart = np.diff(np.asarray(video.stamps, np.int64))
+    apart = np.diff(np.asarray(video.stamps, np.float64))
     usual = float(np.median(apart))
     if np.abs(apart - usual).max() <= max(1.5, 0.1 * usual):
         return None

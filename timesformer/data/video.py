@@ -1,9 +1,9 @@
 """Random access to the frames of a video file, by PyAV.
 
-As few frames are decoded as the key frames allow.  Wanted frames that no key frame separates are one run: decoding starts
-at the key frame before the first and ends with the last.  From one run to the next a key frame is sought if that skips
-anything, otherwise decoding goes on.  On the way, H.264 pictures that no other refers to are passed over (threads = 1),
-and only wanted frames are converted.  All of it gives the same pixels as decoding the whole file.
+As few frames are decoded as the key frames allow.  Wanted frames that no key frame separates are one run: decoding
+starts at the key frame before the first and ends with the last.  From one run to the next a key frame is sought if that
+skips anything, otherwise decoding goes on.  On the way, H.264 pictures that no other refers to are passed over
+(threads = 1), and only wanted frames are converted.  All of it gives the same pixels as decoding the whole file.
 """
 
 from collections import deque
@@ -15,17 +15,16 @@ from types import TracebackType
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
+from timesformer.data.display import UPRIGHT, display_matrix, upright, upright_size
 from timesformer.data.index import NO_FRAMES, FrameTable, IndexFault, read_table
 from timesformer.data.mp4 import TOP_BOXES, is_cut_off
 from timesformer.errors import InputError
 
 _COVER = Disposition.attached_pic
-_UPRIGHT = (1, 0, 0, 1)  # display matrix of a picture that is shown as it is coded
 
 
 class VideoError(InputError):
@@ -46,8 +45,8 @@ _BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV")
 class Video:
     """An open video file; a context manager.
 
-    num_frames, fps; height, width: as shown, that is after the rotation that the file asks for (the first use may decode
-    a frame to learn it)
+    num_frames, fps; height, width: as shown, after the rotation that the file asks for (the first use may decode a
+        frame to learn it)
     key_frames: indices at which decoding can start
     index: "index" if the container's index told where the frames lie, "packets" if the whole file was read for it
     stamps: when each frame is shown, in units of `time_base` seconds; None if the file does not say
@@ -87,7 +86,7 @@ class Video:
         if not found:
             kind = "audio-only" if self._container.streams.audio else "not-video"
             self._container.close()
-            raise VideoError(self.path, "the file has no video stream", kind)
+            raise self._faulty(IndexFault("the file has no video stream", kind))
         self._stream = found[0]
         if self._stream.codec_context is None:
             empty = not any(packet.size for packet in self._container.demux(self._stream))
@@ -104,7 +103,7 @@ class Video:
         self._may_skip = self._threads == 1 and self._codec.name == "h264"
         self._skipping = False
 
-    def _not_opened(self, error: OSError) -> VideoError:
+    def _not_opened(self, error: FFmpegError | OSError) -> VideoError:
         if isinstance(error, PermissionError):
             return VideoError(self.path, f"cannot be read ({error.strerror})")
         with open(self.path, "rb") as file:
@@ -115,8 +114,8 @@ class Video:
         return VideoError(self.path, f"not a video that can be opened ({error.strerror})", "not-video")
 
     def _faulty(self, error: IndexFault) -> VideoError:
-        if error.kind == "no-frames" and is_cut_off(self.path):
-            return VideoError(self.path, "cut off within its index: no frames are there", "truncated")
+        if error.kind in ("no-frames", "not-video") and is_cut_off(self.path):
+            return VideoError(self.path, f"cut off within its index: {error}", "truncated")
         return VideoError(self.path, str(error), error.kind)
 
     def _read_header(self) -> None:
@@ -227,7 +226,7 @@ class Video:
             raise self._damaged(error) from error
 
     def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
-        self._turned = self._turned or _display_matrix(frame) != _UPRIGHT
+        self._turned = self._turned or display_matrix(frame) != UPRIGHT
         pixels = upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), frame)
         self._require_size(pixels.shape[0], pixels.shape[1])
         return pixels
@@ -302,7 +301,7 @@ class Video:
         while left:
             while self._decoded and left:
                 frame = self._decoded.popleft()
-                index = self._next if self._numbers is None else self._numbers.get(frame.pts, -1)
+                index = self._number(frame.pts) if self._numbers else self._next
                 if index < self._sought:  # cut away by an edit list, or belonging to what lies before the key frame
                     continue
                 if self._sought and not self._arrived(index, frame):
@@ -315,6 +314,10 @@ class Video:
                     yield index, frame
             if left and not self._feed(run[-1], unfed, ending, skip):
                 return
+
+    def _number(self, stamp: int | None) -> int:
+        """The frame shown at this time; -1 for none."""
+        return -1 if stamp is None or self._numbers is None else self._numbers.get(stamp, -1)
 
     def _arrived(self, index: int, frame: av.VideoFrame) -> bool:
         """Whether the first frame after a seek is the key frame, and one that can be shown without those before it.
@@ -329,7 +332,7 @@ class Video:
         return True
 
     def _feed(self, last: int, unfed: set[int], ending: bool, skip: bool) -> bool:
-        """Give the decoder a packet, or, once it has all that are wanted, take out what it holds.  False: at the end."""
+        """Give the decoder a packet; once it has all that are wanted, take out what it holds.  False: at the end."""
         if self._packets is None:
             return False
         packet = next(self._packets, None)
@@ -339,7 +342,7 @@ class Video:
         if self._numbers is None or not packet.size:  # an empty packet, the last one, empties the decoder
             self._decoded.extend(self._codec.decode(packet))
             return True
-        index = self._numbers.get(packet.pts, -1)
+        index = self._number(packet.pts)
         # Frames behind the last one wanted are kept: a later call may go on with them.
         skipping = skip and self._may_skip and index < last and index not in unfed
         if skipping != self._skipping:
@@ -350,31 +353,3 @@ class Video:
             self._decoded.extend(self._codec.decode(None))
             self._packets = None
         return True
-
-
-def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """The picture (H, W, 3) as its display matrix says it is to be shown: turned by quarters, mirrored.
-
-    FFmpeg's matrix takes a point (x, y) to (a x + c y, b x + d y), y downwards.  Any other angle is left as it is.
-    """
-    a, b, c, d = _display_matrix(frame)
-    if a and d and not b and not c:
-        return np.ascontiguousarray(pixels[::d, ::a])
-    if b and c and not a and not d:
-        return np.ascontiguousarray(pixels.transpose(1, 0, 2)[::b, ::c])
-    return pixels
-
-
-def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """(height, width) of `upright`."""
-    a, b, c, d = _display_matrix(frame)
-    return (frame.width, frame.height) if b and c and not a and not d else (frame.height, frame.width)
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Signs of a, b, c, d."""
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    if data is None:
-        return _UPRIGHT
-    a, b, _, c, d, *_ = np.sign(np.frombuffer(bytes(data), np.int32)).tolist()
-    return a, b, c, d
