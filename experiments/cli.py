@@ -14,7 +14,17 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_audit, cli_cost, cli_evaluate, cli_export, cli_predict, cli_runs, cli_sweep, cli_tools
+from experiments import (
+    cli_audit,
+    cli_cost,
+    cli_evaluate,
+    cli_export,
+    cli_predict,
+    cli_report,
+    cli_runs,
+    cli_sweep,
+    cli_tools,
+)
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -53,7 +63,7 @@ for command in (cli_runs.reproduce, cli_cost.cost, cli_runs.train):
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_tools.probe)
 app.command()(cli_tools.draw)
-app.command()(cli_runs.report)
+app.command()(cli_report.report)
 app.command()(cli_sweep.sweep)
 app.command()(cli_sweep.status)
 app.command()(cli_tools.bench)

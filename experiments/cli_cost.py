@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,14 +32,32 @@ def cost(
     share_qkv: Annotated[bool | None, typer.Option(help="One qkv projection for all steps of a block.")] = None,
     position: Annotated[str | None, typer.Option(help="Positions: none, space, space_time, table.")] = None,
     views: Annotated[int, typer.Option(min=1, help="Views of a video (clips x crops) in tflops_total.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Also predict the peak memory, with so many clips.")] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="The memory of a training step too; 1 clip without --batch.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="Of the memory: fp32, or bf16 for autocast.")] = "fp32",
+    optimiser: Annotated[str, typer.Option(help="Of the memory: sgd (with momentum) or adamw.")] = "sgd",
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Of the memory: blocks are computed again.")
+    ] = False,
+    backend: Annotated[
+        str | None, typer.Option(help="Attention: auto, sdpa (fused), reference (written out) or triton.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Whose memory: cuda, or cpu.")] = "cuda",
+    card_gib: Annotated[
+        list[float] | None, typer.Option(help="Sizes of cards for the largest batch; 16, 24, 40 and 80 GiB.")
+    ] = None,
     scheme_file: SchemeFile = None,
     as_json: Json = False,
 ) -> None:
     """Parameters, multiply-accumulates and comparisons of a model, counted without weights.
 
     Defaults are the paper's: ViT-B/16, 8 frames of 224 pixels, 400 classes. One multiply-accumulate counts as one FLOP.
+    With --batch or --train also the peak memory, predicted on tensors without values, and the largest batch for a card.
     """
     from experiments.cost import cost as count
+    from experiments.memory import CARDS_GIB, forecast
     from timesformer import TimeSformerConfig
     from timesformer.attention import load_file, names
 
@@ -58,21 +77,38 @@ def cost(
         "temporal_fc": temporal_fc,
         "share_qkv": share_qkv,
         "position": position,
+        "backend": backend,
     }
     given = {name: value for name, value in fields.items() if value is not None}
     chosen = names() if attention == "all" else (attention,) if attention is not None else own
     if not chosen:
         raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}")
-    costs = []
+    costs, memories = [], []
     for name in chosen:
         if len(chosen) > 1:
             progress(f"counting {name}")
-        costs.append(count(TimeSformerConfig(attention=name, **given), views=views))
+        config = TimeSformerConfig(attention=name, **given)
+        # the kernels compute what sdpa does, pair for pair, but cannot be traced for the second count
+        costs.append(count(replace(config, backend="sdpa") if backend == "triton" else config, views=views))
+        if batch is not None or train:
+            settings = {
+                "batch": batch or 1,
+                "precision": precision,
+                "optimiser": optimiser,
+                "gradient_checkpointing": gradient_checkpointing,
+                "device": device,
+            }
+            memories.append(forecast(config, train, card_gib or CARDS_GIB, settings))
     if as_json:
-        single = len(costs) == 1 and attention != "all"
-        print_json(costs[0].to_dict() if single else {"costs": [found.to_dict() for found in costs]})
-    else:
-        console().print(_cost_table(costs))
+        found = [each.to_dict() for each in costs]
+        for each, memory in zip(found, memories, strict=False):
+            each["memory"] = memory
+        print_json(found[0] if len(found) == 1 and attention != "all" else {"costs": found})
+        return
+    console().print(_cost_table(costs))
+    if memories:
+        console().print(_memory_table(costs, memories))
+        console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
 
 
 def _cost_table(costs: list[Cost]) -> Any:
@@ -93,6 +129,39 @@ def _cost_table(costs: list[Cost]) -> Any:
     )
     size = f"{first.num_frames} x {first.image_height} x {first.image_width}, {first.num_classes} classes"
     return to_rich(Table(frame, columns, f"Cost at {size}; one multiply-accumulate counts as one FLOP"))
+
+
+PARTS = ("params", "gradients", "optimiser", "activations", "attention")
+
+
+def _memory_table(costs: list[Cost], memories: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    from experiments.tables import Column, Table, to_rich
+
+    rows = []
+    for counted, memory in zip(costs, memories, strict=True):
+        for step in ("inference", "train"):
+            if step in memory:
+                batches = {f"predicted_batch_{card}": most for card, most in memory["largest_batch"][step].items()}
+                rows.append({"attention": counted.attention, "step": step, **memory[step], **batches})
+    first = memories[0]
+    columns = (
+        Column("attention", "Attention", "label"),
+        Column("step", "Step", "label"),
+        Column("peak_bytes", "Peak [GiB]", "predicted", decimals=2, scale=2**30),
+        *(Column(f"{part}_bytes", part.capitalize(), "predicted", decimals=2, scale=2**30) for part in PARTS),
+        *(
+            Column(f"predicted_batch_{card}", f"Clips, {card} GiB", "predicted", decimals=0)
+            for card in next(iter(first["largest_batch"].values()))
+        ),
+    )
+    extra = ", gradient checkpointing" * first["gradient_checkpointing"]
+    caption = (
+        f"Peak memory of {first['batch']} clips on {first['device']}, {first['precision']}, {first['optimiser']}{extra}"
+        f", backend {first['backend']}, and what it consists of at that moment, in GiB; largest batches"
+    )
+    return to_rich(Table(pd.DataFrame(rows), columns, caption))
 
 
 def _image_size(text: str) -> int | tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from experiments.cli_options import DataDir, Json, Runs, bad_input, console, print_json
+from experiments.cli_options import DataDir, Json, Runs, bad_input, console, model_source, print_json
 
 if TYPE_CHECKING:
     from experiments.spec import RunSpec
@@ -92,7 +92,7 @@ def evaluate(
                 raise bad_input(f"{data}: --{option} is for annotation files; state it in the YAML file")
         jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, runs, data_dir)
     else:
-        jobs = [_of_annotations(data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record)]
+        jobs = [_of_annotations(data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, runs)]
     measured = []
     for job in jobs:
         measured.append(_measure(job, scores, batch_size, workers, precision, place, progress=not as_json))
@@ -182,6 +182,7 @@ def _of_annotations(
     allow_unreadable: bool,
     sizes: Overrides,
     record: Overrides,
+    runs: Path,
 ) -> _Job:
     """A checkpoint on the videos of an annotation file, preprocessed as the checkpoint's record says."""
     from timesformer.checkpoints import load_model
@@ -193,7 +194,7 @@ def _of_annotations(
     if not data.exists():
         raise bad_input(f"{data}: no such file or folder")
     chosen = protocol_named(protocol or "paper", **views)
-    loaded = load_model(checkpoint, **sizes)
+    loaded = load_model(model_source(checkpoint, runs), **sizes)
     preprocessing: Preprocessing = Preprocessing.from_dict(loaded.preprocessing | record)
     samples = _samples(data, format or ("folder" if data.is_dir() else "kinetics"), root, checkpoint, loaded)
     dataset = VideoDataset(samples, preprocessing, train=False, views=chosen.views, allow_unreadable=True)

@@ -67,3 +67,24 @@ def profile_named(name: str) -> Profile:
         if name == profile:
             return profile
     raise bad_input(f"--profile {name}: expected one of {', '.join(PROFILES)}")
+
+
+def model_source(checkpoint: str, runs: Path) -> str | Path:
+    """What `--checkpoint` names: a source as it is, or the model of a finished run, by its YAML file or its folder."""
+    path = Path(checkpoint)
+    if (path / "model" / "config.json").is_file():
+        return path / "model"
+    if path.suffix not in (".yaml", ".yml"):
+        return checkpoint
+    from experiments.spec import load_specs
+
+    specs = load_specs(path)
+    if len(specs) != 1:
+        raise bad_input(f"--checkpoint {path}: expected a file with one run, this has {len(specs)}")
+    folder = runs / specs[0].hash() / "model"
+    if not folder.is_dir():
+        raise bad_input(
+            f"--checkpoint {path}: {folder} is not there; `timesformer train {path}` makes it (--runs names the folder "
+            "of the runs)"
+        )
+    return folder

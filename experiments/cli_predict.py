@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Runs, bad_input, console, plain_text, print_json, progress
+from experiments.cli_options import Json, Runs, bad_input, console, model_source, plain_text, print_json, progress
 
 if TYPE_CHECKING:
     import torch
@@ -214,20 +214,8 @@ def _load(checkpoint: str, runs: Path) -> tuple[Any, Preprocessing, Any]:
     from timesformer.checkpoints import load_model
     from timesformer.data import Preprocessing
 
-    loaded = load_model(_model_of_run(Path(checkpoint), runs) if checkpoint.endswith((".yaml", ".yml")) else checkpoint)
+    loaded = load_model(model_source(checkpoint, runs))
     return loaded.model, Preprocessing.from_dict(loaded.preprocessing), loaded.labels
-
-
-def _model_of_run(file: Path, runs: Path) -> Path:
-    from experiments.spec import load_specs
-
-    specs = load_specs(file)
-    if len(specs) != 1:
-        raise bad_input(f"--checkpoint {file}: expected a file with one run, this has {len(specs)}")
-    folder = runs / specs[0].hash() / "model"
-    if not folder.is_dir():
-        raise bad_input(f"--checkpoint {file}: {folder} is not there; `timesformer train {file}` makes it")
-    return folder
 
 
 def _device(name: str | None) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -95,18 +95,20 @@ def bench(
 
     With `--only loader`: clips per second and core, against a plain PyAV loop and key-frame seeking. With
     `--only memory`: the predicted peak of every scheme against the growth of the resident set (or, with
-    `--device cuda`, the allocator's peak). With `--only kernels` and the like: kernels, blocks and whole models on a GPU
-    against their peers, in slices that add to one record; the same command goes on where it ended.
+    `--device cuda`, the allocator's peak). With `--only kernels` and the like: kernels, blocks and whole models on a
+    GPU against their peers, in slices that add to one record; the same command goes on where it ended.
     """
     from experiments.report import require_writable
     from experiments.tables import to_csv, to_markdown, to_rich
     from timesformer.checkpoints import write_atomic
 
+    if device not in ("auto", "cpu", "cuda"):
+        raise bad_input(f"--device {device}: expected auto, cpu or cuda")
     if only not in ("transformers", "loader", "memory"):
         require_writable(out)
         _bench_kernels(only, out, device, minutes, size, retry, as_json)
         return
-    device = "cpu" if device == "auto" else device
+    where: Literal["cpu", "cuda"] = "cuda" if device == "cuda" else "cpu"
     require_writable(out)
     if only == "loader":
         from experiments import bench_loader
@@ -116,8 +118,8 @@ def bench(
     elif only == "memory":
         from experiments import memory_check
 
-        record = memory_check.run(memory_check.cases(device), threads=threads or 1, progress=progress)
-        name, table = f"memory_{device}", memory_check.table(record)
+        record = memory_check.run(memory_check.cases(where), threads=threads or 1, progress=progress)
+        name, table = f"memory_{where}", memory_check.table(record)
     else:
         from experiments import bench as benches
 

@@ -20,7 +20,7 @@ from timesformer.attention.counting import comparisons_per_patch, macs_per_view
 from timesformer.errors import InputError
 
 AGREEMENT = 1e-3
-TRACEABLE = ("auto", "sdpa", "reference")
+TRACEABLE = ("auto", "sdpa", "reference", "triton")
 
 
 class CountsDisagree(RuntimeError):
@@ -41,7 +41,7 @@ class Cost:
     num_frames: int
     image_height: int
     image_width: int
-    num_classes: int
+    num_classes: int | tuple[int, ...]
     params: int
     macs_per_view: int
     macs_needed: int

@@ -16,6 +16,8 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from timesformer_kernels import attention_pairs
+
 Handle = Callable[[list[Any], list[Any]], int]
 
 
@@ -68,6 +70,13 @@ def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
     return prod(sizes.values())
 
 
+def _grouped(inputs: list[Any], outputs: list[Any]) -> int:
+    """Our own operator on packed qkv (b, t, h, w, 3, k, e): the pairs of its groups, two products of e for each."""
+    *_, heads, width = _shape(inputs[0])
+    layout = [number.toIValue() for number in inputs[2].node().inputs()]
+    return 2 * _shape(inputs[0])[0] * heads * width * attention_pairs(layout, inputs[3].toIValue())
+
+
 def _nothing(inputs: list[Any], outputs: list[Any]) -> int:
     return 0
 
@@ -83,6 +92,8 @@ HANDLES: dict[str, Handle] = {
     "aten::_convolution": _convolution,
     "aten::einsum": _einsum,
     "aten::scaled_dot_product_attention": _attention,
+    "timesformer::grouped_attention": _grouped,
+    "timesformer::add_norm": _nothing,
     "aten::layer_norm": _nothing,
     "aten::batch_norm": _nothing,
     "aten::group_norm": _nothing,

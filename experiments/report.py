@@ -5,10 +5,8 @@ What an artefact (a table or figure of the paper) has to say is a `Report`; `wri
 
 from __future__ import annotations
 
-import base64
 import html
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
+from experiments import pages
+from experiments.pages import document, items
 from experiments.paper.published import Published, Remark, paper
 from experiments.tables import Column, Table, to_csv, to_html, to_markdown
 from timesformer.checkpoints import write_atomic
@@ -46,17 +45,6 @@ class Report:
     sources: tuple[Published, ...]
     remarks: tuple[Remark, ...]
     records: tuple[dict[str, Any], ...] = ()
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and ends of its 95 % interval, by Student's t over at least two values (seeds)."""
-    count = len(values)
-    if count < 2:
-        raise ValueError(f"an interval over seeds needs at least two values, got {count}")
-    mean = math.fsum(values) / count
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(stats.t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
-    return mean, mean - half, mean + half
 
 
 def new_figure(width: float, height: float, panels: int) -> tuple[Figure, list[Any]]:
@@ -135,39 +123,16 @@ def markdown(report: Report) -> str:
     )
 
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2rem; font-size: 1.2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .5rem; } th, td { padding: .35rem .7rem; text-align: right; }
-th { border-bottom: 2px solid var(--line); vertical-align: bottom; } td { border-bottom: 1px solid var(--line); }
-th.label, td.label { text-align: left; } td.published, span.published, th.published { background: var(--soft); }
-td.measured { font-weight: 600; } sup { font-weight: 400; opacity: .7; margin-left: .1em; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; background: white; } .legend, .runs, .sources { font-size: .9rem; }
-"""
-
-
 def page(report: Report, picture: bytes) -> str:
-    """One page that needs no other file: escaped text, the figure as data, style inside."""
-    title = html.escape(report.title)
-    source = "data:image/png;base64," + base64.b64encode(picture).decode()
-    findings = _items(report.findings)
-    sources = _items([_source(block) for block in report.sources])
-    remarks = _items([f"{remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks])
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
-        f"<h1>{title}</h1>{findings}{to_html(report.table)}"
-        f'<figure><img alt="{title}: the figure of the table above" src="{source}"></figure>'
+    """One page that needs no other file (see `experiments.pages`)."""
+    sources = items([_source(block) for block in report.sources])
+    remarks = items([f"{remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks])
+    return document(
+        report.title,
+        f"<h1>{html.escape(report.title)}</h1>{items(report.findings)}{to_html(report.table)}"
+        f"{pages.picture(picture, f'{report.title}: the figure of the table above')}"
         f'<section class="sources"><h2>Published values</h2><p>{html.escape(paper())}</p>{sources}{remarks}</section>'
-        f"{_runs(report.records)}</body></html>\n"
-    )
-
-
-def _items(sentences: Sequence[str]) -> str:
-    return (
-        "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences) + "</ul>" if sentences else ""
+        f"{_runs(report.records)}",
     )
 
 
@@ -196,7 +161,7 @@ def _runs(records: Sequence[dict[str, Any]]) -> str:
     )
     table = to_html(Table(pd.DataFrame(rows), columns, "Runs, with 95 % intervals over test videos"))
     machines = sorted({_machine(record["environment"]) for record in records})
-    return f'<section class="runs"><h2>Runs</h2>{table}{_items(machines)}</section>'
+    return f'<section class="runs"><h2>Runs</h2>{table}{items(machines)}</section>'
 
 
 def _machine(environment: dict[str, Any]) -> str:

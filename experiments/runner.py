@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import multiprocessing
 import os
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from experiments.records import now_utc
-from experiments.run import default_data_dir, prepare, reason_of, record_failure, run_one, stored_record
+from experiments.failures import Failed
+from experiments.jobs import Job, failed, failed_since, jobs_of, size_of_log
+from experiments.records import LOG, latest, read_records
+from experiments.run import check_annotations, default_data_dir, is_claimed, prepare, run_one, stored_record
 from experiments.spec import ProbeData, RunSpec, resolve, with_dependencies
+from experiments.watching import Watch
+from experiments.workers import Event, InTurn, Places, Pool, Workers
 from timesformer.errors import InputError
-from timesformer.progress import bars
 
-__all__ = ["RunsFailed", "run_all", "run_one"]
+__all__ = ["Plan", "RunsFailed", "carry_out", "run_all", "run_one"]
 
 Say = Callable[[str], None]
+LOOK_EVERY_SECONDS = 1.0
+"""How often runs are looked for that another driver is busy with."""
 
 
 class RunsFailed(RuntimeError):
@@ -51,7 +48,8 @@ def run_all(
 
     With `jobs` > 1 (0: one for each core) runs go side by side in processes of one thread each.  Finished runs are not
     repeated and interrupted ones carry on, so after an interruption the same call completes what is left.  A failed run
-    is recorded with its reason, as are those that would have started from it; the others go on.
+    is recorded with its reason, as are those that would have started from it; the others go on.  A run that another
+    process is busy with is waited for.
 
     Raises:
         InputError: bad input, or a folder that cannot be written.
@@ -62,26 +60,115 @@ def run_all(
     specs, runs_dir = resolve(specs), Path(runs_dir)
     data_dir = Path(data_dir) if data_dir is not None else default_data_dir(runs_dir)
     jobs = jobs or os.cpu_count() or 1
-    needed = with_dependencies(specs)
-    plan = _Plan(needed, runs_dir, data_dir)
-    for key, spec in needed.items():
-        record = stored_record(spec, runs_dir)
-        if record is not None:
-            plan.records[key] = record
-    jobs = min(jobs, plan.left())
+    plan = Plan(jobs_of(with_dependencies(specs).values()), runs_dir, data_dir)
+    plan.recall(retry=True)
     if plan.left():
-        for folder in (runs_dir, data_dir):
-            _require_writable(folder)
-        with _display(plan, progress) as display:
-            _prepare(plan, jobs, display.say)
-            if jobs > 1:
-                _in_processes(plan, jobs, display)
-            else:
-                _in_turn(plan, display)
-    if plan.failures:
-        failures = {needed[key].name: reason for key, reason in plan.failures.items()}
-        raise RunsFailed(failures, list(plan.records.values()))
+        jobs = min(jobs, plan.left())
+        plan.require_usable()
+        watch = Watch(len(plan.jobs), shown=progress, done=len(plan.records), slots=jobs)
+        places = Places(runs_dir, data_dir, 1 if jobs > 1 else None, size_of_log(runs_dir))
+        pool: Pool = Workers(places, watch.step, jobs) if jobs > 1 else InTurn(places, watch.step)
+        with closing(pool), watch.showing():
+            prepare_probes(plan, jobs, watch.say)
+            carry_out(plan, pool, watch)
+    plan.raise_failures()
     return [plan.records[spec.hash()] for spec in specs]
+
+
+@dataclass
+class Plan:
+    """Jobs by hash, each after the run that it starts from, and how far they are.
+
+    records: of the finished ones; failures: records of the failed ones; running: begun here; elsewhere: at work under
+    another driver.
+    """
+
+    jobs: dict[str, Job]
+    runs_dir: Path
+    data_dir: Path
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
+    since: int = 0
+    looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.source = {key: job.source.hash() for key, job in self.jobs.items() if job.source is not None}
+
+    def recall(self, retry: bool) -> None:
+        """Takes what is finished from the folder, and what failed unless that is to be run again."""
+        log = self.runs_dir / LOG
+        known = latest(read_records(log)) if log.exists() else {}
+        self.since = size_of_log(self.runs_dir)
+        for key, job in self.jobs.items():
+            record = stored_record(job.spec, self.runs_dir)
+            if record is not None and job.complete(record):
+                self.records[key] = record
+            elif not retry and record is None and key in known and known[key].get("reason_kind") != "not_started":
+                self.failures[key] = known[key]
+
+    def require_usable(self) -> None:
+        """Raises InputError for a malformed annotation file or a folder that cannot be written."""
+        for key, job in self.jobs.items():
+            if key not in self.records and isinstance(job.spec, RunSpec):
+                check_annotations(job.spec)
+        for folder in (self.runs_dir, self.data_dir):
+            _require_writable(folder)
+
+    def left(self) -> int:
+        """Jobs without an outcome."""
+        return len(self.jobs) - len(self.records) - len(self.failures)
+
+    def counts(self) -> tuple[int, int]:
+        """Finished and failed jobs."""
+        return len(self.records), len(self.failures)
+
+    def ready(self) -> Iterator[str]:
+        """Jobs that can begin; fails those that cannot any more, because what they start from failed."""
+        for key in self.jobs:
+            if key in self.records or key in self.failures or key in self.running or key in self.elsewhere:
+                continue
+            source = self.source.get(key)
+            if source in self.failures:
+                reason = f"not started: {self.jobs[source].name!r}, from which it starts, failed"
+                self.fail(key, Failed(reason, "not_started"))
+            elif source is None or source in self.records:
+                yield key
+
+    def take(self, key: str, record: dict[str, Any]) -> None:
+        """The outcome of a job."""
+        self.running.discard(key)
+        self.elsewhere.discard(key)
+        (self.records if record["outcome"] == "done" else self.failures)[key] = record
+
+    def fail(self, key: str, error: Exception) -> None:
+        """Records a failure of which nobody else could."""
+        self.take(key, failed(self.jobs[key], self.runs_dir, self.data_dir, error))
+
+    def look_elsewhere(self) -> list[str]:
+        """Jobs of other drivers that have ended since; those whose driver is gone are ready again."""
+        if not self.elsewhere or time.monotonic() - self.looked < LOOK_EVERY_SECONDS:
+            return []
+        self.looked, ended = time.monotonic(), []
+        for key in sorted(self.elsewhere):
+            job = self.jobs[key]
+            claimed = is_claimed(self.runs_dir / key)  # before the record: it is let go of after that is written
+            record = stored_record(job.spec, self.runs_dir)
+            if record is None or not job.complete(record):
+                record = failed_since(job, self.runs_dir, self.since)
+            if record is not None:
+                self.take(key, record)
+                ended.append(key)
+            elif not claimed:
+                self.elsewhere.discard(key)
+        return ended
+
+    def raise_failures(self) -> None:
+        """Raises RunsFailed if there are any."""
+        if self.failures:
+            failures = {self.jobs[key].name: record["reason"] for key, record in self.failures.items()}
+            raise RunsFailed(failures, list(self.records.values()))
 
 
 def _require_writable(folder: Path) -> None:
@@ -92,210 +179,60 @@ def _require_writable(folder: Path) -> None:
         raise InputError(f"cannot write into the folder {folder}: {error.strerror}") from error
 
 
-@dataclass
-class _Plan:
-    needed: dict[str, RunSpec]
-    runs_dir: Path
-    data_dir: Path
-    records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    running: set[str] = field(default_factory=set)
-
-    def left(self) -> int:
-        return len(self.needed) - len(self.records) - len(self.failures)
-
-    def next(self) -> str | None:
-        """A run that can start now; records those that cannot any more, because what they start from failed."""
-        for key, spec in self.needed.items():
-            if key in self.records or key in self.failures or key in self.running:
-                continue
-            source = spec.init_from
-            before = source.hash() if isinstance(source, RunSpec) else None
-            if isinstance(source, RunSpec) and before in self.failures:
-                self.fail(key, f"not started: {source.name!r}, from which it starts, failed")
-            elif before is None or before in self.records:
-                self.running.add(key)
-                return key
-        return None
-
-    def done(self, key: str, record: dict[str, Any]) -> None:
-        self.running.discard(key)
-        self.records[key] = record
-
-    def fail(self, key: str, reason: str, record: bool = True) -> None:
-        self.running.discard(key)
-        self.failures[key] = reason
-        if record:
-            record_failure(self.needed[key], self.runs_dir, self.data_dir, reason, now_utc(), 0.0)
-
-
-def _prepare(plan: _Plan, jobs: int, say: Say) -> None:
-    """Makes the probes before any run starts, so that no two runs make the same one."""
-    made = set()
-    for key, spec in plan.needed.items():
-        if key in plan.records or not isinstance(spec.data, ProbeData):
+def prepare_probes(plan: Plan, workers: int, say: Say) -> None:
+    """Makes the probes before any run starts, so that no two runs make the same one; where one fails, its runs do."""
+    made: dict[Any, Exception | None] = {}
+    for key, job in plan.jobs.items():
+        data = job.spec.data if isinstance(job.spec, RunSpec) and "accuracy" in job.measure else None
+        if key in plan.records or key in plan.failures or not isinstance(data, ProbeData):
             continue
-        identity = (spec.data.probe, spec.data.num_train, spec.data.num_test, spec.data.seed, spec.data.difficulty)
+        identity = (data.probe, data.num_train, data.num_test, data.seed, data.difficulty)
         if identity not in made:
-            made.add(identity)
+            made[identity] = None
             began = time.perf_counter()
-            prepare(spec.data, plan.data_dir, workers=jobs)
+            try:
+                prepare(data, plan.data_dir, workers=workers)
+            except Exception as error:
+                made[identity] = error
             seconds = time.perf_counter() - began
             if seconds > 1:
-                say(f"probe {spec.data.probe}: {spec.data.num_train} + {spec.data.num_test} videos, {seconds:.0f} s")
+                say(f"probe {data.probe}: {data.num_train} + {data.num_test} videos, {seconds:.0f} s")
+        cause = made[identity]
+        if cause is not None:
+            plan.fail(key, cause)
 
 
-def _in_turn(plan: _Plan, display: _Display) -> None:
-    while (key := plan.next()) is not None:
-        spec = plan.needed[key]
-        display.begin(key)
-
-        def on_step(done: int, total: int, loss: float, key: str = key) -> None:
-            display.step(key, done, total, loss)
-
-        try:
-            plan.done(key, run_one(spec, plan.runs_dir, data_dir=plan.data_dir, progress=on_step))
-        except Exception as error:  # recorded by run_one; raised at the end of all runs
-            plan.fail(key, reason_of(error), record=False)
-        display.end(key)
-
-
-@dataclass
-class _Worker:
-    process: SpawnProcess
-    connection: Connection
-    key: str | None = None
+def carry_out(plan: Plan, pool: Pool, watch: Watch) -> None:
+    """Until every job of the plan has an outcome."""
+    while plan.left():
+        for key in plan.ready():
+            job = plan.jobs[key]
+            if not pool.room(job):
+                break
+            plan.running.add(key)
+            watch.begin(key, job)
+            pool.submit(key, job)
+        for event in pool.events(LOOK_EVERY_SECONDS if plan.running or plan.elsewhere else 0.0):
+            _settle(event, plan, watch)
+        for key in plan.look_elsewhere():
+            _tell(key, plan, watch)
+        watch.done, watch.failed, watch.elsewhere = *plan.counts(), len(plan.elsewhere)
 
 
-def _in_processes(plan: _Plan, jobs: int, display: _Display) -> None:
-    workers: list[_Worker] = []
-    try:
-        while plan.left():
-            idle = [worker for worker in workers if worker.key is None]
-            while (idle or len(workers) < jobs) and (key := plan.next()) is not None:
-                if not idle:
-                    workers.append(_start(plan))
-                    idle = workers[-1:]
-                worker = idle.pop()
-                worker.key = key
-                worker.connection.send(plan.needed[key])
-                display.begin(key)
-            busy = {worker.connection: worker for worker in workers if worker.key is not None}
-            for connection in wait(list(busy)) if busy else ():
-                assert isinstance(connection, Connection)
-                if not _receive(busy[connection], plan, display):
-                    workers.remove(busy[connection])
-    finally:  # also at an interruption: checkpoints are atomic, so a worker can be ended at any moment
-        for worker in workers:
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.join()
-            worker.connection.close()
-
-
-def _start(plan: _Plan) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, plan.runs_dir, plan.data_dir))
-    process.start()
-    theirs.close()  # so that the worker's end is an end of file here
-    return _Worker(process, ours)
-
-
-def _receive(worker: _Worker, plan: _Plan, display: _Display) -> bool:
-    """Takes a worker's message; False if it died (out of memory, a crash in native code)."""
-    key = worker.key
-    assert key is not None
-    try:
-        kind, value = worker.connection.recv()
-    except (EOFError, OSError):
-        worker.process.join()
-        code = worker.process.exitcode
-        by = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        plan.fail(key, f"its process ended by {by}")
-        display.end(key)
-        return False
-    if kind == "step":
-        display.step(key, *value)
-        return True
-    if kind == "done":
-        plan.done(key, value)
-    else:
-        plan.fail(key, value, record=False)
-    display.end(key)
-    worker.key = None
-    return True
-
-
-def _work(connection: Connection, runs_dir: Path, data_dir: Path) -> None:
-    """A worker process: runs what it is sent until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
-    torch.set_num_threads(1)
-
-    def on_step(*step: Any) -> None:
-        try:
-            connection.send(("step", step))
-        except OSError:  # the parent is gone: stop here, the checkpoint is good
-            os._exit(1)
-
-    while True:
-        try:
-            spec = connection.recv()
-        except EOFError:
-            return
-        message: tuple[str, Any]
-        try:
-            message = ("done", run_one(spec, runs_dir, data_dir=data_dir, progress=on_step, threads=1))
-        except Exception as error:  # recorded by run_one; the parent raises it at the end
-            message = ("failed", reason_of(error))
-        connection.send(message)
-
-
-class _Display:
-    """Progress on standard error: bars on a terminal, otherwise a line for each finished run."""
-
-    def __init__(self, plan: _Plan, progress: bool) -> None:
-        self.plan, self.progress = plan, progress
-        self.bars = bars()
-        self.tasks: dict[str, Any] = {}
-        self.began: dict[str, float] = {}
-        self.all = self.bars.add_task("all runs", total=len(plan.needed), completed=len(plan.records), note="")
-
-    def say(self, text: str) -> None:
-        if not self.progress:
-            return
-        if self.bars.disable:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self.bars.console.print(text, highlight=False, markup=False)
-
-    def begin(self, key: str) -> None:
-        self.began[key] = time.perf_counter()
-        self.tasks[key] = self.bars.add_task(self.plan.needed[key].name, total=None, note="")
-
-    def step(self, key: str, done: int, total: int, loss: float) -> None:
-        note = "" if math.isnan(loss) else f"loss {loss:.3f}"
-        self.bars.update(self.tasks[key], completed=done, total=total, note=note)
-
-    def end(self, key: str) -> None:
-        self.bars.remove_task(self.tasks.pop(key))
-        finished = len(self.plan.records) + len(self.plan.failures)
-        self.bars.update(self.all, completed=finished)
-        if key in self.plan.failures:
-            outcome = f"failed: {self.plan.failures[key]}"
-        else:
-            outcome = f"top-1 {self.plan.records[key]['metrics']['top1_percent']:.1f} %"
-        seconds = time.perf_counter() - self.began[key]
-        name = self.plan.needed[key].name
-        self.say(f"[{finished}/{len(self.plan.needed)}] {name}: {outcome}, {seconds:.0f} s")
-
-
-@contextmanager
-def _display(plan: _Plan, progress: bool) -> Iterator[_Display]:
-    display = _Display(plan, progress)
-    display.bars.disable = display.bars.disable or not progress
-    if display.bars.disable:
-        yield display
+def _settle(event: Event, plan: Plan, watch: Watch) -> None:
+    key = event.key
+    if event.kind == "busy":
+        plan.running.discard(key)
+        plan.elsewhere.add(key)
+        watch.stop(key)
         return
-    with display.bars:
-        yield display
+    if event.kind == "died":
+        plan.fail(key, Failed(*event.value))
+    else:
+        plan.take(key, event.value)
+    _tell(key, plan, watch)
+
+
+def _tell(key: str, plan: Plan, watch: Watch) -> None:
+    outcome = plan.records.get(key) or plan.failures[key]
+    watch.end(key, plan.jobs[key], outcome, plan.counts())

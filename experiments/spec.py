@@ -235,11 +235,14 @@ def describe(error: ValidationError, source: str | Path) -> str:
     """pydantic's findings, a line each: `file: field: what was expected`."""
     lines = []
     for found in error.errors():
-        # Behind `data` pydantic adds the kind that it took them for, which is no field.
+        # Behind `data` and `init_from` pydantic adds the kind that it took them for, which is no field.
         location = found["loc"]
-        fields = [str(part) for i, part in enumerate(location) if i == 0 or location[i - 1] != "data"]
+        if location[-2:] == ("init_from", "str") and isinstance(found["input"], dict):
+            continue  # it is a run, whose own faults are named
+        kinds = {i for i, part in enumerate(location) if (i and location[i - 1] == "data") or "RunSpec" in str(part)}
+        fields = [str(part) for i, part in enumerate(location) if i not in kinds]
         place = ".".join(fields)
-        text = found["msg"].removeprefix("Value error, ")
+        text = found["msg"].removeprefix("Value error, ").replace("Extra inputs are not permitted", "unknown field")
         if found["type"] not in ("value_error", "missing", "data"):
             text += f", got {found['input']!r}"
         lines.append(f"{source}: {place}: {text}" if place else f"{source}: {text}")

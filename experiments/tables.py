@@ -1,24 +1,36 @@
-"""A table whose every cell says where its value comes from, and its forms: csv, markdown, HTML and the terminal."""
+"""A table whose every cell says where its value comes from, as csv, markdown, LaTeX, HTML and in the terminal."""
 
 from __future__ import annotations
 
 import html
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 from rich.table import Table as RichTable
 
-Origin = Literal["label", "counted", "measured", "published"]
-MARKS: dict[Origin, str] = {"label": "", "counted": "c", "measured": "m", "published": "p"}
+from timesformer.text import printable
+
+Origin = Literal["label", "counted", "predicted", "measured", "published"]
+MARKS: dict[Origin, str] = {"label": "", "counted": "c", "predicted": "e", "measured": "m", "published": "p"}
 MEANINGS: dict[Origin, str] = {
     "counted": "counted here, exactly",
-    "measured": "measured here, on this repository's probes",
+    "predicted": "estimated: predicted without running",
+    "measured": "measured here",
     "published": "printed or drawn by the authors of the paper",
 }
-RICH_STYLES: dict[Origin, str] = {"label": "bold", "counted": "green", "measured": "cyan", "published": "dim"}
+RICH_STYLES: dict[Origin, str] = {
+    "label": "bold",
+    "counted": "green",
+    "predicted": "yellow",
+    "measured": "cyan",
+    "published": "dim",
+}
 NO_VALUE = "–"
+SHORT = 24
+"""Characters of a text that is kept in one line."""
 
 
 @dataclass(frozen=True)
@@ -26,36 +38,49 @@ class Column:
     """One column of a table.
 
     `key`: column of the data frame and heading in the csv; ends in its unit and begins with its origin unless it is a
-    label. `title`: heading for readers, with the unit. `decimals`: digits shown behind the point. `scale`: what a value
-    is divided by before it is shown. `bounds`: the columns with the lower and upper end of the interval, if it has one.
+    label. `title`: heading for readers, with the unit. `decimals`: digits shown behind the point, None for six
+    significant ones. `scale`: what a value is divided by before it is shown. `bounds`: the columns with the lower and
+    upper end of the interval, if it has one. `least`: what is smaller is shown as less than this.
     """
 
     key: str
     title: str
     origin: Origin
-    decimals: int = 1
+    decimals: int | None = 1
     scale: float = 1.0
     bounds: tuple[str, str] | None = None
+    least: float | None = None
 
     def text(self, row: dict[str, Any]) -> str:
         """The value of a row as shown, without its mark."""
         value = row[self.key]
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if missing(value):
             return NO_VALUE
         if isinstance(value, str):
             return value
-        shown = f"{value / self.scale:,.{self.decimals}f}"
-        if self.bounds is None:
+        if self.least is not None and value < self.least:
+            return f"< {self.least:g}"
+        shown = _number(value / self.scale, self.decimals)
+        if self.bounds is None or any(missing(row[bound]) for bound in self.bounds):
             return shown
         low, high = (row[bound] / self.scale for bound in self.bounds)
         return f"{shown} {_interval(value / self.scale, low, high, self.decimals)}"
 
 
-def _interval(value: float, low: float, high: float, decimals: int) -> str:
+def missing(value: Any) -> bool:
+    """Whether there is no value."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _number(value: float, decimals: int | None) -> str:
+    return f"{value:,.6g}" if decimals is None else f"{value:,.{decimals}f}"
+
+
+def _interval(value: float, low: float, high: float, decimals: int | None) -> str:
     """`± x` where the interval is symmetric (seeds), `(low–high)` where it is not (proportions)."""
     if math.isclose(value - low, high - value, abs_tol=1e-9):
-        return f"± {high - value:.{decimals}f}"
-    return f"({low:.{decimals}f}–{high:.{decimals}f})"
+        return f"± {_number(high - value, decimals)}"
+    return f"({_number(low, decimals)}–{_number(high, decimals)})"
 
 
 @dataclass(frozen=True)
@@ -67,10 +92,13 @@ class Table:
     caption: str
     measured: str = MEANINGS["measured"]
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The values of each row by column."""
+        return [{str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")]
+
     def cells(self) -> list[list[tuple[str, Column]]]:
         """For each row the shown values, each beside its column."""
-        rows = self.frame.to_dict(orient="records")
-        return [[(column.text({str(k): v for k, v in row.items()}), column) for column in self.columns] for row in rows]
+        return [[(column.text(row), column) for column in self.columns] for row in self.rows()]
 
     def origins(self) -> list[Origin]:
         """The origins that occur, in the order of their explanation."""
@@ -109,25 +137,119 @@ def _superscript(text: str, column: Column) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A `<table>` with everything escaped; origins are marked by letter and by class."""
-    head = "".join(f'<th class="{column.origin}">{html.escape(column.title)}</th>' for column in table.columns)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="{column.origin}">{html.escape(text)}{_superscript(text, column)}</td>' for text, column in row
-        )
-        + "</tr>"
-        for row in table.cells()
-    )
+    """A `<table>` with everything escaped; origins are marked by letter and by class.
+
+    On a page of `experiments.pages` it can be sorted: columns of numbers say so and have the full value in each cell.
+    """
+    rows = table.rows()
+    numeric = {column.key: _numeric([row[column.key] for row in rows]) for column in table.columns}
+
+    def heading(column: Column) -> str:
+        kind = "number" if numeric[column.key] else "text"
+        return f'<th scope="col" class="{column.origin}" data-kind="{kind}">{html.escape(column.title)}</th>'
+
+    def cell(row: dict[str, Any], column: Column) -> str:
+        text, value = column.text(row), row[column.key]
+        data = f' data-value="{float(value)!r}"' if numeric[column.key] and not missing(value) else ""
+        short = " short" if column.origin == "label" and len(text) <= SHORT else ""
+        return f'<td class="{column.origin}{short}"{data}>{html.escape(text)}{_superscript(text, column)}</td>'
+
+    head = "".join(map(heading, table.columns))
+    body = "".join("<tr>" + "".join(cell(row, column) for column in table.columns) + "</tr>" for row in rows)
     legend = " · ".join(
         f'<span class="{origin}"><sup>{MARKS[origin]}</sup> {html.escape(table.meaning(origin))}</span>'
         for origin in table.origins()
     )
-    caption = html.escape(table.caption)
     return (
-        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f'<tbody>{body}</tbody></table></div><p class="legend">{legend}</p>'
+        f'<div class="wide"><table class="sortable"><caption>{html.escape(table.caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        + (f'<p class="legend">{legend}</p>' if legend else "")
     )
+
+
+def _numeric(values: list[Any]) -> bool:
+    """Whether all values that there are are numbers."""
+    there = [value for value in values if not missing(value)]
+    return bool(there) and all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in there)
+
+
+LONG_ROWS = 45
+"""Above this a LaTeX table runs over pages."""
+LATEX: dict[str, str] = {
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "\n": " ",
+}
+
+
+def to_latex(table: Table, label: str) -> str:
+    """A table for LaTeX with booktabs (and longtable, above `LONG_ROWS` rows), everything escaped.
+
+    label: after `tab:`.
+    """
+    columns = "".join("l" if column.origin == "label" else "r" for column in table.columns)
+    head = " & ".join(_latex(column.title) for column in table.columns) + r" \\"
+    body = [
+        " & ".join(_latex(text) + _latex_mark(text, column) for text, column in row) + r" \\" for row in table.cells()
+    ]
+    legend = r" $\cdot$ ".join(
+        rf"\textsuperscript{{{MARKS[origin]}}}\,{_latex(table.meaning(origin))}" for origin in table.origins()
+    )
+    caption = rf"\caption{{{_latex(table.caption)}.{' ' + legend + '.' if legend else ''}}}\label{{tab:{label}}}"
+    if len(body) > LONG_ROWS:
+        lines = [
+            r"% needs \usepackage{booktabs,longtable}",
+            rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
+            caption + r"\\",
+            r"\toprule",
+            head,
+            r"\midrule",
+            r"\endhead",
+            *body,
+            r"\bottomrule",
+            r"\end{longtable}",
+        ]
+    else:
+        lines = [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            caption,
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(LATEX.get(char, char) for char in text)
+
+
+def _latex_mark(text: str, column: Column) -> str:
+    mark = MARKS[column.origin]
+    return rf"\textsuperscript{{{mark}}}" if mark and text != NO_VALUE else ""
 
 
 def to_rich(table: Table) -> RichTable:
@@ -138,7 +260,7 @@ def to_rich(table: Table) -> RichTable:
         justify: Literal["left", "right"] = "left" if column.origin == "label" else "right"
         shown.add_column(_rich(column.title), justify=justify, style=RICH_STYLES[column.origin], overflow="fold")
     for row in table.cells():
-        shown.add_row(*(_rich(_marked(text, column)) for text, column in row))
+        shown.add_row(*(_rich(_marked(printable(text), column)) for text, column in row))
     return shown
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from timesformer_kernels.device import require_usable
+from timesformer_kernels.functions import differentiable, last, looped
 
 ROWS = 16
 """Rows that a program of the backward pass sums over, one after the other."""
@@ -32,17 +33,16 @@ def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) 
         raise ValueError(f"add_norm: expected at most {MAX_CHANNELS} channels, got {x.shape[-1]}")
     require_usable(x.device)
     kind = x.device.type
-    low = torch.is_autocast_enabled(kind)
+    low = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if low else torch.promote_types(x.dtype, more.dtype)
-    total, normed, _, _ = _op(x, more, weight, bias, eps, dtype)
+    total, normed, _, _ = _call(x, more, weight, bias, eps, dtype)
     return total, normed
 
 
-def _block(width: int) -> dict[str, int]:
-    import triton
-
-    block = triton.next_power_of_2(width)
-    return {"BLOCK_D": block, "num_warps": 4 if block <= 2048 else 8}
+def block(width: int) -> dict[str, int]:
+    """The constants of a launch for rows of so many channels."""
+    padded = 1 << (width - 1).bit_length()
+    return {"BLOCK_D": padded, "num_warps": 4 if padded <= 2048 else 8}
 
 
 @torch.library.custom_op("timesformer::add_norm", mutates_args=())
@@ -56,7 +56,7 @@ def _op(
     width = x.shape[-1]
     rows = x.numel() // width
     if rows:
-        add_norm_forward[(rows,)](x.contiguous(), more.contiguous(), weight, bias, *out, width, eps, **_block(width))
+        add_norm_forward[(rows,)](x.contiguous(), more.contiguous(), weight, bias, *out, width, eps, **block(width))
     return out
 
 
@@ -82,7 +82,7 @@ def _backward_op(
     if rows:
         add_norm_backward[(len(dweight),)](
             total, weight, mean, scale, dtotal.contiguous(), dnormed.contiguous(), dx, dweight, dbias,
-            rows, width, ROWS=ROWS, **_block(width),
+            rows, width, ROWS=ROWS, **block(width),
         )  # fmt: skip
     return dx, dweight, dbias
 
@@ -102,16 +102,25 @@ def _backward_fake(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, more, weight, bias, _, _ = inputs
-    total, _, mean, scale = output
+    total, normed, mean, scale = output
     ctx.dtypes = [tensor.dtype for tensor in (x, more, weight, bias)]
     ctx.save_for_backward(total, weight, mean, scale)
+    ctx.normed = normed.dtype
     ctx.mark_non_differentiable(mean, scale)
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, dtotal: Tensor, dnormed: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    dx, dweight, dbias = _backward_op(dtotal, dnormed, *ctx.saved_tensors)
+def _backward(ctx: Any, dtotal: Tensor | None, dnormed: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # once: checkpointing recomputes them
+    total = saved[0]
+    dtotal = torch.zeros_like(total) if dtotal is None else dtotal
+    dnormed = torch.zeros_like(total, dtype=ctx.normed) if dnormed is None else dnormed
+    dx, dweight, dbias = _call_backward(dtotal, dnormed, *saved)
     found = (dx, dx, dweight.sum(0), dbias.sum(0))
     return (*(value.to(dtype) for value, dtype in zip(found, ctx.dtypes, strict=True)), None, None)
 
 
-_op.register_autograd(_backward, setup_context=_setup_context)
+_call = differentiable(_op, _setup_context, _backward)
+_call_backward = last(_backward_op)
+_op.register_vmap(looped(_op))
+_backward_op.register_vmap(looped(_backward_op))

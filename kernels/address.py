@@ -15,20 +15,19 @@ def operand(
     x, x_at, xe, cls, ce, e, patch, token,
     E: tl.constexpr, BLOCK_E: tl.constexpr, WITH_CLASS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Rows of one operand (rows, BLOCK_E): patches from `x + x_at`, the class token's rows from `cls`, else zeros.
+    """Rows of one operand (rows, BLOCK_E): patches from `x + x_at`, the class token's from `cls`, else zeros.
 
-    UPCAST: the interpreter keeps bf16 as integers and cannot calculate with it.
+    One load of selected addresses, so that it can go straight to shared memory.  UPCAST: the interpreter keeps bf16 as
+    integers and cannot calculate with it.
     """
+    at = x + x_at[:, None] + e[None, :] * xe
+    if WITH_CLASS:
+        at = tl.where(token[:, None], cls + e[None, :] * ce, at)
+        patch = patch | token
     if E == BLOCK_E:
-        value = tl.load(x + x_at[:, None] + e[None, :] * xe, patch[:, None], other=0.0)
+        value = tl.load(at, patch[:, None], other=0.0)
     else:
-        value = tl.load(x + x_at[:, None] + e[None, :] * xe, patch[:, None] & (e[None, :] < E), other=0.0)
+        value = tl.load(at, patch[:, None] & (e[None, :] < E), other=0.0)
     if UPCAST:
         value = value.to(tl.float32)
-    if WITH_CLASS:
-        at = tl.broadcast_to(cls + e[None, :] * ce, value.shape)
-        row = tl.load(at, token[:, None] & (e[None, :] < E), other=0.0)
-        if UPCAST:
-            row = row.to(tl.float32)
-        value += row.to(value.dtype)
     return value

@@ -1,16 +1,18 @@
 """Ahead-of-time compilation of the kernels, without a GPU: registers, shared memory, spills, instructions.
 
 `python -m timesformer_kernels.aot --out FILE.csv` compiles every configuration that `launch.blocks_for` can choose at
-the sizes below and writes one line each.
+the sizes below, in two processes, and writes one line each.
 """
 
 import argparse
 import csv
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,31 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from timesformer_kernels import launch
+from timesformer_kernels import launch, norm_kernels
+from timesformer_kernels.add_norm import ROWS, block
 from timesformer_kernels.grouped import is_short
 from timesformer_kernels.layout import AxisTile, Tile
 
 ARCHITECTURES = (80, 90, 100)
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+HALVES = ("bf16", "fp16")
 GRIDS = ((8, 14, 14), (16, 28, 28), (32, 14, 14), (96, 14, 14))
 HEADS, WIDTH = 12, 64
+
+STEPS = {"time": (0,), "space": (1,), "joint": (1, 2, 3), "width": (1,), "height": (1,), "local": (1,), "global": (1,)}
+"""Steps of the shipped schemes with the class token's modes that their default policies use."""
+
+NORMS = {"add_norm_forward": norm_kernels.add_norm_forward, "add_norm_backward": norm_kernels.add_norm_backward}
+SHORT, LONG = ("short_forward", "short_backward"), ("long_forward", "long_backward_q", "long_backward_kv")
+FP32 = {"cls_out", "lse", "cls_lse", "delta", "cls_delta", "dcls", "mean", "scale", "dweight", "dbias"}
+FP32_UNDER_AUTOCAST = {"x", "total", "weight", "bias", "dtotal", "dx"}
+
+ALLOWED_SPILLS = {
+    ("sm_80", "long_backward_kv", "local"): 2,
+    ("sm_80", "add_norm_backward", "norm"): 2,
+}
+"""The exceptions to "no spills", in 32-bit words of a thread: there the compiler stays at 168 and 48 registers, which let
+one block more run on a multiprocessor, and keeps a number that it needs once, outside the loops, in memory."""
 
 # A multiprocessor's 32-bit registers, shared memory in bytes, and threads.
 MULTIPROCESSOR = {80: (65536, 163 * 1024, 2048), 90: (65536, 227 * 1024, 2048), 100: (65536, 227 * 1024, 2048)}
@@ -35,7 +54,8 @@ MULTIPROCESSOR = {80: (65536, 163 * 1024, 2048), 90: (65536, 227 * 1024, 2048), 
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel at one size; a group has `size` patches."""
+    """One kernel at one size, with heads of `width` channels.  The steps `norm` and `norm_autocast` are the residual
+    addition with layer norm, in one dtype or with an fp32 residual under autocast."""
 
     kernel: str
     step: str
@@ -43,6 +63,7 @@ class Case:
     mode: int
     dtype: str
     arch: int
+    width: int = WIDTH
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,7 @@ class Compiled:
     mode: int
     dtype: str
     arch: str
+    width: int
     rows: int
     columns: int
     warps: int
@@ -64,8 +86,22 @@ class Compiled:
     spill_stores: int
     spill_loads: int
     blocks_per_multiprocessor: int
-    tensor_core_instructions: int
+    tensor_core_instructions: str
     wide_loads: int
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """What a launch compiles: equal ones are one binary.  `signature` in the order of the kernel's arguments."""
+
+    kernel: str
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, Any], ...]
+    aligned: tuple[str, ...]
+    rows: int
+    columns: int
+    warps: int
+    stages: int
 
 
 def step_tile(step: str, grid: tuple[int, int, int]) -> Tile:
@@ -85,48 +121,50 @@ def step_tile(step: str, grid: tuple[int, int, int]) -> Tile:
     }[step]
 
 
-STEPS = {"time": (0,), "space": (1,), "joint": (1, 2, 3), "width": (1,), "height": (1,), "local": (1,), "global": (1,)}
-"""Steps of the shipped schemes with the class token's modes that their default policies use."""
+def kernels_of(step: str, grid: tuple[int, int, int], mode: int) -> tuple[str, ...]:
+    """The kernels that serve a step, forward and backward."""
+    return SHORT if is_short([step_tile(step, grid)], mode) else LONG
 
 
-def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = tuple(DTYPES)) -> Iterator[Case]:
+def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = HALVES) -> Iterator[Case]:
     """Every kernel that runs at the benchmark's sizes; sizes that compile to the same code occur once."""
-    seen = set()
     for arch in arches:
         for dtype in dtypes:
+            seen = set()
             for step, modes in STEPS.items():
                 for grid in GRIDS:
                     for mode in modes:
-                        problem = _problem(Case("", step, grid, mode, dtype, arch))
-                        kernels = ("short_forward", "short_backward") if problem.is_short else LONG
-                        key = (arch, dtype, problem.length, mode, problem.inside.sizes, problem.across.sizes)
-                        if key not in seen:
-                            seen.add(key)
-                            yield from (Case(kernel, step, grid, mode, dtype, arch) for kernel in kernels)
+                        for kernel in kernels_of(step, grid, mode):
+                            case = Case(kernel, step, grid, mode, dtype, arch)
+                            if (made := specialise(case)) not in seen:
+                                seen.add(made)
+                                yield case
+            for step in ("norm", "norm_autocast"):
+                yield from (Case(kernel, step, GRIDS[0], 0, dtype, arch) for kernel in NORMS)
 
 
-LONG = ("long_forward", "long_backward_q", "long_backward_kv")
-
-
-def _problem(case: Case) -> launch.Problem:
-    qkv = torch.empty(1, *case.grid, 3, HEADS, WIDTH, dtype=DTYPES[case.dtype], device="meta")
-    cls = torch.empty(1, 3, HEADS, WIDTH, dtype=DTYPES[case.dtype], device="meta") if case.mode else None
-    tile = step_tile(case.step, case.grid)
-    return launch.Problem(qkv, cls, tile, case.mode, is_short([tile], case.mode))
-
-
-FP32 = {"cls_out", "lse", "cls_lse", "dcls_out", "delta", "cls_delta", "dcls"}
-
-
-def compile_case(case: Case) -> Compiled:
-    """Compiles one case with the specialisation that a launch with these arguments would get."""
-    call, kernel = _problem(case).call(case.kernel), launch.KERNELS[case.kernel]
-    constants: dict[str, Any] = dict(call.constants)
+def specialise(case: Case) -> Specialisation:
+    """The specialisation that a launch of this case would get: integers of 1 and those that 16 divides are known to
+    the compiler, and the allocator's addresses are multiples of 16."""
+    columns, stages = 0, 2
+    numbers: tuple[int | float, ...]
+    if case.kernel in NORMS:
+        kernel, channels = NORMS[case.kernel], HEADS * case.width
+        options = block(channels)
+        rows, warps = ROWS if case.kernel == "add_norm_backward" else 1, options["num_warps"]
+        constants: dict[str, Any] = {"BLOCK_D": options["BLOCK_D"]} | ({"ROWS": rows} if rows > 1 else {})
+        tokens = case.grid[0] * case.grid[1] * case.grid[2]
+        numbers = (channels, 1e-6) if rows == 1 else (tokens, channels)
+    else:
+        kernel, call = launch.KERNELS[case.kernel], _problem(case).call(case.kernel)
+        constants, numbers, blocks = dict(call.constants), call.numbers, call.blocks
+        rows, columns, warps, stages = blocks.rows, blocks.columns, blocks.warps, blocks.stages
     names = [name for name in kernel.arg_names if name not in constants]
-    tensors, numbers = names[: len(names) - len(call.numbers)], names[len(names) - len(call.numbers) :]
-    signature = {name: "*fp32" if name in FP32 else f"*{case.dtype}" for name in tensors}
-    aligned = set(tensors)  # the allocator's addresses are multiples of 16
-    for name, value in zip(numbers, call.numbers, strict=True):
+    tensors, scalars = names[: len(names) - len(numbers)], names[len(names) - len(numbers) :]
+    full = FP32 | (FP32_UNDER_AUTOCAST if case.step == "norm_autocast" else set())
+    signature = {name: "*fp32" if name in full else f"*{case.dtype}" for name in tensors}
+    aligned = list(tensors)
+    for name, value in zip(scalars, numbers, strict=True):
         if isinstance(value, float):
             signature[name] = "fp32"
         elif value == 1:
@@ -134,21 +172,56 @@ def compile_case(case: Case) -> Compiled:
         else:
             signature[name] = "i32"
             if value % 16 == 0:
-                aligned.add(name)
+                aligned.append(name)
     signature |= dict.fromkeys(constants, "constexpr")
+    return Specialisation(
+        case.kernel,
+        tuple((name, signature[name]) for name in kernel.arg_names),
+        tuple(sorted(constants.items())),
+        tuple(aligned),
+        rows,
+        columns,
+        warps,
+        stages,
+    )
+
+
+def _problem(case: Case) -> launch.Problem:
+    qkv = torch.empty(1, *case.grid, 3, HEADS, case.width, dtype=DTYPES[case.dtype], device="meta")
+    cls = torch.empty(1, 3, HEADS, case.width, dtype=DTYPES[case.dtype], device="meta") if case.mode else None
+    tile = step_tile(case.step, case.grid)
+    return launch.Problem(qkv, cls, tile, case.mode, is_short([tile], case.mode))
+
+
+def compile_kernel(case: Case) -> Any:
+    """Triton's compiled kernel of a case.
+
+    Raises:
+        RuntimeError: the kernels were imported for the interpreter.
+    """
+    if launch.INTERPRETED:
+        raise RuntimeError("the kernels were imported for Triton's interpreter: unset TRITON_INTERPRET")
+    made = specialise(case)
+    kernel = {**launch.KERNELS, **NORMS}[case.kernel]
     places = {name: index for index, name in enumerate(kernel.arg_names)}
-    made = triton.compile(
+    return triton.compile(
         ASTSource(
             fn=kernel,
-            signature={name: signature[name] for name in kernel.arg_names},
-            constexprs={(places[name],): value for name, value in constants.items()},
-            attrs={(places[name],): [["tt.divisibility", 16]] for name in aligned},
+            signature=dict(made.signature),
+            constexprs={(places[name],): value for name, value in made.constants},
+            attrs={(places[name],): [["tt.divisibility", 16]] for name in made.aligned},
         ),
         target=GPUTarget("cuda", case.arch, 32),
-        options={"num_warps": call.blocks.warps, "num_stages": call.blocks.stages},
+        options={"num_warps": made.warps, "num_stages": made.stages},
     )
-    resources, code = _resources(made.asm["cubin"])
-    registers, shared = resources["REG"], made.metadata.shared
+
+
+def compile_case(case: Case) -> Compiled:
+    """Compiles one case and reads what became of it."""
+    binary, made = compile_kernel(case), specialise(case)
+    resources, code = _resources(binary.asm["cubin"])
+    registers, shared = resources["REG"], binary.metadata.shared
+    products = re.findall(r"\b(HMMA|HGMMA|UTC\w*MMA)\b", code)
     return Compiled(
         kernel=case.kernel,
         step=case.step,
@@ -156,15 +229,16 @@ def compile_case(case: Case) -> Compiled:
         mode=case.mode,
         dtype=case.dtype,
         arch=f"sm_{case.arch}",
-        rows=call.blocks.rows,
-        columns=call.blocks.columns,
-        warps=call.blocks.warps,
+        width=case.width,
+        rows=made.rows,
+        columns=made.columns,
+        warps=made.warps,
         registers=registers,
         shared_bytes=shared,
         spill_stores=len(re.findall(r"\bSTL\b", code)),
         spill_loads=len(re.findall(r"\bLDL\b", code)),
-        blocks_per_multiprocessor=_occupancy(case.arch, registers, shared, call.blocks.warps * 32),
-        tensor_core_instructions=len(re.findall(r"\b(?:HMMA|HGMMA|UTC\w*MMA)\b", code)),
+        blocks_per_multiprocessor=_occupancy(case.arch, registers, shared, made.warps * 32),
+        tensor_core_instructions=" + ".join(f"{products.count(kind)} {kind}" for kind in sorted(set(products))),
         wide_loads=len(re.findall(r"\b(?:LDG|LDGSTS)\.E[\w.]*\.128", code)),
     )
 
@@ -189,20 +263,54 @@ def _occupancy(arch: int, registers: int, shared: int, threads: int) -> int:
     return min(all_registers // per_block, all_shared // (shared + 1024), all_threads // threads)
 
 
-def main() -> None:
-    """Compiles everything and writes the csv."""
+def compile_all(wanted: list[Case], processes: int = 2) -> list[Compiled]:
+    """Compiles cases side by side, in their order."""
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(compile_case, wanted))
+
+
+def write(rows: list[Compiled], path: Path) -> None:
+    """One line a row."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Compiled)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
+
+
+def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The lines of a csv as a table: each kernel on each GPU, over all steps, sizes and dtypes."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["kernel"], row["arch"]), []).append(row)
+
+    def span(some: list[dict[str, Any]], name: str, unit: int = 1) -> str:
+        values = [int(row[name]) // unit for row in some]
+        return f"{min(values)}–{max(values)}" if min(values) < max(values) else str(values[0])
+
+    lines = [
+        "| kernel | GPU | rows × columns | warps | registers | shared, KiB | blocks per multiprocessor | spilled words |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (kernel, arch), some in found.items():
+        cells = [kernel, arch, f"{span(some, 'rows')} × {span(some, 'columns')}", span(some, "warps")]
+        cells += [span(some, "registers"), span(some, "shared_bytes", 1024), span(some, "blocks_per_multiprocessor")]
+        lines.append(f"| {' | '.join([*cells, span(some, 'spill_stores')])} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compiles everything, writes the csv and prints the table of the README."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--arch", type=int, action="append", choices=ARCHITECTURES)
-    out = parser.parse_args()
-    rows = []
-    for case in cases(tuple(out.arch or ARCHITECTURES)):
-        print(case, file=sys.stderr, flush=True)
-        rows.append(asdict(compile_case(case)))
-    with out.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Compiled)])
-        writer.writeheader()
-        writer.writerows(rows)
+    parser.add_argument("--arch", type=int, action="append", choices=ARCHITECTURES, help="default: all")
+    parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: bf16 and fp16")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args(arguments)
+    wanted = list(cases(tuple(options.arch or ARCHITECTURES), tuple(options.dtype or HALVES)))
+    print(f"{len(wanted)} kernels", file=sys.stderr)
+    rows = compile_all(wanted, options.processes)
+    write(rows, options.out)
+    print(to_markdown([asdict(row) for row in rows]), end="")
 
 
 if __name__ == "__main__":

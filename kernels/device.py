@@ -24,7 +24,7 @@ def why_unusable(device: torch.device | str | None) -> str | None:
     device = torch.device(device)
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed: pip install 'timesformer-ablations[triton]'"
-    if interpreted():
+    if interpreted() or device.type == "meta":  # there nothing runs
         return None
     if device.type != "cuda":
         return f"they need an NVIDIA GPU and tensors there, not on {device.type}; TRITON_INTERPRET=1 runs them on a CPU"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from timesformer_kernels.device import require_usable
-from timesformer_kernels.layout import SHORT, AxisTile, Tile
+from timesformer_kernels.functions import differentiable, folded, last
+from timesformer_kernels.layout import SHORT, AxisTile, Tile, numbered_tiles, tile_numbers
 
 MODES = {"absent": 0, "replicated": 1, "global": 2, "class_query": 3}
 """What the class token is in a call of the operator: nothing · query and key of every group · key alone · key, and the
@@ -18,7 +19,6 @@ only query."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDTHS = (16, 128)
-_INTS = 18  # numbers that describe a tile
 
 
 def grouped_attention(
@@ -46,20 +46,20 @@ def grouped_attention(
     """
     _check(qkv, cls_qkv, tiles, policy)
     require_usable(qkv.device)
-    layout = [number for tile in tiles for number in _numbers(tile)]
+    layout = [number for tile in tiles for number in tile_numbers(tile)]
     if policy == "absent":
-        return (None if class_only else _op(qkv, None, layout, 0)[0]), None
+        return (None if class_only else _call(qkv, None, layout, 0)[0]), None
     assert cls_qkv is not None
     if policy == "replicated":
         mode = MODES["class_query" if class_only else policy]
-        out, groups = _op(qkv, cls_qkv, layout, mode)[:2]
+        out, groups = _call(qkv, cls_qkv, layout, mode)[:2]
         if group_weights is not None:
             groups = groups * group_weights[:, :, None, None]
         return None if class_only else out, groups.mean(1).to(qkv.dtype)
     _, t, h, w = qkv.shape[:4]
     clip = Tile(*(AxisTile(0, 1, 0, size, size, 1) for size in (t, h, w)))
-    cls = _op(qkv, cls_qkv, list(_numbers(clip)), MODES["class_query"])[1][:, 0].to(qkv.dtype)
-    return None if class_only else _op(qkv, cls_qkv, layout, MODES[policy])[0], cls
+    cls = _call(qkv, cls_qkv, list(tile_numbers(clip)), MODES["class_query"])[1][:, 0].to(qkv.dtype)
+    return None if class_only else _call(qkv, cls_qkv, layout, MODES[policy])[0], cls
 
 
 def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: str) -> None:
@@ -86,21 +86,15 @@ def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: s
         raise ValueError(f"tiles: expected to cover the {tokens} tokens of the grid once, got {covered}")
     if max(b, heads) > 65535:
         raise ValueError(f"qkv: expected at most 65535 clips and heads, got {b} and {heads}")
-    if max(sum((n - 1) * s for n, s in zip(qkv.shape[1:], qkv.stride()[1:], strict=True)), 3 * tokens) >= 2**31:
-        raise ValueError("qkv: one clip spans more than 2^31 elements")
-
-
-def _numbers(tile: Tile) -> tuple[int, ...]:
-    return tuple(n for a in tile.axes for n in (a.first, a.count, a.start, a.jump, a.size, a.stride))
-
-
-def _tiles(layout: Sequence[int]) -> list[Tile]:
-    axes = [AxisTile(*layout[i : i + 6]) for i in range(0, len(layout), 6)]
-    return [Tile(*axes[i : i + 3]) for i in range(0, len(axes), 3)]
+    spans = [
+        sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in (qkv, cls_qkv) if x is not None
+    ]
+    if max(*spans, 3 * tokens * heads * width) >= 2**31:
+        raise ValueError("qkv: one clip spans 2^31 elements or more")
 
 
 def _groups(layout: Sequence[int]) -> int:
-    return sum(tile.num_groups for tile in _tiles(layout))
+    return sum(tile.num_groups for tile in numbered_tiles(layout))
 
 
 def is_short(tiles: Sequence[Tile], mode: int) -> bool:
@@ -126,7 +120,7 @@ def _op_fake(
     groups = _groups(layout) if mode % 2 else 0
     patches = (t, h, w, heads)
     clips = b if mode != 3 else 0
-    kept = 0 if is_short(_tiles(layout), mode) else 1  # short groups keep no statistics
+    kept = 0 if is_short(numbered_tiles(layout), mode) else 1  # short groups keep no statistics
     return (
         qkv.new_empty((clips, *patches, width)),
         qkv.new_empty((b, groups, heads, width), dtype=torch.float32),
@@ -155,7 +149,7 @@ def _backward_op(
     if mode == 2:
         dcls.zero_()  # the class token is no query
     saved = (out, cls_out, lse, cls_lse)
-    dout, dcls_out = dout.contiguous(), dcls_out.contiguous()  # a gradient may have strides of 0
+    dout, dcls_out = dout.contiguous(), dcls_out.to(dout.dtype).contiguous()  # a gradient may have strides of 0
     for problem in _problems(qkv, cls_qkv, layout, mode):
         problem.backward(saved, dout, dcls_out, dqkv, dcls)
     return dqkv, dcls
@@ -182,7 +176,7 @@ def _backward_fake(
 def _problems(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> list[Any]:
     from timesformer_kernels.launch import Problem
 
-    found, first, groups, tiles = [], 0, _groups(layout), _tiles(layout)
+    found, first, groups, tiles = [], 0, _groups(layout), numbered_tiles(layout)
     for tile in tiles:
         found.append(Problem(qkv, cls_qkv, tile, mode, is_short(tiles, mode), first, groups))
         first += tile.num_groups
@@ -194,15 +188,22 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.has_cls = cls_qkv is not None
     ctx.save_for_backward(qkv, *([cls_qkv] if ctx.has_cls else []), *output)
     ctx.mark_non_differentiable(*output[2:])
-    ctx.set_materialize_grads(True)
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, dout: Tensor, dcls_out: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, None, None]:
+def _backward(
+    ctx: Any, dout: Tensor | None, dcls_out: Tensor | None, *_: Any
+) -> tuple[Tensor, Tensor | None, None, None]:
     qkv, *rest = ctx.saved_tensors
     cls_qkv = rest.pop(0) if ctx.has_cls else None
-    dqkv, parts = _backward_op(dout, dcls_out, qkv, cls_qkv, *rest, ctx.layout, ctx.mode)
+    dout, dcls_out = (torch.zeros_like(x) if d is None else d for d, x in zip((dout, dcls_out), rest[:2], strict=True))
+    dqkv, parts = _call_backward(dout, dcls_out, qkv, cls_qkv, *rest, ctx.layout, ctx.mode)
     dcls = parts.sum(1).to(qkv.dtype) if ctx.has_cls else None  # in a fixed order: no atomics
     return dqkv, dcls, None, None
 
 
-_op.register_autograd(_backward, setup_context=_setup_context)
+_call = differentiable(_op, _setup_context, _backward)
+_call_backward = last(_backward_op)
+_op.register_vmap(folded(_op))
+_backward_op.register_vmap(folded(_backward_op))
+FORWARD, BACKWARD = torch.ops.timesformer.grouped_attention, torch.ops.timesformer.grouped_attention_backward

@@ -7,6 +7,7 @@ A group of tokens is a product of slices along t, h and w, so the tokens of all 
 in a buffer of t * h * w tokens, time slowest.  Nothing needs a gather table, a mask or padding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SHORT = 64
@@ -81,3 +82,14 @@ class Tile:
             sizes=(self.t.size, self.h.size, self.w.size),
             strides=(pairs[0][0].stride * units[0], pairs[1][0].stride * units[1], pairs[2][0].stride * units[2]),
         )
+
+
+def tile_numbers(tile: Tile) -> tuple[int, ...]:
+    """A tile as 18 numbers, as operators take it."""
+    return tuple(n for a in tile.axes for n in (a.first, a.count, a.start, a.jump, a.size, a.stride))
+
+
+def numbered_tiles(numbers: Sequence[int]) -> list[Tile]:
+    """The tiles that `tile_numbers` wrote, one behind the other."""
+    axes = [AxisTile(*numbers[i : i + 6]) for i in range(0, len(numbers), 6)]
+    return [Tile(*axes[i : i + 3]) for i in range(0, len(axes), 3)]

@@ -94,12 +94,14 @@ def long_backward_q(
     o_at = o_base + lattice(group, G2, G3, og1, og2, og3) + lattice(row, S2, S3, os1, os2, os3)
     at = (clip * tokens + o_at) * heads + head
     c_at = (clip * all_groups + first_group + group) * heads + head
-    o = operand(out, at * E, 1, cls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    inside = e[None, :] < E
+    o = tl.load(out + at[:, None] * E + e[None, :], patch[:, None] & inside, other=0.0).to(tl.float32)
     do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
     logarithm = tl.load(lse + at, patch, other=0.0)
     if CLS % 2 == 1:
+        o += tl.load(cls_out + c_at * E + row[:, None] * 0 + e[None, :], token[:, None] & inside, other=0.0)
         logarithm += tl.load(cls_lse + c_at + row * 0, token, other=0.0)
-    difference = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
+    difference = tl.sum(o * do.to(tl.float32), 1)
     tl.store(delta + at, difference, patch)
     if CLS % 2 == 1:
         tl.store(cls_delta + c_at + row * 0, difference, token)
@@ -114,7 +116,6 @@ def long_backward_q(
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         ds = p * (dp - difference[:, None]) * scale
         dq += tl.dot(ds.to(k.dtype), k, input_precision=PRECISION)
-    inside = e[None, :] < E
     dx = dqkv + ((clip * tokens + o_at) * 3 * heads + head)[:, None] * E + e[None, :]
     tl.store(dx, dq.to(dqkv.dtype.element_ty), patch[:, None] & inside)
     if CLS % 2 == 1:

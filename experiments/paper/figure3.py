@@ -12,18 +12,27 @@ from experiments.cost import cost
 from experiments.paper import Artefact, Profile
 from experiments.paper.published import Published, published, remarks
 from experiments.report import COLOURS, MARKERS, Report, new_figure
+from experiments.sweep import Sweep, parse_sweep
 from experiments.tables import Column, Table
-from timesformer import TimeSformerConfig
 from timesformer.attention import build
 
 SCHEMES = ("joint", "divided")
 PANELS = {"crop": "Crop [pixels], 8 frames", "frames": "Frames, crop of 224 pixels"}
 
 
-def _config(panel: str, attention: str, value: int) -> TimeSformerConfig:
-    """ViT-B with the 400 classes of Kinetics, as in the paper; the head's share of the TFLOPs is negligible."""
-    frames, crop = (8, value) if panel == "crop" else (value, 224)
-    return TimeSformerConfig(attention=attention, num_frames=frames, image_size=crop, num_classes=400)
+def sweep(panel: str) -> Sweep:
+    """The points of a panel: ViT-B with the 400 classes of Kinetics, as in the paper."""
+    points = published("figure3", panel).rows
+    size = "model.image_size" if panel == "crop" else "model.num_frames"
+    axes = {"model.attention": [point["attention"] for point in points], size: [point[panel] for point in points]}
+    values = {
+        "name": f"figure3-{panel}",
+        "base": {"model": {"num_frames": 8, "image_size": 224, "num_classes": 400}},
+        "axes": axes,
+        "zip": [list(axes)],
+        "measure": ["macs"],
+    }
+    return parse_sweep(values, f"figure3, {panel}")
 
 
 def rows() -> pd.DataFrame:
@@ -31,8 +40,8 @@ def rows() -> pd.DataFrame:
     points = []
     for panel in PANELS:
         block = published("figure3", panel)
-        for point in block.rows:
-            counted = cost(_config(panel, point["attention"], point[panel]))
+        for job, point in zip(sweep(panel).jobs().values(), block.rows, strict=True):
+            counted = cost(job.spec.model)
             points.append(
                 {
                     "panel": panel,

@@ -149,6 +149,11 @@ def test_train_then_evaluate_agree(trained: tuple[Path, list[str]]) -> None:
     other = run("evaluate", str(folder / "run.yaml"), *places, "--protocol", "paper")
     assert other.exit_code == 0, other.output
     assert "tiny, protocol paper" in " ".join(other.stdout.split())
+    words = ["--clips", "2", "--merge", "sum_logits", "--allow-unreadable", "--json"]
+    (found,) = json.loads(run("evaluate", str(folder / "run.yaml"), *places, *words).stdout)["evaluations"]
+    assert (found["protocol"], found["views"], found["merge"]) == ("clip 2x1 sum_logits", 16, "sum_logits")
+    said = run("evaluate", str(folder / "run.yaml"), *places, "--clips", "cover").stderr
+    assert 'clips "cover" needs dense sampling' in said
 
 
 def test_evaluate_refuses_what_does_not_fit(trained: tuple[Path, list[str]]) -> None:
@@ -173,12 +178,12 @@ def test_evaluate_refuses_what_does_not_fit(trained: tuple[Path, list[str]]) -> 
 
 
 def test_a_failed_run_among_several_exits_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments import runner
+    from experiments import jobs
 
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(runner, "run_one", broken)
+    monkeypatch.setattr(jobs, "train_and_evaluate", broken)
     indented = "".join(f"    {line}\n" for line in RUN.strip().splitlines())
     other = indented.replace("tiny", "other") + "    seed: 1\n"
     (tmp_path / "two.yaml").write_text(f"runs:\n  -\n{indented}  -\n{other}")

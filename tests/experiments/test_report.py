@@ -1,6 +1,7 @@
 """The files of a report: what they show, that text is escaped, that origins are marked."""
 
 import csv
+import html
 import io
 import math
 import re
@@ -10,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
-from scipy import stats
 
 from experiments import report as reports
+from experiments.pages import SCRIPT
 from experiments.paper.published import Published, Remark, published, remarks
-from experiments.report import Report, mean_interval, new_figure, require_writable, write
+from experiments.report import Report, new_figure, require_writable, write
 from experiments.tables import Column, Table, to_csv, to_html, to_markdown, to_rich
 from timesformer.errors import InputError
 
@@ -104,7 +105,8 @@ def test_page_is_escaped_and_needs_no_other_file(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     parser = Tags()
     parser.feed(text)
-    assert "script" not in parser.tags
+    assert text.count("<script") == text.count(f"<script>{SCRIPT}</script>") == 1
+    assert not {"link", "iframe", "object", "base"} & parser.tags
     assert all(address.startswith("data:image/png;base64,") for address in parser.loaded)
     assert len(parser.loaded) == 1
     assert text.count("&lt;script&gt;") >= 6
@@ -122,16 +124,6 @@ def test_files_are_the_same_from_the_same_report(tmp_path: Path) -> None:
     first, second = write(example(), tmp_path / "a"), write(example(), tmp_path / "b")
     assert [path.name for path in first] == ["example.csv", "example.md", "example.png", "report.html"]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
-
-
-def test_interval_over_seeds_is_students() -> None:
-    values = [90.0, 92.0, 97.0]
-    mean, low, high = mean_interval(values)
-    expected = stats.t.interval(0.95, 2, loc=mean, scale=stats.sem(values))
-    assert mean == pytest.approx(93.0)
-    assert (low, high) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="at least two"):
-        mean_interval([1.0])
 
 
 def test_unwritable_results_name_the_folder(tmp_path: Path) -> None:
@@ -158,3 +150,15 @@ def test_published_values_have_a_source_and_a_confidence(tmp_path: Path) -> None
 
 def test_colours_and_shapes_differ() -> None:
     assert len(set(reports.COLOURS)) == len(reports.COLOURS) == len(set(reports.MARKERS)) == len(reports.MARKERS)
+
+
+def test_a_table_says_what_measured_means_in_it() -> None:
+    columns = (Column("name", "Name", "label"), Column("seconds", "Seconds", "measured"))
+    frame = pd.DataFrame([{"name": "a", "seconds": 1.0}])
+    for table, said in (
+        (Table(frame, columns, "Here"), "measured here, on this repository's probes"),
+        (Table(frame, columns, "Here", measured="measured on this machine"), "measured on this machine"),
+    ):
+        assert f"</sup> {said}" in to_markdown(table)
+        assert f"</sup> {html.escape(said)}" in to_html(table)
+        assert str(to_rich(table).caption) == f"m {said}"

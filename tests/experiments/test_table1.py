@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from experiments import cost, runner
+from experiments import cost, jobs
 from experiments.cli import app
 from experiments.paper import PROFILES, Profile, load, names, table1
 from experiments.report import Report
@@ -191,7 +191,7 @@ def test_a_second_call_trains_nothing(made: tuple[Path, dict[str, Any]], monkeyp
     def no_training(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr(runner, "run_one", no_training)
+    monkeypatch.setattr(jobs, "train_and_evaluate", no_training)
     done = CliRunner().invoke(app, [*command(folder), "--json"])
     assert done.exit_code == 0, done.output
     first, second = shown["artefacts"][0], json.loads(done.stdout)["artefacts"][0]

@@ -136,7 +136,7 @@ def _origin(name: str, model: TimeSformer, theirs: TimeSformerConfig, weights: d
         starts_at_zero = part.startswith("proj.") and model.scheme.encoders[0].step(step).zero_start
         if part.startswith("fc.") or starts_at_zero or not present:
             return ""  # an extra linear belongs to its own step alone
-        step = present[0]
+        step = "space" if "space" in present else present[0]
     shared = source.step(step).qkv_from
     return f"{head}.steps.{shared if part.startswith('qkv.') and shared else step}.{part}"
 

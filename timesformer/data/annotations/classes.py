@@ -40,6 +40,13 @@ def read_class_names(path: Path | str) -> list[str]:
     return names
 
 
+def unknown_class(place: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a class that is not among the known ones: the data's own, or those of the checkpoint in use."""
+    names = list(known)
+    shown = ", ".join(map(repr, names[:8])) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+    return InputError(f"{place}: no class is called {name!r}; the classes are {shown}")
+
+
 def read_labels(source: Path | str | Mapping[str, Path | str]) -> Labels:
     """The names in a file; for several heads {head: names} from {head: file}."""
     if isinstance(source, Mapping):

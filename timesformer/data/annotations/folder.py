@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from timesformer.data.annotations.classes import unknown_class
 from timesformer.data.annotations.reading import VIDEO_SUFFIXES, one_head, require_names
 from timesformer.data.annotations.sample import Annotations, Labels, NumClasses, Sample
 from timesformer.data.natural import natural_key
@@ -27,7 +28,7 @@ def read_folder(
     index, samples = require_names(path, names, path), []
     for name in folders:
         if name not in index:
-            raise InputError(f"{path / name}: no class is called {name!r}")
+            raise unknown_class(str(path / name), name, index)
         for video in sorted((path / name).iterdir(), key=lambda entry: natural_key(entry.name)):
             shown = not video.name.startswith(".") and (video.suffix.lower() in VIDEO_SUFFIXES or video.is_dir())
             if shown:

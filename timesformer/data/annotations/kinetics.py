@@ -1,6 +1,7 @@
 """Kinetics: `path label` on each line."""
 
 import re
+import textwrap
 from pathlib import Path
 
 from timesformer.data.annotations.reading import check_label, one_head, read_text, require_some
@@ -30,7 +31,10 @@ def read_kinetics(
         place = f"{path}:{number}"
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise InputError(f"{place}: expected `path label`, the label a whole number, got {line.strip()!r}")
+            raise InputError(
+                f"{place}: expected `path label`, the label a whole number, got "
+                f"{textwrap.shorten(line, 100)!r}; other formats are named by `format`"
+            )
         name = match["path"].rstrip(" ,\t").strip('"')
         samples.append(Sample(base / name, check_label(int(match["label"]), limit, place), name))
     return Annotations(require_some(samples, path), names)

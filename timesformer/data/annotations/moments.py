@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from timesformer.data.annotations.classes import read_class_names
+from timesformer.data.annotations.classes import read_class_names, unknown_class
 from timesformer.data.annotations.reading import one_head, read_text, require_names, require_some
 from timesformer.data.annotations.sample import Annotations, Labels, NumClasses, Sample
 from timesformer.errors import InputError
@@ -40,7 +40,7 @@ def read_moments(
             raise InputError(f"{place}: expected `path,class name`, got {','.join(row)!r}")
         name, label = row[0].strip(), row[1].strip()
         if label not in index:
-            raise InputError(f"{place}: no class is called {label!r}")
+            raise unknown_class(place, label, index)
         video = base / name
         if not video.exists() and video.with_suffix("").is_dir():
             video = video.with_suffix("")

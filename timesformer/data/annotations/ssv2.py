@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from timesformer.data.annotations.classes import read_class_names
+from timesformer.data.annotations.classes import read_class_names, unknown_class
 from timesformer.data.annotations.reading import (
     check_label,
     entry_field,
@@ -58,7 +58,7 @@ def _labelled(path: Path, index: dict[str, int]) -> dict[str, int]:
         video = str(entry["id"]) if type(entry.get("id")) is int else entry_field(entry, "id", str, place)
         name = entry_field(entry, "template", str, place).replace("[", "").replace("]", "")
         if name not in index:
-            raise InputError(f"{place}: field 'template': no class is called {name!r}")
+            raise unknown_class(f"{place}: field 'template'", name, index)
         if video in found:
             raise InputError(f"{place}: field 'id': {video!r} comes twice")
         found[video] = index[name]

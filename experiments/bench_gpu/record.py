@@ -1,0 +1,93 @@
+"""The record of a benchmark: JSON lines that are appended, the last one of a key counts; and files written whole."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from timesformer.errors import InputError
+
+Row = dict[str, Any]
+
+DONE = ("ok", "oom", "unsupported")
+"""Results that stand.  `failed` and `started` (it ended the process) are measured again only where that is asked for;
+`skipped` (something is missing here) always."""
+
+IDENTITY = (
+    "slice", "provider", "what", "shape", "batch", "heads", "head_width", "dtype", "direction", "code", "device_name",
+    "torch", "sizes", "run",
+)  # fmt: skip
+"""Fields that make a measurement what it is; `run` is given for ceilings alone, which are measured in every run."""
+
+
+def key_of(row: Row) -> str:
+    """What a measurement is of, as one string."""
+    return "|".join(str(row.get(name, "")) for name in IDENTITY)
+
+
+class Record:
+    """A file of JSON lines, read at once and appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, Row] = {}
+        for row in read_lines(path):
+            self.rows[row["key"]] = row
+
+    def done(self, row: Row, retry: bool = False) -> bool:
+        """Whether a measurement need not be made: it stands, or it failed and is not to be tried again."""
+        found = self.rows.get(key_of(row))
+        if found is None or found["status"] == "skipped":
+            return False
+        return found["status"] in DONE or not retry
+
+    def append(self, row: Row, status: str) -> Row:
+        """Adds a line, on the disk when this returns."""
+        row = {"key": key_of(row), "status": status, **row}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            torn = file.read() not in (b"", b"\n")
+            file.write((b"\n" if torn else b"") + json.dumps(row, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows[row["key"]] = row
+        return row
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The lines of a record in order; lines that a crash cut off are left out.
+
+    Raises:
+        InputError: a line that is no JSON object with key and status; the message names file and line.
+    """
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.endswith("}"):
+            continue  # cut off by a crash
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not {"key", "status"} <= set(row):
+                raise ValueError("expected an object with key and status")
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not a line of a benchmark's record ({error})") from error
+        rows.append(row)
+    return rows
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Writes a file so that it is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return path

@@ -1,0 +1,74 @@
+"""What turns an operator with a backward pass into a function for autograd, torch.compile and torch.func."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Rule = Callable[..., tuple[tuple[Tensor, ...], tuple[int, ...]]]
+
+
+def differentiable(op: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives `op` its backward pass; returns the function to call."""
+    op.register_autograd(backward, setup_context=setup_context)
+    return _for_transforms(op, setup_context, backward)
+
+
+def last(op: Any) -> Callable[..., Any]:
+    """The function to call for an operator without a backward pass; torch says so if one is wanted."""
+
+    def refuse(ctx: Any, *gradients: Tensor) -> None:
+        raise RuntimeError(f"{op._qualname} has no backward pass: no second derivatives")
+
+    return _for_transforms(op, lambda ctx, inputs, output: None, refuse)
+
+
+def _for_transforms(op: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
+    """torch.func refuses the autograd that an operator registers, and takes a `torch.autograd.Function` with the same
+    parts: it is used while one of its transforms is active.  torch.compile always sees the operator."""
+    members = {
+        "generate_vmap_rule": True,
+        "forward": staticmethod(lambda *arguments: op(*arguments)),
+        "setup_context": staticmethod(setup_context),
+        "backward": staticmethod(backward),
+    }
+    function: Any = type(f"{op._name}_function", (torch.autograd.Function,), members)
+
+    def call(*arguments: Any) -> Any:
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            return function.apply(*arguments)
+        return op(*arguments)
+
+    return call
+
+
+def folded(op: Any) -> Rule:
+    """vmap for an operator all of whose tensors start with the batch: the mapped dimension joins the batch."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        given = [_mapped(x, dim, info.batch_size) for x, dim in zip(arguments, in_dims, strict=True)]
+        outputs = op(*(x.flatten(0, 1) if isinstance(x, Tensor) else x for x in given))
+        sizes = [(info.batch_size, x.shape[0] // info.batch_size) for x in outputs]
+        return tuple(x.unflatten(0, size) for x, size in zip(outputs, sizes, strict=True)), (0,) * len(outputs)
+
+    return rule
+
+
+def looped(op: Any) -> Rule:
+    """vmap for an operator with weights: one call for each element of the mapped dimension."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        given = [_mapped(x, dim, info.batch_size) for x, dim in zip(arguments, in_dims, strict=True)]
+        calls = [op(*(x[i] if isinstance(x, Tensor) else x for x in given)) for i in range(info.batch_size)]
+        outputs = tuple(torch.stack(parts) for parts in zip(*calls, strict=True))
+        return outputs, (0,) * len(outputs)
+
+    return rule
+
+
+def _mapped(x: Any, dim: int | None, size: int) -> Any:
+    """A tensor with the mapped dimension first, whether it has one or not."""
+    if not isinstance(x, Tensor):
+        return x
+    return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)

@@ -1,0 +1,519 @@
+"""The report of a sweep and the difference between two: tables, figures, pages, sentences, the command line."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from sweep_records import AXES, BASE, SCHEMES, VIDEOS, jobs, right_answers, write_cell, write_failure, write_sweep
+from test_report import NASTY
+from typer.testing import CliRunner
+
+from experiments import load_results
+from experiments.axes import axes_of, follows, groups, shown
+from experiments.cli import app
+from experiments.comparisons import RIGHT, compare_all, read_right
+from experiments.difference import difference, write_difference
+from experiments.records import LOG
+from experiments.report import COLOURS
+from experiments.statistics import mean_interval
+from experiments.summary import ACCURACY, TFLOPS, TRAINING, digits, summarise, summary_table
+from experiments.sweep_figures import figures, front, style, title_of
+from experiments.sweep_report import sweep_report, write_sweep_report
+from experiments.tables import Column, Table, to_html, to_latex, to_markdown, to_rich
+from timesformer.errors import InputError
+
+SMALL: dict[str, list[Any]] = {"model.attention": ["space", "divided"], "model.num_frames": [4, 8], "seed": [0, 1]}
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def run(*words: Any) -> Any:
+    return CliRunner().invoke(app, ["report", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 cells with scores, of which one has failed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    cells = list(jobs(AXES).values())
+    for job in cells[:-1]:
+        write_cell(folder, job)
+    write_failure(folder, cells[-1], f"RuntimeError: {NASTY}", "out_of_memory")
+    (folder / "sweep.yaml").write_text("name: made-up\n")
+    return folder
+
+
+def test_the_summary_has_means_and_intervals_over_seeds(sweep: Path) -> None:
+    results = load_results(sweep)
+    axes = axes_of(results)
+    assert axes.columns == ("cell.model.attention", "cell.model.num_frames", "cell.model.image_size")
+    assert axes.compared == "cell.model.attention"
+    summary = summarise(results, axes)
+    assert len(summary.frame) == 12
+    assert list(summary.frame["attention"].unique()) == list(SCHEMES)
+    row = summary.frame.iloc[0]
+    runs = results[
+        (results["model.attention"] == "space")
+        & (results["model.num_frames"] == 4)
+        & (results["model.image_height"] == 16)
+    ]
+    expected = mean_interval(list(runs["top1_percent"]))
+    names = ("measured_top1_percent", "measured_top1_low_percent", "measured_top1_high_percent")
+    assert [row[name] for name in names] == pytest.approx(expected)
+    assert row["counted_params"] == 1_000_050
+    assert (row["runs_done"], row["runs_failed"]) == (3, 0)
+    last = summary.frame.iloc[-1]
+    assert (last["runs_done"], last["runs_failed"]) == (2, 1)
+
+
+def test_comparisons_are_of_pairs_under_equal_settings(sweep: Path) -> None:
+    results = load_results(sweep)
+    axes = axes_of(results)
+    right = read_right(sweep, results)
+    assert len(right) == 35
+    found = compare_all(results, axes, right)
+    assert len(found) == 4 * 3
+    assert {each.family for each in found} == {12}
+    first = found[0]
+    assert (first.setting, first.first, first.second) == ({"num_frames": 4, "image_size": 16}, "space", "divided")
+    assert (first.seeds, first.videos, first.method) == ((0, 1, 2), VIDEOS, "seeds and videos")
+    wanted = {
+        "model.attention": ["space", "divided"],
+        "model.num_frames": [4],
+        "model.image_size": [16],
+        "seed": [0, 1, 2],
+    }
+    answers = [right_answers(job).mean() for job in jobs(wanted).values()]
+    assert first.difference_points == pytest.approx(100 * (np.mean(answers[:3]) - np.mean(answers[3:])))
+    assert first.verdict == "more than noise"
+    assert found[-1].seeds == (0, 1)  # axial's third seed has failed
+    same = next(each for each in found if (each.first, each.second) == ("divided", "axial"))
+    assert same.sentence().endswith("within noise")
+
+
+def test_all_files_are_written_and_the_same_again_from_the_copy(sweep: Path, tmp_path: Path) -> None:
+    report = sweep_report(sweep)
+    files = write_sweep_report(report, sweep, tmp_path / "out")
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in files}
+    tables = {f"{stem}.{kind}" for stem in ("summary", "comparisons", "failures") for kind in ("csv", "tex")}
+    curves = {f"{name}_over_{x}" for name in ("accuracy", "tflops", "training_memory", "inference_memory")
+              for x in ("frames", "resolution")}  # fmt: skip
+    against = {f"accuracy_against_{cost}" for cost in ("tflops", "training_memory", "inference_memory")}
+    pictures = {f"figures/{name}.{kind}" for name in curves | against for kind in ("png", "pdf")}
+    rest = {"results.csv", "report.md", "report.html", RIGHT, LOG, "sweep.yaml"}
+    assert names == tables | pictures | rest
+    again = sweep_report(tmp_path / "out")
+    assert again.findings == report.findings
+    assert again.comparisons == report.comparisons
+    before = {path: path.read_bytes() for path in files}
+    written = write_sweep_report(again, tmp_path / "out", tmp_path / "out")
+    assert {path.name for path in files} - {path.name for path in written} == {LOG, "sweep.yaml"}
+    assert {path for path in written if path.read_bytes() != before[path]} == set()
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    assert len(rows) == 36
+    assert len(load_results(tmp_path / "out")) == 36
+
+
+def test_markdown_and_page_say_what_was_found_and_escape_what_they_are_given(sweep: Path, tmp_path: Path) -> None:
+    report = sweep_report(sweep)
+    write_sweep_report(report, sweep, tmp_path)
+    text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    assert "35 runs finished, 1 failed (out_of_memory 1)." in text
+    assert "Of 12 pairs compared under equal settings," in text
+    assert "within noise" in text
+    assert page.count("<script") == 1
+    assert "alert('x')</script>" not in page + text
+    assert "Content-Security-Policy" in page
+    assert page.count('<table class="sortable">') == 3
+    assert page.count("<figure>") == len(report.figures)
+    assert "data-value" in page
+    best = max(report.summary.frame["measured_top1_percent"])
+    assert f"Highest top-1 accuracy: {best:.1f} %" in text
+    assert sum(line.startswith("Pareto front of accuracy over ") for line in report.findings) == 2
+
+
+def test_latex_is_escaped_and_long_tables_run_over_pages() -> None:
+    columns = (Column("name", "100% [a_b]", "label"), Column("x", "X", "measured", bounds=("low", "high")))
+    frame = pd.DataFrame([{"name": "a&b_c\\d#${}~^<|>", "x": 1.0, "low": 0.5, "high": 1.5}])
+    text = to_latex(Table(frame, columns, "50 % of x"), "t")
+    assert r"100\% [a\_b] & X \\" in text
+    assert (
+        r"a\&b\_c\textbackslash{}d\#\$\{\}\textasciitilde{}\textasciicircum{}\textless{}\textbar{}\textgreater{}"
+        in text
+    )
+    assert r"1.0 $\pm$ 0.5\textsuperscript{m} \\" in text
+    assert r"\caption{50 \% of x. \textsuperscript{m}\,measured here" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:t}")] == [1, 1, 1, 1]
+    long = to_latex(Table(pd.concat([frame] * 60), columns, "long"), "t")
+    assert long.count(r"\begin{longtable}{@{}lr@{}}") == long.count(r"\endhead") == 1
+    assert long.count(r"a\&b") == 60
+
+
+def test_tables_with_missing_values_and_small_numbers() -> None:
+    columns = (
+        Column("n", "N", "label", decimals=None),
+        Column("p", "p", "label", decimals=4, least=1e-4),
+        Column("x", "X", "predicted", bounds=("low", "high")),
+        Column("word", "Word", "label"),
+    )
+    frame = pd.DataFrame(
+        {
+            "n": [1234567.0, 0.00001234],
+            "p": [0.00001, 0.25],
+            "x": [None, 2.0],
+            "low": [None, None],
+            "high": [None, 3.0],
+            "word": ["a", "much longer than what is kept in one line"],
+        }
+    )
+    table = Table(frame, columns, "c")
+    assert to_markdown(table).splitlines()[2:4] == [
+        "| 1.23457e+06 | &lt; 0.0001 | – | a |",
+        "| 1.234e-05 | 0.2500 | 2.0<sup>e</sup> | much longer than what is kept in one line |",
+    ]
+    page = to_html(table)
+    assert 'data-kind="number">p' in page
+    assert 'data-kind="text">Word' in page
+    assert '<td class="label short" data-value="1e-05">&lt; 0.0001</td>' in page
+    assert '<td class="predicted">–</td>' in page
+    assert '<td class="label">much longer' in page
+    assert "estimated: predicted without running" in page
+    assert '<p class="legend">' not in to_html(Table(frame, columns[:1], "c"))
+    nasty = Table(pd.DataFrame([{"n": "a\x1b[31mb"}]), columns[:1], "c")
+    assert "\x1b" not in str(list(to_rich(nasty).columns[0].cells))
+
+
+def test_lines_differ_in_colour_marker_and_dashes() -> None:
+    looks = [style(number) for number in range(21)]
+    assert len({(look["color"], look["marker"], str(look["linestyle"])) for look in looks}) == 21
+    for part in ("color", "marker", "linestyle"):
+        assert len({str(look[part]) for look in looks[:7]}) == 7
+    assert {look["color"] for look in looks} == set(COLOURS)
+
+
+def test_figures_show_every_setting_with_units(sweep: Path) -> None:
+    results = load_results(sweep)
+    summary = summarise(results, axes_of(results))
+    made = figures(summary)
+    for name, over in (("accuracy_over_frames", "frames"), ("accuracy_over_resolution", "height of a frame [pixels]")):
+        panels = [axis for axis in made[name].axes if axis.get_visible()]
+        assert [axis.get_xlabel() for axis in panels] == [over] * 2
+        assert panels[0].get_ylabel() == "top-1 accuracy [%]"
+        assert {len(axis.containers) for axis in panels} == {3}
+    assert [axis.get_title() for axis in made["accuracy_over_frames"].axes] == ["image_size 16", "image_size 32"]
+    legend = made["accuracy_over_frames"].legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [title_of(scheme) for scheme in SCHEMES]
+    panel = made["accuracy_against_tflops"].axes[0]
+    points = {
+        (x, y) for line in panel.lines if line.get_linestyle() == "None" for x, y in zip(*line.get_data(), strict=True)
+    }
+    assert len(points) == 12
+    assert {to_hex(line.get_color()).upper() for line in panel.lines[:3]} <= set(COLOURS)
+    assert panel.get_xlabel() == "TFLOPs, all views"
+    assert "Pareto front" in [line.get_label() for line in panel.lines]
+    memory = made["training_memory_over_frames"].axes[0]
+    assert memory.get_ylabel() == "training peak memory [GiB]"
+
+
+def test_many_panels_become_several_figures(tmp_path: Path) -> None:
+    axes = {"model.attention": ["space", "axial"], "model.num_frames": [4, 8], "model.depth": [1, 2, 3, 4, 5, 6, 7]}
+    write_sweep(tmp_path, axes, scores=False)
+    made = sweep_report(tmp_path).figures
+    assert {"accuracy_over_frames", "accuracy_over_frames_2"} <= set(made)
+    assert len([axis for axis in made["accuracy_over_frames"].axes if axis.get_visible()]) == 6
+    assert len(made["accuracy_over_frames_2"].axes) == 1
+    assert not [name for name in made if "resolution" in name]
+
+
+def test_the_front_is_what_no_other_beats() -> None:
+    rows = pd.DataFrame({"cost": [3, 1, 2, 2, 4, 5], "accuracy": [70, 50, 60, 65, 70, float("nan")]})
+    kept = front(rows, "cost", "accuracy")
+    assert list(zip(kept["cost"], kept["accuracy"], strict=True)) == [(1, 50), (2, 65), (3, 70)]
+
+
+def test_axes_where_no_sweep_says_what_they_are() -> None:
+    results = load_results(RESULTS / "table1" / "full")
+    axes = axes_of(results)
+    assert axes.columns == ("model.attention", "data.probe", "model.num_frames")
+    assert axes.compared == "model.attention"
+    found = compare_all(results, axes, {})
+    assert len(found) == 20
+    assert {each.method for each in found} == {"seeds"}
+    divided = next(e for e in found if e.setting["probe"] == "motion" and (e.first, e.second) == ("divided", "axial"))
+    assert divided.sentence().startswith(
+        "probe motion, num_frames 8: divided 87.9 % and axial 87.6 %: difference 0.3 points"
+    )
+    assert divided.verdict == "within noise"
+
+
+def test_axes_that_move_together_and_a_chosen_comparison(tmp_path: Path) -> None:
+    axes = {"model.num_frames": [4, 8], "model.image_size": [16, 32], "recipe.batch_size": [4, 8], "recipe.lr": [0.1, 0.01],
+            "model.position": ["space", None]}  # fmt: skip
+    cells = jobs(axes, zip=[["model.image_size", "recipe.batch_size"]])
+    for job in cells.values():
+        write_cell(tmp_path, job, scores=False)
+    results = load_results(tmp_path)
+    found = axes_of(results)
+    assert [column.removeprefix("cell.") for column in found.columns] == [
+        "model.num_frames",
+        "model.image_size",
+        "recipe.lr",
+        "model.position",
+    ]
+    assert found.compared == "cell.model.position"
+    assert follows(results, "cell.recipe.batch_size", ["cell.model.image_size"])
+    assert axes_of(results, "recipe.lr").compared == "cell.recipe.lr"
+    with pytest.raises(InputError, match=r"--compare model\.depth: the runs differ in model\.num_frames, "):
+        axes_of(results, "model.depth")
+    report = sweep_report(tmp_path, "recipe.lr")
+    assert {each.first for each in report.comparisons} == {"0.01"}
+    assert {each.setting["position"] for each in report.comparisons} == {"space", "none"}
+    assert all(each.method == "none" and "one seed" in each.sentence() for each in report.comparisons)
+
+
+def test_groups_are_in_the_order_of_numbers_and_of_words() -> None:
+    frame = pd.DataFrame({"size": pd.array([10, 2, 10, None], dtype="Int64"), "word": ["b", "a", "a", "b"]})
+    assert [key for key, _ in groups(frame, ["size", "word"])] == [(2, "a"), (10, "b"), (10, "a"), ("none", "b")]
+    assert [len(rows) for _, rows in groups(frame, [])] == [4]
+    assert [shown(value) for value in (True, np.bool_(False), 2.0, 0.5, "x", None)] == [
+        "yes",
+        "no",
+        2,
+        0.5,
+        "x",
+        "none",
+    ]
+
+
+def test_units_suit_the_sizes(tmp_path: Path) -> None:
+    job = next(iter(jobs(SMALL).values()))
+    small = {"params": 2000, "tflops_total": 0.002, "train_peak_memory_bytes": 2**25, "macs_per_view": 3_000_000}
+    write_cell(tmp_path, job, change=lambda metrics: metrics.update(small))
+    results = load_results(tmp_path)
+    summary = summarise(results, axes_of(results))
+    assert summary.metric(TRAINING).title == "Training [MiB]"  # type: ignore[union-attr]
+    assert summary.metric(TFLOPS).axis == "GFLOPs, all views"  # type: ignore[union-attr]
+    table = summary_table(summary, "c")
+    assert [column.title for column in table.columns] == [
+        "attention",
+        "num_frames",
+        "seed",
+        "Top-1 [%]",
+        "Params [k]",
+        "GFLOPs",
+        "Training [MiB]",
+        "Inference [MiB]",
+    ][:1] + [column.title for column in table.columns][1:]
+    shown_row = [text for text, _ in table.cells()[0]]
+    assert "32.0" in shown_row
+    assert "2.00" in shown_row
+    assert digits(pd.Series([0.0, float("nan")]), TFLOPS) == 0
+    accuracy = summary.frame.iloc[0]
+    assert accuracy["measured_top1_low_percent"] == results.iloc[0]["top1_low_percent"]  # one seed: over videos
+    assert summary.metric(ACCURACY) is not None
+
+
+def test_costs_alone_and_failures_alone(tmp_path: Path) -> None:
+    axes = {"model.attention": ["space", "joint"], "model.num_frames": [4, 8]}
+    base = {"model": {**BASE["model"], "num_classes": 4}}
+    cells = list(jobs(axes, base=base, measure=["macs"]).values())
+    for job in cells:
+        only = {"macs_per_view": 1000 * job.spec.model.num_frames, "views": 3}
+        write_cell(tmp_path / "costs", job, scores=False, change=lambda m, new=only: (m.clear(), m.update(new)))  # type: ignore[misc]
+    report = sweep_report(tmp_path / "costs")
+    assert set(report.figures) == {"macs_over_frames"}
+    assert report.comparisons == ()
+    assert report.findings == ("4 runs finished, 0 failed.",)
+    assert "comparisons" not in report.tables
+    for job in cells:
+        write_failure(tmp_path / "failures", job)
+    failed = sweep_report(tmp_path / "failures")
+    assert failed.findings == ("0 runs finished, 4 failed (error 4).",)
+    assert failed.figures == {}
+    write_sweep_report(failed, tmp_path / "failures", tmp_path / "failures")
+    (tmp_path / LOG).write_text("")
+    with pytest.raises(InputError, match="no run has finished or failed yet"):
+        sweep_report(tmp_path / LOG)
+
+
+def test_scores_that_contradict_their_record_are_an_error(tmp_path: Path) -> None:
+    first, second, *_ = jobs(SMALL).values()
+    write_cell(tmp_path, first)
+    key = write_cell(tmp_path, second, change=lambda metrics: metrics.update(top1_percent=1.0))
+    with pytest.raises(InputError, match=rf"{key}/scores\.parquet: .* its run's record says 1\.0000 %"):
+        sweep_report(tmp_path)
+    (tmp_path / key / "scores.parquet").write_text("broken")
+    with pytest.raises(InputError, match=r"scores\.parquet: not a readable parquet file"):
+        sweep_report(tmp_path)
+    (tmp_path / key / "scores.parquet").unlink()
+    (tmp_path / RIGHT).write_text("broken")
+    with pytest.raises(InputError, match=r"right\.parquet: not a readable file of predictions"):
+        sweep_report(tmp_path)
+
+
+def test_two_runs_of_one_place_are_an_error(tmp_path: Path) -> None:
+    for job in jobs({"model.attention": ["space"], "seed": [0]}).values():
+        write_cell(tmp_path, job, scores=False)
+    (record,) = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    twin = {**record, "hash": "f" * 16}
+    other = {**record, "hash": "e" * 16, "seed": 1, "cell": {**record["cell"], "model.attention": "joint", "seed": 1}}
+    with (tmp_path / LOG).open("a") as log:
+        log.writelines(json.dumps(each) + "\n" for each in (twin, other))
+    with pytest.raises(InputError, match="two runs with seed 0 do not differ in any axis"):
+        sweep_report(tmp_path)
+
+
+def test_several_heads_are_right_together(tmp_path: Path) -> None:
+    from timesformer.scores import write_scores
+
+    job = next(iter(jobs(SMALL).values()))
+    key = write_cell(tmp_path, job, change=lambda metrics: metrics.update(top1_percent=50.0))
+    rows = {
+        "path": ["a", "b"],
+        "label": [[0, 1], [1, 1]],
+        "prediction": [[0, 1], [1, 0]],
+        "scores": [[1.0, 0.0, 0.0, 1.0]] * 2,
+    }
+    write_scores(tmp_path / key / "scores.parquet", pd.DataFrame(rows), {"heads": [2, 2]})
+    assert read_right(tmp_path, load_results(tmp_path)) == {key: {"a": True, "b": False}}
+
+
+def test_the_difference_of_a_folder_to_itself_is_none(sweep: Path) -> None:
+    found = difference(sweep, sweep)
+    assert found.counts() == {"same": 36, "changed": 0, "added": 0, "removed": 0}
+    assert found.changes == ()
+    assert {pair.matched_by for pair in found.pairs} == {"hash"}
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """Two sweeps: in the second the recipe is another, one cell has failed, one is new, one is gone."""
+    before, after = (
+        list(jobs(SMALL, base={**BASE, "recipe": {"steps": steps, "batch_size": 4}}).values()) for steps in (2, 3)
+    )
+    for job in before[:-1]:
+        write_cell(tmp_path / "a", job)
+    for job in after[1:-1]:
+        write_cell(tmp_path / "b", job, change=lambda metrics: metrics.update(params=5, train_seconds=99.0))
+    write_failure(tmp_path / "b", after[-1])
+    write_cell(
+        tmp_path / "b", jobs({**SMALL, "model.num_frames": [16]})[next(iter(jobs({**SMALL, "model.num_frames": [16]})))]
+    )
+    write_failure(tmp_path / "a", before[-1])
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_differences_are_matched_by_axes_with_intervals(two: tuple[Path, Path], tmp_path: Path) -> None:
+    found = difference(*two)
+    assert found.counts() == {"same": 0, "changed": 7, "added": 1, "removed": 1}
+    assert {pair.matched_by for pair in found.pairs} == {"axes", "none"}
+    changed = next(pair for pair in found.pairs if pair.state == "changed")
+    assert set(changed.changed) == {"recipe.steps", "params"}
+    assert changed.changed["recipe.steps"] == (2, 3)
+    params = [change for change in found.changes if change.metric == "params"]
+    assert {change.metric for change in found.changes} == {"params"}
+    assert len(params) == 4
+    assert params[-1].second == 5
+    assert params[-1].low is None
+    assert params[-1].percent == pytest.approx(-99.9995)
+    files = write_difference(found, tmp_path / "out")
+    assert {path.name for path in files} == {"diff.json", "diff.md", "diff.html", "diff_changes.csv", "diff_cells.csv"}
+    stored = json.loads((tmp_path / "out" / "diff.json").read_text())
+    assert stored["counts"]["changed"] == 7
+    text, page = (tmp_path / "out" / "diff.md").read_text(), (tmp_path / "out" / "diff.html").read_text()
+    assert "a → b: 0 same, 7 changed, 1 added, 1 removed." in text
+    assert "recipe.steps: 2 → 3" in page
+    assert page.count("<table") == 2
+
+
+def test_differences_of_accuracy_are_tested(tmp_path: Path) -> None:
+    cells = jobs(SMALL)
+    for job in cells.values():
+        write_cell(tmp_path / "x" / "runs", job)
+        worse = {"top1_percent": 100 * float(right_answers(job).mean()) - 10, "top1_low_percent": 1.0}
+        write_cell(tmp_path / "y" / "runs", job, scores=False, change=lambda metrics, new=worse: metrics.update(new))
+    found = difference(tmp_path / "x" / "runs", tmp_path / "y" / "runs")
+    assert (found.first, found.second) == ("x/runs", "y/runs")
+    assert {change.metric for change in found.changes} == {"top1_percent"}
+    assert all(change.over == "seeds" and change.difference == pytest.approx(-10) for change in found.changes)
+    assert found.changes[0].high == pytest.approx(-10)
+    assert "Top-1 accuracy: 4 of 4 settings differ by more than noise (95 % each, not corrected" in found.findings()[-1]
+    outcome = difference(tmp_path / "x" / "runs", tmp_path / "x" / "runs")
+    assert len(outcome.findings()) == 2 - 1
+
+
+def test_an_outcome_that_changed_is_said(tmp_path: Path) -> None:
+    first, second, *_ = jobs(SMALL).values()
+    for job in (first, second):
+        write_cell(tmp_path / "a", job)
+    write_cell(tmp_path / "b", first)
+    write_failure(tmp_path / "b", second)
+    found = difference(tmp_path / "a", tmp_path / "b")
+    assert found.findings()[1] == f"{second.name}: done → failed"
+    assert found.counts() == {"same": 1, "changed": 1, "added": 0, "removed": 0}
+    none = write_difference(difference(tmp_path / "a", tmp_path / "a"), tmp_path / "out")
+    assert {path.name for path in none} == {"diff.json", "diff.md", "diff.html"}
+
+
+def test_the_command_writes_beside_the_records_or_elsewhere(two: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = two
+    done = run(first)
+    assert done.exit_code == 0, done.output
+    assert (first / "report.html").is_file()
+    assert "7 runs finished, 1 failed" in done.output
+    done = run(first, "--out", tmp_path / "out", "--json")
+    found = json.loads(done.stdout)
+    assert found["runs"] == 8
+    assert len(found["summary"]) == 4
+    assert found["comparisons"][0]["sentence"].startswith("num_frames 4: space ")
+    assert all(Path(path).is_file() for path in found["files"])
+    done = run("--diff", first, second)
+    assert done.exit_code == 0, done.output
+    assert "0 same, 7 changed, 1 added, 1 removed." in done.output
+    done = run("--diff", first, second, "--json", "--out", tmp_path / "diff")
+    assert json.loads(done.stdout)["counts"]["added"] == 1
+    assert (tmp_path / "diff" / "diff.html").is_file()
+
+
+def test_the_command_still_makes_artefacts(tmp_path: Path) -> None:
+    target = tmp_path / "table1" / "full"
+    target.mkdir(parents=True)
+    (target / LOG).write_bytes((RESULTS / "table1" / "full" / LOG).read_bytes())
+    for words in ((target,), (tmp_path,), ("table1", "--out", tmp_path)):
+        done = run(*words, "--json")
+        assert done.exit_code == 0, done.output
+        (made,) = json.loads(done.stdout)["artefacts"]
+        assert (made["artefact"], made["profile"]) == ("table1", "full")
+        assert (target / "table1.csv").read_bytes() == (RESULTS / "table1" / "full" / "table1.csv").read_bytes()
+        assert not (target / "summary.csv").exists()
+    done = run(target, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "comparisons.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nowhere",), r"nowhere: expected a folder with records, or one of figure3, .*, all"),
+        (("table1", "--out", "nowhere"), r"--out nowhere: no results of table1 there"),
+        (("all", "--compare", "seed"), r"--compare seed: it is for a folder with records"),
+        (("--diff", "nowhere", "nowhere"), r"nowhere: no records there"),
+    ],
+)
+def test_bad_input_is_said(words: tuple[str, ...], said: str) -> None:
+    done = run(*words)
+    assert done.exit_code == 2
+    assert re.search(said, done.stderr)
+
+
+def test_results_that_cannot_be_written_are_said(two: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run(two[0], "--out", tmp_path / "file")
+    assert done.exit_code == 2
+    assert "cannot write results there" in done.stderr
