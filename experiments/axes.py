@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Axes:
         found = (column for column in self.columns if column.removeprefix(CELL) in paths)
         return next(found, None)
 
-    def values(self, row: dict[str, Any], columns: Sequence[str] | None = None) -> dict[str, Any]:
+    def values(self, row: Mapping[Any, Any], columns: Sequence[str] | None = None) -> dict[str, Any]:
         """A row's place on axes, by their titles, as it is read."""
         return {self.title(column): shown(row[column]) for column in (self.columns if columns is None else columns)}
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,14 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.runs_dir, self.data_dir = self.runs_dir.resolve(), self.data_dir.resolve()
-        self.ray = connect(self.address)
-        try:
+        self.open = ExitStack()
+        with ExitStack() as opening:
+            # Ray tells of lost nodes on standard output, which is for results.
+            opening.enter_context(redirect_stdout(sys.stderr))
+            self.ray = connect(self.address)
+            opening.callback(self.ray.shutdown)
             self._begin()
-        except BaseException:
-            self.ray.shutdown()
-            raise
+            self.open = opening.pop_all()
 
     def _begin(self) -> None:
         affinity = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
@@ -243,7 +246,7 @@ class Cluster:
             with suppress(Exception):
                 self.ray.cancel(begun.ref, force=True)
             begun.claim.close()
-        self.ray.shutdown()
+        self.open.close()
 
 
 def connect(address: str) -> Any:

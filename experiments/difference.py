@@ -164,7 +164,7 @@ def _matched(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[tuple[int | 
 
 
 def _pair(first: pd.DataFrame, second: pd.DataFrame, a: int | None, b: int | None, how: str) -> Pair:
-    rows = [None if at is None else frame.iloc[at].to_dict() for frame, at in ((first, a), (second, b))]
+    rows = [None if at is None else dict[Any, Any](frame.iloc[at].to_dict()) for frame, at in ((first, a), (second, b))]
     there = rows[1] if rows[1] is not None else rows[0]
     assert there is not None
     place = {name.removeprefix(CELL): shown(value) for name, value in there.items()
@@ -248,7 +248,7 @@ def _change(
         accuracies = [dict(zip(seeds, part[name].astype(float), strict=True)) for part in (others, rows)]
         shown_right = [{seed: known[key] for seed, key in zip(seeds, part["hash"], strict=True) if key in known}
                        for part, known in ((others, other_right), (rows, right))]  # fmt: skip
-        found = compare(*accuracies, *shown_right)
+        found = compare(accuracies[0], accuracies[1], shown_right[0], shown_right[1])
         low, high, p_value, over = found.low_points, found.high_points, found.p_value, str(found.method)
     elif len(values) > 1 and name.endswith(VARYING):
         estimate = student([b - a for a, b in values])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -202,7 +203,9 @@ def crash_notes(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            faulthandler.enable() if before else faulthandler.disable()
+            faulthandler.disable()
+            if before and sys.__stderr__ is not None:
+                faulthandler.enable(sys.__stderr__)  # sys.stderr may have been replaced by what is no file
             with suppress(OSError):
                 path.unlink()
 

@@ -102,11 +102,16 @@ class Plan:
         known = latest(read_records(log)) if log.exists() else {}
         self.since = size_of_log(self.runs_dir)
         for key, job in self.jobs.items():
-            record = stored_record(job.spec, self.runs_dir)
-            if record is not None and job.complete(record):
-                self.records[key] = record
-            elif not retry and record is None and key in known and known[key].get("reason_kind") != "not_started":
-                self.failures[key] = known[key]
+            record = known.get(key)
+            if record is None or record["outcome"] != "done":  # perhaps a crash kept its record out of the log
+                record = stored_record(job.spec, self.runs_dir) or record
+            if record is None:
+                continue
+            if record["outcome"] == "done":
+                if job.complete(record):
+                    self.records[key] = record
+            elif not retry and record.get("reason_kind") != "not_started":
+                self.failures[key] = record
 
     def require_usable(self) -> None:
         """Raises InputError for a malformed annotation file or a folder that cannot be written."""

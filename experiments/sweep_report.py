@@ -137,7 +137,7 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
     found = [f"{said}."]
     accuracy = summary.metric(ACCURACY)
     if accuracy is not None:
-        best = summary.frame.loc[summary.frame[accuracy.key].idxmax()]
+        best = summary.frame.sort_values(accuracy.key, ascending=False, kind="stable").iloc[0]
         found.append(f"Highest top-1 accuracy: {best[accuracy.key]:.1f} % ({_place(summary, best)}).")
         for cost in (summary.metric(TFLOPS), summary.metric(TRAINING)):
             if cost is not None and len(_split(summary)) == 1 and summary.frame[cost.key].nunique() > 1:

@@ -32,18 +32,21 @@ class Blocks:
 
 
 def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Blocks:
-    """The block sizes of a kernel.  Tensor cores want 64 rows; fp32 in full precision and wide heads would spill there.
+    """The block sizes of a kernel: those that do not spill.  Tensor cores want 64 rows (Hopper's take no fewer); fp32,
+    which they do not serve in full precision, and wide heads need smaller blocks or more warps.
 
     `timesformer_kernels.aot` compiles what this can give.
     """
-    narrow = dtype == torch.float32 or width > 64
+    full, wide = dtype == torch.float32, width > 64
     if kernel.startswith("short"):
-        return Blocks(32 if narrow and length <= 32 else SHORT, 0, 4, 1)
-    if narrow:
+        if (full or wide) and length <= 32:
+            return Blocks(32, 0, 4, 1)
+        return Blocks(SHORT, 0, 8 if full or wide else 4, 1)
+    if kernel == "long_backward_kv":
+        return Blocks(16, 32, 4) if full else Blocks(32, 64, 8 if wide else 4)
+    if full:
         return Blocks(32, 32, 4)
-    if kernel == "long_forward":
-        return Blocks(64, 64, 4)
-    return Blocks(64, 32, 4) if kernel == "long_backward_q" else Blocks(32, 64, 4)
+    return Blocks(64, 64 if kernel == "long_forward" else 32, 4)
 
 
 @dataclass(frozen=True)

@@ -192,8 +192,7 @@ class Page:
             text = " ".join(str(part.get("value", part.get("description", ""))) for part in found["args"])
             self.console.append((found["type"], text))
         elif method == "Runtime.exceptionThrown":
-            details = found["exceptionDetails"]
-            self.console.append(("error", details.get("exception", {}).get("description", details["text"])))
+            self.console.append(("error", _thrown(found["exceptionDetails"])))
         elif method == "Log.entryAdded":
             self.console.append((found["entry"]["level"], found["entry"]["text"]))
         elif method == "Network.requestWillBeSent":
@@ -226,7 +225,7 @@ class Page:
         answer = self.call("Runtime.evaluate", wanted)
         if "exceptionDetails" in answer:
             details = answer["exceptionDetails"]
-            raise BrowserError(details.get("exception", {}).get("description", details["text"]))
+            raise BrowserError(_thrown(details))
         return answer["result"].get("value")
 
     def wait_for(self, script: str, seconds: float = 10.0) -> Any:
@@ -279,3 +278,9 @@ class Page:
         if path is not None:
             path.write_bytes(image)
         return image
+
+
+def _thrown(details: dict[str, Any]) -> str:
+    """What a page's code has thrown."""
+    thrown = details.get("exception", {})
+    return str(thrown.get("description", thrown.get("value", details["text"])))

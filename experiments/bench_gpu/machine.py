@@ -87,8 +87,8 @@ def synchronise(device: torch.device) -> None:
 
 def free_memory(device: torch.device) -> None:
     """Gives back what no tensor holds any more, and starts the count of the peak anew."""
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -17,6 +17,7 @@ from experiments.bench_gpu.record import Row
 from experiments.bench_gpu.sizes import STEPS, step_of
 from timesformer.attention import Grid, Step
 from timesformer.attention.counting import step_pairs
+from timesformer_kernels import why_unusable
 
 CPU_PAIRS = 1 << 25
 """On a CPU, a clip with more pairs a head than this (268 MB of scores in float64) is not written out: no error is
@@ -67,8 +68,11 @@ def measure_case(bench: Bench, case: Case, providers: list[Provider], slice_name
     for provider in providers:
         for direction in DIRECTIONS:
             row = _row(bench, case, provider, direction, slice_name)
+            reason = why_unusable(bench.device) if provider.name == "ours" else None
             if not provider.cpu and bench.device.type == "cpu":
-                bench.skip(slice_name, provider.name, "measured on a GPU alone")
+                reason = "measured on a GPU alone"
+            if reason is not None:
+                bench.skip(slice_name, provider.name, reason)
             elif bench.wanted(row):
                 todo.append((provider, direction, row))
     if not todo:

@@ -100,7 +100,8 @@ def draw(frame: pd.DataFrame) -> Figure:
                     axis.plot(x[lost], y[lost], "x", color="black", markersize=9)
         for card in CARDS_GIB:
             axis.axhline(card, color="#888888", linewidth=0.8)
-            axis.annotate(f"{card} GiB", (1, card), xycoords=("axes fraction", "data"), fontsize="x-small", ha="right")
+            where = ("axes fraction", "data")
+            axis.annotate(f"{card} GiB", (0.01, card), xycoords=where, fontsize="x-small", va="bottom")
         axis.set_xlabel(label)
         axis.set_ylabel("Predicted training peak, 1 clip [GiB]")
         axis.set_yscale("log")

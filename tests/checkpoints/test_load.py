@@ -80,8 +80,8 @@ def test_overrides(released: Path) -> None:
     )
     ours, source = joint.model.state_dict(), load_model(released).model.state_dict()
     name = "encoders.0.blocks.0.steps.{}.qkv.weight"
-    assert torch.equal(ours[name.format("joint")], source[name.format("time")])  # the first step of a block
-    assert {"head.weight", name.format("space")} <= set(joint.report.left_out)
+    assert torch.equal(ours[name.format("joint")], source[name.format("space")])  # an image model's step
+    assert {"head.weight", name.format("time")} <= set(joint.report.left_out)
     assert "(another number of classes)" in str(joint.report)
     assert "(the new scheme has no such step)" in str(joint.report)
     assert joint.labels == ["class 0", "class 1", "class 2"]

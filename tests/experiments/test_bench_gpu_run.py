@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from experiments.bench_gpu import __main__ as command
-from experiments.bench_gpu import checks, largest, machine, models, output, subjects, supervise, worker
+from experiments.bench_gpu import checks, largest, machine, models, output, steps, subjects, supervise, worker
 from experiments.bench_gpu.bench import NOT_A_TIMING, Bench, Options
 from experiments.bench_gpu.machine import ContextLost, Unsupported
 from experiments.bench_gpu.record import Row, read_lines
@@ -104,9 +104,14 @@ def test_a_failed_check_stops_everything(tmp_path: Path, monkeypatch: pytest.Mon
 def test_without_kernels_the_others_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checks, "why_unusable", lambda device: "they need a GPU")
-    assert worker.run(options(tmp_path, "checks"))
-    assert "checks: ours skipped: they need a GPU" in capsys.readouterr().err
+    for module in (checks, steps):
+        monkeypatch.setattr(module, "why_unusable", lambda device: "they need a GPU")
+    monkeypatch.setattr(output, "_pictures", lambda rows, path: [])
+    assert worker.run(options(tmp_path, "kernels", steps=("time",), providers=("ours", "sdpa")))
+    said = capsys.readouterr().err
+    assert "checks: ours skipped: they need a GPU" in said
+    assert "kernels: ours skipped: they need a GPU" in said
+    assert {row["provider"] for row in rows_of(tmp_path) if row["status"] == "ok"} == {"copy", "product", "sdpa"}
 
 
 def test_logits_that_are_wrong_are_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ def nodes():
     made.shutdown()
 
 
-def wait_for(condition, seconds=240.0):
+def wait_for(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

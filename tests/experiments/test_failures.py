@@ -64,7 +64,9 @@ def test_deaths():
     assert died(-signal.SIGKILL, oom_kills()) == ("its process ended by signal SIGKILL", "killed")
     reason, kind = died(-signal.SIGKILL, oom_kills() - 1)
     assert (reason, kind) == ("its process ended by signal SIGKILL: the kernel ran out of memory", "out_of_memory")
-    stack = 'Fatal Python error: Segmentation fault\n\n  File "/a/timesformer/data/video.py", line 3 in frames\n'
+    other = 'Thread 0x1 (most recent call first):\n  File "/a/selectors.py", line 9 in select\n\n'
+    current = 'Current thread 0x2 (most recent call first):\n  File "/a/timesformer/data/video.py", line 3 in frames\n'
+    stack = f"Fatal Python error: Segmentation fault\n\n{other}{current}"
     reason, kind = died(-signal.SIGSEGV, 0, stack)
     assert (reason, kind) == ("its process ended by signal SIGSEGV in data/video.py, line 3 in frames", "decode")
     assert died(-signal.SIGSEGV, 0, stack.replace("data", "maps"))[1] == "killed"

@@ -156,7 +156,7 @@ def test_a_table_says_what_measured_means_in_it() -> None:
     columns = (Column("name", "Name", "label"), Column("seconds", "Seconds", "measured"))
     frame = pd.DataFrame([{"name": "a", "seconds": 1.0}])
     for table, said in (
-        (Table(frame, columns, "Here"), "measured here, on this repository's probes"),
+        (Table(frame, columns, "Here"), "measured here"),
         (Table(frame, columns, "Here", measured="measured on this machine"), "measured on this machine"),
     ):
         assert f"</sup> {said}" in to_markdown(table)

@@ -212,6 +212,15 @@ def test_accuracy_and_cost_stand_in_one_record(data, tmp_path):
     assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_trackers(data, tmp_path):
+    # wandb is known to accelerate and not installed here.
+    sweep = changed(axes={"tracker": ["tensorboard", "wandb"], "seed": [0, 1]}, zip=[["tracker", "seed"]])
+    result = in_turn(open_sweep(write(tmp_path, sweep), tmp_path / "out", data))
+    logged, missing = result.cells
+    assert list((tmp_path / "out" / logged["hash"] / "tracker").rglob("events.out.*"))
+    assert (missing["reason"], missing["reason_kind"]) == ("tracker: 'wandb' is not installed", "bad_input")
+
+
 def test_where_the_views_depend_on_the_video_there_is_no_total(tmp_path):
     spec = CostSpec.parse({"name": "x", "model": {"attention": "space", **SIZES}, "protocol": "coverx1"})
     assert "tflops_total" not in jobs.measured(spec, ["macs"])
