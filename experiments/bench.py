@@ -2,8 +2,8 @@
 
 ViT-B, one clip, fp32, random weights, one run for all: the same input values, the same number of threads, eval mode
 without gradients for the forward pass, repetitions interleaved so that a noisy neighbour hits all. Ours is measured as
-it is trained and, for the forward pass, as `fuse_for_inference` makes it. Memory is the peak resident set of one training
-step, each in a process of its own.
+it is trained and, for the forward pass, as `fuse_for_inference` makes it. Memory is the peak resident set of one
+training step, each in a process of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bytes that a divided block only moves: copies into groups, class tokens concatenated and repeated, and what undoes it.
+"""Bytes that a divided block only moves: copies into groups, class tokens repeated and concatenated, what undoes it.
 
 `python -m experiments.copies --out results/kernels` counts them for the block as released and for ours, forward and
 backward.  Nothing is computed: the tensors are fake, and our operators run up to the launch of their kernels.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from unittest.mock import patch
+from unittest.mock import DEFAULT, patch
 
 import torch
 from einops import rearrange, repeat
@@ -29,7 +29,9 @@ from timesformer.backbone import Attention, Block
 from timesformer_kernels import launch, norm_kernels
 
 MOVES = frozenset(
-    ["_to_copy", "as_strided_copy", "cat", "clone", "constant_pad_nd", "contiguous", "copy_", "fill_", "gather", "index", "index_put", "index_select", "masked_scatter", "new_zeros", "ones", "repeat", "roll", "scatter", "select_backward", "select_scatter", "slice_backward", "slice_scatter", "stack", "zero_", "zeros", "zeros_like"]
+    """_to_copy as_strided_copy cat clone constant_pad_nd contiguous copy_ fill_ gather index index_put index_select
+    masked_scatter new_zeros ones repeat roll scatter select_backward select_scatter slice_backward slice_scatter stack
+    zero_ zeros zeros_like""".split()  # noqa: SIM905
 )
 """Operations of aten that calculate nothing; conversions to another dtype are left out."""
 
@@ -77,7 +79,7 @@ def without_launches() -> Iterator[None]:
     names = ("add_norm_forward", "add_norm_backward")
     with (
         patch.dict(launch.KERNELS, {name: _NoLaunch() for name in launch.KERNELS}),
-        patch.multiple(norm_kernels, **{name: _NoLaunch() for name in names}),
+        patch.multiple(norm_kernels, new_callable=_NoLaunch, **dict.fromkeys(names, DEFAULT)),
     ):
         yield
 
@@ -192,15 +194,15 @@ def to_markdown(record: dict[str, Any]) -> str:
         "# Bytes copied by layout operations in a divided block",
         "",
         f"Written by copies, concatenations, repeats, fills and their gradients, one clip of {t} × {h * w} patches of "
-        f"{record['sizes']['channels']} channels, bf16; one pass over the patches is {unit / 1e6:.2f} MB.  Counted by a "
-        f"dispatch mode with torch {record['torch']}: `{record['command']}`.",
+        f"{record['sizes']['channels']} channels, bf16; one pass over the patches is {unit / 1e6:.2f} MB.  Counted by "
+        f"a dispatch mode with torch {record['torch']}: `{record['command']}`.",
         "",
         "| block | forward, MB | of the released | backward, MB | of the released | which, forward · backward |",
         "|---|---|---|---|---|---|",
     ]
     forms = record["forms"]
     for form, found in forms.items():
-        cells = [FORMS[form]]  # type: ignore[index]
+        cells = [FORMS[form]]
         for direction in ("forward", "backward"):
             size, base = found[direction]["bytes"], forms["released"][direction]["bytes"]
             cells += [f"{size / 1e6:.2f}", f"{100 * size / base:.1f} %"]

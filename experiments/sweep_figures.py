@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from experiments.axes import FRAMES, SIZES, follows
@@ -169,15 +169,17 @@ def _scales(axes: Sequence[Any], frame: pd.DataFrame, x: str, metric: Metric) ->
             bottom = min([*low, *values])
             axis.set_ylim(max(0, bottom - 5) if bottom > 0 else -2, min(102, max([*high, *values]) + 3))
         elif values.min() > 0 and values.max() / values.min() > 10:
-            _log(axis, "y")
+            _log(axis, "y", values)
         else:
             axis.set_ylim(bottom=0)
 
 
-def _log(axis: Any, which: str) -> None:
-    """A logarithmic axis with plain numbers."""
+def _log(axis: Any, which: str, values: pd.Series) -> None:
+    """A logarithmic axis with plain numbers, closer to one another where the values span less than two decades."""
     getattr(axis, f"set_{which}scale")("log")
     ruler = getattr(axis, f"{which}axis")
+    if values.max() / values.min() < 100:
+        ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ruler.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ruler.set_minor_formatter(NullFormatter())
 
@@ -229,7 +231,7 @@ def _fronts(summary: Summary, accuracy: Metric, cost: Metric) -> Iterator[Figure
             axis.set_title(said, fontsize="small")
             values = summary.frame[cost.key].dropna()
             if values.min() > 0 and values.max() / values.min() > 10:
-                _log(axis, "x")
+                _log(axis, "x", values / cost.scale)
             axis.margins(0.12)
         _labels(figure, axes, cost.axis, accuracy.axis, len(panels))
         for axis, (_, rows) in zip(axes, panels, strict=True):

@@ -45,8 +45,8 @@ ALLOWED_SPILLS = {
     ("sm_80", "long_backward_kv", "local"): 2,
     ("sm_80", "add_norm_backward", "norm"): 2,
 }
-"""The exceptions to "no spills", in 32-bit words of a thread: there the compiler stays at 168 and 48 registers, which let
-one block more run on a multiprocessor, and keeps a number that it needs once, outside the loops, in memory."""
+"""The exceptions to "no spills", in 32-bit words of a thread: there the compiler stays at 168 and 48 registers, with
+which one block more fits on a multiprocessor, for the price of one or two words in the first-level cache."""
 
 # A multiprocessor's 32-bit registers, shared memory in bytes, and threads.
 MULTIPROCESSOR = {80: (65536, 163 * 1024, 2048), 90: (65536, 227 * 1024, 2048), 100: (65536, 227 * 1024, 2048)}
@@ -288,7 +288,7 @@ def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
         return f"{min(values)}–{max(values)}" if min(values) < max(values) else str(values[0])
 
     lines = [
-        "| kernel | GPU | rows × columns | warps | registers | shared, KiB | blocks per multiprocessor | spilled words |",
+        "| kernel | GPU | rows × columns | warps | registers | shared, KiB | blocks per multiprocessor | spills |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (kernel, arch), some in found.items():

@@ -17,13 +17,13 @@ def attention_pairs(layout: Sequence[int], mode: int) -> int:
     return sum(groups * queries(size) * (size + (mode != 0)) for groups, size in sizes)
 
 
-@register_flop_formula(FORWARD)  # type: ignore[untyped-decorator]
+@register_flop_formula(FORWARD)
 def _forward(qkv: torch.Size, cls: Any, layout: Sequence[int], mode: int, *_: Any, **__: Any) -> int:
     """Two products of e multiplications and additions for each pair."""
     return 4 * qkv[0] * qkv[5] * qkv[6] * attention_pairs(layout, mode)
 
 
-@register_flop_formula(BACKWARD)  # type: ignore[untyped-decorator]
+@register_flop_formula(BACKWARD)
 def _backward(dout: Any, dcls_out: Any, qkv: torch.Size, *rest: Any, **__: Any) -> int:
     """Five products, as torch counts its own attention, one of them the scores once more."""
     layout, mode = rest[-2:]

@@ -86,9 +86,8 @@ def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: s
         raise ValueError(f"tiles: expected to cover the {tokens} tokens of the grid once, got {covered}")
     if max(b, heads) > 65535:
         raise ValueError(f"qkv: expected at most 65535 clips and heads, got {b} and {heads}")
-    spans = [
-        sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in (qkv, cls_qkv) if x is not None
-    ]
+    given = [x for x in (qkv, cls_qkv) if x is not None]
+    spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
     if max(*spans, 3 * tokens * heads * width) >= 2**31:
         raise ValueError("qkv: one clip spans 2^31 elements or more")
 

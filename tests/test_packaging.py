@@ -38,6 +38,7 @@ def test_wheel_holds_every_package(tmp_path: Path) -> None:
     for package in folders():
         assert f"{package.replace('.', '/')}/__init__.py" in names, package
     assert "experiments/paper/values.yaml" in names
+    assert "timesformer_kernels/measured.csv" in names
 
 
 BLOCKER = """

@@ -31,7 +31,7 @@ AXES: dict[str, list[Any]] = {
 
 def jobs(axes: dict[str, list[Any]] | None = None, **more: Any) -> dict[str, Job]:
     """The cells of a sweep by hash; more: further fields of its file."""
-    return parse_sweep({"name": "made-up", "base": BASE, "axes": axes or AXES, **more}).jobs()
+    return parse_sweep({"name": "made-up", "base": BASE, "axes": axes or AXES} | more).jobs()
 
 
 def right_answers(job: Job) -> np.ndarray:
@@ -59,7 +59,7 @@ def metrics(job: Job, right: np.ndarray) -> dict[str, Any]:
         "macs_per_view": 1000 * size,
         "tflops_total": size / 1e4,
         "memory_batch": 4,
-        "train_peak_memory_bytes": size * 2**20,
+        "train_peak_memory_bytes": size**2 * 2**10,
         "inference_peak_memory_bytes": size * 2**18,
     }
 

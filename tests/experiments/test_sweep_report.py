@@ -228,6 +228,8 @@ def test_figures_show_every_setting_with_units(written: tuple[SweepReport, Path,
     assert "Pareto front" in [line.get_label() for line in panel.lines]
     memory = made["training_memory_over_frames"].axes[0]
     assert memory.get_ylabel() == "training peak memory [GiB]"
+    assert (memory.get_yscale(), made["tflops_over_frames"].axes[0].get_yscale()) == ("log", "linear")
+    assert made["accuracy_against_training_memory"].axes[0].get_xscale() == "log"
 
 
 def test_many_panels_become_several_figures(tmp_path: Path) -> None:
@@ -243,6 +245,27 @@ def test_many_panels_become_several_figures(tmp_path: Path) -> None:
     assert set(made) == {"accuracy_over_frames", "accuracy_over_frames_2"}
     assert len([axis for axis in made["accuracy_over_frames"].axes if axis.get_visible()]) == 6
     assert len(made["accuracy_over_frames_2"].axes) == 1
+
+
+def test_one_line_where_nothing_is_compared(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"model.num_frames": [4, 8]}, scores=False)
+    report = sweep_report(tmp_path)
+    assert report.summary.axes.compared is None
+    assert report.comparisons == ()
+    figure = report.figures["accuracy_over_frames"]
+    assert (len(figure.axes), figure.legends) == (1, [])
+    assert [title_of(value) for value in (None, "not a scheme", 3)] == ["all", "not a scheme", "3"]
+
+
+def test_two_sweeps_in_a_folder_are_told_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        axes = {"model.attention": ["space", "divided"], "model.depth": [1 + (name == "b")]}
+        for job in jobs(axes, name=name).values():
+            write_cell(tmp_path / name, job, scores=False)
+    report = sweep_report(tmp_path)
+    assert report.title == "Sweep a, b"
+    assert [column.removeprefix("cell.") for column in report.summary.axes.columns] == ["sweep", "model.attention"]
+    assert [each.setting for each in report.comparisons] == [{"sweep": "a"}, {"sweep": "b"}]
 
 
 def test_the_front_is_what_no_other_beats() -> None:
