@@ -69,8 +69,8 @@ def test_agrees_with_processors_that_resize_by_pil(name: str, size: tuple[int, i
     """PIL rounds to whole grey levels after each of its two passes, along rows and then along columns, with weights in
     whole numbers.  Ours are rounded alike, but a value near the middle of two levels may fall to the other side: at
     most one pixel in twenty is off, by one grey level, and one in ten thousand by two (once in each pass).  In
-    fractions of grey levels no pixel is off by more than half a level for each rounding of PIL's, and a hundredth for its
-    weights."""
+    fractions of grey levels no pixel is off by more than half a level for each rounding of PIL's, and a hundredth for
+    its weights."""
     processor = PROCESSORS[name]()
     found, notes = preprocessing_of_processor(json.loads(processor.to_json_string()), Path("preprocessor_config.json"))
     assert notes == []
