@@ -34,7 +34,7 @@ LAYOUTS = ("contiguous", "offset", "permuted", "expanded", "every_second")
 GRADIENTS = ("random", "stride_zero")
 DEAREST = 600
 """Products of two blocks that the interpreter may compute in a case: about 5 ms each."""
-DEAR = 80
+DEAR = 50
 """More than that: a slow case."""
 
 

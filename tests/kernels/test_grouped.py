@@ -97,8 +97,9 @@ def test_same_bits_on_every_run(case: Case) -> None:
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("layout", ["offset", "permuted", "every_second"])
-@pytest.mark.parametrize("case", BITS, ids=str)
+@pytest.mark.parametrize(
+    ("case", "layout"), list(zip(BITS, ("permuted", "every_second", "offset"), strict=True)), ids=str
+)
 def test_strides_do_not_change_a_bit(case: Case, layout: str) -> None:
     qkv, cls, weights = random_inputs(replace(case, layout="contiguous"))
     expected = kernels(case, qkv, cls, weights)
@@ -194,10 +195,10 @@ def test_a_step_passes_the_refusal_on() -> None:
 def test_heads_shared_between_two_steps_and_weights_of_uneven_groups() -> None:
     """Through `attend`, whose `sdpa` path the dense oracle checks."""
     generator = torch.Generator().manual_seed(0)
-    qkv = torch.randn(2, 3, 5, 7, 3, 2, 16, generator=generator).to(DEVICE)
-    cls = torch.randn(2, 3, 2, 16, generator=generator).to(DEVICE)
+    qkv = torch.randn(1, 3, 5, 3, 3, 2, 16, generator=generator).to(DEVICE)
+    cls = torch.randn(1, 3, 2, 16, generator=generator).to(DEVICE)
     both = Step("both", (STEPS["time"], STEPS["global"]), cls="replicated")
-    weights = torch.rand(2, 2, 2, 2, generator=generator).to(DEVICE)
+    weights = torch.rand(1, 2, 2, 2, generator=generator).to(DEVICE)
     one = Step("one", (STEPS["global"],), cls="replicated")
     for step, given in ((both, None), (one, weights)):
         found, expected = (

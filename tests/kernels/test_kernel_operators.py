@@ -19,7 +19,6 @@ from experiments.cost import cost
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention import Predicate, build
 from timesformer_kernels import add_norm, attention_pairs, grouped_attention, launch
-from timesformer_kernels.grouped import MODES
 from timesformer_kernels.layout import tile_numbers
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +39,9 @@ def tensors(batch: int = 2, heads: int = 1) -> tuple[Tensor, Tensor]:
     return qkv, torch.randn(batch, 3, heads, 16, device=DEVICE, requires_grad=True)
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
-@pytest.mark.parametrize("layout", [TIME, LOCAL], ids=["one tile", "two tiles"])
+@pytest.mark.parametrize(
+    ("mode", "layout"), [(0, TIME), (1, LOCAL), (2, LOCAL), (3, LOCAL)], ids=[f"mode {mode}" for mode in range(4)]
+)
 def test_opcheck_of_attention(mode: int, layout: list[int]) -> None:
     qkv, cls = tensors(1)
     given = (qkv, cls if mode else None, layout, mode)
@@ -253,7 +253,7 @@ def test_flops_of_a_model_equal_those_of_attention_written_out() -> None:
 @pytest.mark.parametrize("attention", KERNEL_SCHEMES)
 def test_cost_counts_our_operators(attention: str) -> None:
     counts = {
-        backend: cost(TimeSformerConfig.from_dict({**SMALL, "attention": attention, "depth": 2, "backend": backend}))
+        backend: cost(TimeSformerConfig.from_dict({**SMALL, "attention": attention, "depth": 1, "backend": backend}))
         for backend in ("triton", "sdpa")
     }
     assert counts["triton"] == counts["sdpa"]
