@@ -67,7 +67,7 @@ def test_a_scheme_file_of_ones_own(tmp_path) -> None:  # type: ignore[no-untyped
     path = tmp_path / "own_rows.py"
     path.write_text(
         "from timesformer.attention import ALL, EACH, Encoder, Partition, Scheme, Step\n"
-        "ROWS = Step('rows', (Partition(t=ALL, h=EACH, w=ALL),))\n"
+        "ROWS = Step('config_rows', (Partition(t=ALL, h=EACH, w=ALL),))\n"
         "SCHEMES = [Scheme('own_rows', (Encoder(block=((ROWS,),)),))]\n"
     )
     (scheme,) = load_file(path)

@@ -18,7 +18,7 @@ OWN_SCHEME = """
 from timesformer.attention import ALL, EACH, Encoder, Partition, Scheme, Step
 
 ROWS = Partition(t=ALL, h=EACH, w=ALL)
-SCHEMES = [Scheme(name="rows", encoders=(Encoder(block=((Step("rows", (ROWS,)),),)),))]
+SCHEMES = [Scheme(name="cli_rows", encoders=(Encoder(block=((Step("rows", (ROWS,)),),)),))]
 """
 
 RUN = """
@@ -71,7 +71,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
     shown = run("cost", "--scheme-file", str(file), *SMALL, "--json")
     assert json.loads(shown.stdout)["comparisons_per_patch"] == 8 * 4 + 1
     picture = tmp_path / "rows.svg"
-    assert run("draw", "rows", "--scheme-file", str(file), "--grid", "2x3x4", "--out", str(picture)).exit_code == 0
+    assert run("draw", "cli_rows", "--scheme-file", str(file), "--grid", "2x3x4", "--out", str(picture)).exit_code == 0
     assert picture.read_text().lstrip().startswith("<?xml")
 
 

@@ -1,5 +1,6 @@
 """One run on several processes is the run of one, within rounding."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from spec_fakes import SIZES, small
 
+from experiments import distributed
 from experiments.distributed import train_in_processes
 from experiments.failures import Failed, kind_of
 from experiments.run import datasets, initial_model, run_one
@@ -124,6 +126,44 @@ def test_one_process_that_fails_ends_the_others(data, tmp_path, fault):
     with pytest.raises(Failed, match=reason) as caught:
         train_in_processes(spec, tmp_path / "run", tmp_path, data)
     assert kind_of(caught.value) == kind
+
+
+class Rank:
+    """A process that has said something, or died."""
+
+    def __init__(self, *messages, exitcode=None):
+        self.exitcode = exitcode
+        self.ours, theirs = multiprocessing.Pipe()
+        for message in messages:
+            theirs.send(message)
+        if exitcode is not None:
+            theirs.close()
+        self.theirs = theirs
+
+    def join(self):
+        pass
+
+
+def follow(*ranks):
+    steps = []
+    distributed._follow({rank.ours: rank for rank in ranks}, lambda *step: steps.append(step), 0)
+    return steps
+
+
+def test_processes_are_followed_until_all_are_done():
+    step = ("step", (1, 2, 0.5))
+    assert follow(Rank(step, ("done", None)), Rank(("done", None))) == [(1, 2, 0.5)]
+
+
+def test_the_first_cause_is_told_not_the_lost_peer(monkeypatch):
+    monkeypatch.setattr(distributed, "SETTLE_SECONDS", 0.05)
+    peer = ("failed", Failed("RuntimeError: Connection closed by peer", "error"))
+    with pytest.raises(Failed, match="signal SIGKILL"):
+        follow(Rank(peer), Rank(exitcode=-9))
+    with pytest.raises(Failed, match="the loss"):
+        follow(Rank(peer), Rank(("failed", Failed("the loss of step 3", "diverged"))))
+    with pytest.raises(Failed, match="Connection closed"):
+        follow(Rank(peer), Rank())  # the other hangs
 
 
 def test_more_processes_than_gpus(data, tmp_path, monkeypatch):

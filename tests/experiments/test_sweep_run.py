@@ -221,6 +221,26 @@ def test_trackers(data, tmp_path):
     assert (missing["reason"], missing["reason_kind"]) == ("tracker: 'wandb' is not installed", "bad_input")
 
 
+def test_what_is_measured_of_a_cost(tmp_path):
+    scheme = Path(__file__).with_name("own_scheme.py")
+    spec = CostSpec.parse(
+        {
+            "name": "x",
+            "scheme_file": scheme,
+            "model": {"attention": "checkers", "num_frames": 2, **SIZES},
+            "recipe": {"batch_size": 4, "accumulate": 2, "precision": "bf16"},
+        }
+    )
+    found = jobs.measured(spec, jobs.MEASURES)
+    assert found["latency_seconds"] > 0 < found["clips_per_second"]
+    assert found["speed_batch"] == found["memory_batch"] == 2
+    assert found["train_peak_memory_bytes"] == sum(found[f"train_{part}_bytes"] for part in PARTS)
+    assert jobs.measured(spec, ["accuracy"]) == {}
+
+
+PARTS = ("params", "gradients", "optimiser", "activations", "attention")
+
+
 def test_where_the_views_depend_on_the_video_there_is_no_total(tmp_path):
     spec = CostSpec.parse({"name": "x", "model": {"attention": "space", **SIZES}, "protocol": "coverx1"})
     assert "tflops_total" not in jobs.measured(spec, ["macs"])
