@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from timesformer.backbone import TimeSformer
-from timesformer.checkpoints import write_atomic
+from timesformer.checkpoints import weights_sha256, write_atomic
 from timesformer.data import Preprocessing, Sample
 from timesformer.errors import InputError
 from timesformer.evaluation import Protocol, protocol_named
@@ -195,6 +195,7 @@ def _described(
         "axes": {name: list(AXES[name]) for name in job.arrays},
         "pooled": {"class": "class token", "mean": "mean of the patches"}[pool],
         "model": job.model.config.to_dict(),
+        "weights_sha256": weights_sha256(job.model),
         "preprocessing": record.to_dict(),
         "videos_unreadable": [{"path": path, "reason": reason} for path, reason in unreadable.items()],
         "versions": {

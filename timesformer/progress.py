@@ -1,5 +1,7 @@
-"""Progress bars on standard error."""
+"""Progress on standard error: bars on a terminal, now and then a line elsewhere."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 OnStep = Callable[[int, int, float], None]
 """Called with (done, total, mean loss since the last call or NaN)."""
+LINE_SECONDS = 30.0
+"""How often a line tells of the progress where there is no terminal."""
 
 
 def bars() -> Progress:
@@ -26,14 +30,18 @@ def bars() -> Progress:
 
 @contextmanager
 def step_bar(description: str, progress: bool | OnStep, main_process: bool = True) -> Iterator[OnStep]:
-    """`progress` itself if it is a function, a bar if it is true, otherwise nothing."""
+    """`progress` itself if it is a function, a bar (without a terminal, lines) if it is true, otherwise nothing."""
     if callable(progress):
         yield progress
         return
     if not progress or not main_process:
         yield lambda done, total, loss: None
         return
-    with bars() as display:
+    display = bars()
+    if display.disable:
+        yield _lines(description)
+        return
+    with display:
         task = display.add_task(description, total=None, note="")
 
         def on_step(done: int, total: int, loss: float) -> None:
@@ -41,3 +49,17 @@ def step_bar(description: str, progress: bool | OnStep, main_process: bool = Tru
             display.update(task, completed=done, total=total, note=note)
 
         yield on_step
+
+
+def _lines(description: str) -> OnStep:
+    """A line every `LINE_SECONDS`, so that the log of a long run says how far it is."""
+    told = time.monotonic()
+
+    def on_step(done: int, total: int, loss: float) -> None:
+        nonlocal told
+        if time.monotonic() - told >= LINE_SECONDS:
+            told = time.monotonic()
+            note = "" if loss != loss else f", loss {loss:.3f}"
+            print(f"{description}: {done} of {total}{note}", file=sys.stderr, flush=True)
+
+    return on_step

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from experiments.cli import app
-from timesformer.checkpoints import LoadedModel, load_model
+from timesformer.checkpoints import LoadedModel, load_model, weights_sha256
 from timesformer.data import Preprocessing, Sample, VideoDataset, Views, read_annotations
 from timesformer.data.probes import ProbeInfo, make_probe
 from timesformer.feature_files import NpyStream
@@ -60,6 +60,7 @@ def test_parquet_of_an_annotation_file(probe: ProbeInfo, loaded: LoadedModel, tm
     assert printed["rows"] == 6
     assert stated == {key: printed[key] for key in stated}
     assert stated["checkpoint"] == CHECKPOINT
+    assert stated["weights_sha256"] == weights_sha256(load_model(CHECKPOINT).model)
     assert (stated["protocol"], stated["clips"], stated["crops"]) == ("paper", 1, 3)
     assert stated["pooled"] == "class token"
     assert stated["preprocessing"]["short_side"] == 40

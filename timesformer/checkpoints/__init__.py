@@ -1,7 +1,7 @@
 """Models on disk and on the hub, in our format and in others', and models that start from other models."""
 
 from timesformer.checkpoints.exporting import export
-from timesformer.checkpoints.files import read_tensors, save_model, write_atomic
+from timesformer.checkpoints.files import read_tensors, save_model, weights_sha256, write_atomic
 from timesformer.checkpoints.formats import FORMATS, read_source
 from timesformer.checkpoints.load import LoadedModel, load_model, settings_of
 from timesformer.checkpoints.raw import locate, weight_files
@@ -21,5 +21,6 @@ __all__ = [
     "settings_of",
     "transfer",
     "weight_files",
+    "weights_sha256",
     "write_atomic",
 ]

@@ -1,5 +1,6 @@
 """Our format on disk: config.json, model.safetensors, preprocessing.json, labels.json, provenance.json."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -31,6 +33,15 @@ def default_preprocessing(config: TimeSformerConfig) -> dict[str, Any]:
     height, width = config.height_width
     sizes = {"short_side": min(height, width), "crop": [height, width], "num_frames": config.num_frames}
     return DEFAULT_PREPROCESSING | sizes
+
+
+def weights_sha256(model: TimeSformer) -> str:
+    """sha256 over name, dtype, shape and bytes of every weight, in order of the names: equal weights, equal digest."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
