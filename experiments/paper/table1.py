@@ -8,7 +8,6 @@ starts from it on both probes, as the paper's start from ImageNet weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from experiments.cost import cost
 from experiments.paper import Artefact, Folders, Profile
 from experiments.paper.published import published, remarks
+from experiments.paper.setting import ADAMW, FRAMES, NAMES_IN_THE_PAPER, PROBES, SETTINGS, image_fields, image_name
 from experiments.probes import describe
 from experiments.report import COLOURS, MARKERS, Report, new_figure
 from experiments.run import prepare
@@ -32,79 +32,7 @@ from timesformer.data.probes.diagnostics import ORDER_BLIND_CEILING_PERCENT
 from timesformer.errors import InputError
 
 SCHEMES = ("space", "joint", "divided", "local_global", "axial")
-PROBES = {"appearance": "k400", "motion": "ssv2"}
-NAMES_IN_THE_PAPER = {"k400": "K400", "ssv2": "SSv2"}
 CHECKPOINT = Path("checkpoints/divided-motion")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a profile trains.
-
-    `videos`: training and test videos of each probe. `recipes`: fields of `Recipe`, for the image model and the probes.
-    """
-
-    seeds: int
-    difficulty: str
-    videos: dict[str, tuple[int, int]]
-    recipes: dict[str, dict[str, Any]]
-    model: dict[str, Any]
-
-
-# Everything that is tuned, in one place.
-# Positions start as strong as the patches: from the released 0.02 and 0, small models need many times the steps to
-# learn where and when a patch is, and the order of the frames is what `motion` is about.
-SMALL = {
-    "image_size": 32,
-    "patch_size": 8,
-    "embed_dim": 96,
-    "depth": 3,
-    "num_heads": 4,
-    "position_std": 1.0,
-    "time_std": 1.0,
-}
-TINY = {"image_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2}
-FRAMES = 8
-ADAMW = {
-    "optimiser": "adamw",
-    "schedule": "onecycle",
-    "warmup": 0.2,
-    "lr": 1e-3,
-    "weight_decay": 0.05,
-    "clip_grad_norm": 1.0,
-}
-RECIPES = {
-    "image": {**ADAMW, "steps": 600, "batch_size": 128},
-    "appearance": {**ADAMW, "steps": 300, "batch_size": 16},
-    "motion": {**ADAMW, "lr": 1.5e-3, "steps": 1600, "batch_size": 16},
-}
-SETTINGS: dict[Profile, Setting] = {
-    "smoke": Setting(
-        seeds=1,
-        difficulty="quick",
-        videos={"appearance": (32, 16), "motion": (32, 16)},
-        recipes={
-            "image": {**ADAMW, "steps": 4, "batch_size": 8},
-            "appearance": {**ADAMW, "steps": 2, "batch_size": 8},
-            "motion": {**ADAMW, "steps": 2, "batch_size": 8},
-        },
-        model=TINY,
-    ),
-    "quick": Setting(
-        seeds=1,
-        difficulty="quick",
-        videos={"appearance": (3072, 512), "motion": (4096, 512)},
-        recipes={**RECIPES, "motion": {**RECIPES["motion"], "steps": 1300}},
-        model=SMALL,
-    ),
-    "full": Setting(
-        seeds=3,
-        difficulty="full",
-        videos={"appearance": (3072, 1024), "motion": (8192, 1024)},
-        recipes=RECIPES,
-        model=SMALL,
-    ),
-}
 
 
 def sweep(profile: Profile) -> Sweep:
@@ -114,7 +42,7 @@ def sweep(profile: Profile) -> Sweep:
     by_seed = {
         "seed": seeds,
         "init_from.seed": seeds,
-        "init_from.name": [f"table1-{profile}-image-s{seed}" for seed in seeds],
+        "init_from.name": [image_name(profile, seed) for seed in seeds],
     }
     by_probe = {
         "data.probe": list(PROBES),
@@ -123,12 +51,6 @@ def sweep(profile: Profile) -> Sweep:
         "data.flip": [probe == "appearance" for probe in PROBES],
         **{f"recipe.{name}": [recipes[probe][name] for probe in PROBES] for name in ("lr", "steps", "batch_size")},
     }
-    stills = {"probe": "appearance", "num_train": videos["appearance"][0], "num_test": videos["appearance"][1]}
-    image = {
-        "data": {**stills, "difficulty": setting.difficulty, "stills": True, "flip": True},
-        "model": {**setting.model, "attention": "space", "num_frames": 1},
-        "recipe": recipes["image"],
-    }
     return parse_sweep(
         {
             "name": f"table1-{profile}",
@@ -136,7 +58,7 @@ def sweep(profile: Profile) -> Sweep:
                 "data": {"difficulty": setting.difficulty},
                 "model": {**setting.model, "num_frames": FRAMES},
                 "recipe": ADAMW,
-                "init_from": image,
+                "init_from": image_fields(profile),
             },
             "axes": {**by_seed, **by_probe, "model.attention": list(SCHEMES)},
             "zip": [list(by_seed), list(by_probe)],
