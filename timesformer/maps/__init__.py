@@ -1,6 +1,7 @@
 """Pictures of attention, and of what a model sees over time."""
 
+from timesformer.maps.attention import AttentionMap, AttentionMaps, attention_maps
 from timesformer.maps.neighbourhoods import draw_scheme
 from timesformer.maps.timeline import draw_timelines
 
-__all__ = ["draw_scheme", "draw_timelines"]
+__all__ = ["AttentionMap", "AttentionMaps", "attention_maps", "draw_scheme", "draw_timelines"]

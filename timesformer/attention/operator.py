@@ -1,0 +1,283 @@
+"""One attention step as a sparse matrix: row i holds what token i takes from every token.
+
+Tokens are the patches, time slowest, then the class token where there is one.  The matrix is never built whole: it
+comes in pieces, a piece being some rows of some groups, of a bounded number of entries; single rows are computed by
+themselves.  What a row holds follows the step's declaration, as in `attend`: a softmax over the keys that the query
+sees; for a replicated class token the mean over the groups of its softmaxes; for a token that the step leaves out the
+token itself.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from timesformer._typing import Float, Int
+from timesformer.attention.attend import split_heads
+from timesformer.attention.mixer import Mixer
+from timesformer.attention.partition import Grid, Partition
+from timesformer.attention.predicate import Predicate
+from timesformer.attention.scheme import Step
+from timesformer.errors import InputError
+from timesformer_kernels import Tile
+
+Query = tuple[int, int, int] | Literal["class"]
+Fusion = Literal["mean", "max", "min"]
+FUSIONS: tuple[Fusion, ...] = ("mean", "max", "min")
+ENTRIES = 1 << 23
+"""About how many entries a piece may have: 32 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of g groups: token numbers of the queries (g, r) and of the keys (g, s), the `heads` that look so, and
+    their weights (b, k, g, r, s).  What is not listed is zero."""
+
+    heads: slice
+    rows: Int[Tensor, "g r"]
+    keys: Int[Tensor, "g s"]
+    weights: Float[Tensor, "b k g r s"]
+
+
+Fuse = Callable[[Piece], Tensor]
+"""The weights of a piece as one matrix for all its heads, (b, g, r, s)."""
+
+
+class StepOperator:
+    """What the tokens of one step take from each other; see the module's description.
+
+    grid: (t, h, w); heads: their number; has_class: whether token t * h * w is a class token
+    size: number of tokens, the class token included
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        qkv: Float[Tensor, "b t h w 3 k e"],
+        cls_qkv: Float[Tensor, "b 3 k e"] | None,
+        has_class: bool,
+        modules: nn.ModuleDict,
+    ) -> None:
+        self.step, self.modules, self.has_class = step, modules, has_class
+        self.grid: Grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
+        self.patches = self.grid[0] * self.grid[1] * self.grid[2]
+        self.size, self.heads = self.patches + has_class, qkv.shape[5]
+        self.sees_class = cls_qkv is not None and step.cls != "absent"
+        tokens = qkv.flatten(1, 3)
+        if cls_qkv is not None and self.sees_class:
+            tokens = torch.cat([tokens, cls_qkv.unsqueeze(1)], 1)
+        tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
+        self.q, self.k, self.v = tokens.permute(2, 0, 3, 1, 4).unbind()  # b k p e, the class token last
+        self.parts = list(zip(step.over, split_heads(step, self.heads), strict=True))
+
+    def number(self, query: Query) -> int:
+        """The token's number.  Raises InputError where the grid has no such token."""
+        if query == "class":
+            if not self.has_class:
+                raise InputError(f"query: step {self.step.name!r} runs without a class token")
+            return self.patches
+        if len(query) != 3 or any(not 0 <= at < length for at, length in zip(query, self.grid, strict=True)):
+            raise InputError(f"query: {query} lies outside the grid of (t, h, w) = {self.grid} tokens")
+        return (query[0] * self.grid[1] + query[1]) * self.grid[2] + query[2]
+
+    def rows(self, queries: Sequence[Query]) -> Float[Tensor, "b k q p"]:
+        """The rows of these queries, every head by itself; p counts all tokens."""
+        return self.numbered_rows(torch.tensor([self.number(query) for query in queries], device=self.q.device))
+
+    def numbered_rows(self, numbers: Int[Tensor, " q"]) -> Float[Tensor, "b k q p"]:
+        """The rows of these tokens."""
+        out = self.q.new_zeros(self.q.shape[0], self.heads, len(numbers), self.size)
+        token = numbers == self.patches
+        if token.any():
+            out[:, :, token] = self._class_row()[:, :, None]
+        if not token.all():
+            patches = numbers[~token]
+            rows = [self._patch_rows(over, heads, patches) for over, heads in self.parts]
+            found = torch.cat(rows, 1)
+            out[:, :, ~token, : found.shape[-1]] = found
+        return out
+
+    def mean_row(self) -> Float[Tensor, "b k p"]:
+        """The mean over the patches' rows, every head by itself."""
+        out = self.q.new_zeros(self.q.shape[0], self.heads, self.size)
+        for piece in self.pieces():
+            is_patch = (piece.rows < self.patches).to(piece.weights.dtype)
+            column = torch.einsum("gr,bkgrs->bkgs", is_patch, piece.weights)
+            out[:, piece.heads].index_add_(2, piece.keys.flatten(), column.flatten(2))
+        return out / self.patches
+
+    def matmul(
+        self, x: Float[Tensor, "b p c"], fusion: Fusion = "mean", discard: float = 0.0, fuse: Fuse | None = None
+    ) -> Float[Tensor, "b p c"]:
+        """The matrix, its heads fused, times x; see `fused` for fusion and discard, or give a `fuse` of your own,
+        whose results are averaged over the parts of a step that shares its heads."""
+        out = torch.zeros_like(x)
+        for piece, weights in self._fused(fusion, discard, fuse):
+            found = weights @ x[:, piece.keys]
+            out.index_add_(1, piece.rows.flatten(), found.flatten(1, 2))
+        return out
+
+    def rmatmul(
+        self, y: Float[Tensor, "b q p"], fusion: Fusion = "mean", discard: float = 0.0, fuse: Fuse | None = None
+    ) -> Float[Tensor, "b q p"]:
+        """y times the matrix, its heads fused: where the weight of these rows goes."""
+        out = torch.zeros_like(y)
+        for piece, weights in self._fused(fusion, discard, fuse):
+            found = torch.einsum("bqgr,bgrs->bqgs", y[:, :, piece.rows], weights)
+            out.index_add_(2, piece.keys.flatten(), found.flatten(2))
+        return out
+
+    def pieces(self, together: bool = False) -> Iterator[Piece]:
+        """Every row of every head, in pieces; `together`: all heads of a row in one piece, also where the step shares
+        its heads between parts."""
+        if together and len(self.parts) > 1:
+            yield from self._joined_pieces()
+            return
+        for over, heads in self.parts:
+            if isinstance(over, Partition):
+                yield from self._group_pieces(over, heads)
+            else:
+                yield from self._row_pieces(over, heads)
+        if self.has_class:
+            every = torch.arange(self.size, device=self.q.device)
+            weights = self._class_row()[:, :, None, None]
+            for _, heads in self.parts:
+                yield Piece(heads, every[None, -1:], every[None], weights[:, heads])
+
+    def _fused(self, fusion: Fusion, discard: float, fuse: Fuse | None) -> Iterator[tuple[Piece, Tensor]]:
+        if fuse is not None or (fusion == "mean" and discard == 0):
+            for piece in self.pieces():
+                weights = piece.weights.mean(1) if fuse is None else fuse(piece)
+                yield piece, weights * ((piece.heads.stop - piece.heads.start) / self.heads)
+            return
+        for piece in self.pieces(together=True):
+            yield piece, fused(piece.weights, piece.keys == self.patches, fusion, discard)
+
+    def _group_pieces(self, over: Partition, heads: slice) -> Iterator[Piece]:
+        q, k = self.q[:, heads], self.k[:, heads]
+        lines = q.shape[0] * q.shape[1]
+        for tile in over.tiles(self.grid):
+            tokens = tile_tokens(tile, self.grid).to(q.device)
+            number, size = tokens.shape
+            every = tokens
+            if self.sees_class:
+                every = torch.cat([tokens, tokens.new_full((number, 1), self.patches)], 1)
+            together = max(1, ENTRIES // (lines * size * every.shape[1]))
+            at_once = max(1, ENTRIES // (lines * together * every.shape[1]))
+            for first in range(0, number, together):
+                keys = every[first : first + together]
+                group_k = k[:, :, keys].transpose(-1, -2)
+                for row in range(0, size, at_once):
+                    rows = tokens[first : first + together, row : row + at_once]
+                    yield Piece(heads, rows, keys, _softmax(q[:, :, rows] @ group_k, q.shape[-1]))
+
+    def _row_pieces(self, over: Predicate | Mixer, heads: slice) -> Iterator[Piece]:
+        device = self.q.device
+        at_once = self.patches
+        if isinstance(over, Predicate):
+            at_once = max(1, ENTRIES // (self.q.shape[0] * (heads.stop - heads.start) * self.size))
+        for first in range(0, self.patches, at_once):
+            rows = torch.arange(first, min(first + at_once, self.patches), device=device)
+            weights = self._patch_rows(over, heads, rows)
+            keys = torch.arange(weights.shape[-1], device=device)
+            yield Piece(heads, rows[None], keys[None], weights[:, :, None])
+
+    def _joined_pieces(self) -> Iterator[Piece]:
+        every = torch.arange(self.size, device=self.q.device)
+        at_once = max(1, ENTRIES // (self.q.shape[0] * self.heads * self.size))
+        for rows in every.split(at_once):
+            yield Piece(slice(0, self.heads), rows[None], every[None], self.numbered_rows(rows)[:, :, None])
+
+    def _patch_rows(self, over: Partition | Predicate | Mixer, heads: slice, rows: Tensor) -> Tensor:
+        """Rows of patches over the tokens that the step sees: (b, k, q, p), p with or without the class token."""
+        q, k = self.q[:, heads], self.k[:, heads]
+        if isinstance(over, Mixer):
+            q, k, v = (x[:, :, : self.patches] for x in (q, k, self.v[:, heads]))
+            weights = over.operator(q, k, v, self.grid, self.modules)[:, :, rows]
+            return nn.functional.pad(weights, (0, int(self.sees_class)))
+        if isinstance(over, Predicate):
+            first, last = int(rows.min()), int(rows.max())
+            if last - first < len(rows):
+                seen = over.rows(self.grid, first, last + 1, q.device)[rows - first]
+            else:
+                seen = torch.cat([over.rows(self.grid, row, row + 1, q.device) for row in rows.tolist()])
+        else:
+            ids = over.group_ids(self.grid).flatten().to(q.device)
+            seen = ids[rows][:, None] == ids[None, :]
+        seen = nn.functional.pad(seen, (0, int(self.sees_class)), value=True)
+        scores = q[:, :, rows] @ k.transpose(-1, -2)
+        return _softmax(scores.masked_fill(~seen, float("-inf")), q.shape[-1])
+
+    def _class_row(self) -> Float[Tensor, "b k p"]:
+        out = self.q.new_zeros(self.q.shape[0], self.heads, self.size)
+        if not self.sees_class:
+            out[..., -1] = 1
+            return out
+        scores = torch.einsum("bke,bkpe->bkp", self.q[:, :, -1], self.k)
+        if self.step.cls == "global":
+            return _softmax(scores, self.q.shape[-1])
+        for over, heads in self.parts:
+            assert isinstance(over, Partition)
+            counts = over.counts(self.grid)
+            groups = counts[0] * counts[1] * counts[2]
+            for tile in over.tiles(self.grid):
+                tokens = tile_tokens(tile, self.grid).to(self.q.device)
+                own = scores[:, heads, -1:, None].expand(-1, -1, len(tokens), -1)
+                row = _softmax(torch.cat([scores[:, heads][:, :, tokens], own], -1), self.q.shape[-1]) / groups
+                out[:, heads, tokens.flatten()] = row[..., :-1].flatten(2)
+                out[:, heads, -1] += row[..., -1].sum(-1)
+        return out
+
+
+def operator(
+    step: Step,
+    qkv: Float[Tensor, "b t h w 3 k e"],
+    cls_qkv: Float[Tensor, "b 3 k e"] | None,
+    *,
+    has_class: bool | None = None,
+    modules: nn.ModuleDict | None = None,
+) -> StepOperator:
+    """The step's matrix, from what `attend` is given.
+
+    `has_class`: whether there is a class token; to be said where the step leaves it out, so that its q, k and v are
+    not known.  Half precision is read as float32.
+
+    Raises:
+        InputError: the heads cannot be shared evenly between the parts of the step.
+    """
+    with_class = cls_qkv is not None if has_class is None else has_class
+    return StepOperator(step, qkv, cls_qkv, with_class, nn.ModuleDict() if modules is None else modules)
+
+
+def fused(
+    weights: Float[Tensor, "b k g r s"], is_class: Tensor, fusion: Fusion = "mean", discard: float = 0.0
+) -> Float[Tensor, "b g r s"]:
+    """One matrix for all heads: their mean, maximum or minimum; then the smallest `discard` (0 … 1) of the patches that
+    each query sees are set to zero and each row is divided by its sum.  The class token is never discarded
+    (`is_class`, (g, s)); a row of nothing but zeros stays one."""
+    one = weights.mean(1) if fusion == "mean" else weights.amax(1) if fusion == "max" else weights.amin(1)
+    if discard:
+        seen = (weights > 0).any(1) & ~is_class[:, None]
+        dropped = (seen.sum(-1) * discard).long()  # rounded down: something is always kept
+        rank = one.masked_fill(~seen, float("inf")).argsort(dim=-1, stable=True).argsort(-1)
+        one = one.masked_fill(seen & (rank < dropped[..., None]), 0.0)
+    if fusion != "mean" or discard:
+        one = one / one.sum(-1, keepdim=True).clamp_min(torch.finfo(one.dtype).tiny)
+    return one
+
+
+def tile_tokens(tile: Tile, grid: Grid) -> Int[Tensor, "g s"]:
+    """The numbers of the tokens of every group of a tile."""
+    t, h, w = (
+        axis.start + torch.arange(axis.count)[:, None] * axis.jump + torch.arange(axis.size)[None] * axis.stride
+        for axis in tile.axes
+    )  # part, element
+    frame, row = t[:, None, None, :, None, None], h[None, :, None, None, :, None]
+    numbers = (frame * grid[1] + row) * grid[2] + w[None, None, :, None, None, :]
+    return numbers.flatten(3).flatten(0, 2)
+
+
+def _softmax(scores: Tensor, width: int) -> Tensor:
+    return (scores * width**-0.5).softmax(-1)

@@ -1,0 +1,238 @@
+"""Attention maps: what a query takes from every token, in any layer, step and head of any scheme."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timesformer.attention import Grid
+from timesformer.attention.operator import Query, StepOperator
+from timesformer.backbone import TimeSformer
+from timesformer.errors import InputError
+from timesformer.maps.capture import Call, Site, as_input, grid_of, run, sites, watching
+
+FORMAT = "timesformer attention maps 1"
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """The maps of one step of one block.
+
+    layer: the block, counted from 0 over all encoders; encoder: its encoder, counted from 0; step: its name
+    heads: the numbers of the heads along axis `head`; queries: what stands along axis `query`
+    weights: (clip, head, query, t, h, w), float32; t counts tokens in time (tubelets); an encoder after another has
+        one token a frame: h = w = 1
+    on_class: (clip, head, query), the weight on the class token, 0 where there is none.  With a softmax, and a mixer
+        whose rows sum to 1, all weights of a query and its `on_class` sum to 1.
+
+    The query `class` is the class token: it takes the mean over its copies' softmaxes in a step that copies it into
+    its groups, and itself in a step that leaves it out.  With a class token for each frame it is their mean, as the
+    model averages them; in an encoder without class token it is the mean over the patches.
+    """
+
+    DIMS: ClassVar[tuple[str, ...]] = ("clip", "head", "query", "t", "h", "w")
+
+    layer: int
+    encoder: int
+    step: str
+    heads: tuple[int, ...]
+    queries: tuple[Query, ...]
+    weights: np.ndarray
+    on_class: np.ndarray
+
+
+class AttentionMaps(Sequence[AttentionMap]):
+    """The maps that were asked for, in the order in which the steps run."""
+
+    def __init__(self, maps: Iterable[AttentionMap]) -> None:
+        self._maps = list(maps)
+
+    @overload
+    def __getitem__(self, index: int) -> AttentionMap: ...
+    @overload
+    def __getitem__(self, index: slice) -> "AttentionMaps": ...
+    def __getitem__(self, index: int | slice) -> "AttentionMap | AttentionMaps":
+        return AttentionMaps(self._maps[index]) if isinstance(index, slice) else self._maps[index]
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def get(self, layer: int, step: str) -> AttentionMap:
+        """The map of a step of a layer.  Raises InputError where it was not asked for."""
+        for one in self:
+            if (one.layer, one.step) == (layer, step):
+                return one
+        known = ", ".join(f"{one.layer} {one.step}" for one in self)
+        raise InputError(f"attention maps: no layer {layer} with step {step!r}; there are {known}")
+
+    def save(self, path: str | Path) -> Path:
+        """Writes an npz file: `header`, a JSON text, and the arrays weights_0, on_class_0, weights_1, …"""
+        header = {
+            "format": FORMAT,
+            "dims": AttentionMap.DIMS,
+            "maps": [{name: getattr(one, name) for name in _PLAIN} for one in self],
+        }
+        arrays = {f"{name}_{i}": getattr(one, name) for i, one in enumerate(self) for name in ("weights", "on_class")}
+        path = Path(path)
+        with path.open("wb") as file:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AttentionMaps":
+        """Reads what `save` wrote.  Raises InputError for any other file."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                header = json.loads(str(content["header"]))
+                if header["format"] != FORMAT:
+                    raise ValueError(header["format"])
+                return cls(
+                    AttentionMap(
+                        **{name: _plain(one[name]) for name in _PLAIN},
+                        weights=content[f"weights_{i}"],
+                        on_class=content[f"on_class_{i}"],
+                    )
+                    for i, one in enumerate(header["maps"])
+                )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: expected a file of attention maps: {error}") from error
+
+
+_PLAIN = ("layer", "encoder", "step", "heads", "queries")
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(query) if isinstance(query, list) else query for query in value)
+
+
+def attention_maps(
+    model: TimeSformer,
+    clip: Tensor,
+    *,
+    layers: Sequence[int] | None = None,
+    steps: Sequence[str] | None = None,
+    heads: Sequence[int] | None = None,
+    query: Query | Sequence[Query] = "class",
+) -> AttentionMaps:
+    """Where queries look, in one forward pass, computed from q and k for what is asked alone.
+
+    clip: (clips, frames, channels, height, width), normalised as for the model
+    layers, steps, heads: numbers and names, None for all; a layer may count from the end (-1)
+    query: "class" or a patch (t, h, w), or several; in an encoder after another, which has one token a frame, a patch
+        stands for its frame's token (t, 0, 0)
+
+    Raises:
+        InputError: a layer, step, head or query that the model does not have for this clip.
+    """
+    clip = as_input(model, clip)
+    grid = grid_of(model, clip)
+    queries = as_queries(query, grid)
+    wanted, chosen = chosen_sites(model, layers, steps), chosen_heads(model, heads)
+    maps: list[AttentionMap] = []
+
+    def visit(call: Call) -> None:
+        maps.append(_map(call, queries, chosen, grid[0]))
+
+    with watching(wanted, visit):
+        run(model, clip)
+    return AttentionMaps(maps)
+
+
+def as_queries(query: Query | Sequence[Query], grid: Grid) -> tuple[Query, ...]:
+    """One query or several as a tuple.  Raises InputError for one that lies outside the grid."""
+    one_alone = query == "class" or (isinstance(query, tuple) and all(isinstance(at, int) for at in query))
+    several: Sequence[Any] = [query] if one_alone else query
+    found: list[Query] = []
+    for one in several:
+        if isinstance(one, str):
+            if one != "class":
+                raise InputError(f'query: expected "class" or (t, h, w), got {one!r}')
+            found.append("class")
+            continue
+        at = tuple(one)
+        if len(at) != 3 or any(not isinstance(i, int | np.integer) for i in at):
+            raise InputError(f'query: expected "class" or (t, h, w), got {one!r}')
+        if any(not 0 <= i < length for i, length in zip(at, grid, strict=True)):
+            raise InputError(f"query: {at} lies outside the grid of (t, h, w) = {grid} tokens")
+        found.append((int(at[0]), int(at[1]), int(at[2])))
+    if not found:
+        raise InputError('query: expected "class" or (t, h, w), got none')
+    return tuple(found)
+
+
+def chosen_sites(model: TimeSformer, layers: Sequence[int] | None, steps: Sequence[str] | None) -> list[Site]:
+    """The steps that are asked for.  Raises InputError for a layer or name that the model does not have."""
+    every = sites(model)
+    depth, names = every[-1].layer + 1, list(dict.fromkeys(site.step.name for site in every))
+    for layer in layers or ():
+        if not -depth <= layer < depth:
+            raise InputError(f"layers: expected numbers of 0 to {depth - 1}, got {layer}")
+    for name in steps or ():
+        if name not in names:
+            raise InputError(f"steps: {model.scheme.name!r} has {', '.join(names)}, got {name!r}")
+    kept = None if layers is None else {layer % depth for layer in layers}
+    found = [
+        site for site in every if (kept is None or site.layer in kept) and (steps is None or site.step.name in steps)
+    ]
+    if not found:
+        raise InputError(f"steps: layers {sorted(kept or ())} have no step of {list(steps or ())}")
+    return found
+
+
+def chosen_heads(model: TimeSformer, heads: Sequence[int] | None) -> list[int]:
+    """The numbers of the heads that are asked for."""
+    count = model.config.num_heads
+    found = list(range(count)) if heads is None else [int(head) for head in heads]
+    if not found or any(not 0 <= head < count for head in found):
+        raise InputError(f"heads: expected some numbers of 0 to {count - 1}, got {found}")
+    return found
+
+
+def _map(call: Call, queries: Sequence[Query], heads: list[int], frames: int) -> AttentionMap:
+    site, matrix = call.site, call.operator()
+    if site.encoder > 0:
+        queries = [query if query == "class" else (query[0], 0, 0) for query in queries]
+    rows = [
+        _stream_row(matrix, query, frames) if site.streams else _row(matrix, query) for query in queries
+    ]  # each (b, k, p) or, for frame streams, (b, k, t, p)
+    row = torch.stack(rows, 2)[:, heads]
+    inside = matrix.patches
+    on_class = row[..., inside:].sum(-1)
+    grid = matrix.grid
+    if site.streams:
+        on_class, grid = on_class.sum(-1), (frames, *matrix.grid[1:])
+    weights = row[..., :inside].reshape(*row.shape[:3], *grid)
+    return AttentionMap(
+        layer=site.layer,
+        encoder=site.encoder,
+        step=site.step.name,
+        heads=tuple(heads),
+        queries=tuple(queries),
+        weights=weights.float().cpu().numpy(),
+        on_class=on_class.float().cpu().numpy(),
+    )
+
+
+def _row(matrix: StepOperator, query: Query) -> Tensor:
+    """(b, k, p), p counting all tokens."""
+    if query == "class" and not matrix.has_class:
+        return matrix.mean_row()
+    return matrix.rows([query])[:, :, 0]
+
+
+def _stream_row(matrix: StepOperator, query: Query, frames: int) -> Tensor:
+    """The same over the streams of all frames, (b, k, t, p): a patch looks into its own frame."""
+    at: Query = query if query == "class" else (0, query[1], query[2])
+    streams = _row(matrix, at).unflatten(0, (-1, frames)).transpose(1, 2)
+    if query == "class":
+        return streams / frames
+    out = torch.zeros_like(streams)
+    out[:, :, query[0]] = streams[:, :, query[0]]
+    return out

@@ -1,0 +1,155 @@
+"""What the attention steps of a model take in and give out during a forward pass, on whatever backend it runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from timesformer.attention import Grid, Step
+from timesformer.attention.operator import StepOperator, operator
+from timesformer.attention.scheme import Encoder
+from timesformer.backbone import Attention, Block, EncoderStack, TimeSformer
+from timesformer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Site:
+    """One step of one block.  layer: the block, counted from 0 over all encoders; stage: its place in the block."""
+
+    layer: int
+    encoder: int
+    stage: int
+    step: Step
+    of: Encoder
+    module: Attention = field(repr=False, compare=False)
+
+    @property
+    def streams(self) -> bool:
+        """Whether every frame is a clip of its own, with its own class token."""
+        return self.of.class_tokens == "frame"
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a step was given, patches (b, t, h, w, d) and class token (b, d) or None, what it `added` to them, and the
+    qkv projection with its inputs and outputs."""
+
+    site: Site
+    patches: Tensor
+    cls: Tensor | None
+    qkv: "Recorder"
+    added: tuple[Tensor | None, Tensor | None]
+
+    def operator(self) -> StepOperator:
+        """The step's matrix, from the q and k that the model computed."""
+        return self.qkv.operator(self.site, self.cls is not None)
+
+
+class Recorder(nn.Module):
+    """A qkv projection that remembers its calls: one for the patches and, if the step takes it in, one for the class
+    token.  With `outputs=False` it keeps the inputs alone (a third of the memory) and computes again when asked."""
+
+    def __init__(self, projection: nn.Module, outputs: bool = True) -> None:
+        super().__init__()
+        self.projection, self.keep = projection, outputs
+        self.calls: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.projection(x)
+        self.calls.append(out if self.keep else x)
+        return out
+
+    def operator(self, site: Site, has_class: bool) -> StepOperator:
+        """The matrix of the step that called."""
+        found = [call if self.keep else self.projection(call) for call in self.calls]
+        heads = [call.unflatten(-1, (3, site.module.heads, -1)) for call in found]
+        cls = heads[1] if len(heads) > 1 else None
+        return operator(site.step, heads[0], cls, has_class=has_class, modules=site.module.mixer)
+
+
+def sites(model: TimeSformer) -> list[Site]:
+    """Every step of every block, in the order in which they run."""
+    found, layer = [], 0
+    for number, stack in enumerate(model.encoders):
+        assert isinstance(stack, EncoderStack)
+        for block in stack.blocks:
+            assert isinstance(block, Block)
+            for stage, names in enumerate(block.stages):
+                for name in names:
+                    module = block.steps[name]
+                    assert isinstance(module, Attention)
+                    found.append(Site(layer, number, stage, module.step, stack.encoder, module))
+            layer += 1
+    return found
+
+
+@contextmanager
+def watching(wanted: Sequence[Site], visit: Callable[[Call], None], *, outputs: bool = True) -> Iterator[None]:
+    """Calls `visit` after each of these steps, while it lasts; `outputs`: see `Recorder`."""
+    handles = []
+
+    def hook(site: Site) -> None:
+        def before(module: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
+            patches, cls, qkv, *rest = args
+            assert isinstance(qkv, nn.Module)
+            return patches, cls, Recorder(qkv, outputs), *rest
+
+        def after(module: nn.Module, args: tuple[object, ...], added: tuple[Tensor | None, Tensor | None]) -> None:
+            patches, cls, qkv = args[:3]
+            assert isinstance(patches, Tensor)
+            assert cls is None or isinstance(cls, Tensor)
+            assert isinstance(qkv, Recorder)
+            visit(Call(site, patches, cls, qkv, added))
+
+        handles.append(site.module.register_forward_pre_hook(before))
+        handles.append(site.module.register_forward_hook(after))
+
+    try:
+        for site in wanted:
+            hook(site)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: TimeSformer) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
+
+
+def as_input(model: TimeSformer, clip: Tensor) -> Tensor:
+    """The clips where the model is and in its precision.
+
+    Raises:
+        InputError: not (clips, frames, channels, height, width), or not in whole patches.
+    """
+    if clip.dim() != 5 or len(clip) == 0:
+        raise InputError(f"clip: expected (clips, frames, channels, height, width), got {tuple(clip.shape)}")
+    grid_of(model, clip)
+    weight = model.head.weight
+    return clip.detach().to(weight.device, weight.dtype)
+
+
+def grid_of(model: TimeSformer, clip: Tensor) -> Grid:
+    """The tokens of a clip in time, rows and columns: those of the first encoder."""
+    u, p = model.patch_embed.tubelet, model.patch_embed.patch
+    for name, size, unit in (("frames", clip.shape[1], u), ("height", clip.shape[3], p), ("width", clip.shape[4], p)):
+        if size == 0 or size % unit:
+            raise InputError(f"clip: {name} = {size}; expected a positive multiple of {unit}")
+    return clip.shape[1] // u, clip.shape[3] // p, clip.shape[4] // p
+
+
+def run(model: TimeSformer, clip: Tensor) -> None:
+    """One forward pass in which every step runs, without gradients; also that of a model fused for inference."""
+    with evaluating(model), torch.no_grad():
+        model.forward_features(clip)
