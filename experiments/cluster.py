@@ -124,10 +124,12 @@ class Cluster:
         return Request(cpus, gpus, job.spec.processes * 2 * BASE_BYTES)
 
     def _predicted(self, job: Job) -> int:
+        """Peak of a training step, in bytes: on a card where there are some, else on a CPU."""
         cost = job.cost
         key = cost.hash()
         if key not in self.predictions:
-            self.predictions[key] = int(predicted_memory(cost)["train_peak_memory_bytes"])
+            found = predicted_memory(cost, "cuda" if self.card_bytes else "cpu")
+            self.predictions[key] = int(found["train_peak_memory_bytes"])
         return self.predictions[key]
 
     def _too_large(self, request: Request, job: Job) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -33,6 +33,9 @@ from timesformer.errors import InputError
 from timesformer.evaluation import protocol_named
 from timesformer.progress import OnStep
 
+if TYPE_CHECKING:
+    from experiments.memory import Device
+
 Measure = Literal["accuracy", "params", "macs", "latency", "throughput", "memory"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 TIMED: tuple[Measure, ...] = ("latency", "throughput")
@@ -42,7 +45,7 @@ METRICS: dict[Measure, str] = {
     "macs": "macs_per_view",
     "latency": "latency_seconds",
     "throughput": "clips_per_second",
-    "memory": "train_peak_memory_bytes",
+    "memory": "memory_device",
 }
 """For each measure the metric by which a record is seen to have it."""
 WARM_UP, REPETITIONS = 1, 5
@@ -239,12 +242,20 @@ def _macs(spec: CostSpec) -> dict[str, Any]:
     return found
 
 
-def predicted_memory(spec: CostSpec) -> dict[str, Any]:
-    """Peak memory of a training step and of inference with the recipe's batch, and what the former consists of."""
+def predicted_memory(spec: CostSpec, device: Device = "cuda") -> dict[str, Any]:
+    """Peak memory of a training step and of inference with the recipe's batch, and what the former consists of.
+
+    device: whose memory.  Records have a GPU's, wherever they are made.
+    """
     from experiments.memory import predict
 
     recipe = spec.recipe
-    common: dict[str, Any] = {"batch": spec.batch, "precision": recipe.precision, "optimiser": recipe.optimiser}
+    common: dict[str, Any] = {
+        "batch": spec.batch,
+        "precision": recipe.precision,
+        "optimiser": recipe.optimiser,
+        "device": device,
+    }
     train = predict(spec.model, train=True, gradient_checkpointing=recipe.gradient_checkpointing, **common)
     inference = predict(spec.model, train=False, **common)
     parts = {
@@ -252,6 +263,7 @@ def predicted_memory(spec: CostSpec) -> dict[str, Any]:
         for part in ("params", "gradients", "optimiser", "activations", "attention")
     }
     return {
+        "memory_device": device,
         "memory_batch": spec.batch,
         "train_peak_memory_bytes": train.peak_bytes,
         **parts,

@@ -37,8 +37,8 @@ SHOWN = 40
 class RunForecast:
     """One run: its state ("done", "failed", "left"), MACs of training and test, and predicted memory where it is left.
 
-    memory_bytes: peak of a training step on each of its processes, or of inference where nothing is trained; None where
-    nothing is predicted.
+    memory_bytes: peak of a training step on each of its processes, or of inference where nothing is trained, on a GPU
+    where this machine has one; None where nothing is predicted.
     """
 
     hash: str
@@ -103,7 +103,7 @@ def forecast(
             if number % 10 == 0:
                 say(f"memory predicted for {number} of {len(needing)} sizes")
             trains = "accuracy" in job.measure
-            found = predicted_memory(job.cost)
+            found = predicted_memory(job.cost, "cuda" if torch.cuda.is_available() else "cpu")
             peaks[key] = int(found["train_peak_memory_bytes" if trains else "inference_peak_memory_bytes"])
     runs = []
     for key, job in plan.jobs.items():

@@ -118,10 +118,17 @@ def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
     if summary.metric(TFLOPS) is not None:
         parts.append("FLOPs of all views of a prediction, one multiply-accumulate counts as one")
     if summary.metric(TRAINING) is not None:
-        batches = sorted({int(value) for value in results.get("memory_batch", pd.Series(dtype=float)).dropna()})
-        of = f" of {' or '.join(map(str, batches))} clips" if batches else ""
-        parts.append(f"peak memory{of} a device")
+        parts.append(_memory(results))
     return "; ".join(parts)
+
+
+def _memory(results: pd.DataFrame) -> str:
+    """Whose memory is shown, and with how many clips."""
+    batches = sorted({int(value) for value in results.get("memory_batch", pd.Series(dtype=float)).dropna()})
+    devices = sorted(results.get("memory_device", pd.Series(dtype=str)).dropna().unique())
+    where = " or ".join({"cuda": "a GPU", "cpu": "a CPU"}[device] for device in devices) or "a device"
+    clips = f"{' or '.join(map(str, batches))} clip{'s' * (batches != [1])}"
+    return f"peak memory of {where} with {clips}" if batches else f"peak memory of {where}"
 
 
 def _many(count: int, word: str) -> str:

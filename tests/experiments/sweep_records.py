@@ -58,6 +58,7 @@ def metrics(job: Job, right: np.ndarray) -> dict[str, Any]:
         "params": 1_000_000 + 10 * len(model.attention),
         "macs_per_view": 1000 * size,
         "tflops_total": size / 1e4,
+        "memory_device": "cuda",
         "memory_batch": 4,
         "train_peak_memory_bytes": size**2 * 2**10,
         "inference_peak_memory_bytes": size * 2**18,

@@ -139,7 +139,7 @@ def test_what_is_asked_for(ray, tmp_path, data):
     cost = Job(next(iter(parse_sweep(COST).jobs().values())).spec, ("params",))
     assert made.request(cost) == cluster.Request(1, 0.0, cluster.BASE_BYTES)
     run = Job(small(threads=2, processes=2))
-    peak = predicted_memory(run.cost)["train_peak_memory_bytes"]
+    peak = predicted_memory(run.cost, "cpu")["train_peak_memory_bytes"]
     assert made.request(run) == cluster.Request(4, 0.0, 2 * (peak + cluster.BASE_BYTES))
     assert made.room(run)  # nothing runs yet: it is for `submit` to say that there never is
     made.begun["x"] = cluster._Begun(run, cluster.Request(2, 0.0, GIB), None, 0, cluster.ExitStack())
@@ -157,6 +157,11 @@ def test_cards_are_shared_by_what_fits(ray, tmp_path, data):
     assert made.request(Job(small())).num_gpus == 1 / cluster.GPU_PARTS
     assert made.request(Job(small(processes=2))).num_gpus == 2
     assert made.request(Job(small(), ("accuracy", "latency"))).num_gpus == 1
+    # What a card holds is predicted, not what a CPU would: there the update needs less beside a large model.
+    large = Job(small(model={"attention": "space", "num_frames": 2, **SIZES, "embed_dim": 512, "depth": 4}))
+    on_card, on_cpu = (predicted_memory(large.cost, where)["train_peak_memory_bytes"] for where in ("cuda", "cpu"))
+    made.card_bytes = int(cluster.SPARE * on_card)
+    assert made.request(large).num_gpus == 1 > share_of_card(on_cpu, made.card_bytes)
     assert share_of_card(4 * GIB, 16 * GIB) == 3 / 8
     assert share_of_card(40 * GIB, 16 * GIB) == 1
     made.card_bytes = 1

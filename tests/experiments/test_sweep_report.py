@@ -78,6 +78,8 @@ def test_the_summary_has_means_and_intervals_over_seeds(sweep: Path) -> None:
     assert (row["runs_done"], row["runs_failed"]) == (3, 0)
     last = summary.frame.iloc[-1]
     assert (last["runs_done"], last["runs_failed"]) == (2, 1)
+    caption = sweep_report(sweep).tables["summary"].caption
+    assert caption.endswith("; peak memory of a GPU with 4 clips")
 
 
 def test_comparisons_are_of_pairs_under_equal_settings(sweep: Path) -> None:

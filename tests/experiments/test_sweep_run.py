@@ -71,6 +71,7 @@ def test_costs_from_file_to_records(data, tmp_path):
     for before, after in zip(records, completed.values(), strict=True):
         assert before["metrics"].items() <= after["metrics"].items()
         assert after["metrics"]["train_peak_memory_bytes"] > after["metrics"]["inference_peak_memory_bytes"] > 0
+        assert after["metrics"]["memory_device"] == "cuda"
         assert after["metrics"]["latency_seconds"] > 0 < after["metrics"]["clips_per_second"]
 
 
@@ -200,7 +201,7 @@ def test_accuracy_and_cost_stand_in_one_record(data, tmp_path):
     assert metrics["top1_percent"] >= 0
     assert metrics["views"] == 1
     assert metrics["tflops_total"] == metrics["macs_per_view"] / 1e12
-    assert metrics["memory_batch"] == 8
+    assert (metrics["memory_device"], metrics["memory_batch"]) == ("cuda", 8)
     # A run that was made outside of the sweep is filed under its cell, not repeated.
     folder = tmp_path / "out" / record["hash"]
     plain = {**record, "cell": None, "metrics": {"top1_percent": metrics["top1_percent"]}}
