@@ -12,7 +12,7 @@ import yaml
 from timesformer.errors import InputError
 
 VALUES = Path(__file__).with_name("values.yaml")
-CONFIDENCES = ("seen", "digitised", "derived")
+CONFIDENCES = ("seen", "seen_secondary", "digitised", "derived")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Published:
     """One block of published values.
 
     `rows` is a mapping from scheme to fields, or a list of fields, as it stands in the file. Units are in the names of
-    the fields. `digitising_error` is in the unit of the values and is None where they were printed.
+    the fields. `digitising_error` is in `digitising_unit` and is None where the values were printed.
     """
 
     name: str
@@ -29,15 +29,20 @@ class Published:
     rows: Any
     note: str = ""
     digitising_error: float | None = None
+    digitising_unit: str = ""
 
 
 @dataclass(frozen=True)
 class Remark:
-    """What a reader of the published values has to know, with its source."""
+    """What a reader of the published values has to know, with its source.
+
+    `rows`: the rows that it concerns (key, model or attention), none if it concerns the artefact as a whole.
+    """
 
     text: str
     source: str
     confidence: str
+    rows: tuple[str, ...] = ()
 
 
 @cache
@@ -57,6 +62,8 @@ def _checked(block: dict[str, Any], where: str) -> dict[str, Any]:
     for field in ("source", "confidence"):
         if not block.get(field):
             raise InputError(f"{where}: `{field}` is missing")
+    if "digitising_error" in block and not block.get("digitising_unit"):
+        raise InputError(f"{where}: `digitising_unit` is missing")
     if block["confidence"] not in CONFIDENCES:
         raise InputError(f"{where}: confidence {block['confidence']!r}, expected one of {', '.join(CONFIDENCES)}")
     return block
@@ -75,15 +82,31 @@ def published(artefact: str, name: str, path: Path = VALUES) -> Published:
         rows=block["rows"],
         note=block.get("note", ""),
         digitising_error=block.get("digitising_error"),
+        digitising_unit=block.get("digitising_unit", ""),
     )
 
 
 def remarks(artefact: str, path: Path = VALUES) -> tuple[Remark, ...]:
-    """What is to be known about the published values of an artefact; raises `InputError` like `published`."""
-    return tuple(
-        Remark(**_checked(remark, f"{path}: {artefact}.remarks[{index}]"))
-        for index, remark in enumerate(_block(artefact, "remarks", path))
-    )
+    """What is to be known about the published values of an artefact: its own remarks, then its contradictions.
+
+    Raises `InputError` like `published`.
+    """
+    if artefact not in _file(path):
+        raise InputError(f"{path}: no published values under {artefact}")
+    own = _file(path)[artefact].get("remarks", [])
+    found = [Remark(**_checked(remark, f"{path}: {artefact}.remarks[{index}]")) for index, remark in enumerate(own)]
+    return (*found, *contradictions(artefact, path))
+
+
+def contradictions(artefact: str, path: Path = VALUES) -> tuple[Remark, ...]:
+    """Where published figures that concern an artefact disagree; raises `InputError` like `published`."""
+    found = []
+    for entry in _file(path).get("contradictions", []):
+        _checked(entry, f"{path}: contradiction {entry['number']}")
+        if artefact in entry["concerns"]:
+            text, rows = f"{entry['title']}. {entry['text']}", tuple(entry["concerns"][artefact])
+            found.append(Remark(text, entry["source"], entry["confidence"], rows))
+    return tuple(found)
 
 
 def paper(path: Path = VALUES) -> str:
