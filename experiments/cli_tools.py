@@ -10,6 +10,8 @@ import typer
 
 from experiments.cli_options import Json, SchemeFile, bad_input, console, print_json, progress
 
+CPU_BENCHES = ("transformers", "loader", "memory", "results")
+
 
 def draw(
     scheme: Annotated[str, typer.Argument(help="Name of a scheme.")],
@@ -80,8 +82,8 @@ def bench(
         str,
         typer.Option(
             help="transformers: the model on CPU against that library's; loader: reading of clips; memory: predicted "
-            "against measured; or the kernels' slices, comma between: checks, ceilings, kernels, flex, blocks, models, "
-            "largest, report."
+            "against measured; results: reading of 10,000 records; or the kernels' slices, comma between: checks, "
+            "ceilings, kernels, flex, blocks, models, largest, report."
         ),
     ] = "transformers",
     data_dir: Annotated[Path, typer.Option(help="Folder in which the loader's videos are made.")] = Path(".cache"),
@@ -104,7 +106,7 @@ def bench(
 
     if device not in ("auto", "cpu", "cuda"):
         raise bad_input(f"--device {device}: expected auto, cpu or cuda")
-    if only not in ("transformers", "loader", "memory"):
+    if only not in CPU_BENCHES:
         require_writable(out)
         _bench_kernels(only, out, device, minutes, size, retry, as_json)
         return
@@ -115,6 +117,11 @@ def bench(
 
         record = bench_loader.run(bench_loader.CASES, data_dir, repetitions=repetitions, progress=progress)
         name, table = "loader", bench_loader.table(record)
+    elif only == "results":
+        from experiments import bench_results
+
+        record = bench_results.run(repetitions=repetitions, progress=progress)
+        name, table = "results", bench_results.table(record)
     elif only == "memory":
         from experiments import memory_check
 
@@ -142,7 +149,7 @@ def _bench_kernels(only: str, out: Path, device: str, minutes: float, size: str,
 
     for word in only.split(","):
         if word not in bench_gpu.SLICES:
-            known = ", ".join(("transformers", "loader", "memory", *bench_gpu.SLICES))
+            known = ", ".join((*CPU_BENCHES, *bench_gpu.SLICES))
             raise bad_input(f"--only {word}: expected one of {known}")
     if size not in ("full", "tiny"):
         raise bad_input(f"--size {size}: expected full or tiny")
