@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 install: $(READY)
 
 reproduce: $(READY)
-	$(BIN)/timesformer reproduce all --profile $(PROFILE)
+	$(BIN)/timesformer reproduce main --profile $(PROFILE)
 
 test: $(READY)
 	$(PYTEST) -m "not slow" -n $(JOBS) --cov --cov-report=term

@@ -28,7 +28,9 @@ File = Annotated[Path, typer.Argument(help="YAML file with one run, or a list of
 
 
 def reproduce(
-    artefact: Annotated[str, typer.Argument(help="table1, figure3, … or `all`; see --list.")] = "table1",
+    artefacts: Annotated[
+        list[str] | None, typer.Argument(help="table1, figure3, …, the group `main`, or `all`; see --list.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="smoke (seconds), quick (minutes) or full (three seeds).")] = "quick",
     show: Annotated[bool, typer.Option("--list", help="List the tables and figures and stop.")] = False,
     out: Out = Path("results"),
@@ -37,11 +39,11 @@ def reproduce(
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
-    """Make a table or figure of the paper: train what it needs, then write table, figure and page.
+    """Make tables and figures of the paper: train what it needs, then write table, figure and page.
 
     Started again after an interruption it carries on; what is finished is not repeated.
     """
-    from experiments.paper import load, names
+    from experiments.paper import GROUPS, chosen, load, names
     from experiments.reproduce import reproduce as make
 
     if show:
@@ -49,14 +51,16 @@ def reproduce(
         if as_json:
             print_json(titles)
         else:
-            console().print(*(f"{name:<10} {title}" for name, title in titles.items()), sep="\n", highlight=False)
+            lines = [f"{name:<20} {title}" for name, title in titles.items()]
+            lines += [f"{group:<20} {', '.join(members)}" for group, members in GROUPS.items()]
+            console().print(*lines, sep="\n", highlight=False, soft_wrap=True)
         return
-    chosen, wanted = profile_named(profile), [load(name) for name in (names() if artefact == "all" else (artefact,))]
+    of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts or ["table1"])]
     places = folders(out, runs, data_dir)
     made = []
     for each in wanted:
-        found, files = make(each, chosen, places, jobs, progress)
-        made.append(show_artefact(found, files, chosen, as_json))
+        found, files = make(each, of_profile, places, jobs, progress)
+        made.append(show_artefact(found, files, of_profile, as_json))
     if as_json:
         print_json({"artefacts": made})
 

@@ -95,7 +95,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 
 def _source(block: Published) -> str:
-    error = f"; digitising error ± {block.digitising_error} TFLOPs" if block.digitising_error is not None else ""
+    error = f"; read off a figure to within ± {block.digitising_error}" if block.digitising_error is not None else ""
     return f"{block.source} ({block.confidence}{error}). {block.note}".strip()
 
 
@@ -138,6 +138,7 @@ def page(report: Report, picture: bytes) -> str:
 
 def _runs(records: Sequence[dict[str, Any]]) -> str:
     """How the measured values came about: a line for each run, then the machine and the versions."""
+    records = [record for record in records if "top1_percent" in record["metrics"]]
     if not records:
         return ""
     rows = [

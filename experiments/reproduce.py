@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import report as reports
+from experiments.hits import with_hits
 from experiments.paper import PROFILES, Artefact, Folders, Profile
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ def reproduce(
     results = folders.out / artefact.name / profile
     reports.require_writable(results)
     specs = artefact.plan(profile)
-    records = []
+    records: list[dict[str, Any]] = []
     if specs:
         say(f"{artefact.name}, {profile}: {len(specs)} runs; those finished before are taken from {folders.runs}")
-        records = _run(specs, folders, jobs or os.cpu_count() or 1)
+        records = [with_hits(record, folders.runs) for record in _run(specs, folders, jobs or os.cpu_count() or 1)]
+    records += artefact.measure(records, profile, folders)
     report = artefact.report(records, profile)
     files = reports.write(report, results)
     return report, [*files, *artefact.finish(records, profile, folders)]

@@ -13,12 +13,20 @@ from rich.table import Table as RichTable
 
 from timesformer.text import printable
 
-Origin = Literal["label", "counted", "predicted", "measured", "published"]
-MARKS: dict[Origin, str] = {"label": "", "counted": "c", "predicted": "e", "measured": "m", "published": "p"}
+Origin = Literal["label", "counted", "predicted", "measured", "needs_data", "published"]
+MARKS: dict[Origin, str] = {
+    "label": "",
+    "counted": "c",
+    "predicted": "e",
+    "measured": "m",
+    "needs_data": "d",
+    "published": "p",
+}
 MEANINGS: dict[Origin, str] = {
     "counted": "counted here, exactly",
     "predicted": "estimated: predicted without running",
     "measured": "measured here",
+    "needs_data": "not measured: needs the real dataset",
     "published": "printed or drawn by the authors of the paper",
 }
 RICH_STYLES: dict[Origin, str] = {
@@ -26,6 +34,7 @@ RICH_STYLES: dict[Origin, str] = {
     "counted": "green",
     "predicted": "yellow",
     "measured": "cyan",
+    "needs_data": "magenta",
     "published": "dim",
 }
 NO_VALUE = "–"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
+GROUPS = {"main": ("table1", "figure3", "memory")}
+"""Artefacts that are made together under one name; `all` are all there are."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,20 @@ def _nothing_more(records: Sequence[dict[str, Any]], profile: Profile, folders: 
     return ()
 
 
+def _nothing_measured(
+    records: Sequence[dict[str, Any]], profile: Profile, folders: Folders
+) -> Sequence[dict[str, Any]]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Artefact:
     """A table or figure of the paper.
 
-    `plan(profile)`: the runs that it needs, none if everything is counted. `report(records, profile)`: what is shown,
-    made from the records of those runs alone. `finish(records, profile, folders)`: leaves further files in the results
-    and returns their paths.
+    `plan(profile)`: the runs that it needs, none if everything is counted. `measure(records, profile, folders)`: more
+    records, of what is measured on the finished runs' models, with `hash` and `outcome`. `report(records, profile)`:
+    what is shown, made from the records of the runs and these alone. `finish(records, profile, folders)`: leaves more
+    files in the results and returns their paths.
     """
 
     name: str
@@ -51,11 +60,23 @@ class Artefact:
     plan: Callable[[Profile], Sequence[RunSpec]]
     report: Callable[[Sequence[dict[str, Any]], Profile], Report]
     finish: Callable[[Sequence[dict[str, Any]], Profile, Folders], Sequence[Path]] = _nothing_more
+    measure: Callable[[Sequence[dict[str, Any]], Profile, Folders], Sequence[dict[str, Any]]] = _nothing_measured
 
 
 def names() -> tuple[str, ...]:
     """Names of the artefacts, in alphabetical order."""
     return tuple(sorted(module.name for module in _modules()))
+
+
+def chosen(wanted: Sequence[str]) -> tuple[str, ...]:
+    """The artefacts of names, of groups and of `all`, each once, in the order given; raises `InputError` for others."""
+    groups = {**GROUPS, "all": names()}
+    found: dict[str, None] = {}
+    for name in wanted:
+        if name not in groups and name not in names():
+            raise InputError(f"artefact {name!r}: expected some of {', '.join((*names(), *groups))}")
+        found.update(dict.fromkeys(groups.get(name, (name,))))
+    return tuple(found)
 
 
 def load(name: str) -> Artefact:

@@ -116,6 +116,11 @@ def image_name(profile: Profile, seed: int) -> str:
     return f"table1-{profile}-image-s{seed}"
 
 
+def video_name(profile: Profile, probe: str, seed: int) -> str:
+    """The name of Table 1's run of divided attention on a probe."""
+    return f"table1-{profile}-{probe}-divided-s{seed}"
+
+
 def changed(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with others in place of those at dotted paths (`model.position`); None takes a field out."""
     found = copy.deepcopy(dict(fields))

@@ -1,0 +1,105 @@
+"""From the records of runs to accuracies of cells over seeds, and tests between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.hits import hits_of
+from experiments.spec import RunSpec
+from experiments.statistics import Comparison, compare, corrected, mean_interval
+from timesformer.errors import InputError
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run with its place: which variant, on which probe or dataset, and the seed."""
+
+    variant: str
+    part: str
+    seed: int
+    spec: RunSpec
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy in percent.
+
+    mean, low, high: with its 95 % interval, over seeds or, with one seed, over test videos. percent: by seed; right: by
+    seed, which videos were right, where the records say so. chance: in percent.
+    """
+
+    mean: float
+    low: float
+    high: float
+    videos: int
+    chance: float
+    percent: Mapping[int, float]
+    right: Mapping[int, Mapping[str, bool]]
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the interval lies above chance."""
+        return self.low > self.chance
+
+    def columns(self, key: str) -> dict[str, Any]:
+        """Columns of a frame, which begin with `key`."""
+        return {
+            f"{key}_top1_percent": self.mean,
+            f"{key}_top1_low_percent": self.low,
+            f"{key}_top1_high_percent": self.high,
+            f"{key}_seeds": len(self.percent),
+            f"{key}_test_videos": self.videos,
+        }
+
+
+def accuracy(records: Mapping[int, dict[str, Any]]) -> Accuracy:
+    """Of the records of the seeds, all of the same configuration."""
+    metrics = {seed: record["metrics"] for seed, record in records.items()}
+    percent = {seed: float(found["top1_percent"]) for seed, found in metrics.items()}
+    first = next(iter(metrics.values()))
+    if len(percent) == 1:
+        mean, low, high = (float(first[f"top1_{end}percent"]) for end in ("", "low_", "high_"))
+    else:
+        mean, low, high = mean_interval(list(percent.values()))
+    right = {seed: hits for seed, record in records.items() if (hits := hits_of(record))}
+    classes = next(iter(records.values()))["spec"]["model"]["num_classes"]
+    return Accuracy(mean, low, high, int(first["test_videos"]), 100 / classes, percent, right)
+
+
+def accuracies(cells: Sequence[Cell], records: Iterable[dict[str, Any]], name: str) -> dict[Key, Accuracy]:
+    """By variant and part; `name` is the artefact's, for errors.
+
+    Raises InputError where a run has no finished record.
+    """
+    by_hash = {record["hash"]: record for record in records if record["outcome"] == "done"}
+    found: dict[Key, dict[int, dict[str, Any]]] = {}
+    missing = []
+    for cell in cells:
+        record = by_hash.get(cell.spec.hash())
+        if record is None:
+            missing.append(f"{cell.variant} on {cell.part} with seed {cell.seed}")
+        else:
+            found.setdefault((cell.variant, cell.part), {})[cell.seed] = record
+    if missing:
+        raise InputError(f"{name}: no finished run of {', '.join(missing)} among the records")
+    return {key: accuracy(of_seeds) for key, of_seeds in found.items()}
+
+
+def comparisons(
+    measured: Mapping[Key, Accuracy], pairs: Sequence[tuple[str, str]], labels: Mapping[str, str]
+) -> list[Comparison]:
+    """The variants of each pair against one another on every part that both have, corrected for their number."""
+    parts = dict.fromkeys(part for _, part in measured)
+    found = []
+    for part in parts:
+        for first, second in pairs:
+            if (first, part) in measured and (second, part) in measured:
+                one, two = measured[first, part], measured[second, part]
+                names = (labels.get(first, first), labels.get(second, second))
+                setting = {"on": part}
+                found.append(compare(one.percent, two.percent, one.right, two.right, names=names, setting=setting))
+    return corrected(found)
