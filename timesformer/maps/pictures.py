@@ -1,0 +1,200 @@
+"""Pictures of maps: over frames (Figure 7 of the paper), head by head, and time against time for a patch."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+
+from timesformer.errors import InputError
+from timesformer.maps.attention import AttentionMap
+from timesformer.maps.overlay import GLOW, holding, over_frames, overlay
+from timesformer.text import printable
+
+MOST_FRAMES = 8
+"""Columns of a picture."""
+
+Place = tuple[int, int, int]
+
+
+def draw_overlays(
+    frames: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    seconds: Sequence[float] | np.ndarray | None = None,
+    query: Place | None = None,
+    title: str = "",
+    smooth: bool = False,
+) -> Figure:
+    """The frames in a row, and below it a row for each map: its weight as light, each row on a scale of its own.
+
+    frames: uint8 (t, H, W, 3); maps: {name: weights (tokens in time, h, w)}; more than 8 frames are thinned out evenly
+    seconds: of the frames, (t,)
+    query: a patch (t, h, w) to be marked
+
+    A dashed line surrounds the patches that together hold half of a map's weight.
+
+    Raises:
+        InputError: a map whose grid does not divide the frames or their pixels.
+    """
+    shown = np.unique(np.linspace(0, len(frames) - 1, min(MOST_FRAMES, len(frames))).round().astype(int))
+    figure, axes = _grid(len(maps) + 1, len(shown), frames.shape[1] / frames.shape[2])
+    for ax, number in zip(axes[0], shown, strict=True):
+        _frame(ax, frames[number])
+        when = "" if seconds is None else f", {seconds[number]:.2f} s"
+        ax.set_title(f"frame {number}{when}", fontsize=8)
+    _name(axes[0, 0], "video")
+    for line, (name, weights) in zip(axes[1:], maps.items(), strict=True):
+        _overlay_row(line, frames, weights, shown, smooth)
+        _name(line[0], name)
+        _bar(figure, line, float(weights.max()))
+    if query is not None:
+        _mark(axes[1:], frames, maps, shown, query)
+    left_out = len(frames) - len(shown)
+    more = f" ({len(shown)} of {len(frames)} frames)" if left_out else ""
+    _title(figure, f"{title}{more}")
+    return figure
+
+
+def draw_heads(
+    frames: np.ndarray,
+    found: AttentionMap,
+    *,
+    seconds: Sequence[float] | np.ndarray | None = None,
+    title: str = "",
+    smooth: bool = False,
+) -> Figure:
+    """A row for each head of a map (first clip, first query), and their mean.  Otherwise as `draw_overlays`."""
+    rows = {f"head {head}": found.weights[0, i, 0] for i, head in enumerate(found.heads)}
+    if len(rows) > 1:
+        rows["mean"] = found.weights[0, :, 0].mean(0)
+    query = found.queries[0]
+    marked = None if query == "class" else query
+    title = title or f"layer {found.layer}, {found.step}, from {_said(found.queries[0])}"
+    return draw_overlays(frames, rows, seconds=seconds, query=marked, title=title, smooth=smooth)
+
+
+def draw_time(found: AttentionMap, *, title: str = "") -> Figure:
+    """Time against time for the patch of a map: from the query's time (rows) to the keys' (columns), head by head.
+
+    found: the map whose queries are one patch position (t, h, w) at all times t, in order.  A step that looks beyond
+    the position is summed over each time's patches.  The number in a cell is its weight in percent.
+
+    Raises:
+        InputError: queries that are not one position at all times.
+    """
+    places = [query for query in found.queries if query != "class"]
+    times = found.weights.shape[3]
+    if [place[0] for place in places] != list(range(times)) or len({place[1:] for place in places}) != 1:
+        raise InputError(f"draw_time: expected one position at the times 0 to {times - 1} as queries, got {places}")
+    weights = found.weights[0].sum((-2, -1))  # head, query, t
+    names = [f"head {head}" for head in found.heads]
+    if len(names) > 1:
+        weights, names = np.concatenate([weights, weights.mean(0, keepdims=True)]), [*names, "mean"]
+    columns = min(5, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.3 * columns + 1, 2.4 * rows + 0.7), squeeze=False, layout="constrained"
+    )
+    image = None
+    for number, ax in enumerate(axes.flat):
+        if number >= len(names):
+            ax.set_axis_off()
+            continue
+        image = ax.imshow(weights[number], cmap="cividis", vmin=0, vmax=max(float(weights.max()), 1e-12))
+        ax.set_title(names[number], fontsize=9)
+        ax.set_xlabel("looks at time", fontsize=8)
+        ax.set_ylabel("from time", fontsize=8)
+        ax.tick_params(labelsize=7)
+        if times <= 8:
+            _numbers(ax, weights[number], float(weights.max()))
+    assert image is not None
+    figure.colorbar(image, ax=axes, label="share of the weight", shrink=0.8)
+    _, row, column = places[0]
+    _title(figure, title or f"layer {found.layer}, {found.step}, patch in row {row}, column {column}")
+    plt.close(figure)
+    return figure
+
+
+def _said(query: object) -> str:
+    if isinstance(query, tuple):
+        return f"the patch at time {query[0]}, row {query[1]}, column {query[2]}"
+    return "the class token"
+
+
+def _grid(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
+    size = (1.35 * columns + 1.9, 1.35 * rows * aspect + 0.22 * rows + 0.6)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    plt.close(figure)
+    return figure, axes
+
+
+def _frame(ax: Axes, pixels: np.ndarray) -> None:
+    height, width = pixels.shape[:2]
+    ax.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
+    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+
+
+def _overlay_row(line: np.ndarray, frames: np.ndarray, weights: np.ndarray, shown: np.ndarray, smooth: bool) -> None:
+    pixels = overlay(frames, weights, smooth=smooth)
+    half = over_frames(holding(weights), len(frames)) if weights.max() > 0 else None
+    for ax, number in zip(line, shown, strict=True):
+        _frame(ax, pixels[number])
+        if half is not None:
+            _outline(ax, half[number], frames.shape[1] / half.shape[1], frames.shape[2] / half.shape[2])
+
+
+def _outline(ax: Axes, inside: np.ndarray, height: float, width: float) -> None:
+    """A dashed line between the patches inside and those outside."""
+    padded = np.pad(inside, 1)
+    lines = [[(x * width, y * height), (x * width, (y + 1) * height)]
+             for y, x in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])]  # fmt: skip
+    lines += [[(x * width, y * height), ((x + 1) * width, y * height)]
+              for y, x in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])]  # fmt: skip
+    ax.add_collection(LineCollection(lines, colors="black", linewidths=1.6))
+    ax.add_collection(LineCollection(lines, colors="white", linewidths=0.8, linestyles=(0, (2, 2))))
+
+
+def _mark(
+    rows: np.ndarray, frames: np.ndarray, maps: Mapping[str, np.ndarray], shown: np.ndarray, query: Place
+) -> None:
+    """A blue frame around the query, in its first frame that is shown."""
+    for line, weights in zip(rows, maps.values(), strict=True):
+        times, height, width = weights.shape
+        size = frames.shape[1] / height, frames.shape[2] / width
+        row, column = min(query[1], height - 1), min(query[2], width - 1)
+        for ax, number in zip(line, shown, strict=True):
+            if number * times // len(frames) == query[0]:
+                for colour, thick in (("white", 3.2), ("#0072B2", 1.8)):
+                    ax.add_patch(
+                        plt.Rectangle(
+                            (column * size[1], row * size[0]), size[1], size[0], fill=False, ec=colour, lw=thick
+                        )
+                    )
+
+
+def _bar(figure: Figure, line: np.ndarray, top: float) -> None:
+    shades = plt.cm.ScalarMappable(plt.Normalize(0, top if top > 0 else 1), GLOW)
+    bar: Colorbar = figure.colorbar(shades, ax=line, fraction=0.04, pad=0.01, ticks=[0, top] if top > 0 else [0])
+    bar.ax.set_yticklabels(["0", f"{100 * top:.3g} %"] if top > 0 else ["0"])
+    bar.ax.tick_params(labelsize=7)
+
+
+def _numbers(ax: Axes, weights: np.ndarray, top: float) -> None:
+    for (row, column), weight in np.ndenumerate(weights):
+        colour = "black" if weight > 0.55 * top else "white"
+        ax.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+
+
+def _name(ax: Axes, text: str) -> None:
+    ax.set_ylabel("x", fontsize=8).set_parse_math(False)
+    ax.yaxis.label.set_text(printable(text))
+
+
+def _title(figure: Figure, text: str) -> None:
+    if text:
+        figure.suptitle("x", fontsize=10).set_parse_math(False)
+        figure._suptitle.set_text(printable(text))  # type: ignore[attr-defined]

@@ -1,0 +1,107 @@
+"""What a model sees of a video: the clip that it reads, and the same frames for the eye."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timesformer.data import Preprocessing, Sample, VideoDataset, Views
+from timesformer.data.open import DEFAULT_FPS, open_video
+from timesformer.data.transforms import pixels_of, resized_crop, test_geometry
+from timesformer.errors import InputError
+
+MOST_FILM = 64
+"""Frames of a film, at most."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One clip of a video, and the film that it was taken from.
+
+    clip: (1, t, 3, H, W), normalised as the model's preprocessing says
+    frames: the same pixels, uint8 (t, H, W, 3); seconds: when each is shown in the video, (t,)
+    film: at most 64 frames from the clip's first to its last, evenly, cut as the clip is, uint8 (n, H, W, 3);
+        film_seconds: (n,)
+    """
+
+    path: str
+    clip: Tensor
+    frames: np.ndarray
+    seconds: np.ndarray
+    film: np.ndarray
+    film_seconds: np.ndarray
+
+    @property
+    def film_frames(self) -> np.ndarray:
+        """For each frame of the film the clip's frame that is nearest in time, (n,)."""
+        return np.abs(self.film_seconds[:, None] - self.seconds[None]).argmin(1)
+
+    @property
+    def film_fps(self) -> float:
+        """Frames a second with which the film lasts as long as in the video; 1 for a single frame."""
+        lasting = float(self.film_seconds[-1] - self.film_seconds[0])
+        return (len(self.film_seconds) - 1) / lasting if lasting > 0 else 1.0
+
+
+def see(
+    video: Path | str,
+    record: Preprocessing,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    views: Views | None = None,
+) -> Seen:
+    """The middle clip and the centre crop of a video, or of its part from `start` to before `end` (in seconds).
+
+    `views` may name another rule or start of the clip; it is one clip and one crop, as by default.
+
+    Raises:
+        VideoError: what cannot be read.
+        InputError: views that are several, or an empty part.
+    """
+    views = Views() if views is None else views
+    if views.per_video != 1:
+        raise InputError(f"attend: one clip and one crop of a video are looked at, got {views.clips} x {views.crops}")
+    sample = _part(video, start, end)
+    dataset = VideoDataset([sample], record, train=False, views=views)
+    item = dataset[0]
+    assert isinstance(item, dict)
+    clip: Tensor = item["clip"]
+    with open_video(sample) as file:
+        (indices,) = views.indices(record, file.num_frames, file.fps)
+        fps = file.fps if file.fps > 0 else DEFAULT_FPS
+        first, last = int(indices.min()), int(indices.max())
+        chosen = np.unique(np.linspace(first, last, min(MOST_FILM, last - first + 1)).round().astype(np.int64))
+        pixels = np.ascontiguousarray(file.frames(chosen).transpose(0, 3, 1, 2))
+        geometry = test_geometry(file.height, file.width, record, 1)
+    film = resized_crop(torch.from_numpy(pixels), geometry, record)[0]
+    begun = (sample.start_frame or 0) / fps
+    return Seen(
+        path=str(video),
+        clip=clip,
+        frames=_shown(pixels_of(clip[0], record)),
+        seconds=begun + indices / fps,
+        film=_shown(film),
+        film_seconds=begun + chosen / fps,
+    )
+
+
+def _part(video: Path | str, start: float | None, end: float | None) -> Sample:
+    """The video, or a segment of it in whole frames."""
+    if start is None and end is None:
+        return Sample(Path(video), 0, str(video))
+    with open_video(video) as file:
+        frames, fps = file.num_frames, file.fps if file.fps > 0 else DEFAULT_FPS
+    lasting = frames / fps
+    begin, stop = start or 0.0, lasting if end is None else end
+    if not (math.isfinite(begin) and math.isfinite(stop) and 0 <= begin < min(stop, lasting)):
+        raise InputError(f"{video}: seconds {begin:g} to {stop:g} asked for, the video lasts {lasting:.2f}")
+    first = min(math.floor(begin * fps), frames - 1)
+    return Sample(Path(video), 0, str(video), first, max(first + 1, min(frames, math.ceil(stop * fps))))
+
+
+def _shown(pixels: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
