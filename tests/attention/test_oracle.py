@@ -38,9 +38,10 @@ def cases() -> list[tuple[str, ClassPolicy]]:
     ]
 
 
-def modules_of(step: Step, width: int) -> nn.ModuleDict:
+def modules_of(step: Step, width: int, heads: int = 2) -> nn.ModuleDict:
+    """Weights of the step's mixer for heads of this width."""
     torch.manual_seed(0)
-    mixers = [over.modules(width, 1) for over in step.over if isinstance(over, Mixer)]
+    mixers = [over.modules(heads * width, heads) for over in step.over if isinstance(over, Mixer)]
     return (mixers[0] if mixers else nn.ModuleDict()).double()
 
 

@@ -1,0 +1,115 @@
+"""Trajectory attention (Motionformer; Patrick et al., Keeping Your Eye on the Ball, arXiv 2106.05392, section 3.2).
+
+A patch looks for itself in every frame: a softmax over each frame's patches gives it one token a frame, its trajectory.
+Then it attends over the frames of its trajectory, with further projections: the query is made from the trajectory's
+token in the patch's own frame, keys and values from all of them.  No softmax over a neighbourhood says that, so it is a
+mixer.  The class token sees every patch, and no patch sees it, as in the released code.
+
+At 16 x 224 x 224 in tubelets of 2 a ViT-B counts 369.36 GMACs a view; the paper prints 369.5.  fvcore, the counter
+of PySlowFast, on which its code builds, adds 5 for each element of a layer norm: 25 x 1569 x 768 x 5 = 0.15 G here,
+which makes 369.51.  Ours are matrix products alone.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from timesformer._typing import Float
+from timesformer.attention.mixer import Mixer
+from timesformer.attention.partition import Grid
+from timesformer.attention.scheme import Encoder, Scheme, Step
+
+
+class Trajectory(Mixer):
+    """Along the trajectory of each patch; the second projections span all heads, as published."""
+
+    def modules(self, width: int, heads: int) -> nn.ModuleDict:
+        return nn.ModuleDict({"query": nn.Linear(width, width), "key_value": nn.Linear(width, 2 * width)})
+
+    def forward(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p e"]:
+        t, heads = grid[0], q.shape[1]
+        frames_k, frames_v = (x.unflatten(2, (t, -1)) for x in (k, v))  # b k u n e, u the frame that is looked into
+        found = F.scaled_dot_product_attention(q.unsqueeze(2).expand(-1, -1, t, -1, -1), frames_k, frames_v)
+        tokens = found.permute(0, 3, 2, 1, 4).flatten(3)  # b p u d
+        own = tokens.unflatten(1, (t, -1)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).flatten(1, 2)  # b p d
+        query = modules["query"](own).unflatten(-1, (heads, 1, -1))  # b p k 1 e
+        key, value = modules["key_value"](tokens).unflatten(-1, (2, heads, -1)).permute(3, 0, 1, 4, 2, 5)  # b p k u e
+        return F.scaled_dot_product_attention(query, key, value).squeeze(3).transpose(1, 2)
+
+    def reference(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p e"]:
+        weights, tokens = self._dense(q, k, v, grid, modules)
+        b, heads, _, t, e = tokens.shape
+        joined = tokens.permute(0, 2, 3, 1, 4).reshape(b, -1, t, heads * e)
+        value = modules["key_value"](joined)[..., heads * e :].reshape(b, -1, t, heads, e)
+        return torch.einsum("bkpu,bpuke->bkpe", weights, value)
+
+    def operator(
+        self,
+        q: Float[Tensor, "b k p e"],
+        k: Float[Tensor, "b k p e"],
+        v: Float[Tensor, "b k p e"],
+        grid: Grid,
+        modules: nn.ModuleDict,
+    ) -> Float[Tensor, "b k p p"]:
+        """The weight of a frame times that of a patch in it; what the second values do to heads is left out."""
+        weights, _ = self._dense(q, k, v, grid, modules)
+        parts = [
+            weights[..., frame, None] * _look(q, k[:, :, patches])
+            for frame, patches in enumerate(_frames(grid, q.device))
+        ]
+        return torch.cat(parts, -1)
+
+    def _dense(
+        self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict
+    ) -> tuple[Float[Tensor, "b k p u"], Float[Tensor, "b k p u e"]]:
+        """Weights of the frames and trajectory tokens, frame by frame and patch by patch."""
+        frames = _frames(grid, q.device)
+        tokens = torch.stack([_look(q, k[:, :, patches]) @ v[:, :, patches] for patches in frames], 3)
+        b, heads, p, t, e = tokens.shape
+        joined = tokens.permute(0, 2, 3, 1, 4).reshape(b, p, t, heads * e)
+        key = modules["key_value"](joined)[..., : heads * e].reshape(b, p, t, heads, e)
+        rows = []
+        for patch in range(p):
+            query = modules["query"](joined[:, patch, patch // (p // t)]).reshape(b, heads, e)
+            rows.append(torch.softmax(torch.einsum("bke,buke->bku", query, key[:, patch]) / e**0.5, -1))
+        return torch.stack(rows, 2), tokens
+
+    def macs(self, grid: Grid, width: int, heads: int) -> int:
+        t, tokens = grid[0], grid[0] * grid[1] * grid[2]
+        over_space = 2 * tokens * tokens * width
+        projections = tokens * width * width + tokens * t * 2 * width * width
+        return over_space + projections + 2 * tokens * t * width
+
+
+def _frames(grid: Grid, device: torch.device) -> list[Tensor]:
+    """The numbers of each frame's patches."""
+    return list(torch.arange(grid[0] * grid[1] * grid[2], device=device).view(grid[0], -1))
+
+
+def _look(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(e)) over the keys given."""
+    return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
+
+
+SCHEMES = [
+    Scheme(
+        name="trajectory",
+        encoders=(Encoder(block=((Step("trajectory", (Trajectory(),), cls="global"),),)),),
+        code="TR",
+        title="Trajectory (Motionformer)",
+    )
+]
