@@ -10,7 +10,7 @@ from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy,
 from timesformer.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_fast", "relu")
-TUBELET_INITS = ("filter_inflation", "central_frame")
+TUBELET_INITS = ("filter_inflation", "central_frame", "random")
 
 
 @dataclass(frozen=True)

@@ -15,26 +15,17 @@ import pandas as pd
 
 from experiments.cost import cost
 from experiments.paper import Artefact, Profile
-from experiments.paper.accuracy import Accuracy, Cell, accuracies, comparisons
+from experiments.paper.accuracy import Accuracy, Cell, accuracies, columns_of, comparisons
 from experiments.paper.drawing import draw_curves, draw_dots
 from experiments.paper.published import Published, published, remarks
-from experiments.paper.setting import (
-    NAMES_IN_THE_PAPER,
-    PROBES,
-    SETTINGS,
-    changed,
-    image_fields,
-    image_name,
-    video_fields,
-    video_name,
-)
+from experiments.paper.setting import NAMES_IN_THE_PAPER, PROBES, SETTINGS
+from experiments.paper.variants import Variant, run_of
 from experiments.report import Report
 from experiments.spec import RunSpec, with_dependencies
 from experiments.statistics import Comparison, signed
 from experiments.tables import Column, Table, missing
-from timesformer import TimeSformerConfig
-from timesformer.checkpoints.transfer import SHARED_FIELDS
 
+COUNTED = ("params_millions", "gmacs_per_view", "tflops_total")
 Rows = Mapping[str, Mapping[str, Any]]
 NOTE = (
     "The accuracies measured here are those of small models on synthetic probes: compare the rows with one another, "
@@ -43,47 +34,16 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One row: what it changes in Table 1's divided run, by dotted path.
-
-    key: in the csv, in names of runs and in `values.yaml`. paper: fields of the model at the paper's scale, where they
-    are not those of `change`. image: what it changes in the image model that it starts from, beside the fields that the
-    two share (width, depth, patch size, …); None starts from nothing. through: whether a divided run on the other probe
-    comes between the image model and this run. x: its place on a curve.
-    """
-
-    key: str
-    label: str
-    change: Mapping[str, Any] = field(default_factory=dict)
-    paper: Mapping[str, Any] | None = None
-    image: Mapping[str, Any] | None = field(default_factory=dict)
-    through: bool = False
-    x: float | None = None
-
-    @property
-    def changes_something(self) -> bool:
-        """Whether it is another run than Table 1's of divided attention."""
-        return bool(self.change or self.image is None or self.image or self.through)
-
-    def config(self, num_classes: int = 400) -> TimeSformerConfig:
-        """The model at the paper's scale, ViT-B at 8 x 224 x 224 where nothing is changed."""
-        if self.paper is not None:
-            return TimeSformerConfig.from_dict({"num_classes": num_classes, **self.paper})
-        models = {path.removeprefix("model."): value for path, value in self.change.items() if path[:6] == "model."}
-        return TimeSformerConfig.from_dict({"num_classes": num_classes, **models})
-
-
-@dataclass(frozen=True)
 class Ablation:
     """A table or figure of variants.
 
-    axis: heading of the column that tells them apart. base: the key that the others are compared with. rows: published
-    values by key of the variant, with fields such as `k400_top1_percent` or `k400_difference_points` (from the base;
-    `difference_points` where the paper names no dataset). sources: blocks of `values.yaml` that are shown, as
-    (artefact, block); remarks: artefacts whose remarks are. probes: probe -> the paper's dataset whose part it plays.
-    counted: whether parameters and TFLOPs at the paper's scale belong to the table, and with how many classes and
-    views. curve: label of the x axis where the variants are points of a curve. concludes: what a reader should
-    conclude, from the frame.
+    axis: heading of the column that tells them apart. base: the key that the others are compared with, unless `pairs`
+    say which. rows: published values by key of the variant, with fields such as `k400_top1_percent` or
+    `k400_difference_points` (from the base; `difference_points` where the paper names no dataset). sources: blocks of
+    `values.yaml` that are shown, as (artefact, block); remarks: artefacts whose remarks are. probes: probe -> the
+    dataset whose part it plays. counted: whether parameters and cost at the paper's scale belong to the table, and with
+    how many classes and views. curve: label of the x axis where the variants are points of a curve. concludes: what a
+    reader should conclude, from the frame.
     """
 
     name: str
@@ -91,6 +51,7 @@ class Ablation:
     axis: str
     variants: tuple[Variant, ...]
     base: str
+    pairs: tuple[tuple[str, str], ...] = ()
     rows: Callable[[], Rows] = dict
     sources: tuple[tuple[str, str], ...] = ()
     remarks: tuple[str, ...] = ()
@@ -103,37 +64,12 @@ class Ablation:
         """The runs with their places in the table."""
         seeds = range(SETTINGS[profile].seeds)
         return [
-            Cell(variant.key, probe, seed, self.run(variant, profile, probe, seed))
+            Cell(variant.key, probe, seed, run_of(self.name, variant, profile, probe, seed))
             for seed in seeds
             for probe in self.probes
             for variant in self.variants
+            if variant.trained
         ]
-
-    def run(self, variant: Variant, profile: Profile, probe: str, seed: int) -> RunSpec:
-        """The run of a variant."""
-        fields = changed(video_fields(profile, probe), variant.change)
-        start = self._start(variant, profile, probe, seed)
-        own = f"{self.name}-{profile}-{probe}-{variant.key}-s{seed}"
-        name = own if variant.changes_something else video_name(profile, probe, seed)
-        return RunSpec.parse({"name": name, "seed": seed, **fields, "init_from": start}, self.name)
-
-    def _start(self, variant: Variant, profile: Profile, probe: str, seed: int) -> dict[str, Any] | None:
-        """Fields of the run that a variant starts from."""
-        if variant.image is None:
-            return None
-        shared = {path: value for path, value in variant.change.items() if path.removeprefix("model.") in SHARED_FIELDS}
-        changes = {**shared, **variant.image}
-        own = f"{self.name}-{profile}-image-{variant.key}-s{seed}" if changes else image_name(profile, seed)
-        image = {"name": own, "seed": seed, **changed(image_fields(profile), changes)}
-        if not variant.through:
-            return image
-        other = next(name for name in PROBES if name != probe)
-        return {
-            "name": video_name(profile, other, seed),
-            "seed": seed,
-            **video_fields(profile, other),
-            "init_from": image,
-        }
 
     def plan(self, profile: Profile) -> list[RunSpec]:
         """All runs, each after the one that it starts from."""
@@ -151,17 +87,23 @@ class Ablation:
         if self.counted is not None:
             classes, views = self.counted
             counted = cost(variant.config(classes), views=views)
-            row |= {"counted_params": counted.params, "counted_tflops_total": counted.tflops_total}
+            row |= {
+                "counted_params": counted.params,
+                "counted_gmacs_per_view": counted.macs_per_view / 1e9,
+                "counted_tflops_total": counted.tflops_total,
+            }
+            row |= {f"published_{name}": printed.get(name) for name in COUNTED}
         undecided = []
         for probe, dataset in self.probes.items():
-            found = measured[variant.key, probe]
-            row |= found.columns(f"measured_{probe}")
-            if not found.above_chance:
+            found = measured.get((variant.key, probe))
+            row |= columns_of(found, f"measured_{probe}")
+            if found is not None and not found.above_chance:
                 undecided.append(probe)
             for name in (f"{dataset}_top1_percent", f"{dataset}_difference_points"):
                 row[f"published_{name}"] = printed.get(name)
         row["published_difference_points"] = printed.get("difference_points")
-        row["measured_above_chance"] = f"undecided on {', '.join(undecided)}" if undecided else "yes"
+        decided = "yes" if variant.trained else None
+        row["measured_above_chance"] = f"undecided on {', '.join(undecided)}" if undecided else decided
         return row
 
     def columns(self, frame: pd.DataFrame) -> tuple[Column, ...]:
@@ -169,7 +111,13 @@ class Ablation:
         found = [Column("label", self.axis, "label")]
         if self.counted is not None:
             found.append(Column("counted_params", "Params [M]", "counted", scale=1e6))
-            found.append(Column("counted_tflops_total", "TFLOPs", "counted", decimals=2))
+            found.append(Column("published_params_millions", "paper [M]", "published"))
+            if self.counted[1] == 1:
+                found.append(Column("counted_gmacs_per_view", "GMACs per view", "counted"))
+                found.append(Column("published_gmacs_per_view", "paper [GMACs]", "published"))
+            else:
+                found.append(Column("counted_tflops_total", f"TFLOPs, {self.counted[1]} views", "counted", decimals=2))
+                found.append(Column("published_tflops_total", "paper [TFLOPs]", "published", decimals=2))
         for probe, dataset in self.probes.items():
             key = f"measured_{probe}"
             bounds = (f"{key}_top1_low_percent", f"{key}_top1_high_percent")
@@ -178,7 +126,7 @@ class Ablation:
                 title = f"{NAMES_IN_THE_PAPER.get(dataset, dataset)}, paper [{unit}]"
                 found.append(Column(f"published_{name}", title, "published"))
         found.append(Column("published_difference_points", "paper, dataset not named [points]", "published"))
-        if (frame["measured_above_chance"] != "yes").any():
+        if not undecided_rows(frame).empty:
             found.append(Column("measured_above_chance", "Above chance", "measured"))
         return tuple(column for column in found if column.origin != "published" or frame[column.key].notna().any())
 
@@ -187,9 +135,10 @@ class Ablation:
         return accuracies(self.cells(profile), records, self.name)
 
     def compared(self, measured: Mapping[tuple[str, str], Accuracy]) -> list[Comparison]:
-        """Each variant against the base on each probe, corrected for their number."""
+        """Each variant against the base, or the pairs, on each probe, corrected for their number."""
         labels = {variant.key: variant.label for variant in self.variants}
-        return comparisons(measured, [(key, self.base) for key in labels if key != self.base], labels)
+        pairs = self.pairs or [(key, self.base) for key in labels if key != self.base]
+        return comparisons(measured, pairs, labels)
 
     def findings(self, measured: Mapping[tuple[str, str], Accuracy], frame: pd.DataFrame) -> tuple[str, ...]:
         """What follows from the numbers, whatever they are."""
@@ -225,7 +174,9 @@ class Ablation:
     def _counted_said(self) -> str:
         if self.counted is None:
             return ""
-        return f"; parameters with {self.counted[0]} classes, TFLOPs of {self.counted[1]} views at the paper's scale"
+        classes, views = self.counted
+        cost = "GMACs of one view" if views == 1 else f"TFLOPs of {views} views"
+        return f"; parameters with {classes} classes and {cost} at the paper's scale"
 
     def _sources(self) -> tuple[Published, ...]:
         return tuple(published(artefact, block) for artefact, block in self.sources)
@@ -257,9 +208,14 @@ def protocol_said(profile: Profile, measured: Mapping[tuple[str, str], Accuracy]
     )
 
 
+def undecided_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with an accuracy that is not above chance."""
+    return frame[frame["measured_above_chance"].fillna("yes") != "yes"]
+
+
 def undecided(frame: pd.DataFrame) -> tuple[str, ...]:
     """Which accuracies are not above chance, if any."""
-    below = frame[frame["measured_above_chance"] != "yes"]
+    below = undecided_rows(frame)
     if below.empty:
         return ()
     cells = "; ".join(f"{row['label']}: {row['measured_above_chance']}" for row in below.to_dict(orient="records"))

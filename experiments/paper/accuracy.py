@@ -45,15 +45,16 @@ class Accuracy:
         """Whether the interval lies above chance."""
         return self.low > self.chance
 
-    def columns(self, key: str) -> dict[str, Any]:
-        """Columns of a frame, which begin with `key`."""
-        return {
-            f"{key}_top1_percent": self.mean,
-            f"{key}_top1_low_percent": self.low,
-            f"{key}_top1_high_percent": self.high,
-            f"{key}_seeds": len(self.percent),
-            f"{key}_test_videos": self.videos,
-        }
+
+def columns_of(found: Accuracy | None, key: str) -> dict[str, Any]:
+    """Columns of a frame, which begin with `key`; empty ones where nothing was measured."""
+    return {
+        f"{key}_top1_percent": None if found is None else found.mean,
+        f"{key}_top1_low_percent": None if found is None else found.low,
+        f"{key}_top1_high_percent": None if found is None else found.high,
+        f"{key}_seeds": None if found is None else len(found.percent),
+        f"{key}_test_videos": None if found is None else found.videos,
+    }
 
 
 def accuracy(records: Mapping[int, dict[str, Any]]) -> Accuracy:

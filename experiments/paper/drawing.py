@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.paper.setting import NAMES_IN_THE_PAPER
 from experiments.report import COLOURS, MARKERS, new_figure
+from experiments.tables import missing
 
 OURS, PAPER = COLOURS[0], COLOURS[1]
 
@@ -20,10 +21,11 @@ def draw_dots(frame: pd.DataFrame, probes: Mapping[str, str], axis_label: str) -
     figure, axes = new_figure(3.2 + 4.2 * len(probes), 1.7 + 0.42 * len(rows), panels=len(probes))
     for number, (axis, (probe, dataset)) in enumerate(zip(axes, probes.items(), strict=True)):
         for place, row in enumerate(rows):
-            value, spread = _measured(row, probe)
-            axis.errorbar(value, place, xerr=spread, fmt=MARKERS[0], color=OURS, capsize=3, label=f"{probe}, here")
+            if not missing(row[f"measured_{probe}_top1_percent"]):
+                value, spread = _measured(row, probe)
+                axis.errorbar(value, place, xerr=spread, fmt=MARKERS[0], color=OURS, capsize=3, label=f"{probe}, here")
             paper = row[f"published_{dataset}_top1_percent"]
-            if paper is not None and not pd.isna(paper):
+            if not missing(paper):
                 name = f"{NAMES_IN_THE_PAPER.get(dataset, dataset)}, published"
                 axis.plot(paper, place, MARKERS[1], color=PAPER, markerfacecolor="none", markersize=8, label=name)
         axis.set_yticks(range(len(rows)), [row["label"] if number == 0 else "" for row in rows])
@@ -67,6 +69,7 @@ def _measured(row: Mapping[Any, Any], probe: str) -> tuple[float, list[list[floa
 
 def _legend(axis: Any) -> None:
     """Each label once, above the panel."""
-    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    handles, labels = axis.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
-    axis.legend(handles.values(), handles.keys(), frameon=False, fontsize="small", **place)
+    axis.legend(found.values(), found.keys(), frameon=False, fontsize="small", **place)

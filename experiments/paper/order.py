@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from experiments.paper.ablation import Ablation, Variant
+from experiments.paper.ablation import Ablation
 from experiments.paper.published import published
+from experiments.paper.variants import Variant
 
 ABLATION = Ablation(
     name="order",

@@ -15,7 +15,14 @@ from typing import Any
 from experiments.paper import Profile
 
 PROBES = {"appearance": "k400", "motion": "ssv2"}
-NAMES_IN_THE_PAPER = {"k400": "K400", "ssv2": "SSv2"}
+NAMES_IN_THE_PAPER = {
+    "k400": "K400",
+    "k600": "K600",
+    "ssv2": "SSv2",
+    "diving48": "Diving-48",
+    "howto100m": "HowTo100M",
+    "epic_kitchens": "Epic-Kitchens",
+}
 FRAMES = 8
 
 

@@ -6,8 +6,9 @@ What to expect: without positions in time the model cannot tell the order of the
 
 from __future__ import annotations
 
-from experiments.paper.ablation import Ablation, Variant
+from experiments.paper.ablation import Ablation
 from experiments.paper.published import published
+from experiments.paper.variants import Variant
 
 ABLATION = Ablation(
     name="table4",

@@ -108,6 +108,17 @@ def test_tubelets_start_from_image_filters(image_model: Path) -> None:
         assert torch.equal(weight[:, :, 0], torch.zeros_like(image) if init == "central_frame" else image / 2)
 
 
+def test_tubelets_from_random_weights_leave_the_image_filters(image_model: Path) -> None:
+    model = make("joint", tubelet_size=2, tubelet_init="random")
+    before = model.patch_embed.proj.weight.detach().clone()
+    report = transfer(model, image_model)
+    assert torch.equal(model.patch_embed.proj.weight, before)
+    assert "patch_embed.proj.weight" in report.initialised
+    assert "random weights" in report.reasons["patch_embed.proj.weight"]
+    frames = make("joint", tubelet_init="random")  # of single frames there is nothing to inflate
+    assert "patch_embed.proj.weight" in transfer(frames, image_model).copied
+
+
 def test_other_widths_are_refused(image_model: Path) -> None:
     with pytest.raises(InputError, match="embed_dim"):
         transfer(make("joint", embed_dim=48), image_model)

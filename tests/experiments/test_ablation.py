@@ -12,7 +12,8 @@ from experiments import cost, jobs
 from experiments.cli import app
 from experiments.hits import hits_of, with_hits
 from experiments.paper import PROFILES, Profile, chosen, load, names, order, table1, table4
-from experiments.paper.ablation import Ablation, Variant
+from experiments.paper.ablation import Ablation
+from experiments.paper.variants import Variant
 from experiments.report import Report
 from experiments.spec import RunSpec
 from timesformer.attention.counting import macs_per_view

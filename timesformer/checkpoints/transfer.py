@@ -63,6 +63,10 @@ def transfer(
         if origin in weights and name.startswith("head") and theirs.heads != ours.heads:
             report.reasons[name] = "another number of classes"
             origin = ""
+        if origin == "patch_embed.proj.weight" and _embeds_anew(theirs, ours):
+            used.add(origin)
+            report.reasons[name] = "tubelets start from random weights (tubelet_init)"
+            origin = ""
         if origin not in weights:
             report.initialised.append(name)
             report.reasons.setdefault(name, _why_new(name))
@@ -197,6 +201,11 @@ def _resized(
     if rows > had:
         cls = torch.zeros(1, value.shape[1])
     return torch.cat([cls[:rows], patches])
+
+
+def _embeds_anew(theirs: TimeSformerConfig, ours: TimeSformerConfig) -> bool:
+    """Whether image filters are no start for tubelets, as asked for."""
+    return theirs.tubelet_size == 1 and ours.tubelet_size > 1 and ours.tubelet_init == "random"
 
 
 def _inflate_tubelet(weight: Tensor, ours: TimeSformerConfig) -> Tensor:
