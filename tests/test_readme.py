@@ -1,19 +1,25 @@
 """What the README shows is run as it stands there."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.spec import load_specs
+from experiments.sweep import parse_sweep
 from timesformer.attention import load_file
 from timesformer.data import read_annotations
 from timesformer.data.probes import make_probe
@@ -102,13 +108,17 @@ def commands() -> list[str]:
     return [line for line in lines if line.startswith("timesformer ")]
 
 
+OWN_TESTS = r"\b(run|finetune|sweep)\.yaml|runs/frames|\$"
+"""In commands that have a test of their own, or that train what takes longer."""
+
+
 def run(line: str, *more: str) -> str:
     result = CliRunner().invoke(app, [*shlex.split(line)[1:], *more])
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if not re.search(r"\b(run|finetune)\.yaml", line)])
+@pytest.mark.parametrize("line", [line for line in commands() if not re.search(OWN_TESTS, line)])
 def test_commands(line: str, place: Path) -> None:
     run(line, *(["--num-test", "16"] if line.startswith("timesformer probe") else []))
     for name in re.findall(r"--(?:out|plot) (\S+\.\w+)", line):
@@ -144,6 +154,72 @@ def test_features_in_python(place: Path) -> None:
     assert scope["vectors"].shape == (2, 96)
     assert scope["patches"].shape == (2, 8, 4, 4, 96)
     assert scope["cls"].shape == (2, 96)
+
+
+@pytest.fixture
+def sweep_file(place: Path) -> dict[str, Any]:
+    """The README's sweep with less to do; its fields."""
+    values: dict[str, Any] = yaml.safe_load(yaml_file("sweep.yaml"))
+    assert len(parse_sweep(values).jobs()) == 8
+    values["base"]["data"] |= {"num_train": 16, "num_test": 8}
+    values["base"]["recipe"] |= {"steps": 4, "batch_size": 8}
+    values["axes"]["model.num_frames"] = [2]
+    (place / "sweep.yaml").write_text(yaml.safe_dump(values))
+    return values
+
+
+def test_a_sweep_on_one_machine(place: Path, sweep_file: dict[str, Any]) -> None:
+    lines = [line for line in commands() if "runs/frames" in line and "HEAD" not in line]
+    dry, start, report = lines
+    assert json.loads(run(dry, "--json"))["left"] == 4
+    assert not (place / "runs").exists()
+    assert json.loads(run(start, "--json"))["failed"] == 0
+    found = json.loads(run(report, "--json"))
+    assert found["runs"] == 4
+    assert {"summary.tex", "report.md", "report.html"} <= {Path(name).name for name in found["files"]}
+    assert json.loads(run("timesformer status runs/frames", "--json"))["counts"]["done"] == 4
+    assert "timesformer status runs/frames" in README
+
+
+def test_several_gpus_are_three_lines(sweep_file: dict[str, Any]) -> None:
+    (text,) = [block for block in blocks("yaml") if block.startswith("processes:")]
+    assert len(text.splitlines()) == 3
+    more = yaml.safe_load(text)
+    assert more == {"processes": 2, "strategy": "fsdp", "tracker": "tensorboard"}
+    specs = [job.spec for job in parse_sweep(sweep_file | {"base": sweep_file["base"] | more}).jobs().values()]
+    assert {(spec.processes, spec.strategy, spec.tracker) for spec in specs} == {(2, "fsdp", "tensorboard")}
+    # They are how a run is made, not what it is.
+    assert [spec.hash() for spec in specs] == list(parse_sweep(sweep_file).jobs())
+
+
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift 2; done
+exec "$@"
+"""
+
+
+@pytest.mark.slow
+def test_the_slurm_recipe(place: Path, sweep_file: dict[str, Any]) -> None:
+    """With a stand-in for Slurm: `srun` runs its command here, so that both nodes are on this machine."""
+    (recipe,) = [block for block in blocks("bash") if "#SBATCH" in block]
+    (shown,) = [line for line in README.splitlines() if line.startswith("timesformer sweep") and "HEAD:6379" in line]
+    assert "--ray" in shown
+    with socket.socket() as free:
+        free.bind(("", 0))
+        recipe = recipe.replace("6379", str(free.getsockname()[1]))
+    (place / "bin").mkdir()
+    (place / "bin" / "srun").write_text(SRUN)
+    (place / "bin" / "srun").chmod(0o755)
+    (place / "ray.slurm").write_text(recipe)
+    told = {"SLURM_NNODES": "2", "SLURM_CPUS_ON_NODE": "1", "SLURMD_NODENAME": "first", "RAY_USAGE_STATS_ENABLED": "0"}
+    path = f"{place / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["bash", "ray.slurm", "sweep.yaml", "shared"]
+    done = subprocess.run(
+        command, env=os.environ | told | {"PATH": path}, cwd=place, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cluster: 2 nodes, 2 CPUs" in done.stderr
+    assert "4 of 4 cells done" in done.stdout
 
 
 def test_folders_of_the_map_exist() -> None:
