@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def cost(
     attention: Annotated[str | None, typer.Option(help="Name of a scheme, or `all`.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="A CNN instead of a scheme: i3d, slowfast or c2d.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
     image_size: Annotated[str | None, typer.Option(help="Pixels: 224, or height by width as 224x320.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the head.")] = None,
@@ -60,7 +61,10 @@ def cost(
     from experiments.memory import CARDS_GIB, forecast
     from timesformer import TimeSformerConfig
     from timesformer.attention import load_file, names
+    from timesformer.models import read_config
 
+    if baseline is not None and (attention is not None or scheme_file is not None):
+        raise bad_input("--baseline: a CNN has no attention scheme; leave out --attention and --scheme-file")
     own = tuple(scheme.name for scheme in load_file(scheme_file)) if scheme_file is not None else ()
     fields: dict[str, Any] = {
         "num_frames": num_frames,
@@ -81,15 +85,20 @@ def cost(
     }
     given = {name: value for name, value in fields.items() if value is not None}
     chosen = names() if attention == "all" else (attention,) if attention is not None else own
+    if baseline is not None:
+        chosen = (baseline,)
     if not chosen:
-        raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}")
+        raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}; or --baseline")
     costs, memories = [], []
     for name in chosen:
         if len(chosen) > 1:
             progress(f"counting {name}")
-        config = TimeSformerConfig(attention=name, **given)
-        # the kernels compute what sdpa does, pair for pair, but cannot be traced for the second count
-        costs.append(count(replace(config, backend="sdpa") if backend == "triton" else config, views=views))
+        config = read_config({"attention" if baseline is None else "baseline": name, **given})
+        traced = config
+        if isinstance(config, TimeSformerConfig) and backend == "triton":
+            # the kernels compute what sdpa does, pair for pair, but cannot be traced for the second count
+            traced = replace(config, backend="sdpa")
+        costs.append(count(traced, views=views))
         if batch is not None or train:
             settings = {
                 "batch": batch or 1,

@@ -133,7 +133,7 @@ def _runs_of(
     """The runs of a YAML file, each with its own model unless another is given."""
     from experiments.run import datasets, default_data_dir
     from experiments.spec import load_specs
-    from timesformer.checkpoints import load_model
+    from timesformer.checkpoints import load_any_model
     from timesformer.evaluation import protocol_named
 
     specs = load_specs(file)
@@ -144,7 +144,7 @@ def _runs_of(
         folder = checkpoint if checkpoint is not None else str(runs / spec.hash() / "model")
         if checkpoint is None and not Path(folder).is_dir():
             raise bad_input(f"{folder}: no model there; `timesformer train {file}` makes it")
-        loaded = load_model(folder)
+        loaded = load_any_model(folder)
         chosen = protocol_named(protocol or spec.protocol, **views)
         _require_fitting(loaded, spec, folder)
         _, test, _ = datasets(spec, data_dir or default_data_dir(runs))
@@ -185,7 +185,7 @@ def _of_annotations(
     runs: Path,
 ) -> _Job:
     """A checkpoint on the videos of an annotation file, preprocessed as the checkpoint's record says."""
-    from timesformer.checkpoints import load_model
+    from timesformer.checkpoints import load_any_model
     from timesformer.data import Preprocessing, VideoDataset
     from timesformer.evaluation import protocol_named
 
@@ -194,7 +194,7 @@ def _of_annotations(
     if not data.exists():
         raise bad_input(f"{data}: no such file or folder")
     chosen = protocol_named(protocol or "paper", **views)
-    loaded = load_model(model_source(checkpoint, runs), **sizes)
+    loaded = load_any_model(model_source(checkpoint, runs), **sizes)
     preprocessing: Preprocessing = Preprocessing.from_dict(loaded.preprocessing | record)
     samples = _samples(data, format or ("folder" if data.is_dir() else "kinetics"), root, checkpoint, loaded)
     dataset = VideoDataset(samples, preprocessing, train=False, views=chosen.views, allow_unreadable=True)

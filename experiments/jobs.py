@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -27,10 +27,9 @@ from experiments.run import (
 )
 from experiments.spec import RunSpec, load_scheme_file
 from experiments.spec_cost import CostSpec
-from timesformer import TimeSformer
-from timesformer.attention.counting import macs_per_view
 from timesformer.errors import InputError
 from timesformer.evaluation import protocol_named
+from timesformer.models import Model, build_model, macs_per_view
 from timesformer.progress import OnStep
 
 if TYPE_CHECKING:
@@ -216,14 +215,14 @@ def crash_notes(folder: Path) -> Iterator[None]:
 def measured(spec: CostSpec, measures: Sequence[Measure]) -> dict[str, Any]:
     """The cost side of a model, as metrics; nothing for `accuracy`.
 
-    MACs are counted from the declaration alone (`timesformer cost` counts them twice).
+    MACs of a scheme are counted from the declaration alone (`timesformer cost` counts them twice).
     """
     if spec.scheme_file is not None:
         load_scheme_file(spec.scheme_file)
     found: dict[str, Any] = {}
     if "params" in measures:
         with torch.device("meta"):
-            model = TimeSformer(spec.model)
+            model = build_model(spec.model)
         found["params"] = sum(parameter.numel() for parameter in model.parameters())
     if "macs" in measures:
         found |= _macs(spec)
@@ -275,7 +274,7 @@ def predicted_memory(spec: CostSpec, device: Device = "cuda") -> dict[str, Any]:
 def _timed(spec: CostSpec, measures: Sequence[Measure]) -> dict[str, Any]:
     """Forward passes on this machine: seconds for one clip, clips a second in batches; medians of `REPETITIONS`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = TimeSformer(replace(spec.model)).eval().to(device)
+    model = build_model(spec.model).eval().to(device)
     found: dict[str, Any] = {}
     if "latency" in measures:
         found["latency_seconds"] = _seconds(model, spec, 1, device)
@@ -284,7 +283,7 @@ def _timed(spec: CostSpec, measures: Sequence[Measure]) -> dict[str, Any]:
     return found
 
 
-def _seconds(model: TimeSformer, spec: CostSpec, batch: int, device: torch.device) -> float:
+def _seconds(model: Model, spec: CostSpec, batch: int, device: torch.device) -> float:
     config = spec.model
     clip = torch.randn(batch, config.num_frames, config.in_channels, *config.height_width, device=device)
     bf16 = spec.recipe.precision == "bf16"

@@ -34,6 +34,7 @@ from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention import Grid, Predicate
 from timesformer.attention.counting import encoder_runs
 from timesformer.errors import InputError
+from timesformer.models import ModelConfig, build_model
 from timesformer.recipe import Optimiser, Precision
 
 Device = Literal["cpu", "cuda"]
@@ -75,7 +76,7 @@ class Step:
     softmax_keeps_input: where attention is written out its softmax keeps its input too, as torch's up to 1.10.
     """
 
-    config: TimeSformerConfig
+    config: ModelConfig
     batch: int
     train: bool
     precision: Precision = "fp32"
@@ -116,13 +117,14 @@ class Step:
             ("cuda", "cpu"): "fake tensors on CPU (this torch finds no GPU), with what a GPU does otherwise in softmax "
             "and optimiser",
         }[self.device, self.traced_on]
-        return (
-            f"one step traced on {where}; 2 or 3 blocks of each encoder, the others by what each adds; nothing was run"
-        )
+        blocks = "2 or 3 blocks of each encoder, the others by what each adds"
+        if not isinstance(self.config, TimeSformerConfig):
+            blocks = "all of the network"
+        return f"one step traced on {where}; {blocks}; nothing was run"
 
 
 def predict(
-    config: TimeSformerConfig,
+    config: ModelConfig,
     *,
     batch: int,
     train: bool,
@@ -167,14 +169,24 @@ def _when(name: tuple[Any, ...]) -> str:
 def candidates(step: Step) -> list[Phase]:
     """The phases of the step at full depth of which one holds the peak."""
     phases, stacks = traced(step)
+    if not isinstance(step.config, TimeSformerConfig):
+        return phases
     runs = encoder_runs(step.config)
     missing = [depth - len(blocks) for (_, depth, _, _), blocks in zip(runs, stacks, strict=True)]
     return deepen(phases, stacks, missing, step)
 
 
 def traced(step: Step) -> tuple[list[Phase], list[list[nn.Module]]]:
-    """The phases of the step of a model with two or three blocks, and those blocks by encoder."""
+    """The phases of the step of a model with two or three blocks, and those blocks by encoder; of a convolutional
+    baseline, which is traced whole, no blocks."""
     config = step.config
+    shape = (step.batch, config.num_frames, config.in_channels, *config.height_width)
+    if not isinstance(config, TimeSformerConfig):
+        with torch.device("meta"):
+            network = build_model(config)
+        if step.gradient_checkpointing:
+            raise InputError(f"gradient_checkpointing: {type(network).__name__} does not offer it")
+        return trace(network, [], shape, step), []
     depth = 3 if config.drop_path_rate else 2  # drop path leaves the first block alone
     with torch.device("meta"), kernels_anywhere():
         model = TimeSformer(
@@ -182,7 +194,6 @@ def traced(step: Step) -> tuple[list[Phase], list[list[nn.Module]]]:
         )
     model.gradient_checkpointing = step.gradient_checkpointing
     stacks = [list(stack.blocks) for stack in model._stacks()]
-    shape = (step.batch, config.num_frames, config.in_channels, *config.height_width)
     return trace(model, stacks, shape, step, [] if config.backend == "flex" else _predicates(config)), stacks
 
 
@@ -335,16 +346,19 @@ def largest_batches(step: Step, cards_gib: Sequence[float]) -> dict[float, int]:
     return found
 
 
-def forecast(
-    config: TimeSformerConfig, train: bool, cards_gib: Sequence[float], settings: dict[str, Any]
-) -> dict[str, Any]:
+def forecast(config: ModelConfig, train: bool, cards_gib: Sequence[float], settings: dict[str, Any]) -> dict[str, Any]:
     """Inference and, with `train`, training as plain data, with the largest batch for each card; `settings`: the
     fields of `Step`.
 
     Raises:
         InputError: as `predict` and `largest_batches`.
     """
-    found: dict[str, Any] = {**settings, "backend": config.backend, "reserve_bytes": RESERVE_BYTES, "largest_batch": {}}
+    found: dict[str, Any] = {
+        **settings,
+        "backend": getattr(config, "backend", "none"),
+        "reserve_bytes": RESERVE_BYTES,
+        "largest_batch": {},
+    }
     for name in ("inference", "train") if train else ("inference",):
         step = Step(config, train=name == "train", **settings)
         memory = highest(candidates(step), step.how).to_dict()

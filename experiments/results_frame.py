@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from timesformer import TimeSformerConfig
+from timesformer.baselines import CnnConfig
 from timesformer.errors import InputError
 from timesformer.recipe import Recipe
 
@@ -136,7 +137,7 @@ def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 @cache
 def _stated() -> dict[str, Kind]:
     """Types of the fields of a model and of a recipe, from their declarations."""
-    owners = (("model", TimeSformerConfig), ("recipe", Recipe))
+    owners = (("model", CnnConfig), ("model", TimeSformerConfig), ("recipe", Recipe))
     hints = {f"{prefix}.{name}": hint for prefix, owner in owners for name, hint in get_type_hints(owner).items()}
     kinds = {name: _declared(hint) for name, hint in hints.items()}
     return {name: kind for name, kind in kinds.items() if kind is not None}

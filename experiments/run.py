@@ -32,13 +32,13 @@ from experiments.distributed import train_in_processes
 from experiments.failures import kind_of, reason_of
 from experiments.records import LOG, append_record, make_record, now_utc, records_of
 from experiments.spec import ProbeData, RunSpec, load_scheme_file, resolve
-from timesformer import TimeSformer
 from timesformer.checkpoints import save_model, transfer, write_atomic
 from timesformer.data import Annotations, FrameCache, VideoDataset, read_annotations
 from timesformer.data.probes import make_probe
 from timesformer.errors import InputError
 from timesformer.evaluation import EvalResult, evaluate, protocol_named
 from timesformer.heads import Labels, default_labels, heads_of
+from timesformer.models import Model, build_model
 from timesformer.progress import OnStep
 from timesformer.scores import write_scores
 from timesformer.seeding import seed_all
@@ -242,10 +242,10 @@ def train_and_evaluate(
     }
 
 
-def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[TimeSformer, dict[str, Any] | None, str | None]:
+def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[Model, dict[str, Any] | None, str | None]:
     """The model as training finds it, what it started from, and the licence of those weights."""
     seed_all(spec.seed, "initialisation")
-    model = TimeSformer(spec.model)
+    model = build_model(spec.model)
     if spec.init_from is None:
         return model, None, None
     from_run = isinstance(spec.init_from, RunSpec)
@@ -255,7 +255,7 @@ def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[TimeSformer, dict[str,
     return model, started_from, report.licence
 
 
-def _metrics(model: TimeSformer, trained: FitResult, tested: EvalResult) -> dict[str, Any]:
+def _metrics(model: Model, trained: FitResult, tested: EvalResult) -> dict[str, Any]:
     return {
         **tested.metrics(),
         "params": sum(parameter.numel() for parameter in model.parameters()),

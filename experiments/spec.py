@@ -24,13 +24,13 @@ from pydantic import (
 
 from experiments.spec_data import CsvData, DataSpec, ProbeData, Strict
 from experiments.spec_init import continued
-from timesformer import TimeSformerConfig
 from timesformer.attention import load_file
 from timesformer.checkpoints import locate, weight_files
 from timesformer.data import Preprocessing
 from timesformer.data.files import content_hash
 from timesformer.errors import InputError
 from timesformer.evaluation import protocol_named
+from timesformer.models import ModelConfig, read_config
 from timesformer.recipe import Recipe
 from timesformer.sharding import Strategy
 
@@ -53,10 +53,11 @@ def _recipe(value: Any) -> Recipe:
 class RunSpec(Strict):
     """One training run and its evaluation.
 
-    model: fields of `TimeSformerConfig`; `num_classes` is taken from the data if left out.  recipe: fields of `Recipe`,
-    without the seed.  protocol: see `timesformer.evaluation.PROTOCOLS`.  init_from: a checkpoint of any
-    format (folder, file, hub name), or another run: itself, or its name or hash, where several are run together.
-    scheme_file: a Python file with an attention scheme of one's own.
+    model: fields of `TimeSformerConfig`, or of `CnnConfig` where there is a field `baseline`; `num_classes` is taken
+    from the data if left out.  recipe: fields of `Recipe`, without the seed.  protocol: see
+    `timesformer.evaluation.PROTOCOLS`.  init_from: a checkpoint of any format (folder, file, hub name), or another
+    run: itself, or its name or hash, where several are run together.  scheme_file: a Python file with an attention
+    scheme of one's own.
 
     These are recorded, but are no part of the hash.  threads: torch's threads, None for torch's own choice.  processes:
     that share each batch, one a GPU, or on a CPU; strategy: how, "ddp" or "fsdp" (see `timesformer.training.fit`).  The
@@ -75,7 +76,7 @@ class RunSpec(Strict):
     scheme_file: Path | None = None
     data: DataSpec
     model: Annotated[
-        TimeSformerConfig,
+        ModelConfig,
         PlainValidator(lambda value: value),
         PlainSerializer(lambda config: config.to_dict(), return_type=dict),
     ]
@@ -98,15 +99,15 @@ class RunSpec(Strict):
 
     @field_validator("model", mode="wrap")
     @classmethod
-    def _model(cls, value: Any, _: Any, info: ValidationInfo) -> TimeSformerConfig:
+    def _model(cls, value: Any, _: Any, info: ValidationInfo) -> ModelConfig:
         data, scheme_file = info.data.get("data"), info.data.get("scheme_file")
         if scheme_file is not None:
             load_scheme_file(scheme_file)
         if isinstance(value, dict):
             if data is not None:
                 value = {"num_classes": data.num_classes} | value
-            value = TimeSformerConfig.from_dict(value)
-        if not isinstance(value, TimeSformerConfig):
+            value = read_config(value)
+        if not isinstance(value, ModelConfig):
             raise InputError(f"expected fields of a model's configuration, got {value!r}")
         if data is not None and value.num_classes != data.num_classes:
             raise InputError(f"num_classes: {value.num_classes} here, but the data have {data.num_classes}")

@@ -9,10 +9,10 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, fi
 
 from experiments.spec import RunSpec, describe, hash_of, load_scheme_file
 from experiments.spec_data import Strict
-from timesformer import TimeSformerConfig
 from timesformer.data.files import content_hash
 from timesformer.errors import InputError
 from timesformer.evaluation import protocol_named
+from timesformer.models import ModelConfig, read_config
 from timesformer.recipe import Optimiser, Precision, Recipe
 
 
@@ -34,9 +34,9 @@ class CostRecipe(Strict):
 class CostSpec(Strict):
     """A model to be counted and measured, not trained.
 
-    model: fields of `TimeSformerConfig`.  recipe: batch, precision and optimiser.  protocol: its views are those of
-    `tflops_total`.  scheme_file: a Python file with an attention scheme of one's own.  threads: torch's, where time is
-    measured; no part of the hash.
+    model: fields of `TimeSformerConfig` or, with `baseline`, of `CnnConfig`.  recipe: batch, precision and optimiser.
+    protocol: its views are those of `tflops_total`.  scheme_file: a Python file with an attention scheme of one's own.
+    threads: torch's, where time is measured; no part of the hash.
     """
 
     kind: ClassVar[Literal["cost"]] = "cost"
@@ -47,7 +47,7 @@ class CostSpec(Strict):
     name: str = Field(min_length=1)
     scheme_file: Path | None = None
     model: Annotated[
-        TimeSformerConfig,
+        ModelConfig,
         PlainValidator(lambda value: value),
         PlainSerializer(lambda config: config.to_dict(), return_type=dict),
     ]
@@ -57,12 +57,12 @@ class CostSpec(Strict):
 
     @field_validator("model", mode="wrap")
     @classmethod
-    def _model(cls, value: Any, _: Any, info: Any) -> TimeSformerConfig:
+    def _model(cls, value: Any, _: Any, info: Any) -> ModelConfig:
         if info.data.get("scheme_file") is not None:
             load_scheme_file(info.data["scheme_file"])
         if isinstance(value, dict):
-            value = TimeSformerConfig.from_dict(value)
-        if not isinstance(value, TimeSformerConfig):
+            value = read_config(value)
+        if not isinstance(value, ModelConfig):
             raise InputError(f"expected fields of a model's configuration, got {value!r}")
         return value
 

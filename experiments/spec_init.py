@@ -12,7 +12,8 @@ from timesformer.errors import InputError
 def continued(values: Any) -> Any:
     """A run's description, completed by its checkpoint's model and preprocessing.
 
-    That is where `init_from` names a checkpoint and `model` is left out or names no attention scheme.  What the
+    That is where `init_from` names a checkpoint and `model` is left out or names neither an attention scheme nor a
+    baseline.  What the
     description states comes first; classes are the data's.
 
     Raises InputError for a checkpoint that cannot be read.
@@ -20,7 +21,7 @@ def continued(values: Any) -> Any:
     if not isinstance(values, dict) or not isinstance(values.get("init_from"), str):
         return values
     model, data = values.get("model") or {}, values.get("data")
-    if not isinstance(model, dict) or "attention" in model or not isinstance(data, dict):
+    if not isinstance(model, dict) or {"attention", "baseline"} & set(model) or not isinstance(data, dict):
         return values
     source = values["init_from"]
     try:

@@ -18,8 +18,8 @@ from experiments.jobs import TIMED, Job, predicted_memory
 from experiments.runner import Plan
 from experiments.spec import ProbeData, RunSpec
 from experiments.watching import duration
-from timesformer.attention.counting import macs_per_view
 from timesformer.evaluation import protocol_named
+from timesformer.models import macs_per_view
 
 BACKWARD = 2
 """MACs of a backward pass over those of the forward pass."""

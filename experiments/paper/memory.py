@@ -55,6 +55,7 @@ def rows() -> pd.DataFrame:
     for panel in PANELS:
         for job, point in zip(sweep(panel).jobs().values(), published("figure3", panel).rows, strict=True):
             config = job.spec.model
+            assert isinstance(config, TimeSformerConfig)
             if config not in known:
                 known[config] = peaks(config)
             points.append(

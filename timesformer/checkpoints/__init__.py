@@ -3,7 +3,7 @@
 from timesformer.checkpoints.exporting import export
 from timesformer.checkpoints.files import read_tensors, save_model, weights_sha256, write_atomic
 from timesformer.checkpoints.formats import FORMATS, read_source
-from timesformer.checkpoints.load import LoadedModel, load_model, settings_of
+from timesformer.checkpoints.load import LoadedModel, load_any_model, load_model, settings_of
 from timesformer.checkpoints.raw import locate, weight_files
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.transfer import transfer
@@ -13,6 +13,7 @@ __all__ = [
     "LoadedModel",
     "TransferReport",
     "export",
+    "load_any_model",
     "load_model",
     "locate",
     "read_source",

@@ -17,7 +17,7 @@ WRITERS: dict[str, Callable[..., Path]] = {
 OWN = "timesformer-ablations"
 
 
-def export(model: TimeSformer | LoadedModel, folder: str | Path, format: str = "hf-timesformer") -> Path:
+def export(model: TimeSformer | LoadedModel[TimeSformer], folder: str | Path, format: str = "hf-timesformer") -> Path:
     """Writes a model as another library reads it: `hf-timesformer` or `hf-vivit`, or in our own format
     (`timesformer-ablations`).  Label names, preprocessing and provenance go along.
 

@@ -14,10 +14,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from timesformer.backbone import TimeSformer
-from timesformer.config import TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.heads import Labels, check_labels, default_labels
+from timesformer.models import Model, ModelConfig
 
 LIBRARY = "timesformer-ablations"
 DEFAULT_PREPROCESSING = {
@@ -28,14 +27,14 @@ DEFAULT_PREPROCESSING = {
 }
 
 
-def default_preprocessing(config: TimeSformerConfig) -> dict[str, Any]:
+def default_preprocessing(config: ModelConfig) -> dict[str, Any]:
     """The released record at a model's size: mean 0.45, std 0.225, RGB, its image size as short side and crop."""
     height, width = config.height_width
     sizes = {"short_side": min(height, width), "crop": [height, width], "num_frames": config.num_frames}
     return DEFAULT_PREPROCESSING | sizes
 
 
-def weights_sha256(model: TimeSformer) -> str:
+def weights_sha256(model: Model) -> str:
     """sha256 over name, dtype, shape and bytes of every weight, in order of the names: equal weights, equal digest."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -76,7 +75,7 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], objec
 
 def save_model(
     folder: str | Path,
-    model: TimeSformer,
+    model: Model,
     *,
     preprocessing: dict[str, Any] | None = None,
     labels: Labels | None = None,
@@ -90,7 +89,7 @@ def save_model(
         InputError: the folder cannot be written, or there is not one label name per class.
     """
     folder, config = Path(folder), model.config
-    if model.fused:
+    if getattr(model, "fused", False):
         raise InputError(f"{folder}: this model was fused for inference: save the one that it was made from")
     preprocessing = preprocessing if preprocessing is not None else default_preprocessing(config)
     labels = default_labels(config.heads) if labels is None else check_labels(labels, config.heads)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from timesformer.checkpoints import fair, hf_timesformer, own, scenic, vit, vivit
+from timesformer.checkpoints import cnn, fair, hf_timesformer, own, scenic, vit, vivit
 from timesformer.checkpoints.hf_files import preprocessing_of_processor
 from timesformer.checkpoints.raw import locate, read_raw
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
@@ -16,6 +16,7 @@ FORMATS: tuple[Format, ...] = (
     fair.FORMAT,
     scenic.FORMAT,
     *vit.FORMATS,
+    cnn.FORMAT,
 )
 
 

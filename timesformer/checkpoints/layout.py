@@ -9,13 +9,14 @@ from torch import Tensor
 from timesformer.backbone import TimeSformer
 from timesformer.checkpoints.source import Raw, UnexplainedTensors
 from timesformer.config import TimeSformerConfig
+from timesformer.models import ModelConfig, build_model
 
 
 @lru_cache(maxsize=32)
-def shapes(config: TimeSformerConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights of `TimeSformer(config)`, without making them."""
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights of `build_model(config)`, without making them."""
     with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in TimeSformer(config).state_dict().items()}
+        return {name: tuple(value.shape) for name, value in build_model(config).state_dict().items()}
 
 
 @dataclass(frozen=True)

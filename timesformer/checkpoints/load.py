@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from timesformer.backbone import TimeSformer
 from timesformer.checkpoints import own
@@ -13,32 +13,48 @@ from timesformer.checkpoints.formats import read_source
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
 from timesformer.checkpoints.transfer import transfer
-from timesformer.config import TimeSformerConfig
 from timesformer.embedding import Resize
 from timesformer.errors import InputError
 from timesformer.heads import Labels, default_labels
+from timesformer.models import Model, ModelConfig, build_model
 
 log = logging.getLogger("timesformer")
+AnyModel = TypeVar("AnyModel", bound=Model, covariant=True)
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(Generic[AnyModel]):
     """A model with what travels with it: preprocessing record, label names, where it came from, and the report of what
     became of every weight."""
 
-    model: TimeSformer
+    model: AnyModel
     preprocessing: dict[str, Any]
     labels: Labels
     provenance: dict[str, Any]
     report: TransferReport
 
 
-def load_model(
+def load_model(source: str | Path, **options: Any) -> LoadedModel[TimeSformer]:
+    """The video transformer in a checkpoint; see `load_any_model`, whose options it takes.
+
+    Raises InputError as that does, and for a convolutional baseline.
+    """
+    loaded = load_any_model(source, **options)
+    model = loaded.model
+    if not isinstance(model, TimeSformer):
+        raise InputError(
+            f"{source}: a convolutional baseline ({model.config.baseline}), which can be trained and evaluated; "
+            "expected a video transformer"
+        )
+    return LoadedModel(model, loaded.preprocessing, loaded.labels, loaded.provenance, loaded.report)
+
+
+def load_any_model(
     source: str | Path, *, strict: bool = True, position_resize: Resize = "bicubic", **overrides: Any
-) -> LoadedModel:
+) -> LoadedModel[Model]:
     """The model in a checkpoint: a folder, a file (.safetensors, .bin, FAIR's .pyth, .npz, flax) or a hub name.
 
-    Formats are told apart by content.  `overrides` are fields of `TimeSformerConfig`: with them the model is built
+    Formats are told apart by content.  `overrides` are fields of the configuration: with them the model is built
     otherwise than the checkpoint says and started from it as `transfer` does (positions resized by `position_resize`,
     the head dropped where the number of classes differs).  The model is in evaluation mode.
 
@@ -52,7 +68,7 @@ def load_model(
     """
     read = read_source(source, strict=strict)
     config = _target(read, overrides)
-    model = TimeSformer(config)
+    model = build_model(config)
     report = transfer(model, read, position_resize=position_resize, strict=strict)
     record, origin = _preprocessing(read, source)
     record = _fitted(record, config, read.config)
@@ -71,7 +87,7 @@ def load_model(
     return LoadedModel(model.eval(), record, labels, provenance, report)
 
 
-def settings_of(source: str | Path, **overrides: Any) -> tuple[TimeSformerConfig, dict[str, Any]]:
+def settings_of(source: str | Path, **overrides: Any) -> tuple[ModelConfig, dict[str, Any]]:
     """Configuration and preprocessing record that `load_model` would give, without building the model.
 
     Raises InputError as `load_model` does for what cannot be read.
@@ -82,14 +98,14 @@ def settings_of(source: str | Path, **overrides: Any) -> tuple[TimeSformerConfig
     return config, _fitted(record, config, read.config)
 
 
-def class_names(config: TimeSformerConfig) -> Labels:
+def class_names(config: ModelConfig) -> Labels:
     """`class 0`, `class 1`, …, for models whose classes have no names."""
     return default_labels(config.heads)
 
 
-def _target(read: Source, overrides: dict[str, Any]) -> TimeSformerConfig:
+def _target(read: Source, overrides: dict[str, Any]) -> ModelConfig:
     """The configuration to build."""
-    known = sorted(field.name for field in fields(TimeSformerConfig))
+    known = sorted(field.name for field in fields(read.config))
     unknown = sorted(set(overrides) - set(known))
     if unknown:
         raise InputError(f"load_model: unknown option {unknown[0]!r}; expected fields of a configuration: {known}")
@@ -114,7 +130,7 @@ def _preprocessing(read: Source, source: str | Path) -> tuple[dict[str, Any], st
     return record | {"num_frames": read.config.num_frames}, origin
 
 
-def _fitted(record: dict[str, Any], config: TimeSformerConfig, before: TimeSformerConfig) -> dict[str, Any]:
+def _fitted(record: dict[str, Any], config: ModelConfig, before: ModelConfig) -> dict[str, Any]:
     """The record at another number of frames or size: the crop is the model's image, the short side in proportion."""
     record = dict(record)
     if config.num_frames != before.num_frames:

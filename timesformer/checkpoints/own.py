@@ -4,8 +4,8 @@ from timesformer.checkpoints.files import LIBRARY
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.raw import read_json
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
-from timesformer.config import TimeSformerConfig
 from timesformer.errors import InputError
+from timesformer.models import read_config
 
 
 def _matches(raw: Raw) -> bool:
@@ -18,7 +18,7 @@ def _read(raw: Raw) -> Source:
     model = raw.config.get("model")
     if not isinstance(model, dict):
         raise InputError(f"{folder / 'config.json'}: model: expected the fields of a configuration, got {model!r}")
-    config = TimeSformerConfig.from_dict(model)
+    config = read_config(model)
     unknown = set(raw.tensors) - set(shapes(config))
     if unknown:
         raise UnexplainedTensors(raw.path, FORMAT.name, unknown)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from timesformer.config import TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.heads import Labels
+from timesformer.models import ModelConfig
 
 
 class UnexplainedTensors(InputError):
@@ -42,7 +42,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint in our terms: `tensors` by the names of `TimeSformer(config).state_dict()`.
+    """A checkpoint in our terms: `tensors` by the names of `build_model(config).state_dict()`.
 
     All steps of one name may be missing (they start from another step of their block), and so may the head; any other
     missing weight is an error.
@@ -54,7 +54,7 @@ class Source:
     """
 
     format: str
-    config: TimeSformerConfig
+    config: ModelConfig
     tensors: dict[str, Tensor]
     preprocessing: dict[str, Any] | None = None
     labels: Labels | None = None

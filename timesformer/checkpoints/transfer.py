@@ -9,6 +9,8 @@ from torch import Tensor
 
 from timesformer.attention import Grid
 from timesformer.backbone import TimeSformer
+from timesformer.baselines import Cnn
+from timesformer.checkpoints.cnn import transfer_cnn
 from timesformer.checkpoints.formats import read_source
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.report import TransferReport
@@ -16,12 +18,13 @@ from timesformer.checkpoints.source import Source
 from timesformer.config import TimeSformerConfig
 from timesformer.embedding import Resize, resize_space, resize_table, resize_time
 from timesformer.errors import InputError
+from timesformer.models import Model
 
 SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
 
 
 def transfer(
-    model: TimeSformer,
+    model: Model,
     source: str | Path | Source,
     *,
     position_resize: Resize = "bicubic",
@@ -38,6 +41,8 @@ def transfer(
     `strict=False` initialises weights that are missing or of a wrong shape, and leaves out what has no use, where they
     are an error otherwise; the report lists them.
 
+    A convolutional baseline starts from another one, or from an image ResNet (`timesformer.checkpoints.cnn`).
+
     Raises:
         InputError: width, depth, heads or patch size differ, a weight of the source has no explained use, or one is
             missing.
@@ -46,14 +51,18 @@ def transfer(
         raise InputError(f"position_resize: expected one of {get_args(Resize)}, got {position_resize!r}")
     if not isinstance(source, Source):
         source = read_source(source, strict=strict)
+    if isinstance(model, Cnn):
+        return transfer_cnn(model, source)
     ours, where = model.config, source.where
+    if not isinstance(source.config, TimeSformerConfig):
+        raise InputError(f"{where}: a convolutional network ({source.config.baseline}) cannot start a transformer")
     assumed = {name: getattr(ours, name) for name in SHARED_FIELDS if name in source.assumed}
     theirs = replace(source.config, **assumed)
     for name in SHARED_FIELDS:
         if getattr(theirs, name) != getattr(ours, name):
             raise InputError(f"{where}: {name} is {getattr(theirs, name)} there and {getattr(ours, name)} here")
     report = TransferReport(notes=list(source.notes), licence=source.provenance.get("licence"))
-    weights = _checked(source, report, strict)
+    weights = _checked(source, source.config, report, strict)
     dropped = sorted(set(source.tensors) - set(weights))
     used, state = set(), {}
     for name, value in model.state_dict().items():
@@ -95,9 +104,9 @@ def _times(grid: Grid) -> str:
     return "x".join(map(str, grid))
 
 
-def _checked(source: Source, report: TransferReport, strict: bool) -> dict[str, Tensor]:
+def _checked(source: Source, config: TimeSformerConfig, report: TransferReport, strict: bool) -> dict[str, Tensor]:
     """The source's weights as float32, after a look at whether they are those of its configuration."""
-    expected = shapes(source.config)
+    expected = shapes(config)
     weights, wrong = dict[str, Tensor](), dict[str, str]()
     for name, value in source.tensors.items():
         if name not in expected:
@@ -117,7 +126,7 @@ def _checked(source: Source, report: TransferReport, strict: bool) -> dict[str, 
         first = [f"{name} {reason}" for name, reason in wrong.items()]
         raise InputError(
             f"{source.where}: {'; '.join(first[:5])}{f'; and {len(first) - 5} more' if len(first) > 5 else ''} "
-            f"(read as {source.format}, attention {source.config.attention}; strict=False goes on without them)"
+            f"(read as {source.format}, attention {config.attention}; strict=False goes on without them)"
         )
     report.reasons |= wrong
     return weights
@@ -152,6 +161,8 @@ def _why_new(name: str) -> str:
         return "the source has no second encoder"
     if name.endswith(".positions.time"):
         return "the source has no positions in time"
+    if ".mixer." in name:
+        return "a projection of the mixer's own"
     if ".fc." in name:
         return "an extra linear that the source lacks; zero"
     return "starts at zero" if ".proj." in name else "the source has none"
