@@ -4,6 +4,7 @@ the tokens back."""
 from timesformer.attention.attend import attend
 from timesformer.attention.backends import BACKENDS, BackendError
 from timesformer.attention.mixer import Mixer
+from timesformer.attention.operator import StepOperator, operator
 from timesformer.attention.oracle import oracle
 from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride
 from timesformer.attention.predicate import Predicate
@@ -23,11 +24,13 @@ __all__ = [
     "Scheme",
     "Split",
     "Step",
+    "StepOperator",
     "attend",
     "blocks",
     "build",
     "load_file",
     "names",
+    "operator",
     "oracle",
     "register",
     "stride",

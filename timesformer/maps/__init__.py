@@ -1,8 +1,44 @@
 """Pictures of attention, and of what a model sees over time."""
 
 from timesformer.maps.attention import AttentionMap, AttentionMaps, attention_maps
+from timesformer.maps.gradients import grad_cam, input_gradient, relevance
+from timesformer.maps.measures import (
+    Curves,
+    class_share,
+    deletion_insertion,
+    distance,
+    energy_inside,
+    entropy,
+    head_table,
+    pointing_game,
+)
+from timesformer.maps.methods import METHODS
 from timesformer.maps.neighbourhoods import draw_scheme
+from timesformer.maps.rollout import rollout
 from timesformer.maps.timeline import draw_timelines
 from timesformer.maps.top_keys import TopKeys, top_keys
+from timesformer.maps.walk import Saliency
 
-__all__ = ["AttentionMap", "AttentionMaps", "TopKeys", "attention_maps", "draw_scheme", "draw_timelines", "top_keys"]
+__all__ = [
+    "METHODS",
+    "AttentionMap",
+    "AttentionMaps",
+    "Curves",
+    "Saliency",
+    "TopKeys",
+    "attention_maps",
+    "class_share",
+    "deletion_insertion",
+    "distance",
+    "draw_scheme",
+    "draw_timelines",
+    "energy_inside",
+    "entropy",
+    "grad_cam",
+    "head_table",
+    "input_gradient",
+    "pointing_game",
+    "relevance",
+    "rollout",
+    "top_keys",
+]

@@ -33,14 +33,20 @@ class Site:
 
 @dataclass(frozen=True)
 class Call:
-    """What a step was given, patches (b, t, h, w, d) and class token (b, d) or None, what it `added` to them, and the
-    qkv projection with its inputs and outputs."""
+    """What a step was given, patches (b, t, h, w, d) and class token (b, d) or None, the qkv projection with its inputs
+    and outputs, what the attention `mixed` for the patches and, where it takes part, for the class token (before the
+    projection), and what was `added` to both."""
 
     site: Site
     patches: Tensor
     cls: Tensor | None
     qkv: "Recorder"
+    mixed: tuple[Tensor, ...]
     added: tuple[Tensor | None, Tensor | None]
+
+    @property
+    def grid(self) -> Grid:
+        return self.patches.shape[1], self.patches.shape[2], self.patches.shape[3]
 
     def operator(self) -> StepOperator:
         """The step's matrix, from the q and k that the model computed."""
@@ -91,9 +97,15 @@ def watching(wanted: Sequence[Site], visit: Callable[[Call], None], *, outputs: 
     handles = []
 
     def hook(site: Site) -> None:
+        mixed: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            mixed.append(args[0])
+
         def before(module: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
             patches, cls, qkv, *rest = args
             assert isinstance(qkv, nn.Module)
+            mixed.clear()
             return patches, cls, Recorder(qkv, outputs), *rest
 
         def after(module: nn.Module, args: tuple[object, ...], added: tuple[Tensor | None, Tensor | None]) -> None:
@@ -101,8 +113,11 @@ def watching(wanted: Sequence[Site], visit: Callable[[Call], None], *, outputs: 
             assert isinstance(patches, Tensor)
             assert cls is None or isinstance(cls, Tensor)
             assert isinstance(qkv, Recorder)
-            visit(Call(site, patches, cls, qkv, added))
+            call = Call(site, patches, cls, qkv, tuple(mixed), added)
+            mixed.clear()  # held no longer than needed
+            visit(call)
 
+        handles.append(site.module.proj.register_forward_pre_hook(keep))
         handles.append(site.module.register_forward_pre_hook(before))
         handles.append(site.module.register_forward_hook(after))
 

@@ -1,0 +1,105 @@
+"""Attention rollout (Abnar & Zuidema, arXiv 2005.00928) for every scheme, from sparse steps.
+
+A stage of one step carries tokens over as (I + A) / 2, of two steps side by side as (I + A + B) / 3: the residual
+connection and each step count alike.  Where an extra linear starts at zero, that credits the time step with half of
+everything though it adds nothing; the variant `norm` weighs each token's residual and steps by the norms of the
+vectors that are really added.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from timesformer.attention.operator import FUSIONS, Fusion, Query
+from timesformer.backbone import TimeSformer
+from timesformer.errors import InputError
+from timesformer.maps.attention import as_queries, chosen_sites
+from timesformer.maps.capture import Call, as_input, grid_of, run, watching
+from timesformer.maps.walk import Saliency, Taken, walk_back
+
+Weighting = Literal["plain", "norm"]
+WEIGHTINGS: tuple[Weighting, ...] = ("plain", "norm")
+
+
+def rollout(
+    model: TimeSformer,
+    clip: Tensor,
+    *,
+    query: Query | Sequence[Query] = "class",
+    fusion: Fusion = "mean",
+    discard: float = 0.0,
+    weighting: Weighting = "plain",
+    steps: Sequence[str] | None = None,
+) -> Saliency:
+    """How much of what the query holds after the last block came from each patch, as attention mixes them.
+
+    clip: (clips, frames, channels, height, width), normalised as for the model; one forward pass
+    query: "class", what the head reads: the class token, the mean over the frames' class tokens, or the mean over the
+        patches; or patches (t, h, w), as they are after the first encoder
+    fusion: of the heads; discard: share of each query's keys, the weakest, that is set to zero; see
+        `timesformer.attention.operator.fused`
+    weighting: "plain", or "norm" as the module describes
+    steps: the flow through these steps alone, by name (`["time"]`: where in time the query's own place counts)
+
+    Raises:
+        InputError: an argument that the model or the clip does not have.
+    """
+    if fusion not in FUSIONS:
+        raise InputError(f"fusion: expected one of {FUSIONS}, got {fusion!r}")
+    if not 0 <= discard < 1:
+        raise InputError(f"discard: expected a number in [0, 1), got {discard!r}")
+    if weighting not in WEIGHTINGS:
+        raise InputError(f"weighting: expected one of {WEIGHTINGS}, got {weighting!r}")
+    clip = as_input(model, clip)
+    grid = grid_of(model, clip)
+    queries, wanted = as_queries(query, grid), chosen_sites(model, None, steps)
+    taken: list[Taken] = []
+
+    def visit(call: Call) -> None:
+        norms = _norms(call) if weighting == "norm" else None
+        taken.append(Taken(call.site, call.qkv, call.cls is not None, norms))
+
+    def cross(stage: Sequence[Taken], y: Tensor) -> Tensor:
+        shares = _shares(stage, y)
+        out = y * (1 - sum(shares))
+        for step, share in zip(stage, shares, strict=True):
+            matrix = step.operator()
+            out = out + matrix.rmatmul((y * share).to(matrix.q.dtype), fusion, discard)
+        return out
+
+    with watching(wanted, visit, outputs=False):
+        run(model, clip)
+    with torch.no_grad():
+        weights, on_class = walk_back(model, taken, queries, grid, len(clip), cross)
+    name = "rollout" if weighting == "plain" else "rollout, norms"
+    if steps is not None:
+        name += f", {' and '.join(dict.fromkeys(steps))} alone"
+    return Saliency(name, queries, weights.float().cpu().numpy(), on_class.float().cpu().numpy())
+
+
+def _norms(call: Call) -> tuple[Tensor, Tensor]:
+    """Norms of each token's residual and of what the step adds to it, both (b, p); the class token last."""
+    pairs = [(call.patches.flatten(1, 3), call.added[0])]
+    if call.cls is not None:
+        pairs.append((call.cls[:, None], call.added[1]))
+    residual = [_norm(before) for before, _ in pairs]
+    added = [
+        torch.zeros_like(norm) if more is None else _norm(more.reshape(before.shape))
+        for (before, more), norm in zip(pairs, residual, strict=True)
+    ]
+    return torch.cat(residual, 1), torch.cat(added, 1)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _shares(stage: Sequence[Taken], y: Tensor) -> list[Tensor]:
+    """What each step of a stage contributes to its tokens, (b, 1, p) or one number; the residual has the rest."""
+    if stage[0].norms is None:
+        return [y.new_tensor(1 / (1 + len(stage)))] * len(stage)
+    norms = [step.norms for step in stage if step.norms is not None]
+    total = norms[0][0] + sum(added for _, added in norms)
+    return [(added / total.clamp_min(torch.finfo(total.dtype).tiny))[:, None] for _, added in norms]
