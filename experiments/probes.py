@@ -9,11 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.report import png
+from experiments.spec import ProbeData, RunSpec
 from experiments.tables import Column, Table, to_csv, to_markdown
 from timesformer.checkpoints import write_atomic
 from timesformer.data.cache import FrameCache
 from timesformer.data.probes import ProbeInfo
 from timesformer.data.probes.diagnostics import cheap_classifiers, contact_sheet
+from timesformer.errors import InputError
+from timesformer.protocols import protocol_named
 
 COLUMNS = (
     Column("classifier", "Classifier", "label"),
@@ -21,6 +24,17 @@ COLUMNS = (
     Column("limit_percent", "May reach [%]", "label"),
     Column("within_limit", "Within its interval", "label"),
 )
+
+
+def ceiling_percent(spec: RunSpec, order_blind: bool = False) -> float | None:
+    """What no model can pass on the probe of a run, read and tested as the run says; None where no bound is known.
+
+    order_blind: of a model that sees the frames of a clip as a set, as `space` does.  Raises InputError for a run on
+    other data.
+    """
+    if not isinstance(spec.data, ProbeData):
+        raise InputError(f"ceiling: run {spec.name!r} is not on a probe")
+    return spec.data.kind.ceiling_percent(spec.preprocessing, protocol_named(spec.protocol).views, order_blind)
 
 
 def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None = None) -> list[Path]:

@@ -308,6 +308,7 @@ def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> Any:
         num_test=data.num_test,
         seed=data.seed,
         difficulty=data.difficulty,
+        dials=data.dials,
         workers=workers,
     )
 

@@ -26,7 +26,7 @@ from pydantic import (
 from timesformer.data import READERS, Annotations, Augment, Preprocessing, RandAugment, read_annotations
 from timesformer.data.annotations import read_labels
 from timesformer.data.files import content_hash
-from timesformer.data.probes import DIFFICULTY, LABELS, Difficulty
+from timesformer.data.probes import DIFFICULTY, LABELS, Difficulty, Kind, make_kind
 from timesformer.errors import InputError
 from timesformer.heads import Labels, check_labels
 
@@ -129,16 +129,39 @@ class _Data(Strict):
         return crop
 
 
-class ProbeData(_Data):
-    """A synthetic probe: `appearance` or `motion`, made when it is needed."""
+_DIALS = ("temporal_share", "video_frames", "event_frames", "gaps", "scales", "pattern_contrast")
 
-    probe: Literal["appearance", "motion"]
+
+class ProbeData(_Data):
+    """A synthetic probe, made when it is needed: one of `timesformer.data.probes.KINDS`.
+
+    temporal_share (of `mixture`), video_frames, event_frames, gaps (of `order`), scales, pattern_contrast (of
+    `detail`): dials of these kinds, see their classes; None for the other kinds.
+    """
+
+    probe: Literal["appearance", "motion", "order", "detail", "mixture"]
     num_train: int = Field(ge=1)
     num_test: int = Field(ge=1)
     difficulty: Annotated[
         Difficulty, PlainValidator(_difficulty), PlainSerializer(lambda dial: dial.to_dict(), return_type=dict)
     ] = DIFFICULTY["quick"]
     seed: int = Field(default=0, ge=0)
+    temporal_share: float | None = None
+    video_frames: int | None = None
+    event_frames: int | None = None
+    gaps: tuple[int, ...] | None = None
+    scales: tuple[int, ...] | None = None
+    pattern_contrast: float | None = None
+
+    @property
+    def dials(self) -> dict[str, Any]:
+        """The dials of this kind of probe."""
+        return {name: getattr(self, name) for name in _DIALS if getattr(self, name) is not None}
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of probe it is, with its dials."""
+        return make_kind(self.probe, self.dials)
 
     @property
     def num_classes(self) -> int:
@@ -146,15 +169,25 @@ class ProbeData(_Data):
         return len(LABELS[self.probe])
 
     def default_short_side(self, crop: int) -> int:
-        """The videos' own size (40 pixels), so that nothing is resized and random crops move."""
-        return max(crop, 40)
+        """The videos' own size, so that nothing is resized and random crops move; for `detail` see there."""
+        return self.kind.default_short_side(crop)
+
+    def _off(self) -> set[str]:
+        return super()._off() | (set(_DIALS) - set(self.dials))
 
     @model_validator(mode="after")
-    def _no_flip(self) -> ProbeData:
-        if self.flip and self.probe == "motion":
-            raise InputError("flip: a mirrored clip of the motion probe is one of another class; expected false")
-        if self.probe == "motion" and self.num_test % 2:
-            raise InputError(f"num_test: expected an even number (each clip and its reversal), got {self.num_test}")
+    def _possible(self) -> ProbeData:
+        # A dial that is left out and one that states its default are the same run.
+        kind = self.kind
+        for name, value in kind.dials().items():
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        if self.flip and not kind.mirrored:
+            raise InputError(
+                f"flip: a mirrored clip of the {self.probe} probe may be one of another class; expected false"
+            )
+        if self.num_test % kind.together:
+            expected = "an even number" if kind.together == 2 else f"a multiple of {kind.together}"
+            raise InputError(f"num_test: expected {expected} ({kind.why_together}), got {self.num_test}")
         return self
 
 

@@ -1,8 +1,32 @@
-"""Two controlled video datasets: `appearance` (what is seen) and `motion` (how it moves)."""
+"""Controlled video datasets, each with one thing that it tests.
+
+`appearance` (what is seen) and `motion` (how it moves), `mixture` (a dial between the two), `order` (which of two
+events came first, at a long range), `detail` (a texture that shows only at higher resolution).
+"""
 
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
-from timesformer.data.probes.generate import LABELS, ProbeInfo, make_probe, open_probe
+from timesformer.data.probes.generate import (
+    KINDS,
+    LABELS,
+    ProbeInfo,
+    make_kind,
+    make_probe,
+    open_probe,
+)
+from timesformer.data.probes.kind import Kind
 from timesformer.data.probes.scene import MOTIONS
 from timesformer.data.probes.shapes import FAMILIES
 
-__all__ = ["DIFFICULTY", "FAMILIES", "LABELS", "MOTIONS", "Difficulty", "ProbeInfo", "make_probe", "open_probe"]
+__all__ = [
+    "DIFFICULTY",
+    "FAMILIES",
+    "KINDS",
+    "LABELS",
+    "MOTIONS",
+    "Difficulty",
+    "Kind",
+    "ProbeInfo",
+    "make_kind",
+    "make_probe",
+    "open_probe",
+]

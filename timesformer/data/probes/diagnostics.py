@@ -10,22 +10,21 @@ from sklearn.ensemble import ExtraTreesClassifier
 from timesformer.data.annotations import read_kinetics_csv
 from timesformer.data.cache import FrameCache, decode
 from timesformer.data.masks import MaskStore
+from timesformer.data.probes.basic import ORDER_BLIND_CEILING_PERCENT
 from timesformer.data.probes.generate import ProbeInfo
 from timesformer.intervals import wilson_interval
 
+__all__ = ["ORDER_BLIND_CEILING_PERCENT", "CheapResult", "cheap_classifiers", "contact_sheet"]
+
 Array = np.ndarray
-
-
-ORDER_BLIND_CEILING_PERCENT = 50.0
 
 
 @dataclass(frozen=True)
 class CheapResult:
     """Accuracy on the test set with its 95 % interval (Wilson), and what it may not pass by more than the interval.
 
-    limit_percent: in `motion` the order-blind ceiling of one half.  It is exact for what a clip and its reversal share
-    (mean frame, file size); the first frame has no such bound, because where an object is says something about where it
-    will go, and is held to the same figure.  None in `appearance`, where a frame may well give the class away.
+    limit_percent: what the kind of probe says (`Kind.cheap_limits`), for instance in `motion` the order-blind ceiling
+    of one half.  None in `appearance`, where a frame may well give the class away.
     """
 
     top1_percent: float
@@ -50,7 +49,7 @@ def cheap_classifiers(
     train, test = (
         _features(path, cache, limit) for path, limit in ((info.train_csv, max_train), (info.test_csv, None))
     )
-    motion = info.name == "motion"
+    limits = info.kind.cheap_limits()
     results = {}
     for name in ("mean_frame", "first_frame", "file_size"):
         leaf = 20 if name == "file_size" else 1
@@ -59,7 +58,7 @@ def cheap_classifiers(
         correct = int((forest.predict(test[name]) == test["label"]).sum())
         low, high = wilson_interval(correct, len(test["label"]))
         percent = 100.0 * correct / len(test["label"])
-        results[name] = CheapResult(percent, low, high, ORDER_BLIND_CEILING_PERCENT if motion else None)
+        results[name] = CheapResult(percent, low, high, limits[name])
     return results
 
 

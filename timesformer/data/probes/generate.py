@@ -1,10 +1,10 @@
-"""Make a probe: train and test videos, their csv files, the main object's masks, and what each clip shows.
+"""Make a probe: train and test videos, their csv files, the objects' masks, and what each clip shows.
 
 <folder>/<name>-<hash of everything that decides its content>/
     train.csv test.csv       path label
-    train/000000.mp4 …       H.264, 16 frames of 40 x 40
+    train/000000.mp4 …       H.264; 16 frames of 40 x 40 unless the kind of probe says otherwise
     train/masks.npz          names (n,), packed (n, t, H, W / 8): the main object's pixels, one bit each
-    train/clips.csv          what each clip shows: motion, shape, looks, which clip it reverses
+    train/clips.csv          what each clip shows: motion, shape, looks, which clip it reverses or belongs to
     info.json                parameters, class names, digest of all files
 """
 
@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,13 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
+from timesformer.data.probes.basic import Appearance, Mixture, Motion
+from timesformer.data.probes.detail import Detail
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
 from timesformer.data.probes.encode import encode
-from timesformer.data.probes.scene import FRAMES, MOTIONS, SIZE, render
-from timesformer.data.probes.shapes import FAMILIES
+from timesformer.data.probes.kind import Clip, Kind, build
+from timesformer.data.probes.order import Order
 from timesformer.errors import InputError
 
-LABELS: dict[str, tuple[str, ...]] = {"appearance": FAMILIES, "motion": MOTIONS}
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Appearance, Motion, Order, Detail, Mixture)}
+LABELS: dict[str, tuple[str, ...]] = {name: kind.labels for name, kind in KINDS.items()}
 _SPLITS = ("train", "test")
 _GENERATOR = 4  # raise it when the same parameters give other videos
 _CHUNK = 32
@@ -47,16 +50,19 @@ class ProbeInfo:
     fingerprint: str
     parameters: dict[str, object]
 
+    @property
+    def kind(self) -> Kind:
+        """What kind of probe it is, with its dials."""
+        dials = self.parameters.get("dials", {})
+        assert isinstance(dials, dict)
+        return make_kind(self.name, dials)
 
-@dataclass(frozen=True)
-class _Clip:
-    """One file to make; a reversal is drawn from the same source as the clip it reverses."""
 
-    name: str
-    split: int
-    source: int
-    label: int
-    reverses: str
+def make_kind(name: str, dials: Mapping[str, object] | None = None) -> Kind:
+    """A kind of probe with these dials.  Raises InputError for an unknown name or dial and for impossible values."""
+    if name not in KINDS:
+        raise InputError(f"unknown probe {name!r}: expected one of {', '.join(KINDS)}")
+    return build(KINDS[name], dials or {})
 
 
 def make_probe(
@@ -67,18 +73,19 @@ def make_probe(
     num_test: int,
     seed: int = 0,
     difficulty: Difficulty | str = "quick",
+    dials: Mapping[str, object] | None = None,
     workers: int = 1,
 ) -> ProbeInfo:
-    """Make the probe "appearance" or "motion" inside `folder`, or find it there.
+    """Make a probe, one of `KINDS`, inside `folder`, or find it there.
 
-    The same arguments give the same bytes whatever the number of worker processes.  The probe appears complete or not
-    at all: it is written to a temporary folder that is renamed at the end.  In `motion` every test clip is followed by
-    its reversal, which counts in `num_test` (so that must be even).
+    dials: fields of the kind, beside those of `Difficulty`.  The same arguments give the same bytes whatever the number
+    of worker processes.  The probe appears complete or not at all: it is written to a temporary folder that is renamed
+    at the end.  In all but `appearance` test clips that differ in label alone stand together (in `motion` every clip is
+    followed by its reversal); all of them count in `num_test`.
 
-    Raises InputError for an unknown name or difficulty and for impossible numbers.
+    Raises InputError for an unknown name, difficulty or dial and for impossible numbers.
     """
-    if name not in LABELS:
-        raise InputError(f"unknown probe {name!r}: expected one of {', '.join(LABELS)}")
+    kind = make_kind(name, dials)
     if isinstance(difficulty, str):
         if difficulty not in DIFFICULTY:
             raise InputError(f"unknown difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTY)}")
@@ -88,8 +95,9 @@ def make_probe(
             raise InputError(f"probe {name}: {field} must be at least 1, got {value}")
     if seed < 0:
         raise InputError(f"probe {name}: seed must not be negative, got {seed}")
-    if name == "motion" and num_test % 2:
-        raise InputError(f"probe motion: num_test must be even (each clip and its reversal), got {num_test}")
+    if num_test % kind.together:
+        expected = "even" if kind.together == 2 else f"a multiple of {kind.together}"
+        raise InputError(f"probe {name}: num_test must be {expected} ({kind.why_together}), got {num_test}")
 
     parameters: dict[str, object] = {
         "name": name,
@@ -98,9 +106,11 @@ def make_probe(
         "seed": seed,
         "difficulty": difficulty.to_dict(),
         "generator": _GENERATOR,
-        "frames": FRAMES,
-        "size": SIZE,
+        "frames": kind.frames,
+        "size": kind.size,
     }
+    if kind.dials():
+        parameters["dials"] = kind.dials()
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(folder).expanduser().resolve()
     target = folder / f"{name}-{key}"
@@ -110,7 +120,7 @@ def make_probe(
             if not (target / "info.json").is_file():
                 temporary = folder / f".{name}-{key}.partial"
                 shutil.rmtree(temporary, ignore_errors=True)  # left by a generation that was killed; we hold its lock
-                _write(temporary, parameters, difficulty, workers)
+                _write(temporary, kind, parameters, difficulty, workers)
                 os.replace(temporary, target)
     return open_probe(target)
 
@@ -141,55 +151,30 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _clips(name: str, split: int, count: int) -> list[_Clip]:
-    """What to make for a split: classes in turn; in the test set of `motion` each clip is followed by its reversal."""
-    clips = []
-    for index in range(count):
-        file = f"{index:06d}.mp4"
-        if name == "motion" and split == 1:
-            source, reverse = divmod(index, 2)
-            label = source % len(MOTIONS)
-            # Even and odd motions are each other's reversal.
-            clips.append(_Clip(file, split, source, label ^ reverse, f"{index - 1:06d}.mp4" if reverse else ""))
-        else:
-            clips.append(_Clip(file, split, index, index % len(LABELS[name]), ""))
-    return clips
-
-
 def _make(
-    clips: list[_Clip], folder: Path, name: str, seed: int, dial: Difficulty
+    clips: list[Clip], folder: Path, kind: Kind, seed: int, dial: Difficulty
 ) -> tuple[list[dict[str, object]], np.ndarray]:
     """Render and encode some clips of one split; returns their facts and packed masks (n, t, H, W / 8)."""
     facts: list[dict[str, object]] = []
-    masks = np.empty((len(clips), FRAMES, SIZE, SIZE // 8), np.uint8)
+    masks = np.empty((len(clips), kind.frames, kind.size, kind.size // 8), np.uint8)
     for row, clip in enumerate(clips):
-        rng = np.random.default_rng(np.random.SeedSequence([seed, list(LABELS).index(name), clip.split, clip.source]))
-        if name == "motion":
-            motion, family, hues = MOTIONS[clip.label], "blob", (0.0, 1.0)
-            drawn = MOTIONS[clip.label ^ 1] if clip.reverses else motion
-        else:
-            drawn = motion = str(rng.choice(MOTIONS))
-            family = FAMILIES[clip.label]
-            hues = ((clip.label - dial.hue_spread) / len(FAMILIES), (clip.label + dial.hue_spread) / len(FAMILIES))
-        scene = render(drawn, family, rng, clip.split, dial, hues)
-        order = slice(None, None, -1 if clip.reverses else 1)
-        encode(folder / clip.name, scene.luma[order], scene.cb[order], scene.cr[order], dial.quantiser)
-        masks[row] = np.packbits(scene.mask[order], axis=-1)
-        facts.append(
-            {"name": clip.name, "label": clip.label, **scene.facts, "motion": motion, "reverses": clip.reverses}
-        )
+        rng = np.random.default_rng(np.random.SeedSequence([seed, kind.seed_index, clip.split, clip.source]))
+        scene = kind.draw(clip, rng, dial)
+        encode(folder / clip.name, scene.luma, scene.cb, scene.cr, kind.quantiser(dial))
+        masks[row] = np.packbits(scene.mask, axis=-1)
+        facts.append({"name": clip.name, "label": clip.label, **scene.facts})
     return facts, masks
 
 
-def _write(target: Path, parameters: dict[str, object], dial: Difficulty, workers: int) -> None:
+def _write(target: Path, kind: Kind, parameters: dict[str, object], dial: Difficulty, workers: int) -> None:
     """Write a whole probe into `target`."""
-    name, seed = str(parameters["name"]), int(str(parameters["seed"]))
+    seed = int(str(parameters["seed"]))
     for split, split_name in enumerate(_SPLITS):
         folder = target / split_name
         folder.mkdir(parents=True)
-        clips = _clips(name, split, int(str(parameters[f"num_{split_name}"])))
+        clips = kind.clips(split, int(str(parameters[f"num_{split_name}"])))
         chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
-        shared = ([folder] * len(chunks), [name] * len(chunks), [seed] * len(chunks), [dial] * len(chunks))
+        shared = ([folder] * len(chunks), [kind] * len(chunks), [seed] * len(chunks), [dial] * len(chunks))
         if workers == 1:
             results = list(map(_make, chunks, *shared))
         else:
@@ -208,5 +193,5 @@ def _write(target: Path, parameters: dict[str, object], dial: Difficulty, worker
     for path in sorted(target.rglob("*")):
         if path.is_file():
             digest.update(path.relative_to(target).as_posix().encode() + b"\0" + path.read_bytes())
-    info = {"parameters": parameters, "labels": LABELS[name], "fingerprint": digest.hexdigest()}
+    info = {"parameters": parameters, "labels": kind.labels, "fingerprint": digest.hexdigest()}
     (target / "info.json").write_text(json.dumps(info, indent=2) + "\n")

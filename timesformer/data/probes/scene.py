@@ -63,7 +63,12 @@ class Scene:
 
 
 def make_track(
-    motion: str, rng: np.random.Generator, radius: tuple[float, float], margin: float, dial: Difficulty
+    motion: str,
+    rng: np.random.Generator,
+    radius: tuple[float, float],
+    margin: float,
+    dial: Difficulty,
+    frames: int = FRAMES,
 ) -> Track:
     """A motion at constant speed through a random state in the middle of the clip.
 
@@ -78,7 +83,7 @@ def make_track(
         "turn": rng.uniform(*dial.turn_speed),
         "grow": rng.uniform(*dial.growth_speed),
     }
-    time = np.arange(FRAMES) - (FRAMES - 1) / 2
+    time = np.arange(frames) - (frames - 1) / 2
     dx = {"left": -1, "right": 1}.get(motion, 0) * speeds["shift"]
     dy = {"up": -1, "down": 1}.get(motion, 0) * speeds["shift"]
     # y points down, so a growing angle turns clockwise on the screen.
@@ -93,7 +98,7 @@ def make_track(
     )
 
 
-def _paint(canvas: Array, track: Track, family: str, look: Look, luma: float) -> Array:
+def paint(canvas: Array, track: Track, family: str, look: Look, luma: float) -> Array:
     """Draw an object into canvas (t, 3, H, W); returns how much of each pixel it covers, (t, H, W)."""
     rng = look.rng()
     outline = make_outline(family, rng)
@@ -171,6 +176,62 @@ def _other_luma(rng: np.random.Generator, luma: float, contrast: tuple[float, fl
     return float(np.clip(luma + rng.choice([-1.0, 1.0]) * rng.uniform(*contrast), 0.08, 0.92))
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What a main object is put into: canvas (t, 3, H, W), its mean luma, and what will be painted over the object."""
+
+    canvas: Array
+    luma: float
+    in_front: list[tuple[Track, Look, float]]
+
+    def cover(self, canvas: Array, mask: Array) -> Array:
+        """Paint what is in front; returns how much of the object is left of its mask (t, H, W)."""
+        for place, look, luma in self.in_front:
+            mask = mask * (1 - paint(canvas, place, "blob", look, luma))
+        return mask
+
+
+def make_stage(background: Look, rng: np.random.Generator, split: int, dial: Difficulty, frames: int) -> Stage:
+    """Draw background, clutter and the distractors that are behind the main object."""
+    base = rng.uniform(0.42, 0.58) if dial.darker else rng.uniform(0.25, 0.42)
+    still = _background(background, base, rng.uniform(*dial.background_contrast))[None]
+    for _ in range(int(rng.integers(dial.clutter[0], dial.clutter[1] + 1))):
+        luma = _other_luma(rng, base, dial.distractor_contrast)
+        paint(still, _static(rng, dial.clutter_radius), "blob", Look.draw(rng, split), luma)
+    canvas = np.repeat(still, frames, axis=0)
+
+    in_front = []
+    for _ in range(int(rng.integers(dial.distractors[0], dial.distractors[1] + 1))):
+        item = (
+            make_track(str(rng.choice(MOTIONS)), rng, dial.distractor_radius, 0.0, dial, frames),
+            Look.draw(rng, split),
+            _other_luma(rng, base, dial.distractor_contrast),
+        )
+        if rng.uniform() < 0.5 and dial.distractors_in_front:
+            in_front.append(item)
+        else:
+            paint(canvas, item[0], "blob", item[1], item[2])
+    return Stage(canvas, base, in_front)
+
+
+def object_luma(base: float, rng: np.random.Generator, dial: Difficulty) -> float:
+    """The main object's brightness before a background of mean luma `base`."""
+    contrast = rng.uniform(*dial.contrast) * (rng.choice([-1.0, 1.0]) if dial.darker else 1.0)
+    return float(np.clip(base + contrast, 0.08, 0.92))
+
+
+def to_planes(canvas: Array, rng: np.random.Generator, noise: float) -> tuple[Array, Array, Array]:
+    """Add noise to a canvas (t, 3, H, W) and store it as video does: luma (t, H, W), chroma (t, H/2, W/2), uint8."""
+    frames = len(canvas)
+    if noise:
+        canvas[:, 0] += noise * rng.standard_normal((frames, SIZE, SIZE), dtype=np.float32)
+    # Chroma is stored for 2 x 2 pixels together.
+    chroma = canvas[:, 1:].reshape(frames, 2, SIZE // 2, 2, SIZE // 2, 2).mean(axis=(3, 5))
+    luma8 = np.clip(np.rint(16 + 219 * canvas[:, 0]), 16, 235).astype(np.uint8)
+    chroma8 = np.clip(np.rint(128 + 224 * chroma), 16, 240).astype(np.uint8)
+    return luma8, chroma8[:, 0], chroma8[:, 1]
+
+
 def render(
     motion: str,
     family: str,
@@ -185,36 +246,11 @@ def render(
     `split` 0 (training) or 1 (test) says which looks are drawn from.
     """
     background, main = Look.draw(rng, split), Look.draw(rng, split, hues)
-    base = rng.uniform(0.42, 0.58) if dial.darker else rng.uniform(0.25, 0.42)
-    still = _background(background, base, rng.uniform(*dial.background_contrast))[None]
-    for _ in range(int(rng.integers(dial.clutter[0], dial.clutter[1] + 1))):
-        luma = _other_luma(rng, base, dial.distractor_contrast)
-        _paint(still, _static(rng, dial.clutter_radius), "blob", Look.draw(rng, split), luma)
-    canvas = np.repeat(still, FRAMES, axis=0)
-
-    in_front = []
-    for _ in range(int(rng.integers(dial.distractors[0], dial.distractors[1] + 1))):
-        item = (
-            make_track(str(rng.choice(MOTIONS)), rng, dial.distractor_radius, 0.0, dial),
-            Look.draw(rng, split),
-            _other_luma(rng, base, dial.distractor_contrast),
-        )
-        if rng.uniform() < 0.5 and dial.distractors_in_front:
-            in_front.append(item)
-        else:
-            _paint(canvas, item[0], "blob", item[1], item[2])
+    stage = make_stage(background, rng, split, dial, FRAMES)
     track = make_track(motion, rng, dial.object_radius, MARGIN, dial)
-    contrast = rng.uniform(*dial.contrast) * (rng.choice([-1.0, 1.0]) if dial.darker else 1.0)
-    mask = _paint(canvas, track, family, main, float(np.clip(base + contrast, 0.08, 0.92)))
-    for place, look, luma in in_front:
-        mask = mask * (1 - _paint(canvas, place, "blob", look, luma))
-
-    if dial.noise:
-        canvas[:, 0] += dial.noise * rng.standard_normal((FRAMES, SIZE, SIZE), dtype=np.float32)
-    # Chroma is stored for 2 x 2 pixels together.
-    chroma = canvas[:, 1:].reshape(FRAMES, 2, SIZE // 2, 2, SIZE // 2, 2).mean(axis=(3, 5))
-    luma8 = np.clip(np.rint(16 + 219 * canvas[:, 0]), 16, 235).astype(np.uint8)
-    chroma8 = np.clip(np.rint(128 + 224 * chroma), 16, 240).astype(np.uint8)
+    mask = paint(stage.canvas, track, family, main, object_luma(stage.luma, rng, dial))
+    mask = stage.cover(stage.canvas, mask)
+    planes = to_planes(stage.canvas, rng, dial.noise)
     facts: dict[str, object] = {
         "motion": motion,
         "shape": family,
@@ -223,4 +259,4 @@ def render(
         "background": background.identity,
         "background_hue": round(background.hue, 6),
     }
-    return Scene(luma8, chroma8[:, 0], chroma8[:, 1], mask > 0.5, facts)
+    return Scene(*planes, mask > 0.5, facts)

@@ -1,0 +1,138 @@
+"""`appearance` (what an object looks like), `motion` (how it moves), and `mixture`, a dial between the two."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from timesformer.data.preprocessing import Preprocessing
+from timesformer.data.probes.difficulty import Difficulty
+from timesformer.data.probes.kind import Clip, Kind, clip_name
+from timesformer.data.probes.scene import MOTIONS, Scene, render
+from timesformer.data.probes.shapes import FAMILIES
+from timesformer.data.views import Views
+
+ORDER_BLIND_CEILING_PERCENT = 50.0
+"""Of whatever is blind to the order of frames, on clips that the test set also holds reversed, under another label."""
+
+
+@dataclass(frozen=True)
+class Appearance(Kind):
+    """The class is what the object looks like; its motion is random."""
+
+    name: ClassVar[str] = "appearance"
+    labels: ClassVar[tuple[str, ...]] = FAMILIES
+    seed_index: ClassVar[int] = 0
+
+    def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
+        """An object of the class's family and hue."""
+        motion = str(rng.choice(MOTIONS))
+        scene = render(motion, FAMILIES[clip.label], rng, clip.split, dial, family_hues(clip.label, dial))
+        return replace(scene, facts=scene.facts | {"reverses": ""})
+
+
+def family_hues(family: int, dial: Difficulty) -> tuple[float, float]:
+    """The hues, in turns, of the objects of a class of `appearance`."""
+    return (family - dial.hue_spread) / len(FAMILIES), (family + dial.hue_spread) / len(FAMILIES)
+
+
+@dataclass(frozen=True)
+class Motion(Kind):
+    """The class is how a blob moves; each test clip is followed by its reversal."""
+
+    name: ClassVar[str] = "motion"
+    labels: ClassVar[tuple[str, ...]] = MOTIONS
+    seed_index: ClassVar[int] = 1
+    together: ClassVar[int] = 2
+    why_together: ClassVar[str] = "each clip and its reversal"
+    mirrored: ClassVar[bool] = False
+
+    def clips(self, split: int, count: int) -> list[Clip]:
+        """Classes in turn; the test set in pairs."""
+        if split == 0:
+            return super().clips(split, count)
+        found = []
+        for source in range(count // 2):
+            first, label = clip_name(2 * source), source % len(MOTIONS)
+            found.append(Clip(first, split, source, label))
+            found.append(Clip(clip_name(2 * source + 1), split, source, label ^ 1, 1, first))
+        return found
+
+    def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
+        """A clip, or the clip that it reverses played backwards."""
+        # Even and odd motions are each other's reversal.
+        scene = render(MOTIONS[clip.label ^ clip.variant], "blob", rng, clip.split, dial)
+        facts = scene.facts | {"motion": MOTIONS[clip.label], "reverses": clip.partner}
+        order = slice(None, None, -1 if clip.variant else 1)
+        return Scene(scene.luma[order], scene.cb[order], scene.cr[order], scene.mask[order], facts)
+
+    def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
+        """One half for a model blind to order: it gives a clip and its reversal one answer."""
+        return ORDER_BLIND_CEILING_PERCENT if order_blind else None
+
+    def cheap_limits(self) -> dict[str, float | None]:
+        """The order-blind ceiling.
+
+        It is exact for what a clip and its reversal share (mean frame, file size); the first frame has no such bound,
+        because where an object is says something about where it will go, and is held to the same figure.
+        """
+        return dict.fromkeys(super().cheap_limits(), ORDER_BLIND_CEILING_PERCENT)
+
+
+@dataclass(frozen=True)
+class Mixture(Kind):
+    """A share of the clips is as in `motion`, the rest as in `appearance`; 16 classes, those of appearance first.
+
+    temporal_share: from 0 (appearance alone) to 1 (motion alone)
+
+    The test set holds the reversal of each of its temporal clips, so a model that is blind to order cannot pass
+    100 - 50 · temporal_share percent; the share is rounded to whole pairs of test clips.
+    """
+
+    temporal_share: float = 0.5
+
+    name: ClassVar[str] = "mixture"
+    labels: ClassVar[tuple[str, ...]] = FAMILIES + MOTIONS
+    seed_index: ClassVar[int] = 4
+    together: ClassVar[int] = 2
+    why_together: ClassVar[str] = "each clip and its reversal"
+    mirrored: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.temporal_share, int | float) and not isinstance(self.temporal_share, bool)
+        self._require("temporal_share", number and 0 <= self.temporal_share <= 1, "from 0 to 1")
+
+    def clips(self, split: int, count: int) -> list[Clip]:
+        """Temporal and other clips (in the test set: pairs of clips) spread evenly, the classes of either in turn."""
+        step = 1 if split == 0 else 2
+        temporal, other, found = 0, 0, list[Clip]()
+        for first in range(0, count, step):
+            if int((first // step + 1) * self.temporal_share + 0.5) > temporal:
+                label = len(FAMILIES) + temporal % len(MOTIONS)
+                temporal += 1
+                found.append(Clip(clip_name(first), split, first, label))
+                if step == 2:
+                    found.append(Clip(clip_name(first + 1), split, first, label ^ 1, 1, clip_name(first)))
+            else:
+                for index in range(first, first + step):
+                    found.append(Clip(clip_name(index), split, index, other % len(FAMILIES)))
+                    other += 1
+        return found
+
+    def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
+        """A clip of either probe."""
+        if clip.label < len(FAMILIES):
+            return Appearance().draw(clip, rng, dial)
+        return Motion().draw(replace(clip, label=clip.label - len(FAMILIES)), rng, dial)
+
+    def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
+        """Of a model blind to order: all of the share that is not temporal, half of the rest."""
+        return self._order_blind_percent if order_blind else None
+
+    def cheap_limits(self) -> dict[str, float | None]:
+        """As in `motion`."""
+        return dict.fromkeys(super().cheap_limits(), self._order_blind_percent)
+
+    @property
+    def _order_blind_percent(self) -> float:
+        return 100.0 - (100.0 - ORDER_BLIND_CEILING_PERCENT) * self.temporal_share

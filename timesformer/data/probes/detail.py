@@ -1,0 +1,153 @@
+"""`detail`: the class is a fine texture, which is averaged away where a video is made smaller.
+
+Videos of 64 x 64 pixels are stored without loss.  Over the object lies a pattern of bright and dark squares in cells of
+c x c pixels (c one of `scales`): stripes one way or the other, a chequerboard, or all of these mixed.  Every cell has
+two bright and two dark quarters, whatever the class.  Blocks of cells lie on a ground of one colour, and only from
+block to block do the kinds of cells change where they are mixed.  Resized (bilinear, without antialiasing) to 1 / f of
+its size, f a power of two, a pixel is the mean of the four pixels about its place; for f >= c two of these are bright
+and two are dark, so that videos that differ in class alone become one video, to the rounding of a float.
+
+The test set holds every scene once in each class.  At a short side of 1 / f of the videos' size, a model gives the
+classes of a scene whose cells are of c <= f pixels one answer, of which a quarter is right, and the ceiling is the
+share of scenes with c > f plus a quarter of the rest: 25, 62.5 and 100 % at short sides of 16, 32 and 64 with scales 2
+and 4.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from timesformer.data.preprocessing import Preprocessing
+from timesformer.data.probes.difficulty import Difficulty
+from timesformer.data.probes.kind import Clip, Kind, clip_name, is_power_of_two
+from timesformer.data.probes.scene import MOTIONS, SIZE, Scene, render
+from timesformer.data.views import Views
+
+Array = np.ndarray
+MAGNIFIED = 2
+"""Pixels of a video for one of the scene's; the scene is the middle of what the other probes show."""
+SEEN = slice(4, SIZE - 4)
+SMALLEST_BLOCK = 4
+
+
+@dataclass(frozen=True)
+class Detail(Kind):
+    """The class is a texture that shows only at higher resolution.
+
+    scales: sizes of the pattern's cells in pixels, in turns: some of 2, 4, 8
+    pattern_contrast: by how much its bright and dark squares differ from their mean, luma on a scale of 0 to 1
+    """
+
+    scales: tuple[int, ...] = (2, 4)
+    pattern_contrast: float = 0.1
+
+    name: ClassVar[str] = "detail"
+    labels: ClassVar[tuple[str, ...]] = ("horizontal", "vertical", "chequered", "mixed")
+    seed_index: ClassVar[int] = 3
+    together: ClassVar[int] = 4
+    why_together: ClassVar[str] = "each scene in every class"
+
+    def __post_init__(self) -> None:
+        listed = isinstance(self.scales, tuple) and len(self.scales) > 0
+        fitting = listed and all(is_power_of_two(scale) and 2 <= scale <= 8 for scale in self.scales)
+        self._require("scales", fitting, "a list of some of 2, 4, 8")
+        number = isinstance(self.pattern_contrast, int | float) and not isinstance(self.pattern_contrast, bool)
+        self._require("pattern_contrast", number and 0 < self.pattern_contrast <= 0.4, "above 0, at most 0.4")
+
+    @property
+    def block(self) -> int:
+        """Pixels of a block of cells: the largest factor by which a video is made smaller with a bound."""
+        return max(SMALLEST_BLOCK, *self.scales)
+
+    @property
+    def size(self) -> int:
+        """Height and width of a video in pixels."""
+        return MAGNIFIED * len(range(SIZE)[SEEN])
+
+    def clips(self, split: int, count: int) -> list[Clip]:
+        """Classes in turn; in the test set four clips of a source, one of each class."""
+        if split == 0:
+            return super().clips(split, count)
+        return [
+            Clip(clip_name(i), split, i // 4, i % 4, i % 4, clip_name(i // 4 * 4) if i % 4 else "")
+            for i in range(count)
+        ]
+
+    def scale(self, clip: Clip) -> int:
+        """Pixels of a cell of a clip's pattern."""
+        a_round = clip.source // len(self.labels) if clip.split == 0 else clip.source
+        return self.scales[a_round % len(self.scales)]
+
+    def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
+        """A blob that moves at random, twice as large, with the pattern on it."""
+        scene = render(str(rng.choice(MOTIONS)), "blob", rng, clip.split, dial)
+        luma, mask = (_enlarged(plane[:, SEEN, SEEN], MAGNIFIED) for plane in (scene.luma, scene.mask))
+        half = slice(SEEN.start // 2, SEEN.stop // 2)  # chroma is stored for 2 x 2 pixels together
+        cb, cr = (_enlarged(plane[:, half, half], MAGNIFIED) for plane in (scene.cb, scene.cr))
+        inside = _enlarged(np.all(_cells(mask, self.block), axis=(2, 4)), self.block)
+        height = max(1, round(219 * self.pattern_contrast))
+        ground = np.clip(_ground(luma, self.block), 16 + height, 235 - height)
+        pattern = _pattern(clip.label, self.scale(clip), self.block, self.size, rng)
+        luma = np.where(inside, ground + height * pattern, luma).astype(np.uint8)
+        cb, cr = (
+            np.where(inside[:, ::2, ::2], _ground(plane, self.block // 2), plane).astype(np.uint8) for plane in (cb, cr)
+        )
+        facts = scene.facts | {"scale": self.scale(clip), "partner": clip.partner}
+        return replace(scene, luma=luma, cb=cb, cr=cr, mask=mask, facts=facts)
+
+    def quantiser(self, dial: Difficulty) -> int:
+        """Without loss, whatever the difficulty says: coding would change the means that the classes share."""
+        return 0
+
+    def default_short_side(self, crop: int) -> int:
+        """The crop: whole frames, whatever the resolution."""
+        return crop
+
+    def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
+        """The bound at the record's short side; None where none of the pattern is sure to be lost."""
+        factor, rest = divmod(self.size, record.short_side)
+        exact = record.interpolation == "bilinear" and not record.antialias
+        if rest or not exact or not is_power_of_two(factor) or factor > self.block:
+            return None
+        ceiling = self._ceiling(factor)
+        return ceiling if ceiling < 100 else None
+
+    def cheap_limits(self) -> dict[str, float | None]:
+        """The first two see half the resolution; the file is as large as its texture is hard to code."""
+        ceiling = self._ceiling(2)
+        return super().cheap_limits() | {"mean_frame": ceiling, "first_frame": ceiling}
+
+    def _ceiling(self, factor: int) -> float:
+        """In percent, at 1 / factor of the videos' size."""
+        lost = sum(scale <= factor for scale in self.scales)
+        return 100.0 - 100.0 * lost / len(self.scales) * (1 - 1 / len(self.labels))
+
+
+def _enlarged(plane: Array, times: int) -> Array:
+    """Every pixel of (t, H, W) as a square of `times` x `times`."""
+    return plane.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def _cells(plane: Array, cell: int) -> Array:
+    """(t, H, W) as (t, rows, cell, columns, cell)."""
+    frames, height, width = plane.shape
+    return plane.reshape(frames, height // cell, cell, width // cell, cell)
+
+
+def _ground(plane: Array, cell: int) -> Array:
+    """The rounded mean of each cell in all its pixels."""
+    return _enlarged(np.rint(_cells(plane, cell).mean(axis=(2, 4))).astype(np.int16), cell)
+
+
+def _pattern(label: int, scale: int, block: int, size: int, rng: np.random.Generator) -> Array:
+    """+1 and -1, (H, W): two quarters of each cell each.  The same draws for every label."""
+    axis = np.arange(size) // (scale // 2) % 2 * 2 - 1
+    rows, columns = np.broadcast_arrays(axis[:, None], axis[None, :])
+    kinds = np.stack([rows, columns, rows * columns])
+    blocks = (1, size // block, size // block)
+    chosen, sign = (
+        _enlarged(rng.integers(3, size=blocks), block),
+        _enlarged(2 * rng.integers(2, size=blocks) - 1, block),
+    )
+    return kinds[label] if label < len(kinds) else (np.take_along_axis(kinds, chosen, axis=0) * sign)[0]
