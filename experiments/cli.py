@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from experiments import (
+    cli_attend,
     cli_audit,
     cli_cost,
     cli_evaluate,
@@ -71,6 +72,7 @@ app.command()(cli_audit.audit)
 app.command()(cli_export.export)
 app.command()(cli_predict.predict)
 app.command()(cli_predict.features)
+app.command()(cli_attend.attend)
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
+    import torch
+
     from experiments.paper import Folders, Profile
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
@@ -88,3 +90,18 @@ def model_source(checkpoint: str, runs: Path) -> str | Path:
             "of the runs)"
         )
     return folder
+
+
+def chosen_device(name: str | None) -> torch.device:
+    """The device of a name; without one an accelerator, if there is one.  InputError for one that is not here."""
+    import torch
+
+    if name is None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise bad_input(f"--device {name}: there is no such device here ({str(error).splitlines()[0]})") from error
+    return device

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Runs, bad_input, console, model_source, plain_text, print_json, progress
+from experiments.cli_options import (
+    Json,
+    Runs,
+    bad_input,
+    chosen_device,
+    console,
+    model_source,
+    plain_text,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
-    import torch
-
     from timesformer.data import Preprocessing
     from timesformer.evaluation import Protocol
     from timesformer.prediction import Guess, Predictions, Timelines
@@ -76,7 +84,7 @@ def predict(
         "top": top,
         "batch_size": batch_size,
         "workers": workers,
-        "device": _device(device),
+        "device": chosen_device(device),
         "progress": not as_json,
     }
     result: Predictions | Timelines
@@ -178,7 +186,7 @@ def features(
         metadata={"checkpoint": checkpoint},
         batch_size=batch_size,
         workers=workers,
-        device=_device(device),
+        device=chosen_device(device),
         progress=not as_json,
     )
     if as_json:
@@ -216,20 +224,6 @@ def _load(checkpoint: str, runs: Path) -> tuple[Any, Preprocessing, Any]:
 
     loaded = load_model(model_source(checkpoint, runs))
     return loaded.model, Preprocessing.from_dict(loaded.preprocessing), loaded.labels
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    if name is None:
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise bad_input(f"--device {name}: there is no such device here ({str(error).splitlines()[0]})") from error
-    return device
 
 
 def _table(title: Any, first: str) -> Any:

@@ -204,6 +204,15 @@ def _stretch_seconds(record: Preprocessing) -> float:
     return UNIFORM_SECONDS
 
 
+def top_classes(model: TimeSformer, logits: Tensor, labels: Labels, top: int = 5) -> tuple[Guess, ...]:
+    """The likeliest classes by the logits (classes,) of one clip, best first (of each head in turn).
+
+    Raises:
+        InputError: labels that do not fit the model, or scores that are not finite.
+    """
+    return _Namer(model, labels, top).top(_probabilities(logits[None].cpu(), model, "mean_softmax", "clip"))
+
+
 class _Namer:
     """Probabilities to names."""
 

@@ -138,7 +138,7 @@ def attention_maps(
     maps: list[AttentionMap] = []
 
     def visit(call: Call) -> None:
-        maps.append(_map(call, queries, chosen, grid[0]))
+        maps.append(map_of(call, queries, chosen, grid[0]))
 
     with watching(wanted, visit):
         run(model, clip)
@@ -195,14 +195,16 @@ def chosen_heads(model: TimeSformer, heads: Sequence[int] | None) -> list[int]:
     return found
 
 
-def _map(call: Call, queries: Sequence[Query], heads: list[int], frames: int) -> AttentionMap:
+def map_of(call: Call, queries: Sequence[Query], heads: Sequence[int], frames: int) -> AttentionMap:
+    """The map of one step as it was called, for those who watch several things in one forward pass; frames: the clip's
+    tokens in time.  `attention_maps` says what the rest is."""
     site, matrix = call.site, call.operator()
     if site.encoder > 0:
         queries = [query if query == "class" else (query[0], 0, 0) for query in queries]
     rows = [
         _stream_row(matrix, query, frames) if site.streams else _row(matrix, query) for query in queries
     ]  # each (b, k, p) or, for frame streams, (b, k, t, p)
-    row = torch.stack(rows, 2)[:, heads]
+    row = torch.stack(rows, 2)[:, list(heads)]
     inside = matrix.patches
     on_class = row[..., inside:].sum(-1)
     grid = matrix.grid

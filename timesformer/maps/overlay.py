@@ -54,10 +54,11 @@ def overlay(
     """
     weights = over_frames(weights, len(frames))
     top = float(weights.max()) if top is None else top
-    shares = weights / top if top > 0 else np.zeros_like(weights)
-    strength = np.clip(upsample(shares, frames.shape[1:3], smooth), 0, 1)[..., None]
-    ground = DIM * (frames if colours else grey(frames))
-    glow = np.asarray(LOW) + strength * (np.asarray(HIGH) - np.asarray(LOW))
+    relative = weights / top if top > 0 else np.zeros_like(weights)
+    strength = np.clip(upsample(relative, frames.shape[1:3], smooth), 0, 1)[..., None].astype(np.float32)
+    ground = np.float32(DIM) * (frames if colours else grey(frames))
+    low, high = np.float32(LOW), np.float32(HIGH)
+    glow = low + strength * (high - low)
     return np.round(ground + COVER * strength * (glow - ground)).astype(np.uint8)
 
 
@@ -70,7 +71,15 @@ def over_frames(weights: np.ndarray, frames: int) -> np.ndarray:
 
 def grey(frames: np.ndarray) -> np.ndarray:
     """RGB (…, 3) as luma of BT.601 (…, 1)."""
-    return (frames @ np.array([0.299, 0.587, 0.114]))[..., None]
+    return (frames.astype(np.float32) @ np.float32([0.299, 0.587, 0.114]))[..., None]
+
+
+def shares(weights: np.ndarray) -> np.ndarray:
+    """A method's map as shares of a whole: what is negative counts as nothing, and a map whose weights sum to more than
+    1, or to less than half, is divided by its sum.  (Gradients have no unit; rollout leaves some to class tokens.)"""
+    found = np.maximum(weights, 0)
+    total = float(found.sum())
+    return found if total == 0 or 0.5 <= total <= 1 + 1e-4 else found / total
 
 
 def holding(weights: np.ndarray, share: float = 0.5) -> np.ndarray:

@@ -16,6 +16,8 @@ from timesformer.text import printable
 
 MOST_FRAMES = 8
 """Columns of a picture."""
+GAP = 0.05
+"""Between two frames, of their width."""
 
 Place = tuple[int, int, int]
 
@@ -41,18 +43,28 @@ def draw_overlays(
         InputError: a map whose grid does not divide the frames or their pixels.
     """
     shown = np.unique(np.linspace(0, len(frames) - 1, min(MOST_FRAMES, len(frames))).round().astype(int))
-    figure, axes = _grid(len(maps) + 1, len(shown), frames.shape[1] / frames.shape[2])
-    for ax, number in zip(axes[0], shown, strict=True):
-        _frame(ax, frames[number])
+    height, width = frames.shape[1:3]
+    figure, axes = _rows(len(maps) + 1, len(shown), height / width)
+    _strip(axes[0], frames[shown])
+    gap = width * GAP
+    for column, number in enumerate(shown):
         when = "" if seconds is None else f", {seconds[number]:.2f} s"
-        ax.set_title(f"frame {number}{when}", fontsize=8)
-    _name(axes[0, 0], "video")
-    for line, (name, weights) in zip(axes[1:], maps.items(), strict=True):
-        _overlay_row(line, frames, weights, shown, smooth)
-        _name(line[0], name)
-        _bar(figure, line, float(weights.max()))
-    if query is not None:
-        _mark(axes[1:], frames, maps, shown, query)
+        place = (column * (width + gap) + width / 2, 0)
+        axes[0].annotate(f"frame {number}{when}", place, (0, 3), textcoords="offset points", ha="center", fontsize=8)
+    _name(axes[0], "video")
+    for ax, (name, weights) in zip(axes[1:], maps.items(), strict=True):
+        _strip(ax, overlay(frames, weights, smooth=smooth)[shown])
+        _name(ax, name)
+        _bar(figure, ax, float(weights.max()))
+        times, rows, columns = weights.shape
+        size = height / rows, width / columns
+        half = over_frames(holding(weights), len(frames))[shown] if weights.max() > 0 else ()
+        for column, inside in enumerate(half):
+            _outline(ax, inside, size, column * (width + gap))
+        if query is not None:
+            for column, number in enumerate(shown):
+                if number * times // len(frames) == query[0]:
+                    _mark(ax, min(query[1], rows - 1), min(query[2], columns - 1), size, column * (width + gap))
     left_out = len(frames) - len(shown)
     more = f" ({len(shown)} of {len(frames)} frames)" if left_out else ""
     _title(figure, f"{title}{more}")
@@ -125,60 +137,49 @@ def _said(query: object) -> str:
     return "the class token"
 
 
-def _grid(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
+def _rows(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
+    """One axes for each row of frames."""
     size = (1.35 * columns + 1.9, 1.35 * rows * aspect + 0.22 * rows + 0.6)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows, 1, figsize=size, squeeze=False, layout="constrained")
     plt.close(figure)
-    return figure, axes
+    return figure, axes[:, 0]
 
 
-def _frame(ax: Axes, pixels: np.ndarray) -> None:
-    height, width = pixels.shape[:2]
-    ax.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
-    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+def _strip(ax: Axes, frames: np.ndarray) -> None:
+    """Frames side by side, each with its own pixels, a little apart."""
+    count, height, width = frames.shape[:3]
+    apart = width * (1 + GAP)
+    for number, pixels in enumerate(frames):
+        left = number * apart
+        ax.imshow(pixels, extent=(left, left + width, height, 0), interpolation="nearest")
+    ax.set(xlim=(0, (count - 1) * apart + width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
+    ax.set_frame_on(False)
 
 
-def _overlay_row(line: np.ndarray, frames: np.ndarray, weights: np.ndarray, shown: np.ndarray, smooth: bool) -> None:
-    pixels = overlay(frames, weights, smooth=smooth)
-    half = over_frames(holding(weights), len(frames)) if weights.max() > 0 else None
-    for ax, number in zip(line, shown, strict=True):
-        _frame(ax, pixels[number])
-        if half is not None:
-            _outline(ax, half[number], frames.shape[1] / half.shape[1], frames.shape[2] / half.shape[2])
-
-
-def _outline(ax: Axes, inside: np.ndarray, height: float, width: float) -> None:
+def _outline(ax: Axes, inside: np.ndarray, size: tuple[float, float], left: float) -> None:
     """A dashed line between the patches inside and those outside."""
+    height, width = size
     padded = np.pad(inside, 1)
-    lines = [[(x * width, y * height), (x * width, (y + 1) * height)]
+    lines = [[(left + x * width, y * height), (left + x * width, (y + 1) * height)]
              for y, x in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])]  # fmt: skip
-    lines += [[(x * width, y * height), ((x + 1) * width, y * height)]
+    lines += [[(left + x * width, y * height), (left + (x + 1) * width, y * height)]
               for y, x in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])]  # fmt: skip
     ax.add_collection(LineCollection(lines, colors="black", linewidths=1.6))
-    ax.add_collection(LineCollection(lines, colors="white", linewidths=0.8, linestyles=(0, (2, 2))))
+    ax.add_collection(LineCollection(lines, colors="white", linewidths=0.8, linestyles=[(0, (2, 2))]))
 
 
-def _mark(
-    rows: np.ndarray, frames: np.ndarray, maps: Mapping[str, np.ndarray], shown: np.ndarray, query: Place
-) -> None:
-    """A blue frame around the query, in its first frame that is shown."""
-    for line, weights in zip(rows, maps.values(), strict=True):
-        times, height, width = weights.shape
-        size = frames.shape[1] / height, frames.shape[2] / width
-        row, column = min(query[1], height - 1), min(query[2], width - 1)
-        for ax, number in zip(line, shown, strict=True):
-            if number * times // len(frames) == query[0]:
-                for colour, thick in (("white", 3.2), ("#0072B2", 1.8)):
-                    ax.add_patch(
-                        plt.Rectangle(
-                            (column * size[1], row * size[0]), size[1], size[0], fill=False, ec=colour, lw=thick
-                        )
-                    )
+def _mark(ax: Axes, row: int, column: int, size: tuple[float, float], left: float) -> None:
+    """A blue frame around the query."""
+    height, width = size
+    for colour, thick in (("white", 3.2), ("#0072B2", 1.8)):
+        ax.add_patch(
+            plt.Rectangle((left + column * width, row * height), width, height, fill=False, ec=colour, lw=thick)
+        )
 
 
-def _bar(figure: Figure, line: np.ndarray, top: float) -> None:
+def _bar(figure: Figure, ax: Axes, top: float) -> None:
     shades = plt.cm.ScalarMappable(plt.Normalize(0, top if top > 0 else 1), GLOW)
-    bar: Colorbar = figure.colorbar(shades, ax=line, fraction=0.04, pad=0.01, ticks=[0, top] if top > 0 else [0])
+    bar: Colorbar = figure.colorbar(shades, ax=ax, fraction=0.02, pad=0.01, ticks=[0, top] if top > 0 else [0])
     bar.ax.set_yticklabels(["0", f"{100 * top:.3g} %"] if top > 0 else ["0"])
     bar.ax.tick_params(labelsize=7)
 

@@ -79,13 +79,19 @@ def top_keys(
     found: list[TopKeys] = []
 
     def visit(call: Call) -> None:
-        shape = grid if call.site.encoder == 0 else (grid[0], 1, 1)
-        cell = tuple(min(side, length) for side, length in zip(coarsen, shape, strict=True))
-        found.append(_Gathered(call, shape, cell, chosen, count).finished())  # type: ignore[arg-type]
+        found.append(keys_of(call, grid, chosen, count, coarsen))
 
     with watching(wanted, visit):
         run(model, clip)
     return tuple(found)
+
+
+def keys_of(call: Call, grid: Grid, heads: Sequence[int], count: int, coarsen: Grid = (1, 1, 1)) -> TopKeys:
+    """The strongest keys of one step as it was called with one clip, for those who watch several things in one forward
+    pass; grid: the clip's.  `top_keys` says what the rest is."""
+    shape = grid if call.site.encoder == 0 else (grid[0], 1, 1)
+    cell: Grid = (min(coarsen[0], shape[0]), min(coarsen[1], shape[1]), min(coarsen[2], shape[2]))
+    return _Gathered(call, shape, cell, list(heads), count).finished()
 
 
 class _Gathered:
