@@ -8,11 +8,12 @@ PROFILE ?= quick
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: install reproduce test test-slow lint format clean help
+.PHONY: install reproduce notebooks test test-slow lint format clean help
 
 help:
 	@echo "make install     .venv with everything"
 	@echo "make reproduce   Table 1 and Figure 3 from embedded data (PROFILE=quick|full)"
+	@echo "make notebooks   execute the notebooks in place"
 	@echo "make test        the quick test suite, with branch coverage"
 	@echo "make test-slow   the long proofs"
 	@echo "make lint        ruff, mypy, import-linter"
@@ -28,6 +29,9 @@ install: $(READY)
 
 reproduce: $(READY)
 	$(BIN)/timesformer reproduce main --profile $(PROFILE)
+
+notebooks: $(READY)
+	$(BIN)/python -m experiments.notebooks
 
 test: $(READY)
 	$(PYTEST) -m "not slow" -n $(JOBS) --cov --cov-report=term
