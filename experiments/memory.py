@@ -226,6 +226,8 @@ def trace(
             if step.train and gradients_stay:
                 parameter.grad = torch.empty_like(parameter)
                 ledger.own(parameter.grad, "gradients")
+        for buffer in model.buffers():
+            ledger.own(buffer, "params")
         if step.train:
             ledger.alive["optimiser"] = sum(state_bytes(parameter, step.optimiser) for parameter in parameters)
         for parameter in parameters:

@@ -146,11 +146,14 @@ class Ledger(TorchDispatchMode):
 
 
 def without_values(model: nn.Module, device: str) -> None:
-    """Replaces the parameters of a model on the meta device by fake ones; to be called inside a FakeTensorMode."""
+    """Replaces parameters and buffers of a model on the meta device by fake ones; for use inside a FakeTensorMode."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 module._parameters[name] = nn.Parameter(torch.empty(parameter.shape, device=device))
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
 
 
 class KeepingSoftmax(torch.autograd.Function):

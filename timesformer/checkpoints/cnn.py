@@ -32,10 +32,11 @@ def transfer_cnn(model: Cnn, source: Source) -> TransferReport:
         if getattr(theirs, name) != getattr(ours, name):
             raise InputError(f"{source.where}: {name} is {getattr(theirs, name)} there and {getattr(ours, name)} here")
     report, state, used = TransferReport(notes=list(source.notes), licence=source.provenance.get("licence")), {}, set()
+    same_head = theirs.heads == ours.heads and _width(source.tensors) == model.head.in_features
     for name, value in model.state_dict().items():
         origin = name if name in source.tensors else re.sub(r"^slow\.", "path.", name)
         found = source.tensors.get(origin)
-        if found is None or (name.startswith("head.") and found.shape != value.shape):
+        if found is None or (name.startswith("head.") and not same_head):
             report.initialised.append(name)
             report.reasons[name] = "another head" if name.startswith("head.") else "the source has no such part"
             continue
@@ -46,6 +47,11 @@ def transfer_cnn(model: Cnn, source: Source) -> TransferReport:
     report.reasons |= dict.fromkeys(report.left_out, "the new model has no such part") | source.unused
     model.load_state_dict(model.state_dict() | state)
     return report
+
+
+def _width(tensors: dict[str, Tensor]) -> int | None:
+    """How many channels the head reads; None where there is none."""
+    return tensors["head.weight"].shape[1] if "head.weight" in tensors else None
 
 
 def _fitted(name: str, found: Tensor, value: Tensor, where: str) -> tuple[Tensor, str]:
