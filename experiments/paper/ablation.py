@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from experiments.cost import cost
 from experiments.paper import Artefact, Profile
-from experiments.paper.accuracy import Accuracy, Cell, accuracies, columns_of, comparisons
-from experiments.paper.drawing import draw_curves, draw_dots
-from experiments.paper.published import Published, published, remarks
+from experiments.paper.accuracy import Accuracy, Cell, Key, accuracies, columns_of, comparisons
+from experiments.paper.drawing import Curve, draw_curves, draw_dots
+from experiments.paper.published import Published, Remark, published, remarks
 from experiments.paper.setting import NAMES_IN_THE_PAPER, PROBES, SETTINGS
 from experiments.paper.variants import Variant, run_of
+from experiments.probes import ceiling_percent
 from experiments.report import Report
 from experiments.spec import RunSpec, with_dependencies
 from experiments.statistics import Comparison, signed
@@ -42,8 +44,8 @@ class Ablation:
     `k400_difference_points` (from the base; `difference_points` where the paper names no dataset). sources: blocks of
     `values.yaml` that are shown, as (artefact, block); remarks: artefacts whose remarks are. probes: probe -> the
     dataset whose part it plays. counted: whether parameters and cost at the paper's scale belong to the table, and with
-    how many classes and views. curve: label of the x axis where the variants are points of a curve. concludes: what a
-    reader should conclude, from the frame.
+    how many classes and views. also: further published fields, with the headings of their columns. curve: the axis
+    where the variants are points of a curve. concludes: what a reader should conclude, from the frame.
     """
 
     name: str
@@ -57,7 +59,8 @@ class Ablation:
     remarks: tuple[str, ...] = ()
     probes: Mapping[str, str] = field(default_factory=lambda: dict(PROBES))
     counted: tuple[int, int] | None = None
-    curve: str | None = None
+    also: Mapping[str, str] = field(default_factory=dict)
+    curve: Curve | None = None
     concludes: Callable[[pd.DataFrame], tuple[str, ...]] = lambda frame: ()
 
     def cells(self, profile: Profile) -> list[Cell]:
@@ -75,18 +78,29 @@ class Ablation:
         """All runs, each after the one that it starts from."""
         return list(with_dependencies(cell.spec for cell in self.cells(profile)).values())
 
-    def frame(self, measured: Mapping[tuple[str, str], Accuracy]) -> pd.DataFrame:
+    def ceilings(self, profile: Profile) -> dict[Key, float]:
+        """What no model can pass, where a probe has such a bound for what a variant reads of it."""
+        found = {(cell.variant, cell.part): ceiling_percent(cell.spec) for cell in self.cells(profile)}
+        return {key: bound for key, bound in found.items() if bound is not None}
+
+    def frame(self, measured: Mapping[Key, Accuracy], ceilings: Mapping[Key, float]) -> pd.DataFrame:
         """A row for each variant: published values beside ours."""
         printed = self.rows()
-        return pd.DataFrame([self._row(variant, printed.get(variant.key, {}), measured) for variant in self.variants])
+        return pd.DataFrame([self._row(each, printed.get(each.key, {}), measured, ceilings) for each in self.variants])
 
     def _row(
-        self, variant: Variant, printed: Mapping[str, Any], measured: Mapping[tuple[str, str], Accuracy]
+        self,
+        variant: Variant,
+        printed: Mapping[str, Any],
+        measured: Mapping[Key, Accuracy],
+        ceilings: Mapping[Key, float],
     ) -> dict[str, Any]:
-        row: dict[str, Any] = {"variant": variant.key, "label": variant.label, "x": variant.x}
+        places = {"line": variant.line, "x": variant.x, "paper_x": variant.paper_x}
+        row: dict[str, Any] = {"variant": variant.key, "label": variant.label, **places}
+        row |= {f"published_{name}": printed.get(name) for name in self.also}
         if self.counted is not None:
             classes, views = self.counted
-            counted = cost(variant.config(classes), views=views)
+            counted = cost(variant.config(classes), views=variant.views or views)
             row |= {
                 "counted_params": counted.params,
                 "counted_gmacs_per_view": counted.macs_per_view / 1e9,
@@ -97,11 +111,13 @@ class Ablation:
         for probe, dataset in self.probes.items():
             found = measured.get((variant.key, probe))
             row |= columns_of(found, f"measured_{probe}")
+            row[f"counted_{probe}_ceiling_percent"] = ceilings.get((variant.key, probe))
             if found is not None and not found.above_chance:
                 undecided.append(probe)
             for name in (f"{dataset}_top1_percent", f"{dataset}_difference_points"):
                 row[f"published_{name}"] = printed.get(name)
         row["published_difference_points"] = printed.get("difference_points")
+        row["needs_data"] = f"needs {', '.join(NAMES_IN_THE_PAPER.get(name, name) for name in self.probes.values())}"
         decided = "yes" if variant.trained else None
         row["measured_above_chance"] = f"undecided on {', '.join(undecided)}" if undecided else decided
         return row
@@ -109,6 +125,7 @@ class Ablation:
     def columns(self, frame: pd.DataFrame) -> tuple[Column, ...]:
         """What is shown of the frame."""
         found = [Column("label", self.axis, "label")]
+        found += [Column(f"published_{name}", title, "published", decimals=None) for name, title in self.also.items()]
         if self.counted is not None:
             found.append(Column("counted_params", "Params [M]", "counted", scale=1e6))
             found.append(Column("published_params_millions", "paper [M]", "published"))
@@ -116,31 +133,33 @@ class Ablation:
                 found.append(Column("counted_gmacs_per_view", "GMACs per view", "counted"))
                 found.append(Column("published_gmacs_per_view", "paper [GMACs]", "published"))
             else:
-                found.append(Column("counted_tflops_total", f"TFLOPs, {self.counted[1]} views", "counted", decimals=2))
+                found.append(Column("counted_tflops_total", "TFLOPs", "counted", decimals=2))
                 found.append(Column("published_tflops_total", "paper [TFLOPs]", "published", decimals=2))
         for probe, dataset in self.probes.items():
             key = f"measured_{probe}"
             bounds = (f"{key}_top1_low_percent", f"{key}_top1_high_percent")
             found.append(Column(f"{key}_top1_percent", f"{probe} [%]", "measured", bounds=bounds))
+            found.append(Column(f"counted_{probe}_ceiling_percent", f"bound on {probe} [%]", "counted"))
             for name, unit in ((f"{dataset}_top1_percent", "%"), (f"{dataset}_difference_points", "points")):
                 title = f"{NAMES_IN_THE_PAPER.get(dataset, dataset)}, paper [{unit}]"
                 found.append(Column(f"published_{name}", title, "published"))
         found.append(Column("published_difference_points", "paper, dataset not named [points]", "published"))
+        found.append(Column("needs_data", "Real data, here", "needs_data"))
         if not undecided_rows(frame).empty:
             found.append(Column("measured_above_chance", "Above chance", "measured"))
-        return tuple(column for column in found if column.origin != "published" or frame[column.key].notna().any())
+        return tuple(column for column in found if column.origin == "label" or frame[column.key].notna().any())
 
-    def measured(self, records: Sequence[dict[str, Any]], profile: Profile) -> dict[tuple[str, str], Accuracy]:
+    def measured(self, records: Sequence[dict[str, Any]], profile: Profile) -> dict[Key, Accuracy]:
         """Accuracy by variant and probe; raises `InputError` where a run is missing among the records."""
         return accuracies(self.cells(profile), records, self.name)
 
-    def compared(self, measured: Mapping[tuple[str, str], Accuracy]) -> list[Comparison]:
+    def compared(self, measured: Mapping[Key, Accuracy]) -> list[Comparison]:
         """Each variant against the base, or the pairs, on each probe, corrected for their number."""
         labels = {variant.key: variant.label for variant in self.variants}
         pairs = self.pairs or [(key, self.base) for key in labels if key != self.base]
         return comparisons(measured, pairs, labels)
 
-    def findings(self, measured: Mapping[tuple[str, str], Accuracy], frame: pd.DataFrame) -> tuple[str, ...]:
+    def findings(self, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> tuple[str, ...]:
         """What follows from the numbers, whatever they are."""
         by_label = {row["label"]: row for row in frame.to_dict(orient="records")}
         found = [
@@ -153,8 +172,7 @@ class Ablation:
     def report(self, records: Sequence[dict[str, Any]], profile: Profile) -> Report:
         """The artefact from the records of its runs."""
         measured = self.measured(records, profile)
-        frame = self.frame(measured)
-        draw = draw_dots if self.curve is None else draw_curves
+        frame = self.frame(measured, self.ceilings(profile))
         return Report(
             name=self.name,
             title=self.title,
@@ -164,12 +182,17 @@ class Ablation:
                 f"{self.title}. {protocol_said(profile, measured)}{self._counted_said()}",
                 measured="measured here, on this repository's probes",
             ),
-            figure=draw(frame, self.probes, self.curve or self.axis),
+            figure=draw_dots(frame, self.probes, self.axis) if self.curve is None else self.draw(frame),
             findings=self.findings(measured, frame),
-            sources=self._sources(),
-            remarks=tuple(remark for artefact in self.remarks for remark in remarks(artefact)),
+            sources=self.published_blocks(),
+            remarks=self.all_remarks(),
             records=tuple(records),
         )
+
+    def draw(self, frame: pd.DataFrame) -> Figure:
+        """The variants as points of curves."""
+        assert self.curve is not None
+        return draw_curves([(frame, probe, dataset, self.curve) for probe, dataset in self.probes.items()])
 
     def _counted_said(self) -> str:
         if self.counted is None:
@@ -178,8 +201,13 @@ class Ablation:
         cost = "GMACs of one view" if views == 1 else f"TFLOPs of {views} views"
         return f"; parameters with {classes} classes and {cost} at the paper's scale"
 
-    def _sources(self) -> tuple[Published, ...]:
+    def published_blocks(self) -> tuple[Published, ...]:
+        """The published values that are shown."""
         return tuple(published(artefact, block) for artefact, block in self.sources)
+
+    def all_remarks(self) -> tuple[Remark, ...]:
+        """What is to be known about them."""
+        return tuple(remark for artefact in self.remarks for remark in remarks(artefact))
 
     def artefact(self) -> Artefact:
         """As `timesformer reproduce` finds it."""
@@ -197,7 +225,7 @@ def _said_by_the_paper(row: Mapping[Any, Any], base: Mapping[Any, Any], dataset:
     return "" if missing(points) else f". In the paper{where}: {signed(points)} points"
 
 
-def protocol_said(profile: Profile, measured: Mapping[tuple[str, str], Accuracy]) -> str:
+def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy]) -> str:
     """Seeds, test videos and what the intervals are, for a caption."""
     seeds = min(len(found.percent) for found in measured.values())
     videos = sorted({found.videos for found in measured.values()})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -34,31 +35,69 @@ def draw_dots(frame: pd.DataFrame, probes: Mapping[str, str], axis_label: str) -
         axis.set_xlabel("top-1 accuracy [%]")
         if number == 0:
             axis.set_ylabel(axis_label)
-        _legend(axis)
+        legend_above(axis)
     return figure
 
 
-def draw_curves(frame: pd.DataFrame, probes: Mapping[str, str], axis_label: str) -> Figure:
-    """Accuracy over the variants' x, a panel for each probe with the published curve beside it, in a panel of its own
-    where the paper's x is another."""
-    figure, axes = new_figure(5.2 * len(probes), 4.0, panels=len(probes))
-    for axis, (probe, dataset) in zip(axes, probes.items(), strict=True):
-        rows = frame.to_dict(orient="records")
-        measured = [_measured(row, probe) for row in rows]
-        spread = [[spread[side][0] for _, spread in measured] for side in (0, 1)]
-        x = [row["x"] for row in rows]
-        ours = [value for value, _ in measured]
-        axis.errorbar(x, ours, yerr=spread, fmt=MARKERS[0] + "-", color=OURS, capsize=3, label=f"{probe}, here")
-        paper = frame[f"published_{dataset}_top1_percent"]
-        if paper.notna().any():
-            name = f"{NAMES_IN_THE_PAPER.get(dataset, dataset)}, published"
-            axis.plot(x, paper, MARKERS[1] + "--", color=PAPER, markerfacecolor="none", label=name)
-        axis.set_xticks(x)
-        axis.set_xlabel(axis_label)
+@dataclass(frozen=True)
+class Curve:
+    """The x axis of a figure. label, paper_label: what it shows, here and in the paper where that has another scale."""
+
+    label: str
+    paper_label: str = ""
+
+
+def draw_curves(panels: Sequence[tuple[pd.DataFrame, str, str, Curve]]) -> Figure:
+    """Accuracy over the variants' x, for each (frame, probe, dataset, axis): measured and published curves in one
+    panel, or beside one another where their scales differ."""
+    count = sum(2 if axis.paper_label else 1 for _, _, _, axis in panels)
+    figure, axes = new_figure(1.0 + 4.6 * count, 4.2, panels=count)
+    free = iter(axes)
+    for frame, probe, dataset, curve in panels:
+        ours = next(free)
+        theirs = next(free) if curve.paper_label else ours
+        for number, (line, rows) in enumerate(frame.groupby("line", sort=False)):
+            style = {"color": COLOURS[number], "marker": MARKERS[number]}
+            said = f"{line}, " if line else ""
+            _draw_ours(ours, rows, probe, f"{said}{probe}, here", style)
+            if number == 0:
+                _draw_bound(ours, rows, probe)
+            x = "paper_x" if curve.paper_label else "x"
+            _draw_theirs(theirs, rows, x, dataset, said, style)
+        ours.set_xlabel(curve.label)
+        if curve.paper_label:
+            theirs.set_xlabel(curve.paper_label)
+    for axis in axes:
         axis.set_ylabel("top-1 accuracy [%]")
         axis.set_ylim(0, 102)
-        _legend(axis)
+        legend_above(axis)
     return figure
+
+
+def _draw_ours(axis: Any, rows: pd.DataFrame, probe: str, label: str, style: dict[str, Any]) -> None:
+    rows = rows[rows[f"measured_{probe}_top1_percent"].notna()]
+    if rows.empty:
+        return
+    measured = [_measured(row, probe) for row in rows.to_dict(orient="records")]
+    spread = [[ends[side][0] for _, ends in measured] for side in (0, 1)]
+    axis.errorbar(rows["x"], [value for value, _ in measured], yerr=spread, capsize=3, label=label, **style)
+    axis.set_xticks(sorted(set(rows["x"])))
+
+
+def _draw_bound(axis: Any, rows: pd.DataFrame, probe: str) -> None:
+    bound = rows[f"counted_{probe}_ceiling_percent"]
+    if bound.notna().any():
+        axis.plot(rows["x"], bound, ":", color=COLOURS[6], label="bound of any model")
+
+
+def _draw_theirs(axis: Any, rows: pd.DataFrame, x: str, dataset: str, said: str, style: dict[str, Any]) -> None:
+    rows = rows[rows[f"published_{dataset}_top1_percent"].notna()]
+    if rows.empty:
+        return
+    label = f"{said}{NAMES_IN_THE_PAPER.get(dataset, dataset)}, published"
+    paper = rows[f"published_{dataset}_top1_percent"]
+    axis.plot(rows[x], paper, linestyle="--", markerfacecolor="none", label=label, **style)
+    axis.set_xticks(sorted(set(rows[x])))
 
 
 def _measured(row: Mapping[Any, Any], probe: str) -> tuple[float, list[list[float]]]:
@@ -67,7 +106,7 @@ def _measured(row: Mapping[Any, Any], probe: str) -> tuple[float, list[list[floa
     return value, [[value - row[f"{key}_low_percent"]], [row[f"{key}_high_percent"] - value]]
 
 
-def _legend(axis: Any) -> None:
+def legend_above(axis: Any) -> None:
     """Each label once, above the panel."""
     handles, labels = axis.get_legend_handles_labels()
     found = dict(zip(labels, handles, strict=True))

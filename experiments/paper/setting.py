@@ -24,6 +24,12 @@ NAMES_IN_THE_PAPER = {
     "epic_kitchens": "Epic-Kitchens",
 }
 FRAMES = 8
+MIRRORED = ("appearance",)
+READ: dict[str, dict[str, Any]] = {
+    "order": {"data.preprocessing": {"sampling": "dense", "frame_rate": 8}, "protocol": "coverx1"},
+    "detail": {"model.num_frames": 4},
+}
+"""How further probes are read: `order` as the paper's long videos are, by clips end to end; `detail` by few frames."""
 
 
 @dataclass(frozen=True)
@@ -64,30 +70,34 @@ RECIPES = {
     "image": {**ADAMW, "steps": 600, "batch_size": 128},
     "appearance": {**ADAMW, "steps": 300, "batch_size": 16},
     "motion": {**ADAMW, "lr": 1.5e-3, "steps": 1600, "batch_size": 16},
+    "order": {**ADAMW, "lr": 1.5e-3, "steps": 1000, "batch_size": 16},
+    "detail": {**ADAMW, "steps": 600, "batch_size": 16},
 }
 SETTINGS: dict[Profile, Setting] = {
     "smoke": Setting(
         seeds=1,
         difficulty="quick",
-        videos={"appearance": (32, 16), "motion": (32, 16)},
+        videos={"appearance": (32, 16), "motion": (32, 16), "order": (32, 16), "detail": (32, 16)},
         recipes={
             "image": {**ADAMW, "steps": 4, "batch_size": 8},
             "appearance": {**ADAMW, "steps": 2, "batch_size": 8},
             "motion": {**ADAMW, "steps": 2, "batch_size": 8},
+            "order": {**ADAMW, "steps": 2, "batch_size": 8},
+            "detail": {**ADAMW, "steps": 2, "batch_size": 8},
         },
         model=TINY,
     ),
     "quick": Setting(
         seeds=1,
         difficulty="quick",
-        videos={"appearance": (3072, 512), "motion": (4096, 512)},
+        videos={"appearance": (3072, 512), "motion": (4096, 512), "order": (2048, 512), "detail": (2048, 512)},
         recipes={**RECIPES, "motion": {**RECIPES["motion"], "steps": 1300}},
         model=SMALL,
     ),
     "full": Setting(
         seeds=3,
         difficulty="full",
-        videos={"appearance": (3072, 1024), "motion": (8192, 1024)},
+        videos={"appearance": (3072, 1024), "motion": (8192, 1024), "order": (4096, 1024), "detail": (4096, 1024)},
         recipes=RECIPES,
         model=SMALL,
     ),
@@ -110,12 +120,13 @@ def video_fields(profile: Profile, probe: str) -> dict[str, Any]:
     """Fields of the run of divided attention on a probe, without name, seed and what it starts from."""
     setting = SETTINGS[profile]
     train, test = setting.videos[probe]
-    data = {"probe": probe, "num_train": train, "num_test": test, "flip": probe == "appearance"}
-    return {
+    data = {"probe": probe, "num_train": train, "num_test": test, "flip": probe in MIRRORED}
+    fields = {
         "data": {**data, "difficulty": setting.difficulty},
         "model": {**setting.model, "attention": "divided", "num_frames": FRAMES},
         "recipe": dict(setting.recipes[probe]),
     }
+    return changed(fields, READ.get(probe, {}))
 
 
 def image_name(profile: Profile, seed: int) -> str:

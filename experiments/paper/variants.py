@@ -9,8 +9,8 @@ from typing import Any
 from experiments.paper import Profile
 from experiments.paper.setting import PROBES, changed, image_fields, image_name, video_fields, video_name
 from experiments.spec import RunSpec
-from timesformer import TimeSformerConfig
 from timesformer.checkpoints.transfer import SHARED_FIELDS
+from timesformer.models import ModelConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class Variant:
     are not those of `change`. share: part of the training videos. image: what it changes in the image model that it
     starts from, beside the fields that the two share (width, depth, patch size, …), and image_share, part of the stills
     that this one sees; None starts from nothing. through: whether a run on the other probe, of the same scheme, comes
-    between the image model and this run. x: its place on a curve. trained: False for a row that is only counted.
+    between the image model and this run. trained: False for a row that is only counted. views: that its cost at the
+    paper's scale is for, where not the table's. line, x, paper_x: its curve and its place on it, here and in the paper,
+    where that has another scale.
     """
 
     key: str
@@ -32,8 +34,11 @@ class Variant:
     image: Mapping[str, Any] | None = field(default_factory=dict)
     image_share: float = 1.0
     through: bool = False
-    x: float | None = None
     trained: bool = True
+    views: int | None = None
+    line: str = ""
+    x: float | None = None
+    paper_x: float | None = None
 
     @property
     def changes_something(self) -> bool:
@@ -41,19 +46,19 @@ class Variant:
         shares = self.share != 1 or self.image_share != 1
         return bool(self.change or self.image is None or self.image or self.through or shares)
 
-    def config(self, num_classes: int = 400) -> TimeSformerConfig:
+    def config(self, num_classes: int = 400) -> ModelConfig:
         """The model at the paper's scale, ViT-B at 8 x 224 x 224 where nothing is changed."""
         if self.paper is not None:
-            return TimeSformerConfig.from_dict({"num_classes": num_classes, **self.paper})
+            return read_config({"num_classes": num_classes, **self.paper})
         models = {path.removeprefix("model."): value for path, value in self.change.items() if path[:6] == "model."}
-        return TimeSformerConfig.from_dict({"num_classes": num_classes, **models})
+        return read_config({"num_classes": num_classes, **models})
 
 
 def run_of(artefact: str, variant: Variant, profile: Profile, probe: str, seed: int) -> RunSpec:
     """The run of a variant on a probe; one that changes nothing is Table 1's."""
     fields = _part(changed(video_fields(profile, probe), variant.change), variant.share)
     own = f"{artefact}-{profile}-{probe}-{variant.key}-s{seed}"
-    name = own if variant.changes_something else video_name(profile, probe, seed)
+    name = own if variant.changes_something or probe not in PROBES else video_name(profile, probe, seed)
     start = _start(artefact, variant, profile, probe, seed)
     return RunSpec.parse({"name": name, "seed": seed, **fields, "init_from": start}, artefact)
 

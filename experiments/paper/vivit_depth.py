@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.paper.ablation import Ablation
+from experiments.paper.drawing import Curve
 from experiments.paper.published import published
 from experiments.paper.variants import Variant
 
@@ -31,6 +32,6 @@ ABLATION = Ablation(
     sources=(("vivit", "temporal_depth"),),
     remarks=("vivit",),
     counted=(400, 1),
-    curve="layers of the temporal encoder",
+    curve=Curve("layers of the temporal encoder"),
 )
 ARTEFACT = ABLATION.artefact()

@@ -16,8 +16,8 @@ from experiments.paper.ablation import Ablation
 from experiments.paper.variants import Variant
 from experiments.report import Report
 from experiments.spec import RunSpec
-from timesformer.attention.counting import macs_per_view
 from timesformer.errors import InputError
+from timesformer.models import macs_per_view
 from timesformer.scores import read_scores
 
 

@@ -1,0 +1,57 @@
+"""Table 8 of the paper: long videos by clips of more and more frames, covered end to end.
+
+On `order` two events lie up to half the video apart: a clip that does not span both says nothing of their order, so
+that no model can pass a bound that grows with the clip.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.paper.ablation import Ablation, Rows
+from experiments.paper.cnns import slowfast
+from experiments.paper.drawing import Curve
+from experiments.paper.published import published
+from experiments.paper.variants import Variant
+
+FRAMES = {2: 8, 4: 32, 8: 64, 16: 96}
+"""Frames of a clip here -> in the paper."""
+
+
+def _rows() -> Rows:
+    return {f"{row['model']} {row['frames']}": row for row in published("table8", "frames").rows}
+
+
+def _variants(model: str) -> tuple[Variant, ...]:
+    found = []
+    for here, there in FRAMES.items():
+        own: dict[str, Any] = slowfast(here) if model == "SlowFast" else {"change": {"model.num_frames": here}}
+        own["paper"] = None
+        label = f"{model}, {there} frames (here {here})"
+        found.append(Variant(f"{model} {there}", label, line=model, x=here, paper_x=there, **own))
+    return tuple(found)
+
+
+ABLATION = Ablation(
+    name="table8",
+    title="Table 8: long videos",
+    axis="Model and frames of a clip",
+    variants=(*_variants("SlowFast"), *_variants("TimeSformer")),
+    base="TimeSformer 96",
+    pairs=tuple(
+        (f"{name} {there}", f"{other} {less}")
+        for name, other, there, less in (
+            ("TimeSformer", "TimeSformer", 32, 8),
+            ("TimeSformer", "TimeSformer", 64, 32),
+            ("TimeSformer", "TimeSformer", 96, 64),
+            ("TimeSformer", "SlowFast", 96, 96),
+        )
+    ),
+    rows=_rows,
+    sources=(("table8", "frames"), ("table8", "without_kinetics")),
+    remarks=("table8",),
+    probes={"order": "howto100m"},
+    also={"clip_seconds": "Clip, paper [s]", "test_clips": "Clips, paper"},
+    curve=Curve("frames of a clip, order", "frames of a clip, HowTo100M"),
+)
+ARTEFACT = ABLATION.artefact()
