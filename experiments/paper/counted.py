@@ -217,9 +217,10 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
         f"Not {', '.join(_cell_said(row) for row in part.to_dict(orient='records'))}: {reason}."
         for reason, part in other.groupby("reason", sort=False)
     ]
+    largest = other["counted_difference_percent"].abs().max()
     return (
         f"{len(frame) - len(other)} of {len(frame)} figures agree to the last printed digit, or within the error of "
-        f"the reading; the largest difference of the others is {other['counted_difference_percent'].abs().max():.2f} %.",
+        f"the reading; the largest difference of the others is {largest:.2f} %.",
         *named,
     )
 
