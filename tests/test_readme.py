@@ -5,9 +5,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,22 +206,35 @@ def test_the_slurm_recipe(place: Path, sweep_file: dict[str, Any]) -> None:
     (recipe,) = [block for block in blocks("bash") if "#SBATCH" in block]
     (shown,) = [line for line in README.splitlines() if line.startswith("timesformer sweep") and "HEAD:6379" in line]
     assert "--ray" in shown
-    with socket.socket() as free:
-        free.bind(("", 0))
-        recipe = recipe.replace("6379", str(free.getsockname()[1]))
     (place / "bin").mkdir()
     (place / "bin" / "srun").write_text(SRUN)
     (place / "bin" / "srun").chmod(0o755)
-    (place / "ray.slurm").write_text(recipe)
     told = {"SLURM_NNODES": "2", "SLURM_CPUS_ON_NODE": "1", "SLURMD_NODENAME": "first", "RAY_USAGE_STATS_ENABLED": "0"}
     path = f"{place / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["bash", "ray.slurm", "sweep.yaml", "shared"]
-    done = subprocess.run(
-        command, env=os.environ | told | {"PATH": path}, cwd=place, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    assert "cluster: 2 nodes, 2 CPUs" in done.stderr
-    assert "4 of 4 cells done" in done.stdout
+    for _ in range(3):  # Ray gives its processes 30 seconds to start, which may be too few on a busy machine
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        (place / "ray.slurm").write_text(recipe.replace("6379", str(port)))
+        code, out, err = in_a_group(["bash", "ray.slurm", "sweep.yaml", "shared"], os.environ | told | {"PATH": path})
+        if code != 3:
+            break
+        assert "timed out during startup" in out + err
+    assert code == 0, err
+    assert "cluster: 2 nodes, 2 CPUs" in err
+    assert "4 of 4 cells done" in out
+
+
+def in_a_group(command: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
+    """Exit code, standard output and error of a command; nothing that it has started lives on."""
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+        try:
+            out, err = process.communicate(timeout=600)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
 
 
 def test_folders_of_the_map_exist() -> None:
