@@ -136,9 +136,11 @@ def test_a_killed_worker_is_an_outcome(data, undisturbed, tmp_path):
     os.kill(found[0], signal.SIGKILL)
     code, _, err = finish(driver)
     assert code == 1
-    kinds = Counter(record["reason_kind"] for record in latest(read_records(out / "records.jsonl")).values())
-    assert kinds["killed"] == 1  # the image model, from which all others start
-    assert kinds["not_started"] == 6
+    ended = latest(read_records(out / "records.jsonl")).values()
+    (victim,) = (record["name"] for record in ended if record["reason_kind"] == "killed")
+    kinds = Counter(record["reason_kind"] for record in ended)
+    # Most likely the image model, from which all others start; on a slow machine it may have ended before the blow.
+    assert kinds == ({"killed": 1, "not_started": 6} if victim == "image" else {"killed": 1, None: 6})
     assert "signal SIGKILL" in err
     code, _, err = finish(sweep(out, data, file, "--retry", "failed"))
     assert code == 0, err
