@@ -56,5 +56,7 @@ def _mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 
 def _gif(path: Path, frames: np.ndarray, fps: float) -> None:
     first, *rest = (Image.fromarray(pixels) for pixels in frames)
-    # Viewers slow down what is faster than a frame every 20 ms.
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=max(20, round(1000 / fps)), loop=0)
+    # In whole hundredths of a second; viewers slow down what is faster than two of them.
+    ends = np.round(np.arange(len(frames) + 1) * 100 / min(fps, 50.0))
+    lasting = (10 * np.diff(ends)).astype(int).tolist()
+    first.save(path, format="GIF", save_all=True, append_images=rest, duration=lasting, loop=0)
