@@ -81,7 +81,8 @@ class Ablation:
     def ceilings(self, profile: Profile) -> dict[Key, float]:
         """What no model can pass, where a probe has such a bound for what a variant reads of it."""
         found = {(cell.variant, cell.part): ceiling_percent(cell.spec) for cell in self.cells(profile)}
-        return {key: bound for key, bound in found.items() if bound is not None}
+        bounded = {part for (_, part), bound in found.items() if bound is not None}
+        return {key: 100.0 if bound is None else bound for key, bound in found.items() if key[1] in bounded}
 
     def frame(self, measured: Mapping[Key, Accuracy], ceilings: Mapping[Key, float]) -> pd.DataFrame:
         """A row for each variant: published values beside ours."""

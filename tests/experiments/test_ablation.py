@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments_records import record_of
 from typer.testing import CliRunner
 
 from experiments import cost, jobs
@@ -25,41 +26,14 @@ from timesformer.scores import read_scores
 def one_count() -> Iterator[None]:
     """Without the second count of MACs, which is tested elsewhere and takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(getattr(model, "model", model).config))
         yield
-
-
-def record(spec: RunSpec, right: list[bool]) -> dict[str, Any]:
-    """A record of a run with what tables, tests and the page read."""
-    percent = 100 * sum(right) / len(right)
-    bits = "".join("1" if each else "0" for each in right).ljust(-(-len(right) // 8) * 8, "0")
-    return {
-        "hash": spec.hash(),
-        "name": spec.name,
-        "outcome": "done",
-        "seed": spec.seed,
-        "spec": {"model": {"num_classes": 8}},
-        "dataset": {"test": {"fingerprint": "of-the-test-set"}},
-        "test_right": int(bits, 2).to_bytes(len(bits) // 8, "big").hex(),
-        "metrics": {
-            "top1_percent": percent,
-            "top1_low_percent": percent - 3,
-            "top1_high_percent": percent + 2,
-            "test_videos": len(right),
-        },
-        "environment": {
-            "cpu_model": "a cpu", "cpu_cores": 2, "platform": "Linux", "device": "cpu", "threads": 1,
-            "git_commit": None, "git_dirty": None, "versions": {"torch": "2"},
-        },
-        "wall_seconds": 1.0,
-        "finished_utc": "2026-01-01T00:00:00Z",
-    }  # fmt: skip
 
 
 def records(ablation: Ablation, profile: Profile, right: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     """Of 200 test videos the first `right[variant, probe]` are right, one more with each seed."""
     return [
-        record(cell.spec, [video < right[cell.variant, cell.part] + cell.seed for video in range(200)])
+        record_of(cell.spec, [video < right[cell.variant, cell.part] + cell.seed for video in range(200)])
         for cell in ablation.cells(profile)
     ]
 
@@ -73,7 +47,7 @@ POSITIONS = {
 @pytest.fixture(scope="module")
 def positions() -> Report:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(getattr(model, "model", model).config))
         return load("table4").report(records(table4.ABLATION, "full", POSITIONS), "full")
 
 
