@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from experiments import pages
 from experiments.axes import axes_of
@@ -47,6 +48,8 @@ from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
 
 SWEEP_FILE = "sweep.yaml"
+LONG_TABLE = 60
+"""Rows of a table behind which nobody would find the figures: on the page they come first then."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Pat
     folder: that of the records, from which they are copied if `out` is another.
     """
     require_writable(out / "figures")
-    pictures = {name: png(figure) for name, figure in report.figures.items()}
+    pictures = {name: with_palette(png(figure)) for name, figure in report.figures.items()}
     contents: dict[str, bytes] = {
         "results.csv": report.results.to_csv(index=False, lineterminator="\n").encode(),
         "report.md": _markdown(report).encode(),
@@ -201,6 +204,14 @@ def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Pat
     for name, content in contents.items():
         write_atomic(out / name, content)
     return [out / name for name in contents]
+
+
+def with_palette(picture: bytes) -> bytes:
+    """A PNG of lines and text in the 256 colours that suit it best: a third of the size, and looks the same."""
+    buffer = BytesIO()
+    with Image.open(BytesIO(picture)) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def _sources(folder: Path) -> dict[str, bytes]:
@@ -230,10 +241,8 @@ def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
     if report.comparisons:
         sentences = pages.items([each.sentence() for each in report.comparisons])
         words = f"<details><summary>Differences in words</summary>{sentences}</details>"
-    return pages.document(
-        report.title,
-        f"<h1>{html.escape(report.title)}</h1>{pages.items(report.findings)}{tables}{words}{shown}",
-    )
+    body = f"{shown}{tables}{words}" if len(report.summary.frame) > LONG_TABLE else f"{tables}{words}{shown}"
+    return pages.document(report.title, f"<h1>{html.escape(report.title)}</h1>{pages.items(report.findings)}{body}")
 
 
 def _said(name: str) -> str:
