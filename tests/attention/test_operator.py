@@ -12,6 +12,7 @@ from maps.dense import matrix, reduced
 
 from timesformer import InputError
 from timesformer.attention import Mixer, Step, StepOperator, attend, build, operator
+from timesformer.attention.counting import step_pairs
 from timesformer.attention.operator import Fusion, Query
 from timesformer.attention.scheme import ClassPolicy
 
@@ -96,3 +97,18 @@ def test_a_query_outside_the_grid() -> None:
     for query in ((2, 0, 0), (0, -1, 0), (0, 0, 4)):
         with pytest.raises(InputError, match="outside the grid"):
             ours.rows([query])
+
+
+@pytest.mark.parametrize("name", ["time", "space", "joint", "local", "global"])
+@torch.no_grad()
+def test_pieces_are_bounded_and_hold_the_declared_pairs_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, grid = STEPS[name], (3, 4, 6)
+    qkv, cls = (x.detach() for x in random_inputs(grid))
+    ours = operator(step, qkv, None if step.cls == "absent" else cls, has_class=True)
+    monkeypatch.setattr(MODULE, "ENTRIES", 600)
+    pieces = [piece for piece in ours.pieces() if int(piece.rows[0, 0]) < ours.patches]
+    assert max(piece.weights.numel() for piece in pieces) <= 600
+    (pairs,) = step_pairs(step, grid)
+    assert pairs is not None
+    assert sum(piece.weights[0, 0].numel() for piece in pieces) == pairs.patches
+    assert pairs.patches < 72 * 73 or name == "joint"
