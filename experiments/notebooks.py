@@ -23,8 +23,12 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 DIGEST = "executed_sha256"
 LIMIT_SECONDS = 600
 """For a cell."""
-QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-"""What says nothing about a notebook, and depends on what else is installed."""
+SURROUNDINGS = {
+    "OMP_NUM_THREADS": "1",  # threads that wait for one another take many times as long on a busy machine
+    "PYTHONWARNINGS": "ignore:IProgress not found,ignore:Consider using IPython.display.IFrame",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+"""Of a kernel, unless the environment says otherwise; no warnings that say nothing about a notebook."""
 LARGEST_BYTES = 2**20
 MACHINE_PATH = re.compile(r"/(?:home|root|tmp|work|Users|mnt)/\S*|\b[A-Z]:\\\\\S*")
 VOLATILE = ("execution", "widgets")
@@ -66,7 +70,7 @@ def execute(path: Path, folder: Path | None = None) -> Any:
     notebook = read(path)
     place = {"metadata": {"path": str(folder or path.parent)}}
     client = NotebookClient(notebook, timeout=LIMIT_SECONDS, kernel_name="python3", resources=place)
-    client.execute(env={**os.environ, **QUIET})
+    client.execute(env={**SURROUNDINGS, **os.environ})
     for cell in notebook["cells"]:
         for name in VOLATILE:
             cell["metadata"].pop(name, None)

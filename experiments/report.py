@@ -112,27 +112,40 @@ def markdown(report: Report) -> str:
             "",
             *(f"- {finding}" for finding in report.findings),
             "",
-            "## Published values",
-            "",
-            f"Paper: {paper()}",
-            "",
-            *(f"- {_source(block)}" for block in report.sources),
-            *(f"- {remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks),
-            "",
+            *_published(report),
         ]
     )
+
+
+def _published(report: Report) -> list[str]:
+    """The section on published values, none where nothing published is shown."""
+    if not report.sources and not report.remarks:
+        return []
+    return [
+        "## Published values",
+        "",
+        f"Paper: {paper()}",
+        "",
+        *(f"- {_source(block)}" for block in report.sources),
+        *(f"- {remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks),
+        "",
+    ]
 
 
 def page(report: Report, picture: bytes) -> str:
     """One page that needs no other file (see `experiments.pages`)."""
     sources = items([_source(block) for block in report.sources])
     remarks = items([f"{remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks])
+    published = (
+        f'<section class="sources"><h2>Published values</h2><p>{html.escape(paper())}</p>{sources}{remarks}</section>'
+        if report.sources or report.remarks
+        else ""
+    )
     return document(
         report.title,
         f"<h1>{html.escape(report.title)}</h1>{items(report.findings)}{to_html(report.table)}"
         f"{pages.picture(picture, f'{report.title}: the figure of the table above')}"
-        f'<section class="sources"><h2>Published values</h2><p>{html.escape(paper())}</p>{sources}{remarks}</section>'
-        f"{_runs(report.records)}",
+        f"{published}{_runs(report.records)}",
     )
 
 
