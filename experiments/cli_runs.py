@@ -14,6 +14,7 @@ from experiments.cli_options import (
     Json,
     Out,
     Runs,
+    bad_input,
     console,
     folders,
     print_json,
@@ -31,7 +32,17 @@ def reproduce(
     artefacts: Annotated[
         list[str] | None, typer.Argument(help="table1, figure3, …, the group `main`, or `all`; see --list.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="smoke (seconds), quick (minutes) or full (three seeds).")] = "quick",
+    profile: Annotated[
+        str, typer.Option(help="smoke (seconds), quick (minutes), full (three seeds), or paper: the real datasets.")
+    ] = "quick",
+    data: Annotated[str, typer.Option(help="For --profile paper: k400=FOLDER,ssv2=FOLDER,…")] = "",
+    init_from: Annotated[
+        str, typer.Option(help="For --profile paper: the image model, as in a run's init_from.")
+    ] = "google/vit-base-patch16-224-in21k",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="For --profile paper: what is there, and memory and time to expect; no more."),
+    ] = False,
     show: Annotated[bool, typer.Option("--list", help="List the tables and figures and stop.")] = False,
     out: Out = Path("results"),
     runs: Runs = Path("runs"),
@@ -55,6 +66,15 @@ def reproduce(
             lines += [f"{group:<20} {', '.join(members)}" for group, members in GROUPS.items()]
             console().print(*lines, sep="\n", highlight=False, soft_wrap=True)
         return
+    if profile == "paper":
+        from experiments.cli_real import on_real_data
+
+        on_real_data(
+            chosen(artefacts or ["table1"]), data, init_from, folders(out, runs, data_dir), jobs, check, as_json
+        )
+        return
+    if data or check:
+        raise bad_input("--data, --check: they are for --profile paper")
     of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts or ["table1"])]
     places = folders(out, runs, data_dir)
     made = []

@@ -26,7 +26,7 @@ def _variants(model: str) -> tuple[Variant, ...]:
     found = []
     for here, there in FRAMES.items():
         own: dict[str, Any] = slowfast(here) if model == "SlowFast" else {"change": {"model.num_frames": here}}
-        own["paper"] = None
+        own.setdefault("paper", {"num_frames": there})
         label = f"{model}, {there} frames (here {here})"
         found.append(Variant(f"{model} {there}", label, line=model, x=here, paper_x=there, **own))
     return tuple(found)

@@ -1,0 +1,63 @@
+"""`timesformer reproduce --profile paper`: the paper's models on the real datasets, or a look at what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from experiments.cli_options import bad_input, console, print_json, progress
+from experiments.cli_runs import show_artefact
+
+if TYPE_CHECKING:
+    from experiments.paper import Folders
+
+
+def on_real_data(
+    names: Sequence[str], data: str, init_from: str, places: Folders, jobs: int, check: bool, as_json: bool
+) -> None:
+    """Train and evaluate what the artefacts name on the datasets of `data`, or with `check` say what is missing.
+
+    Exit code 1 of a check where something is.
+    """
+    from experiments.paper import load, real
+    from experiments.report import require_writable, write
+    from experiments.runner import run_all
+
+    if not data:
+        raise bad_input("--data: --profile paper needs DATASET=FOLDER, several with commas")
+    folders = real.parse_data(data)
+    if check:
+        found = {name: real.check(name, folders, init_from).to_dict(orient="records") for name in names}
+        _show_check(found, as_json)
+        return
+    made = []
+    for name in names:
+        cells = real.cells(name, folders, init_from)
+        results = places.out / name / "paper"
+        require_writable(results)
+        progress(f"{name}, paper: {len(cells)} runs; those finished before are taken from {places.runs}")
+        records = run_all([cell.spec for cell in cells], places.runs, jobs=jobs or 1, data_dir=places.data)
+        report = real.report(name, load(name).title, cells, records)
+        made.append(show_artefact(report, write(report, results), "paper", as_json))
+    if as_json:
+        print_json({"artefacts": made})
+
+
+def _show_check(found: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
+    import pandas as pd
+
+    from experiments.paper.real import CHECKED
+    from experiments.tables import Table, to_rich
+
+    missing = [line for lines in found.values() for line in lines if line["fine"] == "NO"]
+    if as_json:
+        print_json({"checks": json.loads(json.dumps(found)), "missing": len(missing)})
+    else:
+        for name, lines in found.items():
+            caption = f"{name}, profile paper: what it needs; nothing was started"
+            console().print(to_rich(Table(pd.DataFrame(lines), CHECKED, caption)))
+    if missing:
+        raise typer.Exit(1)
