@@ -158,6 +158,15 @@ def test_features_in_python(place: Path) -> None:
     assert scope["cls"].shape == (2, 96)
 
 
+def test_attention_maps_in_python(place: Path) -> None:
+    (code,) = [block for block in blocks("python") if "attention_maps" in block]
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["weights"].shape == (1, scope["model"].config.num_heads, 2, 8, 4, 4)
+    assert scope["flow"].shape == scope["why"].shape == (1, 1, 8, 4, 4)
+    assert len(scope["heads"]) == 2 * 3 * scope["model"].config.num_heads
+
+
 @pytest.fixture
 def sweep_file(place: Path) -> dict[str, Any]:
     """The README's sweep with less to do; its fields."""
