@@ -1,75 +1,93 @@
-"""Every published figure that can be counted, against our count: agreement to the printed digit, or the reason."""
+"""Every cell of the paper's tables that can be counted against the published value, to its printed precision; those
+that cannot agree are listed here with the reason."""
 
-from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from experiments.paper import counted, load
+from experiments import cost
+from experiments.paper import table3, table5, table6, table7, vivit_table2
+from experiments.paper.datasets import MODELS
+from experiments.paper.listed import Listed, copies_tflops
 from experiments.paper.published import published
-from experiments.report import Report, write
-
-CELLS = counted.cells()
-
-
-@pytest.fixture(scope="module")
-def made() -> Report:
-    return load("counted").report([], "smoke")
+from experiments.paper.variants import Variant
+from timesformer import TimeSformerConfig
+from timesformer.models import macs_per_view
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.artefact}: {cell.row}, {cell.quantity}")
-def test_agrees_to_the_printed_digit_or_says_why_not(cell: counted.Cell) -> None:
-    # A reason for what does agree would be a list that has gone stale.
-    assert cell.agrees == (not cell.reason), (cell.counted, cell.printed)
-    assert cell.error is not None or cell.counted == pytest.approx(cell.printed, rel=0.02)
+@pytest.fixture(autouse=True)
+def one_count() -> Iterator[None]:
+    """Without the second count of MACs, which is tested elsewhere and takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        yield
 
 
-def test_every_cell_is_there() -> None:
-    """By hand: parameters of five schemes; two figures of three models; TFLOPs of three; two panels of two curves of
-    four points; two figures of five models of ViViT; two of two CNNs."""
-    expected = {"Table 1": 5, "Table 2": 6, "Table 5": 3, "Figure 3": 16, "ViViT, Table 2": 10, "PyTorchVideo": 4}
-    assert Counter(cell.artefact for cell in CELLS) == expected
+def counted(**fields: Any) -> cost.Cost:
+    return cost.cost(TimeSformerConfig.from_dict(fields), views=3)
 
 
-def test_the_i3d_of_the_paper_is_the_one_without_norms() -> None:
-    """1.11 is not 37.53 x 30, which rounds to 1.13, but it is the matrix products of this network times 30."""
-    by_cell = {(cell.artefact, cell.row, cell.quantity): cell for cell in CELLS}
-    view = by_cell["PyTorchVideo", "I3D 8x8 R50", "gmacs_per_view"]
-    total = by_cell["Table 2", "I3D 8x8 R50", "tflops_total"]
-    assert round(30 * view.printed / 1e3, 2) == 1.13 != total.printed
-    assert round(30 * view.counted / 1e3, 2) == total.printed == 1.11
+@pytest.mark.parametrize("key", ["space", "joint", "divided", "local_global", "axial"])
+def test_parameters_of_table_1_by_head(key: str) -> None:
+    printed = published("table1", "schemes").rows[key]["params_millions"]
+    assert round(counted(attention=key, num_classes=174).params / 1e6, 1) == printed
+    derived = published("counts", "parameters").rows[key]
+    for classes in (174, 400, 600):
+        assert counted(attention=key, num_classes=classes).params == derived[f"params_{classes}_classes"]
 
 
-@pytest.mark.parametrize(("model", "frames"), [("TimeSformer", 8), ("TimeSformer-HR", 16), ("TimeSformer-L", 96)])
-def test_with_the_class_tokens_copies_all_three_models_agree(model: str, frames: int) -> None:
-    (cell,) = (cell for cell in CELLS if (cell.artefact, cell.row) == ("Table 5", model))
-    copies = 12 * 4 * (frames - 1) * 768**2
-    derived = next(row for row in published("counts", "tflops").rows if row["model"] == model)
-    assert cell.counted * 1e3 / 3 + copies / 1e9 == pytest.approx(derived["gmacs_per_view"], abs=0.01)
-    assert round(cell.counted + 3 * copies / 1e12, 2) == cell.printed
+def test_tflops_of_table_5() -> None:
+    """TimeSformer-L is 7.1315 here: the released code, with which the paper counts, projects the class token's copy in
+    every frame, and that makes 7.1396."""
+    found = {}
+    for row in published("table5", "models").rows:
+        if row["model"] in MODELS:
+            ours = counted(**MODELS[row["model"]]).tflops_total
+            assert round(ours + copies_tflops(row["model"]), 2) == row["tflops_total"]
+            found[row["model"]] = round(ours, 2) == row["tflops_total"]
+    assert found == {"TimeSformer": True, "TimeSformer-HR": True, "TimeSformer-L": False}
+    lines = table5.LISTED.findings(table5.LISTED.frame())
+    assert lines[0] == "TFLOPs of our models: 2 of 3 as printed, to the last digit."
+    assert lines[1].startswith("TimeSformer-L: 7.1315 TFLOPs here and 7.14 printed.")
 
 
-def test_attention_scores_make_up_for_vivits_differences() -> None:
-    """What its first model has above the fourth is two for each score more, within the rounding of the figures."""
-    lacking = {
-        cell.row[-2]: cell.printed - cell.counted
-        for cell in CELLS
-        if cell.artefact == "ViViT, Table 2" and cell.quantity == "gmacs_per_view" and cell.row.endswith(")")
-    }
-    scores = {"1": 3137**2 * 12, "4": 6 * 16 * 196 * (196 + 16)}
-    more = 12 * (scores["1"] - scores["4"]) / 1e9
-    assert lacking["1"] - lacking["4"] == pytest.approx(2 * more, abs=0.1)
+def test_derived_counts_with_the_copies() -> None:
+    for row in published("counts", "tflops").rows:
+        copies = copies_tflops(row["model"]) / 3
+        for fields, key in (({}, "gmacs_per_view"), ({"temporal_fc": False}, "without_linear_gmacs_per_view")):
+            ours = counted(**MODELS[row["model"]], **fields).macs_per_view / 1e9 + 1e3 * copies
+            assert ours == pytest.approx(row[key], abs=0.01)
 
 
-def test_the_report_lists_what_does_not_agree(made: Report, tmp_path: Path) -> None:
-    disagreeing = [cell for cell in CELLS if cell.reason]
-    assert made.findings[0].startswith(f"{len(CELLS) - len(disagreeing)} of {len(CELLS)} figures agree")
-    assert len(made.findings) == 1 + len({cell.reason for cell in disagreeing})
-    for cell in disagreeing:
-        assert any(cell.row in line and cell.reason in line for line in made.findings)
-    files = {path.name for path in write(made, tmp_path)}
-    assert files == {"counted.csv", "counted.md", "counted.png", "report.html"}
+# Counted here without layer norms, softmax and the like, which the authors' tool counts: at most 1 % less.
+# The parameters of models 1 and 4 are 88.95 M, which rounds up; the paper prints 88.9.
+@pytest.mark.parametrize("variant", vivit_table2.ABLATION.variants, ids=lambda variant: variant.key)
+def test_vivits_table_2(variant: Variant) -> None:
+    printed = published("vivit", "models").rows[variant.key]
+    ours = cost.cost(variant.config(400))
+    assert ours.macs_per_view / 1e9 == pytest.approx(printed["gmacs_per_view"], rel=0.01)
+    assert ours.macs_per_view / 1e9 < printed["gmacs_per_view"]
+    assert abs(ours.params / 1e6 - printed["params_millions"]) < 0.1
+    agrees = round(ours.params / 1e6, 1) == printed["params_millions"]
+    assert agrees == (variant.key not in ("joint", "factorised_dot_product"))
 
 
-def test_nothing_is_trained_for_it() -> None:
-    assert load("counted").plan("full") == ()
+@pytest.mark.parametrize("listed", [table5.LISTED, table6.LISTED, table7.LISTED], ids=lambda listed: listed.name)
+def test_listed_tables_say_where_each_cell_comes_from(listed: Listed) -> None:
+    report = listed.report([], "quick")
+    frame = report.table.frame.set_index("model")
+    assert frame.index.tolist() == [row["model"] for row in published(listed.name, "models").rows]
+    for model, row in frame.iterrows():
+        ours = model in MODELS
+        assert pd.notna(row["counted_params"]) == ours
+        assert all(pd.notna(row[f"needs_data_{name}"]) == ours for name in listed.datasets)
+    for column in report.table.columns:
+        assert column.origin == "label" or column.key.startswith(column.origin)
+    assert len(report.figure.axes) == len(listed.datasets)
+
+
+def test_table_3_trains_the_base_model_from_a_part_of_the_stills() -> None:
+    stills = {cell.variant: cell.spec.init_from.data.num_train for cell in table3.ABLATION.cells("quick")}  # type: ignore[union-attr]
+    assert stills == {"TimeSformer ImageNet-1K": 768, "TimeSformer ImageNet-21K": 3072}
