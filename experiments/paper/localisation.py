@@ -32,6 +32,7 @@ TITLES = {
     "deletion_area": "deletion, area",
     "insertion_area": "insertion, area",
 }
+GAIN = "insertion_less_deletion"
 DECIMALS = {"deletion_area": 3, "insertion_area": 3}
 
 
@@ -56,7 +57,7 @@ Key = tuple[str, str]
 def _by_cell(records: Sequence[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
     """The records of the seeds, by probe and scheme.
 
-    Raises InputError where a cell has none, or where the records differ in their methods.
+    Raises InputError where a cell has none, or where the records differ in their seeds or methods.
     """
     found: dict[Key, dict[int, dict[str, Any]]] = {}
     for record in records:
@@ -64,9 +65,12 @@ def _by_cell(records: Sequence[dict[str, Any]]) -> dict[Key, list[dict[str, Any]
             spec = record["spec"]
             seeds = found.setdefault((spec["data"]["probe"], spec["model"]["attention"]), {})
             seeds[record["seed"]] = record
+    numbers = {tuple(sorted(seeds)) for seeds in found.values()}
     missing = [f"{scheme} on {probe}" for probe in PROBES for scheme in SCHEMES if not found.get((probe, scheme))]
     if missing:
         raise InputError(f"localisation: nothing was measured of {', '.join(missing)} among the records")
+    if len(numbers) > 1:
+        raise InputError("localisation: not all schemes were measured with the same seeds")
     cells = {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}
     if len({tuple(methods_of(record)) for of_seeds in cells.values() for record in of_seeds}) > 1:
         raise InputError("localisation: not all records have the same methods")
@@ -94,6 +98,8 @@ def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 row: dict[str, Any] = {"probe": probe, "attention": scheme, "method": method}
                 for measure_ in PLACES + CURVES:
                     row |= _with_interval(f"measured_{measure_}", [metrics[method][measure_] for metrics in seeds])
+                gains = [metrics[method]["insertion_area"] - metrics[method]["deletion_area"] for metrics in seeds]
+                row |= _with_interval(f"measured_{GAIN}", gains)
                 for measure_ in PLACES:
                     values = [metrics["untrained"][method][measure_] for metrics in seeds]
                     row |= _with_interval(f"measured_untrained_{measure_}", values)
@@ -133,25 +139,30 @@ def draw(frame: pd.DataFrame) -> Figure:
             place = np.arange(len(methods)) + (number - (len(SCHEMES) - 1) / 2) * 0.15
             look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": "none"}
             energy, area = "energy_inside_percent", part["measured_object_area_percent"]
-            values = part[f"measured_{energy}"]
-            spread = [
-                (values - part[f"measured_{energy}_low"].astype(float)).fillna(0) / area,
-                (part[f"measured_{energy}_high"].astype(float) - values).fillna(0) / area,
-            ]
-            above.errorbar(place, values / area, yerr=spread, capsize=2, label=scheme, **look)
+            values, spread = _spread(part, energy)
+            above.errorbar(place, values / area, yerr=spread / area.to_numpy(), capsize=2, label=scheme, **look)
             above.plot(place, part[f"measured_untrained_{energy}"] / area, markerfacecolor="none", **look)
-            below.plot(place, part["measured_insertion_area"] - part["measured_deletion_area"], **look)
+            gains, spread = _spread(part, GAIN)
+            below.errorbar(place, gains, yerr=spread, capsize=2, **look)
         above.set_title(probe)
         above.axhline(1, color="black", linestyle="--", linewidth=1)
         below.axhline(0, color="black", linestyle="--", linewidth=1)
         below.set_xticks(range(len(methods)), methods, rotation=20, ha="right")
         below.set_xlabel("method")
+    axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].set_ylabel("energy inside the mask ÷ object's area\n(chance: 1)")
     axes[1, 0].set_ylabel("insertion area − deletion area\n(probability)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     title = "filled: trained, with 95 % interval over seeds   hollow: untrained"
     figure.legend(handles, labels, loc="outside lower center", ncols=len(SCHEMES), frameon=False, title=title)
     return figure
+
+
+def _spread(part: pd.DataFrame, measure_: str) -> tuple[pd.Series, np.ndarray]:
+    """Values, and how far their intervals reach below and above, (2, n); 0 where there is none."""
+    values = part[f"measured_{measure_}"]
+    low, high = (part[f"measured_{measure_}_{end}"].astype(float) for end in ("low", "high"))
+    return values, np.stack([(values - low).fillna(0), (high - values).fillna(0)])
 
 
 def findings(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -175,16 +186,21 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
             f"object's area; the most has {best['method']} of {best['attention']}, "
             f"{best['measured_energy_inside_percent']:.1f} % of its energy."
         )
-        gain = (part["measured_insertion_area"] - part["measured_deletion_area"]).groupby(part["method"], sort=False)
-        means = gain.mean().sort_values(ascending=False)
+        means = part.groupby("method", sort=False)[f"measured_{GAIN}"].mean().sort_values(ascending=False)
         found.append(
             f"On {probe}, insertion less deletion, mean over schemes: "
             f"{', '.join(f'{name} {_signed(value)}' for name, value in means.items())}."
         )
+    real = frame[frame["method"] != RANDOM]
+    chance = real["measured_untrained_energy_inside_percent"] / real["measured_object_area_percent"]
+    by_method = chance.groupby(real["method"]).mean()
     found.append(
-        "Energy tells where a map lies, insertion and deletion whether the model depends on what is there; a map may "
-        "do well in one and not in the other. An untrained model's map can lie on the object too, where it follows "
-        "contrast."
+        f"An untrained model's maps have {by_method.min():.2f} ({by_method.idxmin()}) to {by_method.max():.2f} "
+        f"({by_method.idxmax()}) times the object's area, mean over schemes and probes."
+    )
+    found.append(
+        "Energy tells where a map lies, insertion and deletion whether the model depends on what is there: a map may "
+        "do well in one and not in the other."
     )
     return tuple(found)
 

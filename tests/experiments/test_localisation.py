@@ -75,6 +75,7 @@ def test_findings_follow_from_the_numbers() -> None:
     assert "1 more than the untrained model, with the whole interval over seeds" in text
     assert "the most has rollout of divided, 31.0 % of its energy" in text
     assert "rollout +0.500, random 0.000" in text.replace("+0.000", "0.000")
+    assert "An untrained model's maps have 1.00 (rollout) to 1.00 (rollout) times the object's area" in text
     one = " ".join(localisation.findings(localisation.rows(records(1))))
     assert "with one seed" in one
 
@@ -82,6 +83,8 @@ def test_findings_follow_from_the_numbers() -> None:
 def test_records_that_do_not_make_the_table_are_refused() -> None:
     with pytest.raises(InputError, match="nothing was measured of axial on motion among the records"):
         localisation.rows(records(1)[:-1])
+    with pytest.raises(InputError, match="not all schemes were measured with the same seeds"):
+        localisation.rows([*records(1), record("motion", "axial", 1, 9.0)])
     other = record("motion", "axial", 0, 9.0)
     other["spec"]["localisation"]["methods"] = [RANDOM]
     with pytest.raises(InputError, match="not all records have the same methods"):
