@@ -63,6 +63,18 @@ def test_every_scheme_equals_the_dense_product(attention: str, monkeypatch: pyte
     np.testing.assert_allclose(found.weights.sum((-3, -2, -1)) + found.on_class, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "switches", [{"cls_policy": "global"}, {"cls_policy": "replicated", "temporal_fc": False}, {"share_qkv": True}]
+)
+@pytest.mark.parametrize("attention", ["divided", "divided_parallel"])
+def test_class_policies_and_shared_projections(
+    attention: str, switches: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, clip = make(attention, **switches), clips()
+    dense = dense_of(model, clip, monkeypatch)
+    check(rollout(model, clip, query=QUERIES), model, dense, mixed("mean", 0.0))
+
+
 @pytest.mark.parametrize(("fusion", "discard"), [("max", 0.0), ("min", 0.4), ("mean", 0.5)])
 @pytest.mark.parametrize("attention", ["divided_parallel", "factorised_encoder", "factorised_dot_product"])
 def test_fusion_and_discard(attention: str, fusion: Any, discard: float, monkeypatch: pytest.MonkeyPatch) -> None:
