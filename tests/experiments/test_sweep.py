@@ -7,12 +7,16 @@ import yaml
 from spec_fakes import SIZES, fields, small
 from sweep_fakes import BASE, COST, TINY, changed, write
 
+from experiments import load_results
+from experiments.jobs import measured
 from experiments.paper import table1
+from experiments.records import LOG, latest, read_records
 from experiments.spec import RunSpec
 from experiments.sweep import load_sweep, parse_sweep
 from timesformer.errors import InputError
 
 SWEEPS = Path(__file__).parents[2] / "experiments" / "sweeps"
+RESULTS = Path(__file__).parents[2] / "results" / "sweeps"
 
 
 def test_axes_are_crossed_in_their_order():
@@ -168,6 +172,22 @@ def test_the_shipped_sweeps():
     for path in SWEEPS.glob("*.yaml"):
         assert f"experiments/sweeps/{path.name}" in path.read_text()
         assert yaml.safe_load(path.read_text())["name"] == path.stem
+
+
+def test_the_committed_results_are_those_of_the_shipped_sweeps():
+    folders = {folder.name: folder for folder in RESULTS.iterdir()}
+    assert "cost_grid" in folders
+    for name, folder in folders.items():
+        file = SWEEPS / f"{name}.yaml"
+        assert yaml.safe_load((folder / "sweep.yaml").read_text()) == yaml.safe_load(file.read_text())
+        frame = load_results(folder)
+        assert list(frame["hash"]) == [key for key, job in load_sweep(file).jobs().items() if job.cell is not None]
+        assert (frame["outcome"] == "done").all()
+    # Counted and predicted anew, of the smallest and of the largest model.
+    cells = list(load_sweep(SWEEPS / "cost_grid.yaml").jobs().values())
+    records = latest(read_records(folders["cost_grid"] / LOG))
+    for job in (cells[0], cells[-1]):
+        assert measured(job.cost, job.measure) == records[job.hash()]["metrics"]
 
 
 def test_several_processes_are_no_part_of_the_hash_unless_they_draw_their_own_noise():
