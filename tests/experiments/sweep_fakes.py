@@ -43,8 +43,12 @@ def start(*words, **options) -> "subprocess.Popen[str]":
 
 
 def finish(process, seconds=600):
-    """Exit code, standard output and standard error."""
-    out, err = process.communicate(timeout=seconds)
+    """Exit code, standard output and standard error; a process that takes longer is ended."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, out, err
 
 
