@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +12,8 @@ from experiments.cli_options import bad_input, console, print_json, progress
 from experiments.cli_runs import show_artefact
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from experiments.paper import Folders
 
 
@@ -30,8 +32,7 @@ def on_real_data(
         raise bad_input("--data: --profile paper needs DATASET=FOLDER, several with commas")
     folders = real.parse_data(data)
     if check:
-        found = {name: real.check(name, folders, init_from).to_dict(orient="records") for name in names}
-        _show_check(found, as_json)
+        _show_check({name: real.check(name, folders, init_from) for name in names}, as_json)
         return
     made = []
     for name in names:
@@ -46,18 +47,17 @@ def on_real_data(
         print_json({"artefacts": made})
 
 
-def _show_check(found: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
-    import pandas as pd
-
+def _show_check(found: dict[str, pd.DataFrame], as_json: bool) -> None:
     from experiments.paper.real import CHECKED
     from experiments.tables import Table, to_rich
 
-    missing = [line for lines in found.values() for line in lines if line["fine"] == "NO"]
+    missing = sum(int((lines["fine"] == "NO").sum()) for lines in found.values())
     if as_json:
-        print_json({"checks": json.loads(json.dumps(found)), "missing": len(missing)})
+        checks = {name: json.loads(lines.to_json(orient="records")) for name, lines in found.items()}
+        print_json({"checks": checks, "missing": missing})
     else:
         for name, lines in found.items():
             caption = f"{name}, profile paper: what it needs; nothing was started"
-            console().print(to_rich(Table(pd.DataFrame(lines), CHECKED, caption)))
+            console().print(to_rich(Table(lines, CHECKED, caption)))
     if missing:
         raise typer.Exit(1)

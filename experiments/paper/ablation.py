@@ -8,7 +8,7 @@ run: a run is known by the hash of what defines it, so nothing is trained twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -45,7 +45,8 @@ class Ablation:
     `values.yaml` that are shown, as (artefact, block); remarks: artefacts whose remarks are. probes: probe -> the
     dataset whose part it plays. counted: whether parameters and cost at the paper's scale belong to the table, and with
     how many classes and views. also: further published fields, with the headings of their columns. curve: the axis
-    where the variants are points of a curve. concludes: what a reader should conclude, from the frame.
+    where the variants are points of a curve. from_nothing: whether on the probes no run starts from an image model.
+    concludes: what a reader should conclude, from the frame.
     """
 
     name: str
@@ -61,18 +62,22 @@ class Ablation:
     counted: tuple[int, int] | None = None
     also: Mapping[str, str] = field(default_factory=dict)
     curve: Curve | None = None
+    from_nothing: bool = False
     concludes: Callable[[pd.DataFrame], tuple[str, ...]] = lambda frame: ()
 
     def cells(self, profile: Profile) -> list[Cell]:
         """The runs with their places in the table."""
         seeds = range(SETTINGS[profile].seeds)
         return [
-            Cell(variant.key, probe, seed, run_of(self.name, variant, profile, probe, seed))
+            Cell(variant.key, probe, seed, run_of(self.name, self._started(variant), profile, probe, seed))
             for seed in seeds
             for probe in self.probes
             for variant in self.variants
-            if variant.trained
+            if variant.trained and profile not in variant.skip
         ]
+
+    def _started(self, variant: Variant) -> Variant:
+        return replace(variant, image=None) if self.from_nothing else variant
 
     def plan(self, profile: Profile) -> list[RunSpec]:
         """All runs, each after the one that it starts from."""
@@ -119,7 +124,7 @@ class Ablation:
                 row[f"published_{name}"] = printed.get(name)
         row["published_difference_points"] = printed.get("difference_points")
         row["needs_data"] = f"needs {', '.join(NAMES_IN_THE_PAPER.get(name, name) for name in self.probes.values())}"
-        decided = "yes" if variant.trained else None
+        decided = "yes" if any((variant.key, probe) in measured for probe in self.probes) else None
         row["measured_above_chance"] = f"undecided on {', '.join(undecided)}" if undecided else decided
         return row
 

@@ -11,7 +11,9 @@ ABLATION = Ablation(
     axis="Class token",
     variants=(
         Variant("released", "released code: absent from time, copied into every frame"),
-        Variant("replicated", "copied into every group of both steps", {"model.cls_policy": "replicated"}),
+        Variant(
+            "replicated", "copied into every group of both steps", {"model.cls_policy": "replicated"}, skip=("quick",)
+        ),
         Variant(
             "global", "the paper's equations: a key in every group, sees every patch", {"model.cls_policy": "global"}
         ),

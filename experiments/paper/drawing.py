@@ -58,7 +58,7 @@ def draw_curves(panels: Sequence[tuple[pd.DataFrame, str, str, Curve]]) -> Figur
         theirs = next(free) if curve.paper_label else ours
         for number, (line, rows) in enumerate(frame.groupby("line", sort=False)):
             style = {"color": COLOURS[number], "marker": MARKERS[number]}
-            said = f"{line}, " if line else ""
+            said = f"{line!s}, " if line else ""
             _draw_ours(ours, rows, probe, f"{said}{probe}, here", style)
             if number == 0:
                 _draw_bound(ours, rows, probe)

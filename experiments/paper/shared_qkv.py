@@ -16,7 +16,12 @@ ABLATION = Ablation(
         Variant("divided", "divided, separate"),
         Variant("divided_shared", "divided, shared", {"model.share_qkv": True}),
         Variant("axial", "axial, separate", {"model.attention": "axial"}),
-        Variant("axial_shared", "axial, shared", {"model.attention": "axial", "model.share_qkv": True}),
+        Variant(
+            "axial_shared",
+            "axial, shared",
+            {"model.attention": "axial", "model.share_qkv": True},
+            skip=("quick",),
+        ),
     ),
     base="divided",
     pairs=(("divided_shared", "divided"), ("axial_shared", "axial")),

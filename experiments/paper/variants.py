@@ -21,7 +21,8 @@ class Variant:
     are not those of `change`. share: part of the training videos. image: what it changes in the image model that it
     starts from, beside the fields that the two share (width, depth, patch size, …), and image_share, part of the stills
     that this one sees; None starts from nothing. through: whether a run on the other probe, of the same scheme, comes
-    between the image model and this run. trained: False for a row that is only counted. views: that its cost at the
+    between the image model and this run. trained: False for a row that is only counted;
+    skip: profiles in which it is not trained, to save time. views: that its cost at the
     paper's scale is for, where not the table's. line, x, paper_x: its curve and its place on it, here and in the paper,
     where that has another scale.
     """
@@ -35,6 +36,7 @@ class Variant:
     image_share: float = 1.0
     through: bool = False
     trained: bool = True
+    skip: tuple[Profile, ...] = ()
     views: int | None = None
     line: str = ""
     x: float | None = None

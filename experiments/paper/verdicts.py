@@ -211,9 +211,9 @@ def _published(claim: Claim) -> float | None:
     """The paper's own difference on the dataset whose part the probe plays, where it prints one."""
     dataset, printed = claim.ablation.probes[claim.part], claim.ablation.rows()
     one, two = (printed.get(key, {}) for key in (claim.first, claim.second))
-    values = [each.get(f"{dataset}_top1_percent") for each in (one, two)]
-    if None not in values:
-        return round(values[0] - values[1], 1)
+    better, worse = (each.get(f"{dataset}_top1_percent") for each in (one, two))
+    if better is not None and worse is not None:
+        return round(better - worse, 1)
     for row, sign in ((one, 1), (two, -1)):
         for name in (f"{dataset}_difference_points", "difference_points"):
             if name in row:

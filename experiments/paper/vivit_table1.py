@@ -41,6 +41,7 @@ ABLATION = Ablation(
     rows=lambda: published("vivit", "input_encoding").rows,
     sources=(("vivit", "input_encoding"),),
     remarks=("vivit",),
+    probes={"appearance": "k400"},
     counted=(400, 1),
 )
 ARTEFACT = ABLATION.artefact()
