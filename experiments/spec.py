@@ -25,6 +25,7 @@ from pydantic import (
 from experiments.spec_data import CsvData, DataSpec, ProbeData, Strict
 from experiments.spec_init import continued
 from timesformer.attention import load_file
+from timesformer.baselines import CnnConfig
 from timesformer.checkpoints import locate, weight_files
 from timesformer.data import Preprocessing
 from timesformer.data.files import content_hash
@@ -62,8 +63,8 @@ class RunSpec(Strict):
     These are recorded, but are no part of the hash.  threads: torch's threads, None for torch's own choice.  processes:
     that share each batch, one a GPU, or on a CPU; strategy: how, "ddp" or "fsdp" (see `timesformer.training.fit`).  The
     result is that of one process within rounding, except where processes draw or average on their own (dropout, drop
-    path, mixup, unreadable videos left out): there their number is part of the hash.  tracker: one of accelerate's by
-    name, such as tensorboard; its logs lie in the run's folder.
+    path, batch norm, mixup, unreadable videos left out): there their number is part of the hash.  tracker: one of
+    accelerate's by name, such as tensorboard; its logs lie in the run's folder.
 
     A run that starts from a checkpoint and does not name an attention scheme takes the checkpoint's model and
     preprocessing, save what it states of either.
@@ -170,8 +171,9 @@ class RunSpec(Strict):
 
     def _processes_matter(self) -> bool:
         """Whether several processes give another result than one: each draws its own noise, or its own mean."""
-        noise = self.model.drop_rate or self.model.drop_path_rate or self.recipe.mixup_alpha
-        return self.processes > 1 and bool(noise or self.data.allow_unreadable)
+        own = self.model.drop_rate or self.model.drop_path_rate or self.recipe.mixup_alpha
+        batch_norm = isinstance(self.model, CnnConfig)
+        return self.processes > 1 and bool(own or batch_norm or self.data.allow_unreadable)
 
     def hash(self) -> str:
         """16 hexadecimal digits of the definition's sha256."""

@@ -101,3 +101,11 @@ def test_costs_on_the_command_line() -> None:
     assert counted["params"] == 28_043_472 - 393 * (4 * 512 + 1)  # 7 classes instead of 400
     both = CliRunner().invoke(app, ["cost", "--baseline", "i3d", "--attention", "divided"])
     assert both.exit_code == 2
+
+
+def test_the_number_of_processes_is_part_of_what_defines_a_run_with_batch_norm() -> None:
+    values = {"name": "a", "data": {"probe": "motion", "num_train": 8, "num_test": 8}, "recipe": RECIPE}
+    cnn, vit = {"baseline": "i3d", **MODEL, "drop_rate": 0.0}, {"attention": "space", "image_size": 32}
+    for model, differs in ((cnn, True), (vit, False)):
+        one, two = (RunSpec.parse({**values, "model": model, "processes": processes}) for processes in (1, 2))
+        assert (one.hash() != two.hash()) == differs
