@@ -79,8 +79,11 @@ def look(
         if _crosses_time(found):
             _picture(result, out / f"time-{found.step}.png", draw_time(found))
     shown = {method: shares(found.weights[0, 0]) for method, found in result.methods.items()}
-    title, draw = _title(result), {"seconds": seen.seconds, "smooth": choice.smooth}
-    _picture(result, out / "methods.png", draw_overlays(seen.frames, shown, title=title, **draw))
+    _picture(
+        result,
+        out / "methods.png",
+        draw_overlays(seen.frames, shown, seconds=seen.seconds, title=_title(result), smooth=choice.smooth),
+    )
     first, weights = next(iter(shown.items()))
     film = side_by_side(seen, weights, smooth=choice.smooth)
     for suffix in (".mp4", ".gif"):
@@ -110,8 +113,11 @@ def _one_pass(
     wanted, heads = chosen_sites(model, choice.layers, choice.steps), chosen_heads(model, choice.heads)
     last = {site.step.name: site for site in wanted}
     place = (grid[1] // 2, grid[2] // 2) if choice.query == "class" else choice.query[1:]
-    chosen = {"layers": choice.layers, "steps": choice.steps, "heads": choice.heads}
-    count, cell = keys_that_fit(model, seen, sides=sides, **chosen) if sides else (0, grid)
+    count, cell = 0, grid
+    if sides:
+        count, cell = keys_that_fit(
+            model, seen, layers=choice.layers, steps=choice.steps, heads=choice.heads, sides=sides
+        )
     maps: list[AttentionMap] = []
     times: list[AttentionMap] = []
     keys: list[TopKeys] = []
@@ -143,11 +149,12 @@ def _layer_pictures(result: Look, maps: AttentionMaps, seen: Seen, choice: Choic
         means = {f"layer {one.layer}": one.weights[0, :, 0].mean(0) for one in rows}
         marked = None if choice.query == "class" else choice.query
         title = f"{step}, mean of heads, from {_said(choice.query)}"
-        draw = {"seconds": seen.seconds, "smooth": choice.smooth}
-        _picture(
-            result, out / f"layers-{step}.png", draw_overlays(seen.frames, means, query=marked, title=title, **draw)
+        figure = draw_overlays(
+            seen.frames, means, seconds=seen.seconds, query=marked, title=title, smooth=choice.smooth
         )
-        _picture(result, out / f"heads-{step}.png", draw_heads(seen.frames, some[-1], **draw))
+        _picture(result, out / f"layers-{step}.png", figure)
+        figure = draw_heads(seen.frames, some[-1], seconds=seen.seconds, smooth=choice.smooth)
+        _picture(result, out / f"heads-{step}.png", figure)
 
 
 def _crosses_time(found: AttentionMap) -> bool:

@@ -95,7 +95,7 @@ def test_pictures_name_what_they_show(frames: np.ndarray) -> None:
     model, clip, place = pointing_model("joint")
     (found,) = attention_maps(model, clip, query=(2, 1, 0), layers=[1])
     figure = draw_heads(frames, found, seconds=[0.0, 0.5, 1.25])
-    labels = [ax.get_ylabel() for ax in figure.axes if ax.get_images()]
+    labels = [ax.get_ylabel() for ax in figure.axes if ax.get_label() != "scale"]
     assert labels == ["video", "head 0", "head 1", "mean"]
     assert [text.get_text() for text in figure.axes[0].texts] == [
         "frame 0, 0.00 s",
@@ -111,7 +111,7 @@ def test_pictures_name_what_they_show(frames: np.ndarray) -> None:
     (outer, inner) = figure.axes[1].patches  # the query, in its frame
     assert outer.get_xy() == inner.get_xy() == (left, 4)
     assert (right - left, bottom - top) == (20, 8)
-    bars = [ax.get_yticklabels()[-1].get_text() for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    bars = [ax.get_yticklabels()[-1].get_text() for ax in figure.axes if ax.get_label() == "scale"]
     assert bars[-1].endswith("%")
     assert float(bars[-1][:-1]) > 95
     many = draw_overlays(frames.repeat(4, 0), {"$a_{$ [b]\x1b": np.zeros(GRID)}, title="$x^$")

@@ -57,7 +57,7 @@ def overlay(
     relative = weights / top if top > 0 else np.zeros_like(weights)
     strength = np.clip(upsample(relative, frames.shape[1:3], smooth), 0, 1)[..., None].astype(np.float32)
     ground = np.float32(DIM) * (frames if colours else grey(frames))
-    low, high = np.float32(LOW), np.float32(HIGH)
+    low, high = np.array(LOW, np.float32), np.array(HIGH, np.float32)
     glow = low + strength * (high - low)
     return np.round(ground + COVER * strength * (glow - ground)).astype(np.uint8)
 
@@ -71,7 +71,7 @@ def over_frames(weights: np.ndarray, frames: int) -> np.ndarray:
 
 def grey(frames: np.ndarray) -> np.ndarray:
     """RGB (…, 3) as luma of BT.601 (…, 1)."""
-    return (frames.astype(np.float32) @ np.float32([0.299, 0.587, 0.114]))[..., None]
+    return (frames.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
 
 
 def shares(weights: np.ndarray) -> np.ndarray:
