@@ -1,6 +1,8 @@
 """Pictures of attention, and of what a model sees over time."""
 
 from timesformer.maps.attention import AttentionMap, AttentionMaps, attention_maps
+from timesformer.maps.clusters import draw_features
+from timesformer.maps.explorer import explorer_side, write_explorer
 from timesformer.maps.gradients import grad_cam, input_gradient, relevance
 from timesformer.maps.measures import (
     Curves,
@@ -14,7 +16,9 @@ from timesformer.maps.measures import (
 )
 from timesformer.maps.methods import METHODS
 from timesformer.maps.neighbourhoods import draw_scheme
+from timesformer.maps.pictures import draw_heads, draw_overlays, draw_time
 from timesformer.maps.rollout import rollout
+from timesformer.maps.seen import Seen, see
 from timesformer.maps.timeline import draw_timelines
 from timesformer.maps.top_keys import TopKeys, top_keys
 from timesformer.maps.walk import Saliency
@@ -25,20 +29,28 @@ __all__ = [
     "AttentionMaps",
     "Curves",
     "Saliency",
+    "Seen",
     "TopKeys",
     "attention_maps",
     "class_share",
     "deletion_insertion",
     "distance",
+    "draw_features",
+    "draw_heads",
+    "draw_overlays",
     "draw_scheme",
+    "draw_time",
     "draw_timelines",
     "energy_inside",
     "entropy",
+    "explorer_side",
     "grad_cam",
     "head_table",
     "input_gradient",
     "pointing_game",
     "relevance",
     "rollout",
+    "see",
     "top_keys",
+    "write_explorer",
 ]
