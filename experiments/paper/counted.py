@@ -23,6 +23,12 @@ from timesformer.models import ModelConfig, build_model, macs_per_view, read_con
 
 DECIMALS = {"params_millions": 1, "tflops_total": 2, "gmacs_per_view": 1}
 """Behind the point, as printed; points of figures are read off to within an error instead."""
+SAID = {
+    "params_millions": "parameters [M]",
+    "tflops_total": "TFLOPs, all views",
+    "gmacs_per_view": "GMACs, one view",
+    "tflops_per_view": "TFLOPs, one view",
+}
 CNN_VIEWS, VIEWS = 30, 3
 SIZES = {
     "TimeSformer": {"num_frames": 8, "image_size": 224},
@@ -164,9 +170,10 @@ def rows() -> pd.DataFrame:
             {
                 "artefact": cell.artefact,
                 "row": cell.row,
-                "quantity": cell.quantity,
+                "quantity": SAID[cell.quantity],
                 "counted_value": counted,
                 "published_value": cell.printed,
+                "published_reading_error": cell.error if cell.artefact == "Figure 3" else None,
                 "counted_difference_percent": 100 * (counted / cell.printed - 1),
                 "agreement": "yes" if cell.agrees else "no",
                 "reason": cell.reason or None,
@@ -181,32 +188,35 @@ COLUMNS = (
     Column("quantity", "Quantity", "label"),
     Column("counted_value", "Counted", "counted", decimals=3),
     Column("published_value", "Published", "published", decimals=None),
+    Column("published_reading_error", "± reading error", "published", decimals=2),
     Column("counted_difference_percent", "Difference [%]", "counted", decimals=2),
     Column("agreement", "Agrees", "label"),
 )
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """The difference of every cell, a colour for each artefact; hollow where it does not agree."""
+    """The difference of every cell, a colour for each artefact, with the error of the reading; hollow where it does not
+    agree."""
     figure, (axis,) = new_figure(9.5, 4.2, panels=1)
     for (artefact, part), colour, marker in zip(frame.groupby("artefact", sort=False), COLOURS, MARKERS, strict=False):
         same = part["agreement"] == "yes"
         for kept, face in ((part[same], colour), (part[~same], "none")):
             label = f"{artefact}" if face == colour else f"{artefact}, not to the printed digit"
             if len(kept):
-                axis.plot(
-                    kept.index,
+                error = 100 * kept["published_reading_error"].astype(float) / kept["published_value"]
+                axis.errorbar(
+                    kept.index + 1,
                     kept["counted_difference_percent"],
-                    marker,
+                    yerr=error.fillna(0.0),
+                    fmt=marker,
                     color=colour,
                     markerfacecolor=face,
-                    linestyle="none",
                     label=label,
                 )
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xlabel("cell, in the order of the table")
-    axis.set_ylabel("our count against the published figure [%]")
-    axis.legend(frameon=False, fontsize="small", ncols=2)
+    axis.set_xlabel("row of the table")
+    axis.set_ylabel("our count above the published figure [%]")
+    axis.legend(frameon=False, fontsize="small", loc="lower right")
     return figure
 
 
