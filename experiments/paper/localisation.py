@@ -225,7 +225,7 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
             "Energy inside: share of the map on the object, by chance the object's area. Pointing game: how often the "
             "map's maximum lies on it. Deletion, insertion: area under the probability of the class while patches are "
             "taken out, or put in, in the map's order; low deletion and high insertion are good, and "
-            f"`{RANDOM}` is a map of random numbers",
+            f"{RANDOM} is a map of random numbers",
             measured="measured here, on this repository's probes",
         ),
         figure=draw(frame),
