@@ -21,7 +21,7 @@ from timesformer.errors import InputError
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 DIGEST = "executed_sha256"
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 1200
 """For a cell."""
 SURROUNDINGS = {
     "OMP_NUM_THREADS": "1",  # threads that wait for one another take many times as long on a busy machine
