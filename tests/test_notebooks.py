@@ -34,16 +34,18 @@ def test_reads_like_a_text(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_runs_in_a_fresh_kernel(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_in_a_fresh_kernel(path: Path) -> None:
     """Every second one from the repository's folder, the others from their own."""
-    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
     folder = FOLDER.parent if PATHS.index(path) % 2 else FOLDER
     stored, fresh = read(path), execute(path, folder)
     assert digest(fresh) == digest(stored)
     code = [[cell for cell in each["cells"] if cell["cell_type"] == "code"] for each in (stored, fresh)]
     for before, after in zip(*code, strict=True):
         assert all(output["output_type"] != "error" for output in after["outputs"])
-        kinds = [{output["output_type"] for output in cell["outputs"]} for cell in (before, after)]
+        kinds = [  # what libraries say on standard error depends on the machine
+            {output["output_type"] for output in cell["outputs"] if output.get("name") != "stderr"}
+            for cell in (before, after)
+        ]
         assert kinds[0] == kinds[1], after["source"]
 
 
