@@ -86,7 +86,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
         (["cost", "--attention", "joint", "--num-heads", "5"], "num_heads"),
         (["cost", "--attention", "joint", "--cls-policy", "absent"], "class token"),
         (["cost", "--scheme-file", "missing.py"], "missing.py"),
-        (["reproduce", "table9"], "artefact 'table9': expected one of"),
+        (["reproduce", "table9"], "artefact 'table9': expected some of"),
         (["reproduce", "table1", "--profile", "long"], "--profile long: expected one of smoke, quick, full"),
         (["draw", "joint", "--out", "picture.txt"], "expected a name that ends in .png, .svg or .pdf"),
         (["draw", "joint", "--out", "picture.png", "--grid", "3x4"], "--grid 3x4"),
