@@ -245,7 +245,10 @@ def test_the_command_line(tmp_path: Path, in_this_process: None, no_checks: None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "kernels,sideways"], "--only sideways: expected one of transformers, loader, memory, results, checks"),
+        (
+            ["--only", "kernels,sideways"],
+            "--only sideways: expected one of transformers, loader, memory, results, checks",
+        ),
         (["--only", "kernels", "--size", "huge"], "--size huge: expected full or tiny"),
         (["--only", "kernels", "--device", "tpu"], "--device tpu: expected auto, cpu or cuda"),
     ],
