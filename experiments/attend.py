@@ -47,11 +47,13 @@ class Choice:
 
 @dataclass
 class Look:
-    """One model's look at a clip.  files: what was written; left_out: pictures that would show nothing, and why."""
+    """One model's look at a clip.  explained: the class that was asked for, None where it is the predicted one; files:
+    what was written; left_out: pictures that would show nothing, and why."""
 
     name: str
     guesses: tuple[Guess, ...]
     keys: list[TopKeys]
+    explained: str | None = None
     methods: dict[str, Saliency] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -68,6 +70,8 @@ def look(
         InputError: a layer, step, head, query or target that the model does not have.
     """
     maps, times, result = _one_pass(model, seen, labels, name, choice, sides)
+    if choice.target is not None and isinstance(labels, list):
+        result.explained = labels[choice.target]
     say(f"{name}: attention")
     for method in choice.methods:
         result.methods[method] = METHODS[method](model, seen.clip, choice.target)
@@ -82,7 +86,7 @@ def look(
     _picture(
         result,
         out / "methods.png",
-        draw_overlays(seen.frames, shown, seconds=seen.seconds, title=_title(result), smooth=choice.smooth),
+        draw_overlays(seen.frames, shown, seconds=seen.seconds, title=_methods_title(result), smooth=choice.smooth),
     )
     first, weights = next(iter(shown.items()))
     film = side_by_side(seen, weights, smooth=choice.smooth)
@@ -182,6 +186,11 @@ def _title(result: Look) -> str:
     return f"{result.name}: {best}"
 
 
+def _methods_title(result: Look) -> str:
+    explained = "" if result.explained is None else f"; explained: {result.explained}"
+    return f"{_title(result)}{explained}"
+
+
 def _said(query: Query) -> str:
     return "the class token" if query == "class" else f"the patch at time {query[0]}, row {query[1]}, column {query[2]}"
 
@@ -199,6 +208,7 @@ def described(found: Look, model: TimeSformer, seen: Seen) -> dict[str, Any]:
             for guess in found.guesses
         ],
         "methods": list(found.methods),
+        "explained": found.explained,
         "left_out": found.left_out,
     }
 

@@ -37,7 +37,8 @@ class Cost:
     (one clip, one crop) executes, counted from the declaration; `macs_fvcore`: the same, counted by fvcore;
     `macs_needed`: without what the execution adds, such as the masked part of a window computed densely.
     `comparisons_per_patch`: keys that a patch is compared with, summed over the steps of one block; None for a
-    baseline, which compares nothing. `tflops_total`: the paper's TFLOPs, `macs_per_view` x `views` / 10^12.
+    baseline, which compares nothing, and for a mixer. `tflops_total`: the paper's TFLOPs, `macs_per_view` x `views` /
+    10^12.
     """
 
     attention: str

@@ -91,7 +91,7 @@ def sweep_status(folder: Path) -> SweepStatus:
     per_hour = _rate([record for key, record in records.items() if key in keys and record["outcome"] == "done"])
     left = sum(run.state in ("running", "interrupted", "waiting") for run in runs)
     seconds = 0.0 if not left else None if per_hour is None else 3600 * left / per_hour
-    return SweepStatus(sweep, runs, per_hour, seconds)
+    return SweepStatus(sweep, runs, per_hour if left else None, seconds)
 
 
 def _state(folder: Path, entry: dict[str, Any], role: str, record: dict[str, Any] | None) -> RunStatus:
@@ -128,7 +128,7 @@ def show(status: SweepStatus) -> Group:
     counts = status.counts()
     line = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     if status.runs_per_hour is not None:
-        line += f"; {status.runs_per_hour:.0f} an hour"
+        line += f"; {status.runs_per_hour:.0f} runs an hour"
     if status.seconds_left:
         line += f", about {duration(status.seconds_left)} left"
     parts: list[Any] = [Text(f"{status.sweep}: {line}")]

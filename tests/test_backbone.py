@@ -249,7 +249,7 @@ def test_a_zero_start_is_a_residual_of_zero_that_learns() -> None:
 
 
 def test_comparisons_per_patch() -> None:
-    def count(**changes: object) -> float:
+    def count(**changes: object) -> float | None:
         return comparisons_per_patch(TimeSformerConfig(**changes))  # type: ignore[arg-type]
 
     n, f = 196, 8
@@ -258,6 +258,7 @@ def test_comparisons_per_patch() -> None:
     assert count(attention="divided", cls_policy="global") == n + f + 2
     assert count(attention="divided") == n + f + 1
     assert count(attention="axial", cls_policy="global") == 8 + 14 + 14 + 3
+    assert count(attention="trajectory", tubelet_size=2) is None  # a mixer declares no keys
 
 
 @pytest.mark.parametrize(

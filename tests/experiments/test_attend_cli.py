@@ -123,6 +123,7 @@ def test_methods_frames_and_target(video: Path, tmp_path: Path) -> None:
     stated = json.loads(result.stdout)["models"][0]
     assert stated["methods"] == list(METHODS)
     assert stated["grid"] == [4, 4, 4]
+    assert stated["explained"] == "clockwise"
     with np.load(tmp_path / "methods.npz") as first:
         explained = first["relevance"]
     assert run(*words, "--method", "relevance", "--frames", 4, "--target", "5").exit_code == 0

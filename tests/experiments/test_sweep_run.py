@@ -15,7 +15,7 @@ from experiments import jobs, sweep_run
 from experiments.cli import app
 from experiments.failures import Failed
 from experiments.jobs import Job, attempt
-from experiments.records import RESERVE, latest, read_records
+from experiments.records import RESERVE, append_record, latest, read_records
 from experiments.run import Busy, claimed
 from experiments.runner import Plan, carry_out, prepare_probes
 from experiments.spec import RunSpec
@@ -431,3 +431,17 @@ def test_a_run_on_its_own_is_a_job_too(data, tmp_path):
     job = Job(spec)
     assert job.complete(attempt(job, tmp_path, data))
     assert (Path(tmp_path) / spec.hash() / "model").is_dir()
+
+
+def test_a_finished_sweep_has_no_rate(data, tmp_path):
+    plan = plan_of(tmp_path)
+    sweep_run._write_sweep(sweep_run.Opened(parse_sweep(COST), plan, write(tmp_path, COST)))
+    *first, last = plan.jobs
+    for key in first:
+        ended = attempt(plan.jobs[key], plan.runs_dir, plan.data_dir)
+        minute = first.index(key)
+        append_record(plan.runs_dir / "records.jsonl", {**ended, "finished_utc": f"2026-01-01T00:{minute:02}:00Z"})
+    found = sweep_status(plan.runs_dir)
+    assert (found.runs_per_hour, found.seconds_left) == (60, 60)
+    attempt(plan.jobs[last], plan.runs_dir, plan.data_dir)
+    assert (sweep_status(plan.runs_dir).runs_per_hour, sweep_status(plan.runs_dir).seconds_left) == (None, 0)

@@ -103,6 +103,8 @@ def test_the_default_target_is_the_prediction(method) -> None:  # type: ignore[n
     np.testing.assert_array_equal(method(model, clip).weights, method(model, clip, predicted).weights)
     other = [(column + 1) % 5 for column in predicted]
     assert not np.allclose(method(model, clip).weights, method(model, clip, other).weights)
+    with pytest.raises(InputError, match="target: expected the number of a class, or one for each clip, got 'left'"):
+        method(model, clip, "left")
 
 
 def test_several_heads_are_explained_together() -> None:

@@ -102,16 +102,18 @@ def macs_per_view(config: "TimeSformerConfig", kind: Kind = "executed") -> int:
     return total
 
 
-def comparisons_per_patch(config: "TimeSformerConfig") -> float:
+def comparisons_per_patch(config: "TimeSformerConfig") -> float | None:
     """Keys that a patch is compared with in one block, the mean over patches and heads (paper, section 3: joint
     N·F + 1, divided N + F + 2 with the class token in both steps, as `cls_policy="global"` has it).
 
-    Mixers, which compare nothing, count as 0.
+    None where a step is a mixer: what it compares a patch with is not declared as keys.
     """
     total = Fraction(0)
     for encoder, _, _, grid in encoder_runs(config):
         tokens = grid[0] * grid[1] * grid[2]
         for step in encoder.steps:
-            parts = [pairs.patches if pairs is not None else 0 for pairs in step_pairs(step, grid)]
+            parts = [pairs.patches for pairs in step_pairs(step, grid) if pairs is not None]
+            if len(parts) < len(step.over):
+                return None
             total += Fraction(sum(parts), tokens * len(parts))
     return float(total)

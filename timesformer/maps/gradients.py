@@ -106,6 +106,8 @@ def target_columns(model: TimeSformer, logits: Tensor, target: Target) -> Tensor
     if target is None:
         best = predict(logits.detach(), heads).view(len(logits), -1)
         return best + torch.tensor([sum(heads[:number]) for number in range(best.shape[1])], device=best.device)
+    if isinstance(target, str):
+        raise InputError(f"target: expected the number of a class, or one for each clip, got {target!r}")
     wanted = [target] * len(logits) if isinstance(target, int) else [int(column) for column in target]
     if len(wanted) != len(logits):
         raise InputError(f"target: {len(wanted)} classes for {len(logits)} clips")
