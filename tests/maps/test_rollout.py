@@ -1,5 +1,6 @@
 """Rollout of every scheme against the product of dense matrices."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -177,3 +178,18 @@ def test_what_is_refused() -> None:
     for wrong in ({"fusion": "sum"}, {"discard": 1.0}, {"weighting": "value"}, {"steps": ["joint"]}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             rollout(model, clip, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attention", ["divided", "factorised_encoder", "divided_parallel"])
+def test_kept_and_recomputed_projections_give_the_same(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, clip = make(attention), clips()
+    projected: list[int] = []
+    for module in model.modules():
+        if isinstance(module, Attention) and module.qkv is not None:
+            module.qkv.register_forward_hook(lambda *args: projected.append(1))
+    kept = rollout(model, clip, query=QUERIES)
+    forward_alone = len(projected)
+    monkeypatch.setattr(sys.modules["timesformer.maps.rollout"], "KEEP_BYTES", 0)
+    recomputed = rollout(model, clip, query=QUERIES)
+    assert len(projected) == 3 * forward_alone  # once in the forward pass, once on the way back
+    np.testing.assert_allclose(kept.weights, recomputed.weights, rtol=1e-6)

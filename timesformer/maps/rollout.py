@@ -21,6 +21,8 @@ from timesformer.maps.walk import Saliency, Taken, walk_back
 
 Weighting = Literal["plain", "norm"]
 WEIGHTINGS: tuple[Weighting, ...] = ("plain", "norm")
+KEEP_BYTES = 1 << 29
+"""Where the q, k and v of all steps would take more than this, they are computed again on the way back."""
 
 
 def rollout(
@@ -69,7 +71,8 @@ def rollout(
             out = out + matrix.rmatmul((y * share).to(matrix.q.dtype), fusion, discard)
         return out
 
-    with watching(wanted, visit, outputs=False):
+    qkv_bytes = 3 * clip.element_size() * len(clip) * grid[0] * grid[1] * grid[2] * model.config.embed_dim * len(wanted)
+    with watching(wanted, visit, outputs=qkv_bytes <= KEEP_BYTES):
         run(model, clip)
     with torch.no_grad():
         weights, on_class = walk_back(model, taken, queries, grid, len(clip), cross)
