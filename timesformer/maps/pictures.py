@@ -107,9 +107,9 @@ def draw_time(found: AttentionMap, *, title: str = "") -> Figure:
         weights, names = np.concatenate([weights, weights.mean(0, keepdims=True)]), [*names, "mean"]
     columns = min(5, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns + 1, 2.4 * rows + 0.7), squeeze=False, layout="constrained"
-    )
+    width, height = 2.3 * columns + 1, 2.4 * rows + 0.7  # inches; placed by hand as in `draw_overlays`
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    figure.subplots_adjust(0.55 / width, 0.5 / height, 1 - 1.05 / width, 1 - 0.65 / height, wspace=0.35, hspace=0.4)
     image = None
     for number, ax in enumerate(axes.flat):
         if number >= len(names):
@@ -123,7 +123,8 @@ def draw_time(found: AttentionMap, *, title: str = "") -> Figure:
         if times <= 8:
             _numbers(ax, weights[number], float(weights.max()))
     assert image is not None
-    figure.colorbar(image, ax=axes, label="share of the weight", shrink=0.8)
+    bar = figure.add_axes((1 - 0.8 / width, 0.2, 0.15 / width, 0.6))
+    figure.colorbar(image, cax=bar, label="share of the weight")
     _, row, column = places[0]
     _title(figure, title or f"layer {found.layer}, {found.step}, patch in row {row}, column {column}")
     plt.close(figure)
