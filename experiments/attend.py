@@ -178,7 +178,7 @@ def _write(result: Look, path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _picture(result: Look, path: Path, figure: Figure) -> None:
-    _write(result, path, lambda to: figure.savefig(to, dpi=110, pil_kwargs={"compress_level": 1}))
+    _write(result, path, lambda to: figure.savefig(to, dpi=96, pil_kwargs={"compress_level": 1}))
 
 
 def _title(result: Look) -> str:

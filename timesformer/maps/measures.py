@@ -5,9 +5,9 @@ width) for each video.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,6 +19,9 @@ from timesformer.maps.attention import AttentionMap, chosen_sites
 from timesformer.maps.capture import Call, as_input, evaluating, grid_of, run, watching
 from timesformer.maps.gradients import Target, target_columns
 from timesformer.maps.walk import Saliency
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Mask = np.ndarray | Tensor
 
@@ -52,7 +55,7 @@ def class_share(one: AttentionMap) -> np.ndarray:
     return one.on_class
 
 
-def head_table(model: TimeSformer, clip: Tensor) -> pd.DataFrame:
+def head_table(model: TimeSformer, clip: Tensor) -> "pd.DataFrame":
     """Every head of every step and layer, means over all patches as queries and over the clips; one forward pass.
 
     Columns: layer, encoder, step, head, entropy_nats, distance_space (patches), distance_time (tokens), class_share;
@@ -69,6 +72,8 @@ def head_table(model: TimeSformer, clip: Tensor) -> pd.DataFrame:
 
     with watching(chosen_sites(model, None, None), visit):
         run(model, clip)
+    import pandas as pd  # slow to import
+
     return pd.DataFrame(rows)
 
 
