@@ -12,7 +12,7 @@ JOBS ?= 2
 
 help:
 	@echo "make install     .venv with everything"
-	@echo "make reproduce   Table 1 and Figure 3 from embedded data (PROFILE=quick|full)"
+	@echo "make reproduce   Table 1, Figure 3 and memory from embedded data (PROFILE=quick|full)"
 	@echo "make notebooks   execute the notebooks in place"
 	@echo "make test        the quick test suite, with branch coverage"
 	@echo "make test-slow   the long proofs"
