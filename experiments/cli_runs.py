@@ -56,6 +56,7 @@ def reproduce(
     """
     from experiments.paper import GROUPS, chosen, load, names
     from experiments.reproduce import reproduce as make
+    from experiments.reproduce import train_together
 
     if show:
         titles = {name: load(name).title for name in names()}
@@ -78,6 +79,8 @@ def reproduce(
     of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts or ["table1"])]
     places = folders(out, runs, data_dir)
     made = []
+    if len(wanted) > 1:
+        train_together(wanted, of_profile, places, jobs, progress)
     for each in wanted:
         found, files = make(each, of_profile, places, jobs, progress)
         made.append(show_artefact(found, files, of_profile, as_json))

@@ -15,6 +15,26 @@ if TYPE_CHECKING:
     from experiments.spec import RunSpec
 
 
+def train_together(
+    artefacts: Sequence[Artefact],
+    profile: Profile,
+    folders: Folders,
+    jobs: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Make the runs of several artefacts in one go, each once: between one artefact and the next no core is idle.
+
+    Raises `InputError` before anything is trained if the results cannot be written, and the errors of `run_all`.
+    """
+    for artefact in artefacts:
+        reports.require_writable(_results(artefact, profile, folders))
+    specs = list({spec.hash(): spec for artefact in artefacts for spec in artefact.plan(profile)}.values())
+    if specs:
+        together = f"{len(artefacts)} tables and figures, {profile}: {len(specs)} runs"
+        say(f"{together}; those finished before are taken from {folders.runs}")
+        _run(specs, folders, jobs or os.cpu_count() or 1)
+
+
 def reproduce(
     artefact: Artefact, profile: Profile, folders: Folders, jobs: int, say: Callable[[str], None] = lambda text: None
 ) -> tuple[reports.Report, list[Path]]:
@@ -24,7 +44,7 @@ def reproduce(
     written. Raises `InputError` before anything is trained if the results cannot be written, and the errors of
     `run_all`.
     """
-    results = folders.out / artefact.name / profile
+    results = _results(artefact, profile, folders)
     reports.require_writable(results)
     specs = artefact.plan(profile)
     records: list[dict[str, Any]] = []
@@ -35,6 +55,10 @@ def reproduce(
     report = artefact.report(records, profile)
     files = reports.write(report, results)
     return report, [*files, *artefact.finish(records, profile, folders)]
+
+
+def _results(artefact: Artefact, profile: Profile, folders: Folders) -> Path:
+    return folders.out / artefact.name / profile
 
 
 def _run(specs: Sequence[RunSpec], folders: Folders, jobs: int) -> list[dict[str, Any]]:

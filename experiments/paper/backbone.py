@@ -24,6 +24,7 @@ ABLATION = Ablation(
             "ViT-L, here 128 wide, 4 deep",
             {"model.embed_dim": 128, "model.depth": 4},
             paper={"embed_dim": 1024, "depth": 24, "num_heads": 16},
+            skip=("quick",),
         ),
     ),
     base="base",

@@ -3,14 +3,15 @@
 A claim is that one model is better than another, or that the two are within a margin. Better is supported where the
 difference is more than noise among all claims together (Holm), and contradicted where the opposite is. Within a margin
 is supported where the whole interval is, contradicted where none of it is. All else is undecided: an honest answer of
-small models and few seeds.
+small models and few seeds. `quick` judges nearly all claims, `full` with three seeds those of some tables; of the
+others it is said that they were not run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -43,8 +44,8 @@ from experiments.spec import RunSpec
 from experiments.statistics import SIGNIFICANCE, Comparison, compare, corrected
 from experiments.tables import Column, Table
 
-Verdict = Literal["supported", "contradicted", "undecided"]
-VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "undecided")
+Verdict = Literal["supported", "contradicted", "undecided", "not run"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 MARGIN_POINTS = 3.0
 """What counts as no difference: on `motion` the same model differs by one to three points from seed to seed."""
 
@@ -151,14 +152,19 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-def ablations() -> list[Ablation]:
-    """Those that the claims are about, each once."""
-    return list({id(claim.ablation): claim.ablation for claim in CLAIMS}.values())
+IN_FULL = (TABLE1, table4.ABLATION, table8.ABLATION, figure5.CROP, order.ABLATION)
+"""What `full` judges: an afternoon's training, where all would take days."""
+
+
+def ablations(profile: Profile) -> list[Ablation]:
+    """Those whose claims are judged in a profile, each once."""
+    found = {id(claim.ablation): claim.ablation for claim in CLAIMS}
+    return [each for each in found.values() if profile != "full" or any(each is judged for judged in IN_FULL)]
 
 
 def plan(profile: Profile) -> list[RunSpec]:
     """The runs of the artefacts that the claims are about."""
-    return list({spec.hash(): spec for ablation in ablations() for spec in ablation.plan(profile)}.values())
+    return list({spec.hash(): spec for ablation in ablations(profile) for spec in ablation.plan(profile)}.values())
 
 
 def judge(claim: Claim, found: Comparison, first: Accuracy, second: Accuracy) -> Verdict:
@@ -178,33 +184,39 @@ def judge(claim: Claim, found: Comparison, first: Accuracy, second: Accuracy) ->
 
 def rows(records: Sequence[dict[str, Any]], profile: Profile) -> pd.DataFrame:
     """A row for each claim."""
-    measured = {id(ablation): ablation.measured(records, profile) for ablation in ablations()}
-    pairs = [_pair(claim, measured[id(claim.ablation)]) for claim in CLAIMS]
-    tested = corrected([compare(a.percent, b.percent, a.right, b.right) for a, b in pairs])
-    found = []
-    for claim, (first, second), each in zip(CLAIMS, pairs, tested, strict=True):
-        found.append(
-            {
-                "claim": claim.text,
-                "probe": claim.part,
-                "from": claim.ablation.name,
-                "expected": f"within {MARGIN_POINTS:g} points" if claim.near else "more",
-                "measured_first_top1_percent": each.first_percent,
-                "measured_second_top1_percent": each.second_percent,
-                "measured_difference_points": each.difference_points,
-                "measured_difference_low_points": each.low_points,
-                "measured_difference_high_points": each.high_points,
-                "measured_p_holm": each.p_holm,
-                "measured_seeds": len(each.seeds),
-                "published_difference_points": _published(claim),
-                "measured_verdict": judge(claim, each, first, second),
-            }
-        )
-    return pd.DataFrame(found)
+    measured = {id(ablation): ablation.measured(records, profile) for ablation in ablations(profile)}
+    pairs = [_pair(claim, measured.get(id(claim.ablation), {})) for claim in CLAIMS]
+    tested = iter(corrected([compare(a.percent, b.percent, a.right, b.right) for a, b in filter(None, pairs)]))
+    return pd.DataFrame(
+        [
+            _row(claim, *((None, None) if pair is None else (next(tested), pair)))
+            for claim, pair in zip(CLAIMS, pairs, strict=True)
+        ]
+    )
 
 
-def _pair(claim: Claim, measured: dict[Key, Accuracy]) -> tuple[Accuracy, Accuracy]:
-    return measured[claim.first, claim.part], measured[claim.second, claim.part]
+def _pair(claim: Claim, measured: dict[Key, Accuracy]) -> tuple[Accuracy, Accuracy] | None:
+    """What a claim compares; None where one of the two was not run."""
+    first, second = (measured.get((key, claim.part)) for key in (claim.first, claim.second))
+    return None if first is None or second is None else (first, second)
+
+
+def _row(claim: Claim, each: Comparison | None, pair: tuple[Accuracy, Accuracy] | None) -> dict[str, Any]:
+    return {
+        "claim": claim.text,
+        "probe": claim.part,
+        "from": claim.ablation.name,
+        "expected": f"within {MARGIN_POINTS:g} points" if claim.near else "more",
+        "measured_first_top1_percent": each.first_percent if each else None,
+        "measured_second_top1_percent": each.second_percent if each else None,
+        "measured_difference_points": each.difference_points if each else None,
+        "measured_difference_low_points": each.low_points if each else None,
+        "measured_difference_high_points": each.high_points if each else None,
+        "measured_p_holm": each.p_holm if each else None,
+        "measured_seeds": len(each.seeds) if each else None,
+        "published_difference_points": _published(claim),
+        "measured_verdict": judge(claim, each, *pair) if each and pair else "not run",
+    }
 
 
 def _published(claim: Claim) -> float | None:
@@ -242,15 +254,17 @@ COLUMNS = (
 def draw(frame: pd.DataFrame) -> Figure:
     """The differences with their intervals, coloured by verdict; hollow, the paper's."""
     figure, (axis,) = new_figure(10.5, 1.6 + 0.27 * len(frame), panels=1)
-    colours = dict(zip(VERDICTS, (COLOURS[2], COLOURS[1], "#777777"), strict=True))
+    colours = dict(zip(VERDICTS, (COLOURS[2], COLOURS[1], "#777777"), strict=False))
     for place, row in enumerate(frame.to_dict(orient="records")):
         value, verdict = row["measured_difference_points"], row["measured_verdict"]
-        ends = row["measured_difference_low_points"], row["measured_difference_high_points"]
-        spread = None if pd.isna(ends[0]) else [[value - ends[0]], [ends[1] - value]]
-        axis.errorbar(value, place, xerr=spread, fmt=MARKERS[0], color=colours[verdict], capsize=3, label=verdict)
         paper = row["published_difference_points"]
         if not pd.isna(paper):
             axis.plot(paper, place, MARKERS[1], color="black", markerfacecolor="none", label="published")
+        if verdict == "not run":
+            continue
+        ends = row["measured_difference_low_points"], row["measured_difference_high_points"]
+        spread = None if pd.isna(ends[0]) else [[value - ends[0]], [ends[1] - value]]
+        axis.errorbar(value, place, xerr=spread, fmt=MARKERS[0], color=colours[verdict], capsize=3, label=verdict)
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(
         range(len(frame)), [f"{claim} ({probe})" for claim, probe in zip(frame["claim"], frame["probe"], strict=True)]
@@ -265,7 +279,7 @@ def draw(frame: pd.DataFrame) -> Figure:
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
     """The verdicts from the records of all runs that the claims are about."""
     frame = rows(records, profile)
-    counts = {verdict: int((frame["measured_verdict"] == verdict).sum()) for verdict in VERDICTS}
+    counts: dict[Verdict, int] = {verdict: int((frame["measured_verdict"] == verdict).sum()) for verdict in VERDICTS}
     seeds = SETTINGS[profile].seeds
     against = frame[frame["measured_verdict"] == "contradicted"]
     named = [f"Contradicted here: {row['claim']} ({row['probe']})." for row in against.to_dict(orient="records")]
@@ -277,12 +291,12 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
             frame,
             COLUMNS,
             f"Claims of the paper on the probes, profile {profile}: differences with 95 % intervals over {over}; "
-            f"p-values corrected by Holm for all {len(frame)} claims",
+            f"p-values corrected by Holm for the {len(frame) - counts['not run']} claims that are judged",
             measured="measured here, on this repository's probes",
         ),
         figure=draw(frame),
         findings=(
-            f"Of {len(frame)} claims {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}.",
+            f"Of {len(frame)} claims {', '.join(f'{count} {verdict}' for verdict, count in counts.items() if count)}.",
             *named,
             "Undecided is said of a claim whose difference may be chance here; it says nothing against the paper.",
             NOTE,

@@ -17,7 +17,7 @@ PAPER: dict[str, Any] = {"position": "table", "num_frames": 32, "tubelet_size": 
 def _layers(depth: int) -> Variant:
     scheme = {"attention": "factorised_encoder", **({} if depth == 4 else {"temporal_depth": depth})}
     change = {f"model.{name}": value for name, value in scheme.items()}
-    skip: tuple[Profile, ...] = ("quick",) if depth > 4 else ()
+    skip: tuple[Profile, ...] = () if depth == 4 else ("quick",)
     return Variant(
         str(depth), f"{depth} layer{'s' if depth > 1 else ''}", change, {**scheme, **PAPER}, x=depth, skip=skip
     )

@@ -6,18 +6,20 @@ import pandas as pd
 import pytest
 from experiments_records import record_of
 
-from experiments.paper import load, verdicts
+from experiments.paper import Profile, load, verdicts
 from experiments.paper.ablation import Ablation
 from experiments.paper.verdicts import CLAIMS, TABLE1, ablations, rows
 
 VIDEOS = 400
 
 
-def records(right: dict[tuple[str, str, str], int], default: int = 240) -> list[dict[str, Any]]:
-    """Of every run of the quick profile; `right[artefact, variant, probe]` of the videos are right, else `default`."""
+def records(
+    right: dict[tuple[str, str, str], int], default: int = 240, profile: Profile = "quick"
+) -> list[dict[str, Any]]:
+    """Of every run of a profile; `right[artefact, variant, probe]` of the videos are right, else `default`."""
     found: dict[str, dict[str, Any]] = {}
-    for ablation in ablations():
-        for cell in ablation.cells("quick"):
+    for ablation in ablations(profile):
+        for cell in ablation.cells(profile):
             count = right.get((ablation.name, cell.variant, cell.part), default)
             if cell.spec.hash() not in found or count != default:
                 found[cell.spec.hash()] = record_of(cell.spec, [video < count for video in range(VIDEOS)])
@@ -41,7 +43,7 @@ def level() -> pd.DataFrame:
 
 def test_every_claim_is_about_variants_that_are_trained() -> None:
     for claim in CLAIMS:
-        keys = {variant.key for variant in claim.ablation.variants if variant.trained and not variant.skip}
+        keys = {variant.key for variant in claim.ablation.variants if variant.trained}
         assert {claim.first, claim.second} <= keys, claim.text
         assert claim.part in claim.ablation.probes, claim.text
     assert len({(claim.text, claim.part) for claim in CLAIMS}) == len(CLAIMS)
@@ -49,7 +51,7 @@ def test_every_claim_is_about_variants_that_are_trained() -> None:
 
 def test_the_plan_is_that_of_the_artefacts(level: pd.DataFrame) -> None:
     planned = {spec.hash() for spec in verdicts.plan("quick")}
-    for ablation in ablations():
+    for ablation in ablations("quick"):
         if ablation is not TABLE1:
             own = {spec.hash() for spec in load(ablation.name).plan("quick")}
             assert {spec.hash() for spec in ablation.plan("quick")} <= own
@@ -58,8 +60,40 @@ def test_the_plan_is_that_of_the_artefacts(level: pd.DataFrame) -> None:
 
 
 def test_where_nothing_differs_nothing_is_better_and_all_is_near(level: pd.DataFrame) -> None:
-    expected = level["expected"].map({"more": "undecided"}).fillna("supported")
-    assert level["measured_verdict"].tolist() == expected.tolist()
+    run = level[level["measured_verdict"] != "not run"]
+    expected = run["expected"].map({"more": "undecided"}).fillna("supported")
+    assert run["measured_verdict"].tolist() == expected.tolist()
+
+
+def test_claims_whose_runs_a_profile_leaves_out_are_not_judged(level: pd.DataFrame) -> None:
+    trained = {
+        (ablation.name, key, part)
+        for ablation in ablations("quick")
+        for key, part in {(cell.variant, cell.part) for cell in ablation.cells("quick")}
+    }
+    left_out = [
+        not {(claim.ablation.name, key, claim.part) for key in (claim.first, claim.second)} <= trained
+        for claim in CLAIMS
+    ]
+    assert (level["measured_verdict"] == "not run").tolist() == left_out
+    assert 0 < sum(left_out) < 5
+    assert level["measured_difference_points"].isna().tolist() == left_out
+
+
+def test_full_judges_the_tables_that_it_trains() -> None:
+    found = rows(records({("table1", "space", "motion"): 80}, profile="full"), "full")
+    assert verdict(found, "Joint beats space-only", "motion") == "supported"
+    assert verdict(found, "Smaller patches", "motion") == "not run"
+    assert set(found[found["measured_verdict"] != "not run"]["from"]) == {
+        "table1",
+        "table4",
+        "table8",
+        "figure5",
+        "order",
+    }
+    report = load("verdicts").report(records({}, profile="full"), "full")
+    assert "not run" in report.findings[0]
+    assert len(report.figure.axes[0].get_yticks()) == len(CLAIMS)
 
 
 def test_a_clear_difference_supports_or_contradicts() -> None:
@@ -81,7 +115,7 @@ def test_a_small_difference_is_undecided() -> None:
 
 def test_at_chance_nothing_is_decided() -> None:
     chance = frame({}, default=VIDEOS // 8)
-    assert set(chance["measured_verdict"]) == {"undecided"}
+    assert set(chance["measured_verdict"]) == {"undecided", "not run"}
 
 
 def test_published_differences() -> None:
