@@ -21,8 +21,9 @@ def i3d(frames: int = 8) -> dict[str, Any]:
 
 
 def slowfast(frames: int = 8) -> dict[str, Any]:
-    """Fields of a `Variant`: SlowFast R50 8x8; its slow pathway sees every second frame of the probes' short clips."""
-    model = {**SMALL, "baseline": "slowfast", "num_frames": frames, "alpha": 2, "beta": 0.25}
+    """Fields of a `Variant`: SlowFast R50 8x8; its slow pathway sees every second frame of the probes' short clips (the
+    only one of a clip of one)."""
+    model = {**SMALL, "baseline": "slowfast", "num_frames": frames, "alpha": min(2, frames), "beta": 0.25}
     return {
         "change": {"model": model},
         "image": STILLS,

@@ -14,7 +14,7 @@ from experiments.paper.drawing import Curve
 from experiments.paper.published import published
 from experiments.paper.variants import Variant
 
-FRAMES = {2: 8, 4: 32, 8: 64, 16: 96}
+FRAMES = {1: 8, 2: 32, 4: 64, 8: 96}
 """Frames of a clip here -> in the paper."""
 
 

@@ -1,9 +1,9 @@
 """`order`: which of two events came first, at gaps that only a clip that covers enough of the video can bridge.
 
 A video is `video_frames / event_frames` segments, each of them a still picture of one scene.  In one segment an object
-of some shape is there, in a later one an object of another shape, in all others none.  The two events lie d segments
-apart, where d is a power of two, and are placed so that tiles of 2 d segments, laid end to end, have both in one tile.
-The test set holds each video's partner, in which the two events have changed places, and so its label.
+of some shape is there, in a later one an object of another shape in its place, in all others none.  The two events lie
+d segments apart, where d is a power of two, and are placed so that tiles of 2 d segments, laid end to end, have both in
+one tile.  The test set holds each video's partner, in which the two events have changed places, and so its label.
 
 That makes three bounds exact:
 - A video and its partner hold the same set of frames: whoever is blind to the order of frames cannot pass one half.
@@ -123,10 +123,10 @@ class Order(Kind):
         shapes = PAIRS[clip.label // 2][:: -1 if (clip.label ^ clip.variant) % 2 else 1]
         background = Look.draw(rng, clip.split)
         stage = make_stage(background, rng, clip.split, dial, frames=1)
+        track = make_track(str(rng.choice(MOTIONS)), rng, dial.object_radius, MARGIN, dial, frames=1)
         looks, canvases, covers = [], [stage.canvas.copy()], [np.zeros((1, SIZE, SIZE))]
         for shape in shapes:
             looks.append(Look.draw(rng, clip.split, family_hues(FAMILIES.index(shape), dial)))
-            track = make_track(str(rng.choice(MOTIONS)), rng, dial.object_radius, MARGIN, dial, frames=1)
             canvases.append(stage.canvas.copy())
             covers.append(paint(canvases[-1], track, shape, looks[-1], object_luma(stage.luma, rng, dial)))
         left = [stage.cover(canvas, cover) > 0.5 for canvas, cover in zip(canvases, covers, strict=True)]
