@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.cli_options import Json, bad_input, console, print_json
-from experiments.cli_runs import show_artefact
+from experiments.cli_runs import show_artefact, show_together
 
 if TYPE_CHECKING:
     from experiments.paper import Profile
+    from experiments.report import Report
 
 
 def report(
@@ -45,11 +46,13 @@ def report(
     from experiments.paper import load
     from experiments.reproduce import rebuild
 
-    made = []
+    made: list[dict[str, Any]] = []
+    reports: dict[Profile, list[Report]] = {}
     for name, profile, results in found:
-        made.append(show_artefact(*rebuild(load(name), profile, results), profile, as_json))
-    if as_json:
-        print_json({"artefacts": made})
+        made_anew, files = rebuild(load(name), profile, results)
+        reports.setdefault(profile, []).append(made_anew)
+        made.append(show_artefact(made_anew, files, profile, as_json))
+    show_together(reports, made, found[0][2], as_json)
 
 
 def _artefacts(what: str, out: Path | None) -> list[tuple[str, Profile, Path]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from experiments.cli_options import (
 )
 
 if TYPE_CHECKING:
+    from experiments.paper import Profile
     from experiments.report import Report
 
 File = Annotated[Path, typer.Argument(help="YAML file with one run, or a list of them under `runs:`.")]
@@ -78,14 +80,14 @@ def reproduce(
         raise bad_input("--data, --check: they are for --profile paper")
     of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts or ["table1"])]
     places = folders(out, runs, data_dir)
-    made = []
+    made, reports = [], []
     if len(wanted) > 1:
         train_together(wanted, of_profile, places, jobs, progress)
     for each in wanted:
         found, files = make(each, of_profile, places, jobs, progress)
+        reports.append(found)
         made.append(show_artefact(found, files, of_profile, as_json))
-    if as_json:
-        print_json({"artefacts": made})
+    show_together({of_profile: reports}, made, places.out, as_json)
 
 
 def show_artefact(found: Report, files: list[Path], profile: str, as_json: bool) -> dict[str, Any]:
@@ -104,6 +106,20 @@ def show_artefact(found: Report, files: list[Path], profile: str, as_json: bool)
         "findings": list(found.findings),
         "files": [str(path) for path in files],
     }
+
+
+def show_together(
+    reports: Mapping[Profile, Sequence[Report]], made: list[dict[str, Any]], out: Path, as_json: bool
+) -> None:
+    """Write one page for each profile with several reports; print its path, or everything that was made as JSON."""
+    from experiments.report import write_together
+
+    pages = [str(write_together(of, profile, out)) for profile, of in reports.items() if len(of) > 1]
+    if as_json:
+        print_json({"artefacts": made, "pages": pages})
+    else:
+        for page in pages:
+            console().print(page, markup=False, highlight=False, soft_wrap=True)
 
 
 def train(

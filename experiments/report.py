@@ -134,19 +134,42 @@ def _published(report: Report) -> list[str]:
 
 def page(report: Report, picture: bytes) -> str:
     """One page that needs no other file (see `experiments.pages`)."""
+    return document(
+        report.title, f"<h1>{html.escape(report.title)}</h1>{_shown(report, picture, 2)}{_runs(report.records)}"
+    )
+
+
+def write_together(reports: Sequence[Report], profile: str, folder: Path) -> Path:
+    """Write the page of several reports, `<profile>.html`, into the folder that theirs lie in; returns its path."""
+    path = folder / f"{profile}.html"
+    write_atomic(path, together(reports, profile).encode())
+    return path
+
+
+def together(reports: Sequence[Report], profile: str) -> str:
+    """One page with the tables and figures of several reports; of each, a link leads to its own page with its runs."""
+    title = f"{len(reports)} tables and figures, profile {profile}"
+    contents = "".join(f'<li><a href="#{report.name}">{html.escape(report.title)}</a></li>' for report in reports)
+    sections = "".join(
+        f'<section id="{report.name}"><h2>{html.escape(report.title)}</h2>{_shown(report, png(report.figure), 3)}'
+        f'<p><a href="{report.name}/{profile}/report.html">Its own page, with its runs</a></p></section>'
+        for report in reports
+    )
+    return document(title, f"<h1>{html.escape(title)}</h1><nav><ul>{contents}</ul></nav>{sections}")
+
+
+def _shown(report: Report, picture: bytes, level: int) -> str:
+    """Findings, table, figure and what is published; level: of the heading of the last."""
     sources = items([_source(block) for block in report.sources])
     remarks = items([f"{remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks])
     published = (
-        f'<section class="sources"><h2>Published values</h2><p>{html.escape(paper())}</p>{sources}{remarks}</section>'
+        f'<section class="sources"><h{level}>Published values</h{level}><p>{html.escape(paper())}</p>{sources}{remarks}'
+        "</section>"
         if report.sources or report.remarks
         else ""
     )
-    return document(
-        report.title,
-        f"<h1>{html.escape(report.title)}</h1>{items(report.findings)}{to_html(report.table)}"
-        f"{pages.picture(picture, f'{report.title}: the figure of the table above')}"
-        f"{published}{_runs(report.records)}",
-    )
+    shown = pages.picture(picture, f"{report.title}: the figure of the table above")
+    return f"{items(report.findings)}{to_html(report.table)}{shown}{published}"
 
 
 def _runs(records: Sequence[dict[str, Any]]) -> str:

@@ -73,7 +73,7 @@ class Ablation:
             for seed in seeds
             for probe in self.probes
             for variant in self.variants
-            if variant.trained and profile not in variant.skip
+            if variant.is_run(profile, probe)
         ]
 
     def _started(self, variant: Variant) -> Variant:

@@ -14,7 +14,7 @@ ABLATION = Ablation(
     axis="Scheme and projections",
     variants=(
         Variant("divided", "divided, separate"),
-        Variant("divided_shared", "divided, shared", {"model.share_qkv": True}),
+        Variant("divided_shared", "divided, shared", {"model.share_qkv": True}, skip=("quick/motion",)),
         Variant("axial", "axial, separate", {"model.attention": "axial"}),
         Variant(
             "axial_shared",

@@ -12,7 +12,7 @@ ABLATION = Ablation(
     axis="Linear layer after temporal attention",
     variants=(
         Variant("with", "with (released code)"),
-        Variant("without", "without (equations)", {"model.temporal_fc": False}),
+        Variant("without", "without (equations)", {"model.temporal_fc": False}, skip=("quick/motion",)),
     ),
     base="with",
     remarks=("table2",),

@@ -21,9 +21,9 @@ class Variant:
     are not those of `change`. share: part of the training videos. image: what it changes in the image model that it
     starts from, beside the fields that the two share (width, depth, patch size, …), and image_share, part of the stills
     that this one sees; None starts from nothing. through: whether a run on the other probe, of the same scheme, comes
-    between the image model and this run. trained: False for a row that is only counted;
-    skip: profiles in which it is not trained, to save time. views: that its cost at the
-    paper's scale is for, where not the table's. line, x, paper_x: its curve and its place on it, here and in the paper,
+    between the image model and this run. trained: False for a row that is only counted; skip: profiles in which it is
+    not trained, to save time, or is not on one probe (`quick/motion`). views: that its cost at the paper's scale is
+    for, where not the table's. line, x, paper_x: its curve and its place on it, here and in the paper,
     where that has another scale.
     """
 
@@ -36,7 +36,7 @@ class Variant:
     image_share: float = 1.0
     through: bool = False
     trained: bool = True
-    skip: tuple[Profile, ...] = ()
+    skip: tuple[str, ...] = ()
     views: int | None = None
     line: str = ""
     x: float | None = None
@@ -47,6 +47,10 @@ class Variant:
         """Whether it is another run than Table 1's of divided attention."""
         shares = self.share != 1 or self.image_share != 1
         return bool(self.change or self.image is None or self.image or self.through or shares)
+
+    def is_run(self, profile: Profile, probe: str) -> bool:
+        """Whether it is trained on a probe in a profile."""
+        return self.trained and not {profile, f"{profile}/{probe}"} & set(self.skip)
 
     def config(self, num_classes: int = 400) -> ModelConfig:
         """The model at the paper's scale, ViT-B at 8 x 224 x 224 where nothing is changed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.paper import Profile
 from experiments.paper.ablation import Ablation
 from experiments.paper.drawing import Curve
 from experiments.paper.published import published
@@ -17,7 +16,7 @@ PAPER: dict[str, Any] = {"position": "table", "num_frames": 32, "tubelet_size": 
 def _layers(depth: int) -> Variant:
     scheme = {"attention": "factorised_encoder", **({} if depth == 4 else {"temporal_depth": depth})}
     change = {f"model.{name}": value for name, value in scheme.items()}
-    skip: tuple[Profile, ...] = () if depth == 4 else ("quick",)
+    skip = () if depth == 4 else ("quick",)
     return Variant(
         str(depth), f"{depth} layer{'s' if depth > 1 else ''}", change, {**scheme, **PAPER}, x=depth, skip=skip
     )
