@@ -235,10 +235,11 @@ def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy]) -> str:
     """Seeds, test videos and what the intervals are, for a caption."""
     seeds = min(len(found.percent) for found in measured.values())
     videos = sorted({found.videos for found in measured.values()})
+    nothing = "; steps too few to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
     interval = "mean ± 95 % interval over seeds" if seeds > 1 else "with the 95 % interval over test videos"
     return (
         f"Profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, videos))} test videos of "
-        f"each probe, {interval}; top-1 accuracy"
+        f"each probe, {interval}; top-1 accuracy{nothing}"
     )
 
 

@@ -5,6 +5,7 @@ import html
 import io
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from experiments import report as reports
 from experiments.pages import SCRIPT
 from experiments.paper.published import Published, Remark, published, remarks
-from experiments.report import Report, new_figure, require_writable, write
+from experiments.report import Report, new_figure, require_writable, write, write_together
 from experiments.tables import Column, Table, to_csv, to_html, to_markdown, to_rich
 from timesformer.errors import InputError
 
@@ -111,6 +112,26 @@ def test_page_is_escaped_and_needs_no_other_file(tmp_path: Path) -> None:
     assert len(parser.loaded) == 1
     assert text.count("&lt;script&gt;") >= 6
     assert 'class="published"' in to_html(example().table)
+
+
+def test_one_page_of_several_reports_leads_to_their_own(tmp_path: Path) -> None:
+    both = [replace(example(NASTY), name="first"), replace(example(), name="second")]
+    path = write_together(both, "quick", tmp_path)
+    assert path == tmp_path / "quick.html"
+    text = path.read_text(encoding="utf-8")
+    parser = Tags()
+    parser.feed(text)
+    assert text.count("<script") == text.count(f"<script>{SCRIPT}</script>") == 1
+    pictures = [address for address in parser.loaded if address.startswith("data:image/png;base64,")]
+    assert len(pictures) == 2
+    assert [address for address in parser.loaded if address not in pictures] == [
+        "#first",
+        "#second",
+        "first/quick/report.html",
+        "second/quick/report.html",
+    ]
+    assert 'id="first"' in text
+    assert 'id="second"' in text
 
 
 def test_markdown_table_keeps_its_columns_whatever_the_text() -> None:
