@@ -80,7 +80,8 @@ def reproduce(
         raise bad_input("--data, --check: they are for --profile paper")
     of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts or ["table1"])]
     places = folders(out, runs, data_dir)
-    made, reports = [], []
+    made: list[dict[str, Any]] = []
+    reports: list[Report] = []
     if len(wanted) > 1:
         train_together(wanted, of_profile, places, jobs, progress)
     for each in wanted:

@@ -187,12 +187,10 @@ def rows(records: Sequence[dict[str, Any]], profile: Profile) -> pd.DataFrame:
     measured = {id(ablation): ablation.measured(records, profile) for ablation in ablations(profile)}
     pairs = [_pair(claim, measured.get(id(claim.ablation), {})) for claim in CLAIMS]
     tested = iter(corrected([compare(a.percent, b.percent, a.right, b.right) for a, b in filter(None, pairs)]))
-    return pd.DataFrame(
-        [
-            _row(claim, *((None, None) if pair is None else (next(tested), pair)))
-            for claim, pair in zip(CLAIMS, pairs, strict=True)
-        ]
-    )
+    found = []
+    for claim, pair in zip(CLAIMS, pairs, strict=True):
+        found.append(_row(claim, None if pair is None else next(tested), pair))
+    return pd.DataFrame(found)
 
 
 def _pair(claim: Claim, measured: dict[Key, Accuracy]) -> tuple[Accuracy, Accuracy] | None:
