@@ -118,21 +118,6 @@ def test_list_names_every_artefact() -> None:
     assert "table1" in run("reproduce", "--list").stdout
 
 
-def test_several_artefacts_have_one_page_and_so_has_their_report(tmp_path: Path) -> None:
-    places = ("--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--json")
-    shown = json.loads(run("reproduce", "figure3", "table6", "--profile", "smoke", *places).stdout)
-    page = tmp_path / "out" / "smoke.html"
-    assert [each["artefact"] for each in shown["artefacts"]] == ["figure3", "table6"]
-    assert shown["pages"] == [str(page)]
-    before = page.read_bytes()
-    page.unlink()
-    again = json.loads(run("report", "all", "--out", str(tmp_path / "out"), "--json").stdout)
-    assert again["pages"] == [str(page)]
-    assert page.read_bytes() == before
-    alone = json.loads(run("reproduce", "table6", "--profile", "smoke", *places).stdout)
-    assert alone["pages"] == []
-
-
 def test_help_does_not_wait_for_torch() -> None:
     done = subprocess.run([sys.executable, "-X", "importtime", "-m", "experiments.cli", "--help"], capture_output=True)
     assert done.returncode == 0
