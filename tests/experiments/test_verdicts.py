@@ -76,7 +76,10 @@ def test_claims_whose_runs_a_profile_leaves_out_are_not_judged(level: pd.DataFra
         for claim in CLAIMS
     ]
     assert (level["measured_verdict"] == "not run").tolist() == left_out
-    assert 0 < sum(left_out) < 5
+    assert {claim.text for claim, left in zip(CLAIMS, left_out, strict=True) if left} == {
+        "ViT-L is worse than ViT-B",
+        "TimeSformer beats SlowFast with 75 % of the videos",
+    }
     assert level["measured_difference_points"].isna().tolist() == left_out
 
 
