@@ -1,13 +1,19 @@
 """Several artefacts together: each run is made once, in one go, and nothing before all results can be written."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from experiments import reproduce
-from experiments.paper import Folders, load
+from experiments.cli import app
+from experiments.paper import Artefact, Folders, Profile, load
+from experiments.report import Report, new_figure
 from experiments.spec import RunSpec
+from experiments.tables import Column, Table
 from timesformer.errors import InputError
 
 
@@ -53,3 +59,38 @@ def test_without_runs_nothing_is_said(made: list[list[str]], tmp_path: Path) -> 
     reproduce.train_together([load("figure3"), load("table6")], "quick", folders(tmp_path), 1, said.append)
     assert made == []
     assert said == []
+
+
+def stub(name: str) -> Artefact:
+    """An artefact for which nothing is trained or counted."""
+    frame = pd.DataFrame([{"name": name, "counted_params": 7}])
+    table = Table(
+        frame, (Column("name", "Name", "label"), Column("counted_params", "Parameters", "counted")), "Caption"
+    )
+
+    def report(records: Any, profile: Profile) -> Report:
+        return Report(name, f"Title of {name}", table, new_figure(2, 2, panels=1)[0], (), (), ())
+
+    return Artefact(name, f"Title of {name}", lambda profile: (), report)
+
+
+def test_several_artefacts_have_one_page_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.paper.load", stub)
+    out = tmp_path / "out"
+
+    def shown(*words: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, [*words, "--out", str(out), "--json"])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    page, runs = out / "smoke.html", ("--profile", "smoke", "--runs", str(tmp_path / "runs"))
+    assert shown("reproduce", "table6", *runs)["pages"] == []
+    assert not page.exists()
+    assert shown("reproduce", "table6", "table7", *runs)["pages"] == [str(page)]
+    before = page.read_text()
+    assert before.index("Title of table6") < before.index("Title of table7")
+    page.unlink()
+    assert shown("report", "all")["pages"] == [str(page)]
+    assert page.read_text() == before
