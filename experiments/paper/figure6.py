@@ -1,7 +1,7 @@
 """Figure 6 of the paper: accuracy over the number of clips at test, each with one crop.
 
-Nothing is trained: Table 8's models are evaluated again. The one of 16 frames, whose clip spans the whole video, plays
-the part of TimeSformer-L, the one of 8 frames, whose clip spans half of it, that of TimeSformer.
+Nothing is trained: Table 8's models are evaluated again. The one of 8 frames, whose clip spans the whole video, plays
+the part of TimeSformer-L, the one of 4 frames, whose clip spans half of it, that of TimeSformer.
 """
 
 from __future__ import annotations
