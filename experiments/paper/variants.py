@@ -20,11 +20,11 @@ class Variant:
     key: in the csv, in names of runs and in `values.yaml`. paper: fields of the model at the paper's scale, where they
     are not those of `change`. share: part of the training videos. image: what it changes in the image model that it
     starts from, beside the fields that the two share (width, depth, patch size, …), and image_share, part of the stills
-    that this one sees; None starts from nothing. through: whether a run on the other probe, of the same scheme, comes
-    between the image model and this run. trained: False for a row that is only counted; skip: profiles in which it is
-    not trained, to save time, or is not on one probe (`quick/motion`). views: that its cost at the paper's scale is
-    for, where not the table's. line, x, paper_x: its curve and its place on it, here and in the paper,
-    where that has another scale.
+    that this one sees; None starts from nothing. through: the probe of a run of the same scheme that comes between the
+    image model and this run, or `other`: that of `PROBES` which this run is not on. trained: False for a row that is
+    only counted; skip: profiles in which it is not trained, to save time, or is not on one probe (`quick/motion`).
+    views: that its cost at the paper's scale is for, where not the table's. line, x, paper_x: its curve and its place
+    on it, here and in the paper, where that has another scale.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Variant:
     share: float = 1.0
     image: Mapping[str, Any] | None = field(default_factory=dict)
     image_share: float = 1.0
-    through: bool = False
+    through: str | None = None
     trained: bool = True
     skip: tuple[str, ...] = ()
     views: int | None = None
@@ -81,9 +81,10 @@ def _start(artefact: str, variant: Variant, profile: Profile, probe: str, seed: 
     image = {"name": name, "seed": seed, **fields}
     if not variant.through:
         return image
-    other = next(name for name in PROBES if name != probe)
+    other = next(name for name in PROBES if name != probe) if variant.through == "other" else variant.through
     scheme = {path: value for path, value in variant.change.items() if path == "model.attention"}
-    name = f"{artefact}-{profile}-{other}-before-s{seed}" if special or scheme else video_name(profile, other, seed)
+    own = special or scheme or other not in PROBES
+    name = f"{artefact}-{profile}-{other}-before-s{seed}" if own else video_name(profile, other, seed)
     return {"name": name, "seed": seed, **changed(video_fields(profile, other), scheme), "init_from": image}
 
 

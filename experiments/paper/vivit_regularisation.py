@@ -1,4 +1,8 @@
-"""ViViT's ladder of regularisation: each row adds one thing to the row above. On `appearance`: it can be mirrored."""
+"""ViViT's ladder of regularisation: each row adds one thing to the row above.
+
+On `appearance`, which can be mirrored. `mixture`, which has its classes and those of `motion`, plays the part of K400,
+which the second row starts from.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from experiments.paper.variants import Variant
 
 LADDER: dict[str, tuple[str, dict[str, Any]]] = {
     "augmentation": ("crop, flip, colour jitter", {"data.colour_jitter": 0.8}),
-    "pretraining": ("+ start from the other probe, in ViViT K400", {}),
+    "pretraining": ("+ start from mixture, in ViViT K400", {}),
     "drop_path": ("+ stochastic depth", {"model.drop_path_rate": 0.2}),
     "randaugment": ("+ random augment", {"data.randaugment": {"ops": 2, "magnitude": 15}}),
     "label_smoothing": ("+ label smoothing", {"recipe.label_smoothing": 0.2}),
@@ -23,7 +27,7 @@ def _variants() -> tuple[Variant, ...]:
     found = []
     for key, (label, added) in LADDER.items():
         change = {**change, **added}
-        found.append(Variant(key, label, change, through=key != "augmentation"))
+        found.append(Variant(key, label, change, through=None if key == "augmentation" else "mixture"))
     return tuple(found)
 
 

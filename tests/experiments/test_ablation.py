@@ -73,7 +73,7 @@ def test_an_image_model_has_the_width_and_patches_of_what_starts_from_it() -> No
             Variant("small", "small", shape),
             Variant("nothing", "from nothing", image=None),
             Variant("few", "few stills", image={"data.num_train": 8}),
-            Variant("through", "through the other probe", through=True),
+            Variant("through", "through the other probe", through="other"),
         ),
         base="small",
     )
