@@ -34,10 +34,10 @@ notebooks: $(READY)
 	$(BIN)/python -m experiments.notebooks
 
 test: $(READY)
-	$(PYTEST) -m "not slow" -n $(JOBS) --cov --cov-report=term
+	$(PYTEST) -m "not slow" -n $(JOBS) --dist worksteal --cov --cov-report=term
 
 test-slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -n $(JOBS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -44,14 +44,14 @@ def reproduce(
     written. Raises `InputError` before anything is trained if the results cannot be written, and the errors of
     `run_all`.
     """
-    results = _results(artefact, profile, folders)
+    results, jobs = _results(artefact, profile, folders), jobs or os.cpu_count() or 1
     reports.require_writable(results)
     specs = artefact.plan(profile)
     records: list[dict[str, Any]] = []
     if specs:
         say(f"{artefact.name}, {profile}: {len(specs)} runs; those finished before are taken from {folders.runs}")
-        records = [with_hits(record, folders.runs) for record in _run(specs, folders, jobs or os.cpu_count() or 1)]
-    records += artefact.measure(records, profile, folders)
+        records = [with_hits(record, folders.runs) for record in _run(specs, folders, jobs)]
+    records += artefact.measure(records, profile, folders, jobs)
     report = artefact.report(records, profile)
     files = reports.write(report, results)
     return report, [*files, *artefact.finish(records, profile, folders)]

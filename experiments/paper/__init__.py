@@ -40,7 +40,7 @@ def _nothing_more(records: Sequence[dict[str, Any]], profile: Profile, folders: 
 
 
 def _nothing_measured(
-    records: Sequence[dict[str, Any]], profile: Profile, folders: Folders
+    records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int
 ) -> Sequence[dict[str, Any]]:
     return ()
 
@@ -49,10 +49,10 @@ def _nothing_measured(
 class Artefact:
     """A table or figure of the paper.
 
-    `plan(profile)`: the runs that it needs, none if everything is counted. `measure(records, profile, folders)`: more
-    records, of what is measured on the finished runs' models, with `hash` and `outcome`. `report(records, profile)`:
-    what is shown, made from the records of the runs and these alone. `finish(records, profile, folders)`: leaves more
-    files in the results and returns their paths.
+    `plan(profile)`: the runs that it needs, none if everything is counted. `measure(records, profile, folders, jobs)`:
+    more records, of what is measured on the finished runs' models by so many processes, with `hash` and `outcome`.
+    `report(records, profile)`: what is shown, made from the records of the runs and these alone. `finish(records,
+    profile, folders)`: leaves more files in the results and returns their paths.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Artefact:
     plan: Callable[[Profile], Sequence[RunSpec]]
     report: Callable[[Sequence[dict[str, Any]], Profile], Report]
     finish: Callable[[Sequence[dict[str, Any]], Profile, Folders], Sequence[Path]] = _nothing_more
-    measure: Callable[[Sequence[dict[str, Any]], Profile, Folders], Sequence[dict[str, Any]]] = _nothing_measured
+    measure: Callable[[Sequence[dict[str, Any]], Profile, Folders, int], Sequence[dict[str, Any]]] = _nothing_measured
 
 
 def names() -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from experiments.paper.evaluations import evaluated
 from experiments.paper.published import published
 from experiments.paper.table8 import ABLATION as TABLE8
 from experiments.paper.variants import Variant
+from experiments.side_by_side import side_by_side
 from experiments.spec import RunSpec, with_dependencies
 
 CLIPS = (1, 3, 5, 10)
@@ -64,9 +65,10 @@ def plan(profile: Profile) -> list[RunSpec]:
     return list(with_dependencies(_trained(cell.spec, profile) for cell in ABLATION.cells(profile)).values())
 
 
-def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> list[dict[str, Any]]:
+def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
     """Records of the same models under the figure's protocols."""
-    return [evaluated(_trained(cell.spec, profile), cell.spec, folders) for cell in ABLATION.cells(profile)]
+    wanted = [cell.spec for cell in ABLATION.cells(profile)]
+    return side_by_side(evaluated, [(_trained(spec, profile), spec, folders) for spec in wanted], jobs)
 
 
 ARTEFACT = Artefact("figure6", ABLATION.title, plan, ABLATION.report, measure=measure)

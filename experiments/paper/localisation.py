@@ -19,6 +19,7 @@ from experiments.paper.setting import PROBES
 from experiments.paper.table1 import SCHEMES
 from experiments.paper.table1 import plan as runs_of_table1
 from experiments.report import COLOURS, MARKERS, Report
+from experiments.side_by_side import side_by_side
 from experiments.spec import RunSpec
 from experiments.statistics import mean_interval
 from experiments.tables import Column, Table
@@ -41,14 +42,15 @@ def plan(profile: Profile) -> list[RunSpec]:
     return runs_of_table1(profile)
 
 
-def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> list[dict[str, Any]]:
+def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
     """A record for each video model; what was measured before is taken from its run's folder."""
     specs = {spec.hash(): spec for spec in plan(profile)}
-    return [
-        measured(record, specs[record["hash"]], folders.runs, folders.data, VIDEOS[profile])
+    wanted = [
+        (record, specs[record["hash"]], folders.runs, folders.data, VIDEOS[profile])
         for record in records
         if record["outcome"] == "done" and not record["spec"]["data"]["stills"]
     ]
+    return side_by_side(measured, wanted, jobs)
 
 
 Key = tuple[str, str]

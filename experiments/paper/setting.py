@@ -98,7 +98,11 @@ SETTINGS: dict[Profile, Setting] = {
             "order": (2048, 512),
             "detail": (2048, 512),
         },
-        recipes={**RECIPES, "motion": {**RECIPES["motion"], "steps": 1300}},
+        recipes={
+            **RECIPES,
+            "motion": {**RECIPES["motion"], "steps": 1300},
+            "order": {**RECIPES["order"], "steps": 1200},
+        },
         model=SMALL,
     ),
     "full": Setting(

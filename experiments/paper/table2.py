@@ -83,8 +83,8 @@ def _timed(profile: Profile) -> dict[str, ModelConfig]:
     return found
 
 
-def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> list[dict[str, Any]]:
-    """Speeds of the three models on this machine."""
+def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
+    """Speeds of the three models on this machine, one after the other."""
     return [
         speed_record(f"table2-{profile}-speed-{key}", config, folders.runs) for key, config in _timed(profile).items()
     ]
