@@ -68,7 +68,7 @@ def profile_named(name: str) -> Profile:
     for profile in PROFILES:
         if name == profile:
             return profile
-    raise bad_input(f"--profile {name}: expected one of {', '.join(PROFILES)}")
+    raise bad_input(f"--profile {name}: expected one of {', '.join(PROFILES)}, paper")
 
 
 def model_source(checkpoint: str, runs: Path) -> str | Path:

@@ -69,16 +69,16 @@ def reproduce(
             lines += [f"{group:<20} {', '.join(members)}" for group, members in GROUPS.items()]
             console().print(*lines, sep="\n", highlight=False, soft_wrap=True)
         return
+    if not artefacts:
+        raise bad_input(f"name what to make: {', '.join(names())}, or the groups {', '.join(GROUPS)}, all")
     if profile == "paper":
         from experiments.cli_real import on_real_data
 
-        on_real_data(
-            chosen(artefacts or ["table1"]), data, init_from, folders(out, runs, data_dir), jobs, check, as_json
-        )
+        on_real_data(chosen(artefacts), data, init_from, folders(out, runs, data_dir), jobs, check, as_json)
         return
     if data or check:
         raise bad_input("--data, --check: they are for --profile paper")
-    of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts or ["table1"])]
+    of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts)]
     places = folders(out, runs, data_dir)
     made: list[dict[str, Any]] = []
     reports: list[Report] = []

@@ -103,7 +103,10 @@ def _by_seed(rows: pd.DataFrame, right: Right) -> tuple[dict[int, float], dict[i
     for row in rows.itertuples():
         seed: Any = row.seed
         if int(seed) in accuracies:
-            raise InputError(f"{row.log}: two runs with seed {seed} do not differ in any axis: {row.name}")
+            raise InputError(
+                f"{row.log}: two runs with seed {seed} do not differ in any axis: {row.name} (of the runs of "
+                "`timesformer reproduce` it makes the report itself: `timesformer report NAME`)"
+            )
         accuracies[int(seed)] = float(getattr(row, ACCURACY))
         if str(row.hash) in right:
             predictions[int(seed)] = right[str(row.hash)]

@@ -237,9 +237,10 @@ def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy]) -> str:
     videos = sorted({found.videos for found in measured.values()})
     nothing = "; steps too few to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
     interval = "mean ± 95 % interval over seeds" if seeds > 1 else "with the 95 % interval over test videos"
+    chance = " or ".join(f"{value:.1f} %" for value in sorted({found.chance for found in measured.values()}))
     return (
         f"Profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, videos))} test videos of "
-        f"each probe, {interval}; top-1 accuracy{nothing}"
+        f"each probe, {interval}; top-1 accuracy, chance {chance}{nothing}"
     )
 
 

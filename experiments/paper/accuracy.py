@@ -12,6 +12,8 @@ from experiments.statistics import Comparison, compare, corrected, mean_interval
 from timesformer.errors import InputError
 
 Key = tuple[str, str]
+TOLERANCE_PERCENT = 0.01
+"""By how much an accuracy may differ from the count of right videos: rounding."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ def columns_of(found: Accuracy | None, key: str) -> dict[str, Any]:
 
 
 def accuracy(records: Mapping[int, dict[str, Any]]) -> Accuracy:
-    """Of the records of the seeds, all of the same configuration."""
+    """Of the records of the seeds, all of the same configuration.
+
+    Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right.
+    """
+    for record in records.values():
+        _require_possible(record)
     metrics = {seed: record["metrics"] for seed, record in records.items()}
     percent = {seed: float(found["top1_percent"]) for seed, found in metrics.items()}
     first = next(iter(metrics.values()))
@@ -69,6 +76,17 @@ def accuracy(records: Mapping[int, dict[str, Any]]) -> Accuracy:
     right = {seed: hits for seed, record in records.items() if (hits := hits_of(record))}
     classes = next(iter(records.values()))["spec"]["model"]["num_classes"]
     return Accuracy(mean, low, high, int(first["test_videos"]), 100 / classes, percent, right)
+
+
+def _require_possible(record: Mapping[str, Any]) -> None:
+    percent, hits = float(record["metrics"]["top1_percent"]), hits_of(record)
+    if not 0 <= percent <= 100:
+        raise InputError(f"run {record['hash']}: top1_percent: expected 0 to 100, got {percent:g}")
+    if hits and abs(percent - 100 * sum(hits.values()) / len(hits)) > TOLERANCE_PERCENT:
+        raise InputError(
+            f"run {record['hash']}: top1_percent is {percent:g}, but by test_right {sum(hits.values())} of "
+            f"{len(hits)} videos are right"
+        )
 
 
 def accuracies(cells: Sequence[Cell], records: Iterable[dict[str, Any]], name: str) -> dict[Key, Accuracy]:

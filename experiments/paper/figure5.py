@@ -14,6 +14,7 @@ from experiments.paper.ablation import Ablation, Rows
 from experiments.paper.drawing import Curve
 from experiments.paper.panels import panels
 from experiments.paper.published import published
+from experiments.paper.setting import BLIND_ON_ORDER
 from experiments.paper.table8 import FRAMES
 from experiments.paper.variants import Variant
 
@@ -66,6 +67,7 @@ FRAME = Ablation(
     base="frames 8",
     rows=lambda: _rows("frames"),
     sources=(("figure5", "frames"),),
+    concludes=lambda frame: (BLIND_ON_ORDER,),
     probes={"order": "k400"},
     counted=(400, 1),
     curve=Curve("frames of a clip, order", "frames, K400"),

@@ -15,6 +15,7 @@ from experiments.paper.cnns import slowfast
 from experiments.paper.drawing import Curve
 from experiments.paper.evaluations import evaluated
 from experiments.paper.published import published
+from experiments.paper.setting import BLIND_ON_ORDER
 from experiments.paper.table8 import ABLATION as TABLE8
 from experiments.paper.variants import Variant
 from experiments.side_by_side import side_by_side
@@ -50,6 +51,7 @@ ABLATION = Ablation(
     rows=_rows,
     sources=(("figure6", "clips"),),
     remarks=("figure6",),
+    concludes=lambda frame: (BLIND_ON_ORDER,),
     probes={"order": "k400"},
     curve=Curve("clips at test"),
 )

@@ -29,6 +29,7 @@ from experiments.report import Report
 from experiments.spec import RunSpec, located
 from experiments.tables import Column, Table
 from timesformer import TimeSformerConfig
+from timesformer.checkpoints import settings_of
 from timesformer.checkpoints.transfer import SHARED_FIELDS
 from timesformer.data import read_annotations
 from timesformer.errors import InputError
@@ -106,6 +107,8 @@ def parse_data(text: str) -> dict[str, Path]:
         name, equals, folder = part.partition("=")
         if name not in DATASETS or not equals or not folder:
             raise InputError(f"--data {part}: expected DATASET=FOLDER with one of {', '.join(DATASETS)}")
+        if name in found:
+            raise InputError(f"--data {part}: {name} is given twice; expected one folder")
         found[name] = Path(folder)
     return found
 
@@ -175,15 +178,23 @@ def _line(what: str, expected: str, found: str, fine: bool | None) -> dict[str, 
 
 
 def _check_checkpoint(init_from: str) -> Iterator[dict[str, Any]]:
+    expected = "an image model of ViT-B's shape"
     try:
         place = located(init_from)
+        config, _ = settings_of(init_from)
     except InputError as error:
-        yield _line(f"checkpoint {init_from}", "an image model", str(error), False)
-    else:
-        yield _line(f"checkpoint {init_from}", "an image model", str(place), True)
+        yield _line(f"checkpoint {init_from}", expected, str(error), False)
+        return
+    image, fits = config.num_frames == 1, isinstance(config, TimeSformerConfig) and _starts_from_vit_b(config)
+    found = [str(place), *([] if image else [f"{config.num_frames} frames"])]
+    found += [] if fits else [f"{name} {getattr(config, name, 'unknown')}" for name in SHARED_FIELDS]
+    yield _line(f"checkpoint {init_from}", expected, ", ".join(found), image and fits)
 
 
 def _check_dataset(dataset: Dataset, folder: Path) -> Iterator[dict[str, Any]]:
+    if not folder.is_dir():
+        yield _line(f"{dataset.title}: {folder}", "a folder", "no such folder", False)
+        return
     for file in (dataset.train, dataset.test, *dataset.files):
         there = (folder / file).is_file()
         yield _line(f"{dataset.title}: {file}", "a file", "there" if there else f"not in {folder}", there)
@@ -214,7 +225,8 @@ def _expect(row: Row, rate: float) -> Iterator[dict[str, Any]]:
     hours = BACKWARD * macs_per_view(row.config) * dataset.num_train * recipe.epochs / rate / 3600
     place = f"{NAMES_IN_THE_PAPER[row.dataset]}, {row.label}"
     yield _line(f"{place}: memory, {batch} clips a step, fp32, on a GPU", "", f"{memory:,.1f} GiB", None)
-    yield _line(f"{place}: training at this machine's rate of matrix products", "", f"{hours:,.0f} h", None)
+    what = f"{place}: training, {dataset.num_train:,} videos, at this machine's present rate of matrix products"
+    yield _line(what, "", f"about {float(f'{hours:.2g}'):,.0f} h", None)
 
 
 def macs_per_second(size: int = 1024, repetitions: int = 5) -> float:

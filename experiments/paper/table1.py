@@ -211,7 +211,7 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
         table=Table(
             frame,
             _columns(),
-            f"Table 1, profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {videos} test videos of motion, "
+            f"Table 1, profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {videos} test videos of each probe, "
             f"{interval}; top-1 accuracy; parameters with 174 classes; TFLOPs of 3 views of 8 x 224 x 224 (one "
             "multiply-accumulate counts as one)",
             measured="measured here, on this repository's probes",

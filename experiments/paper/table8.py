@@ -12,6 +12,7 @@ from experiments.paper.ablation import Ablation, Rows
 from experiments.paper.cnns import slowfast
 from experiments.paper.drawing import Curve
 from experiments.paper.published import published
+from experiments.paper.setting import BLIND_ON_ORDER
 from experiments.paper.variants import Variant
 
 FRAMES = {1: 8, 2: 32, 4: 64, 8: 96}
@@ -50,6 +51,7 @@ ABLATION = Ablation(
     rows=_rows,
     sources=(("table8", "frames"), ("table8", "without_kinetics")),
     remarks=("table8",),
+    concludes=lambda frame: (BLIND_ON_ORDER,),
     probes={"order": "howto100m"},
     also={"clip_seconds": "Clip, paper [s]", "test_clips": "Clips, paper"},
     curve=Curve("frames of a clip, order", "frames of a clip, HowTo100M"),

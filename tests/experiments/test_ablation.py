@@ -107,6 +107,19 @@ def test_published_values_stand_beside_ours(positions: Report) -> None:
         assert column.origin == "label" or column.key.startswith(column.origin)
 
 
+def test_records_that_cannot_be_are_refused() -> None:
+    found = records(table4.ABLATION, "full", POSITIONS)
+    run, said = found[0]["hash"], found[0]["metrics"]
+    right = round(2 * said["top1_percent"])
+    said["top1_percent"] += 5
+    wrong = f"run {run}: top1_percent is {said['top1_percent']:g}, but by test_right {right} of 200 videos are right"
+    with pytest.raises(InputError, match=wrong):
+        load("table4").report(found, "full")
+    said["top1_percent"] = 412.5
+    with pytest.raises(InputError, match=f"run {run}: top1_percent: expected 0 to 100, got 412.5"):
+        load("table4").report(found, "full")
+
+
 def test_differences_are_tested_and_set_beside_the_papers(positions: Report) -> None:
     found = [line for line in positions.findings if line.startswith("on motion: space only")]
     assert len(found) == 1

@@ -90,10 +90,13 @@ def test_a_check_counts_and_starts_nothing(stand_in: tuple[Path, Path], tmp_path
     counted = lines["Kinetics-400: videos in train.csv"]
     assert (counted["expected"], counted["found"], counted["fine"]) == ("240,000 videos, within 10 %", "16", "NO")
     assert lines["Kinetics-400: 8 videos of val.csv"]["found"] == "all there"
-    assert lines[f"checkpoint {image}"]["fine"] == "yes"
+    checkpoint = lines[f"checkpoint {image}"]
+    assert (checkpoint["expected"], checkpoint["fine"]) == ("an image model of ViT-B's shape", "NO")
+    assert f"{image}, embed_dim {SHAPE['embed_dim']}, depth {SHAPE['depth']}" in checkpoint["found"]
     memory = lines["K400, space and time: memory, 8 clips a step, fp32, on a GPU"]
     assert float(memory["found"].removesuffix(" GiB")) == pytest.approx(11.0, rel=0.2)
-    assert lines["K400, space and time: training at this machine's rate of matrix products"]["found"].endswith(" h")
+    hours = "K400, space and time: training, 240,000 videos, at this machine's present rate of matrix products"
+    assert lines[hours]["found"].startswith("about ")
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "out").exists()
 
@@ -105,6 +108,30 @@ def test_a_check_names_what_is_missing(tmp_path: Path) -> None:
     wrong = [line["what"] for line in found if line["fine"] == "NO"]
     assert wrong[0].startswith("checkpoint ")
     assert "Something-Something-V2: something-something-v2-labels.json" in wrong
+
+
+@pytest.mark.parametrize(("frames", "fine"), [(1, "yes"), (8, "NO")])
+def test_a_check_wants_an_image_model(frames: int, fine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real, "_starts_from_vit_b", lambda config: True)
+    monkeypatch.setattr(real, "_expect", lambda row, rate: [])
+    model = TimeSformer(TimeSformerConfig(attention="space", num_frames=frames, num_classes=8, **SHAPE))  # type: ignore[arg-type]
+    crop = Preprocessing(num_frames=frames, crop=32, short_side=40)
+    save_model(tmp_path, model, preprocessing=crop.to_dict(), labels=None, provenance={})
+    first, *_ = json.loads(run("table7", "--data", "ssv2=nowhere", "--check", "--init-from", str(tmp_path)).stdout)[
+        "checks"
+    ]["table7"]
+    assert (first["found"], first["fine"]) == (str(tmp_path) + (", 8 frames" if frames == 8 else ""), fine)
+
+
+def test_a_folder_that_is_not_there_and_one_given_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real, "_expect", lambda row, rate: [])
+    missing = tmp_path / "missing"
+    lines = real.check("table7", {"ssv2": missing}, str(tmp_path)).to_dict(orient="records")
+    assert [line["found"] for line in lines if line["what"] == f"Something-Something-V2: {missing}"] == [
+        "no such folder"
+    ]
+    with pytest.raises(InputError, match="--data ssv2=b: ssv2 is given twice; expected one folder"):
+        real.parse_data("ssv2=a,ssv2=b")
 
 
 def test_options_of_the_other_profiles_are_refused(tmp_path: Path) -> None:

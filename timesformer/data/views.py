@@ -45,7 +45,10 @@ class Views:
         """InputError where these views cannot be taken of videos that are sampled as `record` says."""
         uniform = record.sampling == "uniform" or stills
         if uniform and self.clips == "cover":
-            raise InputError('views: clips "cover" needs dense sampling, the preprocessing has sampling "uniform"')
+            raise InputError(
+                'views: clips "cover" needs dense sampling, the preprocessing has sampling "uniform" (in a run: '
+                "data.preprocessing: {sampling: dense, frame_rate: 8})"
+            )
         if uniform and self.rule != "symmetric" and self.clips != 1:
             raise InputError(f"views: the rule {self.rule!r} takes one clip with uniform sampling, got {self.clips}")
 
