@@ -20,6 +20,7 @@ import yaml
 from typer.testing import CliRunner
 
 from experiments.cli import app
+from experiments.probes import ceiling_percent
 from experiments.spec import load_specs
 from experiments.sweep import parse_sweep
 from timesformer.attention import load_file
@@ -61,6 +62,14 @@ def test_run_file(tmp_path: Path) -> None:
     (spec,) = load_specs(path)
     assert spec.name == "mine"
     assert spec.recipe.total_steps(64) == 15
+
+
+def test_run_file_of_a_probe(tmp_path: Path) -> None:
+    path = tmp_path / "i3d.yaml"
+    path.write_text(yaml_file("i3d.yaml"))
+    (spec,) = load_specs(path)
+    assert (spec.name, spec.protocol) == ("i3d-on-order", "coverx1")
+    assert ceiling_percent(spec) == 75  # clips of 4 frames span half of the video
 
 
 NEW_CLASSES = {
