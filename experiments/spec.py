@@ -137,7 +137,7 @@ class RunSpec(Strict):
                 f"processes: {self.processes} cannot share batch_size / accumulate = "
                 f"{self.recipe.batch_size // self.recipe.accumulate} clips equally"
             )
-        _ = self.preprocessing  # raises where sizes do not fit
+        protocol_named(self.protocol).views.require_fitting(self.preprocessing, self.data.stills)
         return self
 
     @property

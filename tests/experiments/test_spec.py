@@ -153,6 +153,7 @@ BAD = [
     ({"recipe": Recipe(steps=1, seed=3)}, "recipe: seed 3 here, but the run's is 0"),
     ({"recipe": 3}, "recipe: expected fields of a recipe"),
     ({"protocol": "best"}, "protocol: unknown name 'best'"),
+    ({"protocol": "coverx1"}, 'clips "cover" needs dense sampling, .*data.preprocessing: {sampling: dense, frame_rate'),
     ({"threads": 0}, "threads: .*got 0"),
     ({"speed": 3}, "speed: unknown field"),
     ({"scheme_file": "nowhere.py"}, "scheme_file: no such file"),
