@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments import report as reports
 from experiments.hits import with_hits
 from experiments.paper import PROFILES, Artefact, Folders, Profile
-
-if TYPE_CHECKING:
-    from experiments.spec import RunSpec
+from experiments.spec import RunSpec
 
 
 def train_together(
@@ -29,6 +28,9 @@ def train_together(
     for artefact in artefacts:
         reports.require_writable(_results(artefact, profile, folders))
     specs = list({spec.hash(): spec for artefact in artefacts for spec in artefact.plan(profile)}.values())
+    # What many wait for comes first, so that no core waits at the end.
+    waiting = Counter(spec.init_from.hash() for spec in specs if isinstance(spec.init_from, RunSpec))
+    specs.sort(key=lambda spec: -waiting[spec.hash()])
     if specs:
         together = f"{len(artefacts)} tables and figures, {profile}: {len(specs)} runs"
         say(f"{together}; those finished before are taken from {folders.runs}")

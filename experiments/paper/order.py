@@ -13,7 +13,12 @@ ABLATION = Ablation(
     variants=(
         Variant("divided", "time, then space"),
         Variant("divided_st", "space, then time", {"model.attention": "divided_st"}),
-        Variant("divided_parallel", "both at once, added", {"model.attention": "divided_parallel"}),
+        Variant(
+            "divided_parallel",
+            "both at once, added",
+            {"model.attention": "divided_parallel"},
+            skip=("quick/motion",),
+        ),
     ),
     base="divided",
     rows=lambda: published("ablations", "order").rows,
