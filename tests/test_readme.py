@@ -129,7 +129,12 @@ def run(line: str, *more: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if not re.search(OWN_TESTS, line)])
+def marked(line: str) -> Any:
+    """A command as a case; that which traces all schemes at the paper's scale takes minutes."""
+    return pytest.param(line, id=line, marks=[pytest.mark.slow] if "--attention all" in line else [])
+
+
+@pytest.mark.parametrize("line", [marked(line) for line in commands() if not re.search(OWN_TESTS, line)])
 def test_commands(line: str, place: Path) -> None:
     run(line, *(["--num-test", "16"] if line.startswith("timesformer probe") else []))
     for name in re.findall(r"--(?:out|plot) (\S+\.\w+)", line):
