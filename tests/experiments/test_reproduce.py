@@ -97,3 +97,5 @@ def test_several_artefacts_have_one_page_from_the_command_line(tmp_path: Path, m
     page.unlink()
     assert shown("report", "all")["pages"] == [str(page)]
     assert page.read_text() == before
+    done = CliRunner().invoke(app, ["report", str(out / "table6"), "--json"])
+    assert [made["artefact"] for made in json.loads(done.stdout)["artefacts"]] == ["table6"]
