@@ -68,8 +68,9 @@ def _artefacts(what: str, out: Path | None) -> list[tuple[str, Profile, Path]] |
         own = [profile for profile in PROFILES if place.name == profile and place.parent.name in names()]
         if own and out is None:
             return [(place.parent.name, own[0], folder.parent.parent)]
-        if place.name in names() and any((place / profile).is_dir() for profile in PROFILES):
-            return [(place.name, profile, folder.parent) for profile in stored_profiles(load(place.name), place.parent)]
+        stored = stored_profiles(load(place.name), place.parent) if place.name in names() else []
+        if stored and out is None:
+            return [(place.name, profile, folder.parent) for profile in stored]
         if own or not any((folder / name).is_dir() for name in names()):
             return None
     results = out or (Path("results") if what in (*names(), "all") else folder)

@@ -14,8 +14,7 @@ from experiments.paper.ablation import Ablation, Rows
 from experiments.paper.drawing import Curve
 from experiments.paper.panels import panels
 from experiments.paper.published import published
-from experiments.paper.setting import BLIND_ON_ORDER
-from experiments.paper.table8 import FRAMES
+from experiments.paper.table8 import BLIND_ON_ORDER, FRAMES
 from experiments.paper.variants import Variant
 
 CROPS = {16: 224, 32: 336, 64: 448}

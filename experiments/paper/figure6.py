@@ -15,8 +15,8 @@ from experiments.paper.cnns import slowfast
 from experiments.paper.drawing import Curve
 from experiments.paper.evaluations import evaluated
 from experiments.paper.published import published
-from experiments.paper.setting import BLIND_ON_ORDER
 from experiments.paper.table8 import ABLATION as TABLE8
+from experiments.paper.table8 import BLIND_ON_ORDER
 from experiments.paper.variants import Variant
 from experiments.side_by_side import side_by_side
 from experiments.spec import RunSpec, with_dependencies

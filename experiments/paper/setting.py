@@ -38,12 +38,6 @@ short videos, which small models learn in few steps; `detail` by few frames, and
 by positions that do not drown its fine patterns."""
 
 
-BLIND_ON_ORDER = (
-    "On order chance is 25 %; a model that tells the events but not which of them came first reaches 50 %: above "
-    "chance, though it has learnt nothing of their order."
-)
-
-
 @dataclass(frozen=True)
 class Setting:
     """What a profile trains.

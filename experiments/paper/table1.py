@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 
 from experiments.cost import cost
 from experiments.paper import Artefact, Folders, Profile
+from experiments.paper.accuracy import Accuracy, Key, accuracy, columns_of
 from experiments.paper.published import published, remarks
 from experiments.paper.setting import ADAMW, FRAMES, NAMES_IN_THE_PAPER, PROBES, SETTINGS, image_fields, image_name
 from experiments.probes import describe
 from experiments.report import COLOURS, MARKERS, Report, new_figure
 from experiments.run import prepare
 from experiments.spec import ProbeData, RunSpec
-from experiments.statistics import mean_interval
 from experiments.sweep import Sweep, parse_sweep
 from experiments.tables import Column, Table
 from timesformer import TimeSformerConfig
@@ -73,9 +73,9 @@ def plan(profile: Profile) -> list[RunSpec]:
     return sweep(profile).runs(f"table1, {profile}")
 
 
-def _measured(records: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
-    """For each scheme and probe the top-1 accuracy with its interval, over seeds or, with one seed, over videos."""
-    runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+def _measured(records: Sequence[dict[str, Any]]) -> dict[Key, Accuracy]:
+    """By scheme and probe."""
+    runs: dict[Key, dict[int, dict[str, Any]]] = {}
     for record in records:
         data, scheme = record["spec"]["data"], record["spec"]["model"]["attention"]
         if record["outcome"] != "done" or data["stills"]:
@@ -87,15 +87,7 @@ def _measured(records: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[s
     missing = [f"{scheme} on {probe}" for scheme in SCHEMES for probe in PROBES if not runs.get((scheme, probe))]
     if missing:
         raise InputError(f"table1: no finished run of {', '.join(missing)} among the records")
-    return {key: _accuracy([record["metrics"] for record in seeds.values()]) for key, seeds in runs.items()}
-
-
-def _accuracy(metrics: list[dict[str, float]]) -> dict[str, float]:
-    if len(metrics) == 1:
-        mean, low, high = (metrics[0][f"top1_{end}percent"] for end in ("", "low_", "high_"))
-    else:
-        mean, low, high = mean_interval([found["top1_percent"] for found in metrics])
-    return {"mean": mean, "low": low, "high": high, "seeds": len(metrics), "videos": metrics[0]["test_videos"]}
+    return {key: accuracy(seeds) for key, seeds in runs.items()}
 
 
 def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -114,12 +106,7 @@ def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
             "published_tflops_total": inference.rows.get(scheme, {}).get("tflops_total"),
         }
         for probe, dataset in PROBES.items():
-            accuracy = measured[scheme, probe]
-            row[f"measured_{probe}_top1_percent"] = accuracy["mean"]
-            row[f"measured_{probe}_top1_low_percent"] = accuracy["low"]
-            row[f"measured_{probe}_top1_high_percent"] = accuracy["high"]
-            row[f"measured_{probe}_seeds"] = accuracy["seeds"]
-            row[f"measured_{probe}_test_videos"] = accuracy["videos"]
+            row |= columns_of(measured[scheme, probe], f"measured_{probe}")
             row[f"published_{dataset}_top1_percent"] = paper[f"{dataset}_top1_percent"]
         found.append(row)
     return pd.DataFrame(found)

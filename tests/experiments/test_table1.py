@@ -39,7 +39,7 @@ def record(probe: str, attention: str, seed: int, top1: float, **other: Any) -> 
         "name": f"run {probe} {attention}",
         "outcome": "done",
         "seed": seed,
-        "spec": {"data": {"probe": probe, "stills": False}, "model": {"attention": attention}},
+        "spec": {"data": {"probe": probe, "stills": False}, "model": {"attention": attention, "num_classes": 8}},
         "metrics": {
             "top1_percent": top1,
             "top1_low_percent": top1 - 2.0,
@@ -259,3 +259,8 @@ def test_smoke_profile_as_a_user_starts_it(tmp_path: Path) -> None:
     assert all(path.read_bytes() == content for path, content in finished.items())
     assert "Divided Space-Time (T+S)" in second.stdout
     assert (tmp_path / "results" / "table1" / "smoke" / "report.html").is_file()
+
+
+def test_an_accuracy_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match=r"run motion-joint-0: top1_percent: expected 0 to 100, got 412\.5"):
+        table1.rows([*records(1)[:-4], record("motion", "joint", 0, 412.5), *records(1)[-3:]])
