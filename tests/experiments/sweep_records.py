@@ -27,6 +27,8 @@ AXES: dict[str, list[Any]] = {
     "model.image_size": [16, 32],
     "seed": [0, 1, 2],
 }
+SMALL: dict[str, list[Any]] = {"model.attention": ["space", "divided"], "model.depth": [1, 2], "seed": [0, 1]}
+"""Frames, resolution and cost are the same in all cells: there is nothing to draw."""
 
 
 def jobs(axes: dict[str, list[Any]] | None = None, **more: Any) -> dict[str, Job]:
