@@ -7,6 +7,7 @@ starts from it on both probes, as the paper's start from ImageNet weights.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.cost import cost
-from experiments.paper import Artefact, Folders, Profile
+from experiments.paper import PROFILES, Artefact, Folders, Profile
 from experiments.paper.accuracy import Accuracy, Key, accuracy, columns_of
 from experiments.paper.published import published, remarks
 from experiments.paper.setting import ADAMW, FRAMES, NAMES_IN_THE_PAPER, PROBES, SETTINGS, image_fields, image_name
@@ -220,14 +221,17 @@ def finish(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders
     for record in records:
         spec = record["spec"]
         if (spec["model"]["attention"], spec["data"]["probe"], record["seed"]) == ("divided", "motion", 0):
-            files += _keep(folders.runs / record["hash"] / "model", folders.out / CHECKPOINT, profile)
+            files += keep_model(folders.runs / record["hash"] / "model", folders.out / CHECKPOINT, profile)
     return files
 
 
-def _keep(model: Path, target: Path, profile: Profile) -> list[Path]:
-    """Copy a model; a smoke test's does not replace another."""
-    if profile == "smoke" and (target / "config.json").exists():
-        return []
+def keep_model(model: Path, target: Path, profile: Profile) -> list[Path]:
+    """Copy a model, unless one of a larger profile, or one from elsewhere, lies there."""
+    provenance = target / "provenance.json"
+    if provenance.is_file():
+        name = json.loads(provenance.read_text()).get("name", "")
+        if not name.startswith(tuple(f"table1-{each}-" for each in PROFILES[: PROFILES.index(profile) + 1])):
+            return []
     return [write_atomic(target / path.name, path.read_bytes()) for path in sorted(model.iterdir())]
 
 

@@ -185,6 +185,30 @@ def test_reproduce_leaves_table_figure_page_records_and_model(made: tuple[Path, 
         assert set(facts["cheap_classifiers"]) == {"mean_frame", "first_frame", "file_size"}
 
 
+@pytest.mark.parametrize(
+    ("there", "kept"),
+    [
+        (None, True),
+        ({"name": "table1-smoke-motion-divided-s0"}, True),
+        ({"name": "table1-quick-motion-divided-s0"}, True),
+        ({"name": "table1-full-motion-divided-s0"}, False),
+        ({"name": "mine"}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_takes_the_place_of_one_of_its_own_or_a_smaller_profile(
+    there: dict[str, str] | None, kept: bool, tmp_path: Path
+) -> None:
+    model, target = tmp_path / "model", tmp_path / table1.CHECKPOINT
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    target.mkdir(parents=True)
+    if there is not None:
+        (target / "provenance.json").write_text(json.dumps(there))
+    files = table1.keep_model(model, target, "quick")
+    assert bool(files) == (target / "model.safetensors").is_file() == kept
+
+
 def test_a_second_call_trains_nothing(made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, shown = made
 
