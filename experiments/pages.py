@@ -15,7 +15,8 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 ul, p, caption { max-width: 62rem; } h1 { line-height: 1.2; } h2 { margin-top: 2rem; font-size: 1.2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; width: max-content; max-width: min(100vw - 3rem, 50vw + 36rem); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .5rem; } th, td { padding: .35rem 1rem .35rem .4rem; text-align: right; }
 th { border-bottom: 2px solid var(--line); vertical-align: bottom; position: relative; }
 td { border-bottom: 1px solid var(--line); }

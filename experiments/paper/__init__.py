@@ -64,8 +64,12 @@ class Artefact:
 
 
 def names() -> tuple[str, ...]:
-    """Names of the artefacts, in alphabetical order."""
-    return tuple(sorted(module.name for module in _modules()))
+    """Names of the artefacts: the paper's tables, its figures, then all else, each in alphabetical order."""
+    return tuple(sorted((module.name for module in _modules()), key=lambda name: (_place(name), name)))
+
+
+def _place(name: str) -> int:
+    return next((place for place, kind in enumerate(("table", "figure")) if name.startswith(kind)), 2)
 
 
 def chosen(wanted: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from experiments.cost import cost
 from experiments.paper import Artefact, Profile
-from experiments.paper.accuracy import Accuracy, Cell, Key, accuracies, columns_of, comparisons
+from experiments.paper.accuracy import Accuracy, Cell, Key, accuracies, columns_of, comparisons, decided
 from experiments.paper.drawing import Curve, draw_curves, draw_dots
 from experiments.paper.published import Published, Remark, published, remarks
 from experiments.paper.setting import NAMES_IN_THE_PAPER, PROBES, SETTINGS
@@ -113,19 +113,16 @@ class Ablation:
                 "counted_tflops_total": counted.tflops_total,
             }
             row |= {f"published_{name}": printed.get(name) for name in COUNTED}
-        undecided = []
         for probe, dataset in self.probes.items():
             found = measured.get((variant.key, probe))
             row |= columns_of(found, f"measured_{probe}")
             row[f"counted_{probe}_ceiling_percent"] = ceilings.get((variant.key, probe))
-            if found is not None and not found.above_chance:
-                undecided.append(probe)
             for name in (f"{dataset}_top1_percent", f"{dataset}_difference_points"):
                 row[f"published_{name}"] = printed.get(name)
         row["published_difference_points"] = printed.get("difference_points")
         row["needs_data"] = f"needs {', '.join(NAMES_IN_THE_PAPER.get(name, name) for name in self.probes.values())}"
-        decided = "yes" if any((variant.key, probe) in measured for probe in self.probes) else None
-        row["measured_above_chance"] = f"undecided on {', '.join(undecided)}" if undecided else decided
+        own = {probe: measured[variant.key, probe] for probe in self.probes if (variant.key, probe) in measured}
+        row["measured_above_chance"] = decided(own)
         return row
 
     def columns(self, frame: pd.DataFrame) -> tuple[Column, ...]:
@@ -185,7 +182,7 @@ class Ablation:
             table=Table(
                 frame,
                 self.columns(frame),
-                f"{self.title}. {protocol_said(profile, measured)}{self._counted_said()}",
+                f"{self.title}. {protocol_said(profile, measured, frame)}{self._counted_said()}",
                 measured="measured here, on this repository's probes",
             ),
             figure=draw_dots(frame, self.probes, self.axis) if self.curve is None else self.draw(frame),
@@ -231,16 +228,18 @@ def _said_by_the_paper(row: Mapping[Any, Any], base: Mapping[Any, Any], dataset:
     return "" if missing(points) else f". In the paper{where}: {signed(points)} points"
 
 
-def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy]) -> str:
-    """Seeds, test videos and what the intervals are, for a caption."""
+def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
+    """Seeds, test videos, what the intervals are and why cells are empty, for a caption."""
     seeds = min(len(found.percent) for found in measured.values())
     videos = sorted({found.videos for found in measured.values()})
     nothing = "; steps too few to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
     interval = "mean ± 95 % interval over seeds" if seeds > 1 else "with the 95 % interval over test videos"
     chance = " or ".join(f"{value:.1f} %" for value in sorted({found.chance for found in measured.values()}))
+    gaps = frame.filter(regex="^measured_.*_top1_percent$").isna().any(axis=None)
+    untrained = "; – in place of an accuracy: not trained in this profile" if gaps else ""
     return (
         f"Profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, videos))} test videos of "
-        f"each probe, {interval}; top-1 accuracy, chance {chance}{nothing}"
+        f"each probe, {interval}; top-1 accuracy, chance {chance}{untrained}{nothing}"
     )
 
 

@@ -48,6 +48,14 @@ class Accuracy:
         return self.low > self.chance
 
 
+def decided(found: Mapping[str, Accuracy]) -> str | None:
+    """Of accuracies by probe: whether all are above chance, or on which that is undecided; None without any."""
+    below = [probe for probe, each in found.items() if not each.above_chance]
+    if below:
+        return f"undecided on {', '.join(below)}"
+    return "yes" if found else None
+
+
 def columns_of(found: Accuracy | None, key: str) -> dict[str, Any]:
     """Columns of a frame, which begin with `key`; empty ones where nothing was measured."""
     return {

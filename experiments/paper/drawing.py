@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ def draw_dots(frame: pd.DataFrame, probes: Mapping[str, str], axis_label: str) -
         axis.set_xlim(0, 100)
         axis.set_xlabel("top-1 accuracy [%]")
         if number == 0:
-            axis.set_ylabel(axis_label)
+            axis.set_ylabel("\n".join(textwrap.wrap(axis_label, 16 + 4 * len(rows))))
         legend_above(axis)
     return figure
 

@@ -37,9 +37,10 @@ def panels(name: str, title: str, parts: Sequence[Ablation], remarks_of: Sequenc
             known = {column.key for column in shown}
             shown += [column for column in part.columns(frame) if column.key not in known]
         shown.sort(key=lambda column: column.key in ("needs_data", "measured_above_chance"))
-        caption = f"{title}. {protocol_said(profile, measured)}; cost of one view at the paper's scale"
+        rows = pd.concat(frames)
+        caption = f"{title}. {protocol_said(profile, measured, rows)}; cost of one view at the paper's scale"
         columns = (Column("panel", "Panel", "label"), *shown)
-        table = Table(pd.concat(frames), columns, caption, measured="measured here, on this repository's probes")
+        table = Table(rows, columns, caption, measured="measured here, on this repository's probes")
         return Report(
             name=name,
             title=title,

@@ -132,6 +132,17 @@ def test_findings_follow_from_the_numbers(one_seed: Report) -> None:
     assert "and passes by more than its interval" in " ".join(load("table1").report(passing, "quick").findings)
 
 
+def test_what_is_not_above_chance_is_undecided(one_seed: Report) -> None:
+    assert "top-1 accuracy, chance 12.5 %" in one_seed.table.caption
+    assert "Above chance" not in {column.title for column in one_seed.table.columns}
+    near = [record("motion", "space", 0, 14.0) if r["hash"] == "motion-space-0" else r for r in records(1)]
+    report = load("table1").report(near, "quick")
+    assert "Above chance" in {column.title for column in report.table.columns}
+    frame = report.table.frame.set_index("attention")
+    assert frame["measured_above_chance"].tolist() == ["undecided on motion", "yes", "yes", "yes", "yes"]
+    assert any("Space (S): undecided on motion" in line for line in report.findings)
+
+
 def test_seeds_are_averaged_with_their_interval() -> None:
     row = table1.rows(records(3)).set_index("attention").loc["joint"]
     assert row["measured_motion_top1_percent"] == pytest.approx(97.0)
@@ -202,8 +213,9 @@ def test_a_model_takes_the_place_of_one_of_its_own_or_a_smaller_profile(
     model, target = tmp_path / "model", tmp_path / table1.CHECKPOINT
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"weights")
-    target.mkdir(parents=True)
     if there is not None:
+        target.mkdir(parents=True)
+        (target / "config.json").write_text("{}")
         (target / "provenance.json").write_text(json.dumps(there))
     files = table1.keep_model(model, target, "quick")
     assert bool(files) == (target / "model.safetensors").is_file() == kept
@@ -232,17 +244,6 @@ def test_report_rebuilds_the_files_from_the_records(made: tuple[Path, dict[str, 
     done = CliRunner().invoke(app, ["report", "--out", str(results)])
     assert done.exit_code == 0, done.output
     assert {path: path.read_bytes() for path in before} == before
-
-
-def test_a_smoke_test_does_not_replace_a_trained_model(tmp_path: Path) -> None:
-    model, target = tmp_path / "model", tmp_path / "kept"
-    for folder, text in ((model, "new"), (target, "old")):
-        folder.mkdir()
-        (folder / "config.json").write_text(text)
-    assert table1._keep(model, target, "smoke") == []
-    assert (target / "config.json").read_text() == "old"
-    assert table1._keep(model, target, "quick") == [target / "config.json"]
-    assert (target / "config.json").read_text() == "new"
 
 
 def test_unwritable_results_stop_it_before_training(tmp_path: Path) -> None:
