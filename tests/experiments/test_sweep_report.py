@@ -30,7 +30,7 @@ from experiments.axes import axes_of, follows, groups, shown
 from experiments.comparisons import RIGHT, compare_all, read_right
 from experiments.records import LOG
 from experiments.report import COLOURS, png
-from experiments.statistics import mean_interval
+from experiments.statistics import mean_interval, signed
 from experiments.summary import ACCURACY, TFLOPS, TRAINING, digits, summarise, summary_table
 from experiments.sweep_figures import front, style, title_of
 from experiments.sweep_report import SweepReport, sweep_report, with_palette, write_sweep_report
@@ -313,7 +313,7 @@ def test_axes_where_no_sweep_says_what_they_are() -> None:
     means = results[results["data.probe"] == "motion"].groupby("model.attention")["top1_percent"].mean()
     assert divided.sentence().startswith(
         f"probe motion, num_frames 8: divided {means['divided']:.1f} % and axial {means['axial']:.1f} %: difference "
-        f"{means['divided'] - means['axial']:.1f} points"
+        f"{signed(means['divided'] - means['axial'])} points"
     )
     assert divided.verdict == "within noise"
 
