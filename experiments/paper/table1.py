@@ -8,7 +8,7 @@ starts from it on both probes, as the paper's start from ImageNet weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ def plan(profile: Profile) -> list[RunSpec]:
     return sweep(profile).runs(f"table1, {profile}")
 
 
-def _measured(records: Sequence[dict[str, Any]]) -> dict[Key, Accuracy]:
-    """By scheme and probe."""
+def accuracies_of(records: Sequence[dict[str, Any]]) -> dict[Key, Accuracy]:
+    """Accuracy by scheme and probe; raises `InputError` where a run is missing, or there are two of one."""
     runs: dict[Key, dict[int, dict[str, Any]]] = {}
     for record in records:
         data, scheme = record["spec"]["data"], record["spec"]["model"]["attention"]
@@ -92,9 +92,9 @@ def _measured(records: Sequence[dict[str, Any]]) -> dict[Key, Accuracy]:
     return {key: accuracy(seeds) for key, seeds in runs.items()}
 
 
-def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def rows(measured: Mapping[Key, Accuracy]) -> pd.DataFrame:
     """One row for each scheme, published values beside ours."""
-    printed, inference, measured = published("table1", "schemes"), published("table1", "inference"), _measured(records)
+    printed, inference = published("table1", "schemes"), published("table1", "inference")
     found = []
     for scheme in SCHEMES:
         counted = cost(TimeSformerConfig(attention=scheme, num_classes=174), views=3)
@@ -195,14 +195,15 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
 
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
     """Table 1 from the records of its runs."""
-    frame = rows(records)
+    measured = accuracies_of(records)
+    frame = rows(measured)
     return Report(
         name="table1",
         title="Table 1: five attention schemes",
         table=Table(
             frame,
             _columns(frame),
-            f"Table 1. {protocol_said(profile, _measured(records), frame)}; parameters with 174 classes; "
+            f"Table 1. {protocol_said(profile, measured, frame)}; parameters with 174 classes; "
             "TFLOPs of 3 views of 8 x 224 x 224 (one multiply-accumulate counts as one)",
             measured="measured here, on this repository's probes",
         ),

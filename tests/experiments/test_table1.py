@@ -144,7 +144,7 @@ def test_what_is_not_above_chance_is_undecided(one_seed: Report) -> None:
 
 
 def test_seeds_are_averaged_with_their_interval() -> None:
-    row = table1.rows(records(3)).set_index("attention").loc["joint"]
+    row = table1.rows(table1.accuracies_of(records(3))).set_index("attention").loc["joint"]
     assert row["measured_motion_top1_percent"] == pytest.approx(97.0)
     assert row["measured_motion_top1_high_percent"] - 97.0 == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
     assert row["measured_motion_seeds"] == 3
@@ -152,12 +152,12 @@ def test_seeds_are_averaged_with_their_interval() -> None:
 
 def test_records_that_do_not_make_the_table_are_refused() -> None:
     with pytest.raises(InputError, match="no finished run of axial on motion"):
-        table1.rows(records(1)[:-1])
+        table1.accuracies_of(records(1)[:-1])
     failed = [*records(1)[:-1], record("motion", "axial", 0, 85.0, outcome="failed")]
     with pytest.raises(InputError, match="axial on motion"):
-        table1.rows(failed)
+        table1.accuracies_of(failed)
     with pytest.raises(InputError, match="two different runs of axial on motion with seed 0"):
-        table1.rows([*records(1), record("motion", "axial", 0, 80.0, hash="another")])
+        table1.accuracies_of([*records(1), record("motion", "axial", 0, 80.0, hash="another")])
 
 
 @pytest.fixture(scope="module")
@@ -288,4 +288,4 @@ def test_smoke_profile_as_a_user_starts_it(tmp_path: Path) -> None:
 
 def test_an_accuracy_that_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"run motion-joint-0: top1_percent: expected 0 to 100, got 412\.5"):
-        table1.rows([*records(1)[:-4], record("motion", "joint", 0, 412.5), *records(1)[-3:]])
+        table1.accuracies_of([*records(1)[:-4], record("motion", "joint", 0, 412.5), *records(1)[-3:]])
