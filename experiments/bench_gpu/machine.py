@@ -17,9 +17,16 @@ import torch
 
 from timesformer_kernels.device import interpreted
 
-ROOT = Path(__file__).parents[2]
-KERNEL_SOURCES = ("kernels/*.py",)
-MODEL_SOURCES = (*KERNEL_SOURCES, "timesformer/*.py", "timesformer/attention/**/*.py")
+KERNEL_SOURCES = ("timesformer_kernels",)
+MODEL_SOURCES = (
+    *KERNEL_SOURCES,
+    "timesformer.attention",
+    "timesformer.backbone",
+    "timesformer.config",
+    "timesformer.embedding",
+    "timesformer.inference",
+)
+"""Modules, and packages with everything in them, on which a measurement of kernels or of models depends."""
 CLOCK_HZ = 2e9
 """About the clock that torch.cuda._sleep counts; a little more sleep than wanted does no harm."""
 
@@ -71,11 +78,20 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def code_of(patterns: tuple[str, ...]) -> str:
-    """A name for the state of the sources that a measurement depends on: changed code is measured anew."""
+def code_of(modules: tuple[str, ...]) -> str:
+    """Digest of the sources of modules and packages (with all that lies in them): changed code is measured anew.
+
+    Files count by import name, so the digest is the same wherever the packages lie.
+    Raises ModuleNotFoundError for a module that is not there.
+    """
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)}):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    for name in sorted(modules):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"{name}: no source to take the digest of")
+        file = Path(spec.origin)
+        for path in sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]:
+            digest.update(f"{name}/{path.relative_to(file.parent).as_posix()}".encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -12,7 +12,7 @@ from experiments.bench_gpu import accuracy, bench, checks, largest, machine, pro
 from experiments.bench_gpu.accuracy import Problem, by, judge, written_out
 from experiments.bench_gpu.bench import Bench, Options
 from experiments.bench_gpu.floors import backward_floor, step_floor
-from experiments.bench_gpu.machine import ContextLost, Unsupported
+from experiments.bench_gpu.machine import ContextLost, Unsupported, code_of
 from experiments.bench_gpu.providers import FLEX, PROVIDERS
 from experiments.bench_gpu.record import Record, Row, read_lines
 from experiments.bench_gpu.sizes import FULL, STEPS, TINY, step_of
@@ -124,6 +124,25 @@ def test_floors_by_hand() -> None:
     assert backward_floor(forward, both).flops == 10 * 32 * 196 * 8 * 8 * 768
     assert forward.ms(4.3e12, 8e14) == pytest.approx(0.0717, rel=1e-2)  # bytes
     assert forward.ms(1e18, 1e12) == pytest.approx(1e3 * forward.flops / 1e12)  # operations
+
+
+def test_code_is_known_by_import_name_and_in_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same sources elsewhere are the same code; a changed file in a package's depth is other code."""
+    digests = []
+    for place in ("here", "there", "changed"):
+        nested = tmp_path / place / "measured_pkg" / "inner"
+        nested.mkdir(parents=True)
+        for folder in (nested.parent, nested):
+            (folder / "__init__.py").touch()
+        (nested / "model.py").write_text("x = 2\n" if place == "changed" else "x = 1\n")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / place)
+            digests.append(code_of(("measured_pkg",)))
+    here, there, changed = digests
+    assert here == there
+    assert changed != here
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        code_of(("no_such_package",))
 
 
 ROW: Row = {"slice": "kernels", "provider": "ours", "what": "time", "shape": "8x14x14"}
