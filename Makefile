@@ -31,7 +31,7 @@ reproduce: $(READY)
 	$(BIN)/timesformer reproduce main --profile $(PROFILE)
 
 notebooks: $(READY)
-	$(BIN)/python -m experiments.notebooks
+	$(BIN)/python -m timesformer_experiments.cli.notebooks
 
 test: $(READY)
 	$(PYTEST) -m "not slow" -n $(JOBS) --dist worksteal --cov --cov-report=term
@@ -42,7 +42,6 @@ test-slow: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p .mypy_cache/path && ln -sfn ../../kernels .mypy_cache/path/timesformer_kernels
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -1,4 +1,4 @@
-"""Shared set-up: small thread counts, `tests/` importable for helpers such as `attention.custom`, and Triton's
+"""Shared set-up: small thread counts, helpers importable as `tests.…`, and Triton's
 interpreter where there is no GPU."""
 
 import os
@@ -11,7 +11,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 mpl.use("Agg")
 torch.set_num_threads(1)

@@ -6,8 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from experiments.notebooks import FOLDER, digest, execute, main, notebooks, problems, read
 from timesformer.errors import InputError
+from timesformer_experiments.cli.notebooks import FOLDER, digest, execute, main, notebooks, problems, read
 
 NAMES = ("01_first_steps", "02_ablation_results", "03_attention_maps", "04_your_own_scheme", "05_kernels")
 PATHS = [FOLDER / f"{name}.ipynb" for name in NAMES]

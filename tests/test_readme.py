@@ -19,13 +19,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments.cli import app
-from experiments.probes import ceiling_percent
-from experiments.spec import load_specs
-from experiments.sweep import parse_sweep
 from timesformer.attention import load_file
 from timesformer.data import read_annotations
 from timesformer.data.probes import make_probe
+from timesformer_experiments.cli.main import app
+from timesformer_experiments.paper.probes import ceiling_percent
+from timesformer_experiments.specs.run import load_specs
+from timesformer_experiments.specs.sweep import parse_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

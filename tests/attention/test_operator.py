@@ -6,15 +6,15 @@ from typing import get_args
 
 import pytest
 import torch
-from attention.custom import random_inputs
-from attention.test_oracle import STEPS, cases, modules_of
-from maps.dense import matrix, reduced
 
+from tests.attention.custom import random_inputs
+from tests.attention.test_oracle import STEPS, cases, modules_of
+from tests.maps.dense import matrix, reduced
 from timesformer import InputError
 from timesformer.attention import Mixer, Step, StepOperator, attend, build, operator
-from timesformer.attention.counting import step_pairs
 from timesformer.attention.operator import Fusion, Query
 from timesformer.attention.scheme import ClassPolicy
+from timesformer.config.counting import step_pairs
 
 MODULE = import_module("timesformer.attention.operator")  # the package's `operator` is the function
 GRIDS = ((3, 2, 5), (2, 3, 1))

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from attention.custom import OVERS, SCHEMES, SHIPPED, random_inputs
 from torch import Tensor, nn
 
+from tests.attention.custom import OVERS, SCHEMES, SHIPPED, random_inputs
 from timesformer import InputError
 from timesformer.attention import Mixer, Partition, Scheme, Step, attend, build, oracle
 from timesformer.attention.backends import Backend

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from attention.custom import random_inputs
 
-from experiments.cost import cost
-from experiments.paper.published import published
+from tests.attention.custom import random_inputs
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention import Mixer, attend, build
+from timesformer_experiments.cost.count import cost
+from timesformer_experiments.report.published import published
 
 STEP = build("trajectory").encoders[0].steps[0]
 NORM_MACS = 5

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from attention.custom import SHIPPED
 
+from tests.attention.custom import SHIPPED
 from timesformer import InputError, TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_model, save_model, transfer, write_atomic
 

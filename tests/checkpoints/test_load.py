@@ -7,15 +7,15 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from checkpoints.fakes import fair_state, write_fair
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
+from tests.checkpoints.fakes import fair_state, write_fair
 from timesformer import InputError, TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import LoadedModel, export, load_model, save_model, transfer
-from timesformer.checkpoints.hf_files import preprocessing_of_processor, processor_of_preprocessing
+from timesformer.checkpoints.formats.hf_files import preprocessing_of_processor, processor_of_preprocessing
+from timesformer.checkpoints.published import preprocessing_of
 from timesformer.data import Preprocessing
-from timesformer.data.published import preprocessing_of
-from timesformer.embedding import resize_space, resize_table, resize_time
+from timesformer.models.embedding import resize_space, resize_table, resize_time
 
 DIVIDED = "divided_space_time"
 

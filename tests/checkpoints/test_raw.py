@@ -8,9 +8,9 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from checkpoints.fakes import fair_state, write_fair
 from safetensors.torch import save_file
 
+from tests.checkpoints.fakes import fair_state, write_fair
 from timesformer import InputError, TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_model, locate, save_model, weight_files
 from timesformer.checkpoints.raw import read_raw

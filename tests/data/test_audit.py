@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tests.data.conftest import write_video
-from tests.data.test_video import natural_video, remux
+from tests.data.video.test_video import natural_video, remux
 from timesformer import InputError
 from timesformer.data import Sample, Video
-from timesformer.data import survey as survey_module
 from timesformer.data.audit import audit
-from timesformer.data.survey import survey
-from timesformer.data.verdict import KINDS, ODD, UNREADABLE, FileFacts, examine, sampled_hash, worst
+from timesformer.data.video import survey as survey_module
+from timesformer.data.video.survey import survey
+from timesformer.data.video.verdict import KINDS, ODD, UNREADABLE, FileFacts, examine, sampled_hash, worst
 
 
 def write_sound(path: Path) -> Path:
@@ -261,12 +261,12 @@ def test_files_that_resist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("timesformer.data.verdict.sampled_hash", refuse)
+    monkeypatch.setattr("timesformer.data.video.verdict.sampled_hash", refuse)
     (finding,) = examine(path).findings
     assert (finding.kind, finding.reason) == ("unreadable", "cannot be read (Permission denied)")
     (finding,) = examine(tmp_path / ("x" * 300)).findings
     assert (finding.kind, finding.reason) == ("unreadable", "File name too long")
-    monkeypatch.setattr("timesformer.data.video.av.open", refuse)
+    monkeypatch.setattr("timesformer.data.video.video.av.open", refuse)
     with pytest.raises(InputError, match="cannot be read") as caught:
         Video(path)
     assert caught.value.kind == "unreadable"  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.data.conftest import write_video
-from tests.data.test_video import unreadable
+from tests.data.video.test_video import unreadable
 from timesformer import InputError
 from timesformer.data import (
     FrameCache,

@@ -16,9 +16,9 @@ import torch
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 from transformers.models.vivit.image_processing_vivit import VivitImageProcessor
 
-from timesformer.checkpoints.hf_files import preprocessing_of_processor
+from timesformer.checkpoints.formats.hf_files import preprocessing_of_processor
+from timesformer.checkpoints.published import names, preprocessing_of, published
 from timesformer.data import Preprocessing
-from timesformer.data.published import names, preprocessing_of, published
 from timesformer.data.transforms import normalise, resized_crop
 from timesformer.data.transforms import test_geometry as geometry_at_test
 

@@ -11,7 +11,7 @@ from tests.data.conftest import write_video
 from timesformer import InputError
 from timesformer.data import Preprocessing, Sample, Unreadable, VideoDataset, Views, collate, dense_indices
 from timesformer.data.transforms import test_geometry as geometry_at_test
-from timesformer.evaluation import PROTOCOLS
+from timesformer.evaluation.evaluate import PROTOCOLS
 
 K400 = Preprocessing(sampling="dense", frame_rate=32)
 SSV2 = Preprocessing(sampling="uniform")

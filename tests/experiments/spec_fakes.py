@@ -1,6 +1,6 @@
 """Small runs that train in a second."""
 
-from experiments.spec import RunSpec
+from timesformer_experiments.specs.run import RunSpec
 
 SIZES = {"image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from spec_fakes import SIZES, fields
+
+from tests.experiments.spec_fakes import SIZES, fields
 
 BASE = {key: value for key, value in fields().items() if key != "name"} | {"model": dict(SIZES)}
 TINY = {
@@ -38,7 +39,7 @@ def write(folder: Path, sweep=TINY, name="sweep.yaml") -> Path:
 
 def start(*words, **options) -> "subprocess.Popen[str]":
     """A `timesformer` command in a process of its own."""
-    command = [sys.executable, "-m", "experiments.cli", *map(str, words)]
+    command = [sys.executable, "-m", "timesformer_experiments.cli.main", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.jobs import Job
-from experiments.records import LOG, append_record, make_record
-from experiments.sweep import parse_sweep
+from timesformer.evaluation.scores import write_scores
 from timesformer.intervals import wilson_interval
-from timesformer.scores import write_scores
+from timesformer_experiments.jobs.attempt import Job
+from timesformer_experiments.records.log import LOG, append_record, make_record
+from timesformer_experiments.specs.sweep import parse_sweep
 
 STARTED = "2026-01-01T00:00:00Z"
 SCHEMES = {"space": 0.2, "divided": 0.85, "axial": 0.85}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import DEVICE, judge
 from torch import Tensor
 
+from tests.kernels.kernel_cases import DEVICE, judge
 from timesformer_kernels import add_norm
 
 EPS = 1e-6

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import DEVICE, STEPS
 from torch import nn
 
-from experiments import copies
-from experiments.copies import FORMS, CopyCounter, ReleasedBlock, copied, main, make_block
+from tests.kernels.kernel_cases import DEVICE, STEPS
+from timesformer_experiments.bench import copies
+from timesformer_experiments.bench.copies import FORMS, CopyCounter, ReleasedBlock, copied, main, make_block
 from timesformer_kernels import add_norm, grouped_attention
 
 ROOT = Path(__file__).parents[2]

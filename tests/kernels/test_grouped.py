@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import (
+from torch import Tensor
+
+from tests.kernels.kernel_cases import (
     DEAR,
     DEVICE,
     FRAMES,
@@ -23,8 +25,6 @@ from kernel_cases import (
     run,
     written_out,
 )
-from torch import Tensor
-
 from timesformer.attention import attend, build
 from timesformer.attention.backends import BackendError
 from timesformer.attention.scheme import Step

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from attention.custom import SHIPPED
-from kernel_cases import DEVICE, STEPS, Case, random_inputs
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.cost import cost
+from tests.attention.custom import SHIPPED
+from tests.kernels.kernel_cases import DEVICE, STEPS, Case, random_inputs
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention import Predicate, build
+from timesformer_experiments.cost.count import cost
 from timesformer_kernels import add_norm, attention_pairs, grouped_attention, launch
 from timesformer_kernels.layout import tile_numbers
 

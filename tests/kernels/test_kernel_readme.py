@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import torch
-from kernel_cases import DEVICE, covering
 
+from tests.kernels.kernel_cases import DEVICE, covering
 from timesformer_kernels import launch
 from timesformer_kernels.aot import to_markdown
 from timesformer_kernels.auto import RULE_LENGTH

@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from attention.custom import MEAN_ENCODER, SCHEMES, SHIPPED
 
+from tests.attention.custom import MEAN_ENCODER, SCHEMES, SHIPPED
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention import Encoder, Partition, Scheme, Step, build, register
 from timesformer.attention.partition import ALL, EACH

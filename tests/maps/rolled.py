@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from maps.dense import Dense
 from torch import Tensor
 
+from tests.maps.dense import Dense
 from timesformer import TimeSformer
 from timesformer.attention import Encoder
 from timesformer.attention.operator import Query

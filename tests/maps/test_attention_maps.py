@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maps.dense import Dense
-from maps.models import EVERY, GRID, clips, make
-from maps.pointing import pointing_model
 
+from tests.maps.dense import Dense
+from tests.maps.models import EVERY, GRID, clips, make
+from tests.maps.pointing import pointing_model
 from timesformer import InputError, TimeSformer
 from timesformer.attention.operator import Query
 from timesformer.maps import AttentionMaps, attention_maps

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from maps.pointing import GRID, PATCH, pointing_model
 
+from tests.maps.pointing import GRID, PATCH, pointing_model
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.maps import Saliency, top_keys

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, Page, open_browser
-from maps.pointing import GRID, PLACE, pointing_model
-from maps.test_explorer import NASTY, seen_of
 
+from tests.browser import Browser, Page, open_browser
+from tests.maps.pointing import GRID, PLACE, pointing_model
+from tests.maps.test_explorer import NASTY, seen_of
 from timesformer.maps import rollout
 from timesformer.maps.explorer import Side, explorer_side, write_explorer
 

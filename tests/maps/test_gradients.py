@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from maps.dense import Dense
-from maps.models import EVERY, GRID, clips, make
-from maps.pointing import pointing_model
-from maps.rolled import rolled
 from torch import Tensor
 
+from tests.maps.dense import Dense
+from tests.maps.models import EVERY, GRID, clips, make
+from tests.maps.pointing import pointing_model
+from tests.maps.rolled import rolled
 from timesformer import InputError
 from timesformer.attention import Mixer, build
 from timesformer.maps import grad_cam, gradients, input_gradient, relevance

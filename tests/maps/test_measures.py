@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maps.models import EVERY, GRID, clips, make
 
+from tests.maps.models import EVERY, GRID, clips, make
 from timesformer import InputError
 from timesformer.attention.operator import Query
 from timesformer.maps import (

@@ -1,11 +1,11 @@
 """The picture of a scheme shows what its declaration says."""
 
 import pytest
-from attention.custom import SCHEMES, SHIPPED
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from tests.attention.custom import SCHEMES, SHIPPED
 from timesformer import InputError
 from timesformer.attention import build
 from timesformer.maps import draw_scheme

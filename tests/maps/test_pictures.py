@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from maps.pointing import GRID, PATCH, PLACE, pointing_model
 from PIL import Image, ImageSequence
 
+from tests.maps.pointing import GRID, PATCH, PLACE, pointing_model
 from timesformer.data import Preprocessing, VideoError
 from timesformer.data.probes.encode import encode
 from timesformer.errors import InputError

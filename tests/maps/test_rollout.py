@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maps.dense import Dense, reduced
-from maps.models import EVERY, GRID, clips, make
-from maps.pointing import pointing_model
-from maps.rolled import Mix, rolled
 from torch import Tensor
 
+from tests.maps.dense import Dense, reduced
+from tests.maps.models import EVERY, GRID, clips, make
+from tests.maps.pointing import pointing_model
+from tests.maps.rolled import Mix, rolled
 from timesformer import InputError, TimeSformer
 from timesformer.attention.operator import Query
-from timesformer.backbone import Attention
 from timesformer.maps import Saliency, rollout
+from timesformer.models.timesformer import Attention
 
 QUERIES: list[Query] = ["class", (0, 0, 0), (2, 1, 3)]
 

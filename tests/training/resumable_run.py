@@ -10,9 +10,9 @@ import torch
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.data import Augment, FrameCache, Preprocessing, RandAugment, VideoDataset, read_kinetics_csv
 from timesformer.data.probes import make_probe
-from timesformer.recipe import Recipe
 from timesformer.seeding import seed_all
-from timesformer.training import FitResult, fit
+from timesformer.training.loop import FitResult, fit
+from timesformer.training.recipe import Recipe
 
 STEPS = 14
 

@@ -6,18 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training_fakes import FakeDataset, FakeModel
 
+from tests.training.training_fakes import FakeDataset, FakeModel
 from timesformer import TimeSformer, TimeSformerConfig
-from timesformer.attention.counting import macs_per_view
 from timesformer.checkpoints import load_model, save_model, transfer
+from timesformer.config.counting import macs_per_view
 from timesformer.data import Views
 from timesformer.errors import InputError
-from timesformer.evaluation import evaluate, merge_views
+from timesformer.evaluation.evaluate import evaluate, merge_views
 from timesformer.heads import check_labels, cross_entropy, default_labels, head_names, heads_of, is_right, predict
 from timesformer.intervals import wilson_interval
-from timesformer.recipe import Recipe
-from timesformer.training import fit
+from timesformer.training.loop import fit
+from timesformer.training.recipe import Recipe
 
 SMALL = TimeSformerConfig(
     attention="joint", num_frames=2, image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2, num_classes=(6, 3)

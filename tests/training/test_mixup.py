@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training_fakes import FakeDataset, FakeModel
 
+from tests.training.training_fakes import FakeDataset, FakeModel
+from timesformer.data.loading import SampleStream
 from timesformer.errors import InputError
-from timesformer.loading import SampleStream
-from timesformer.mixup import Mix, draw_mix
-from timesformer.recipe import Recipe
-from timesformer.training import fit
+from timesformer.training.loop import fit
+from timesformer.training.mixup import Mix, draw_mix
+from timesformer.training.recipe import Recipe
 
 
 def test_none_is_nothing():

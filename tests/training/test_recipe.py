@@ -8,7 +8,7 @@ from torch.optim import SGD, AdamW
 
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.recipe import Recipe
+from timesformer.training.recipe import Recipe
 
 TINY = TimeSformerConfig(num_frames=2, image_size=16, patch_size=8, num_classes=3, embed_dim=8, depth=1, num_heads=2)
 

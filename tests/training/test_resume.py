@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from resumable_run import STEPS, train
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.training.resumable_run import STEPS, train
 from timesformer.errors import InputError
-from timesformer.training_state import FILE
+from timesformer.training.state import FILE
 
 SCRIPT = Path(__file__).with_name("resumable_run.py")
 

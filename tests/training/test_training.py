@@ -5,14 +5,14 @@ import os
 import pytest
 import torch
 from torch import nn
-from training_fakes import FakeDataset, FakeModel
 
+from tests.training.training_fakes import FakeDataset, FakeModel
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.data import VideoError
+from timesformer.data.loading import SampleStream
 from timesformer.errors import InputError
-from timesformer.loading import SampleStream
-from timesformer.recipe import Recipe
-from timesformer.training import TrainingDiverged, fit
+from timesformer.training.loop import TrainingDiverged, fit
+from timesformer.training.recipe import Recipe
 
 RECIPE = Recipe(steps=60, batch_size=12, lr=0.05, checkpoint_every=25)
 

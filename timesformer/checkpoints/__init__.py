@@ -1,8 +1,8 @@
 """Models on disk and on the hub, in our format and in others', and models that start from other models."""
 
+from timesformer.checkpoints.detect import FORMATS, read_source
 from timesformer.checkpoints.exporting import export
 from timesformer.checkpoints.files import read_tensors, save_model, weights_sha256, write_atomic
-from timesformer.checkpoints.formats import FORMATS, read_source
 from timesformer.checkpoints.load import LoadedModel, load_any_model, load_model, settings_of
 from timesformer.checkpoints.raw import locate, weight_files
 from timesformer.checkpoints.report import TransferReport

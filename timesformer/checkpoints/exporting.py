@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timesformer.backbone import TimeSformer
-from timesformer.checkpoints import hf_timesformer, vivit
 from timesformer.checkpoints.files import save_model, write_json
+from timesformer.checkpoints.formats import hf_timesformer, vivit
 from timesformer.checkpoints.load import LoadedModel
 from timesformer.errors import InputError
+from timesformer.models.timesformer import TimeSformer
 
 WRITERS: dict[str, Callable[..., Path]] = {
     "hf-timesformer": hf_timesformer.write,

@@ -14,9 +14,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from timesformer.config.registry import Model, ModelConfig
 from timesformer.errors import InputError
 from timesformer.heads import Labels, check_labels, default_labels
-from timesformer.models import Model, ModelConfig
 
 LIBRARY = "timesformer-ablations"
 DEFAULT_PREPROCESSING = {

@@ -6,10 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from timesformer.backbone import TimeSformer
 from timesformer.checkpoints.source import Raw, UnexplainedTensors
-from timesformer.config import TimeSformerConfig
-from timesformer.models import ModelConfig, build_model
+from timesformer.config.registry import ModelConfig, build_model
+from timesformer.config.transformer import TimeSformerConfig
+from timesformer.models.timesformer import TimeSformer
 
 
 @lru_cache(maxsize=32)

@@ -5,18 +5,18 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from timesformer.backbone import TimeSformer
 from timesformer.checkpoints import own
-from timesformer.checkpoints.fair import LICENCE, LICENCE_NOTICE
+from timesformer.checkpoints.detect import read_source
 from timesformer.checkpoints.files import default_preprocessing
-from timesformer.checkpoints.formats import read_source
+from timesformer.checkpoints.formats.fair import LICENCE, LICENCE_NOTICE
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
 from timesformer.checkpoints.transfer import transfer
-from timesformer.embedding import Resize
+from timesformer.config.registry import Model, ModelConfig, build_model
 from timesformer.errors import InputError
 from timesformer.heads import Labels, default_labels
-from timesformer.models import Model, ModelConfig, build_model
+from timesformer.models.embedding import Resize
+from timesformer.models.timesformer import TimeSformer
 
 log = logging.getLogger("timesformer")
 AnyModel = TypeVar("AnyModel", bound=Model, covariant=True)
@@ -117,7 +117,7 @@ def _preprocessing(read: Source, source: str | Path) -> tuple[dict[str, Any], st
     if read.format == own.FORMAT.name:
         assert read.preprocessing is not None
         return read.preprocessing, "the checkpoint's"
-    from timesformer.data.published import preprocessing_of
+    from timesformer.checkpoints.published import preprocessing_of
 
     names = (str(source), str(Path(source).resolve()))
     built_in = next(((name, record) for name in names if (record := preprocessing_of(name)) is not None), None)

@@ -4,8 +4,8 @@ from timesformer.checkpoints.files import LIBRARY
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.raw import read_json
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
+from timesformer.config.registry import read_config
 from timesformer.errors import InputError
-from timesformer.models import read_config
 
 
 def _matches(raw: Raw) -> bool:

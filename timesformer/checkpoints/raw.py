@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from timesformer.checkpoints.files import read_tensors
-from timesformer.checkpoints.flax import is_flax, read_flax
+from timesformer.checkpoints.formats.flax import is_flax, read_flax
+from timesformer.checkpoints.formats.vit import read_npz
 from timesformer.checkpoints.hub import HUB_NAME, download
 from timesformer.checkpoints.source import Raw
-from timesformer.checkpoints.vit import read_npz
 from timesformer.errors import InputError
 
 FOLDER_WEIGHTS = (

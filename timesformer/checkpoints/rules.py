@@ -9,7 +9,7 @@ from torch import Tensor
 
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.source import Raw, UnexplainedTensors
-from timesformer.config import TimeSformerConfig
+from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from timesformer.config.registry import ModelConfig
 from timesformer.errors import InputError
 from timesformer.heads import Labels
-from timesformer.models import ModelConfig
 
 
 class UnexplainedTensors(InputError):

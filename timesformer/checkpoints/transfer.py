@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from timesformer.attention import Grid
-from timesformer.backbone import TimeSformer
-from timesformer.baselines import Cnn
-from timesformer.checkpoints.cnn import transfer_cnn
-from timesformer.checkpoints.formats import read_source
+from timesformer.checkpoints.detect import read_source
+from timesformer.checkpoints.formats.cnn import transfer_cnn
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
-from timesformer.config import TimeSformerConfig
-from timesformer.embedding import Resize, resize_space, resize_table, resize_time
+from timesformer.config.registry import Model
+from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.models import Model
+from timesformer.models.cnn import Cnn
+from timesformer.models.embedding import Resize, resize_space, resize_table, resize_time
+from timesformer.models.timesformer import TimeSformer
 
 SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
 
@@ -35,13 +35,13 @@ def transfer(
     Every attention step of a block starts from the source's step of the same name, or else from the source's first
     step (appendix A of the paper: temporal and spatial attention start from the same image weights); extra linears
     that the source lacks stay zero; the head is kept only where the number of classes agrees; positions are resized
-    (bicubic in space, linear in time, or by a rule of the released code: see `timesformer.embedding`; a full table
-    starts from spatial positions repeated in time), and time positions that the source lacks stay zero.
+    (bicubic in space, linear in time, or by a rule of the released code: see `timesformer.models.embedding`; a full
+    table starts from spatial positions repeated in time), and time positions that the source lacks stay zero.
 
     `strict=False` initialises weights that are missing or of a wrong shape, and leaves out what has no use, where they
     are an error otherwise; the report lists them.
 
-    A convolutional baseline starts from another one, or from an image ResNet (`timesformer.checkpoints.cnn`).
+    A convolutional baseline starts from another one, or from an image ResNet (`timesformer.checkpoints.formats.cnn`).
 
     Raises:
         InputError: width, depth, heads or patch size differ, a weight of the source has no explained use, or one is

@@ -11,10 +11,10 @@ from timesformer.data.annotations import (
 from timesformer.data.augment import Augment, RandAugment
 from timesformer.data.cache import FrameCache
 from timesformer.data.dataset import Unreadable, VideoDataset, Views, collate
-from timesformer.data.open import FrameFolder, open_video
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.sampling import dense_indices, uniform_indices
-from timesformer.data.video import Video, VideoError
+from timesformer.data.video.open import FrameFolder, open_video
+from timesformer.data.video.video import Video, VideoError
 
 __all__ = [
     "READERS",

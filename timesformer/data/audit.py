@@ -8,8 +8,8 @@ from typing import Any
 from timesformer.data.annotations import Sample
 from timesformer.data.cache import FrameCache
 from timesformer.data.files import content_hash
-from timesformer.data.open import frames_key, open_video
-from timesformer.data.video import VideoError
+from timesformer.data.video.open import frames_key, open_video
+from timesformer.data.video.video import VideoError
 
 
 def audit(samples: Sequence[Sample], cache: FrameCache | None = None) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from timesformer.data.annotations import Sample
-from timesformer.data.open import frames_key, open_video
-from timesformer.data.video import VideoError
+from timesformer.data.video.open import frames_key, open_video
+from timesformer.data.video.video import VideoError
 
 _HEADER = struct.Struct("<8sIIId32x")  # magic, frames, height, width, frames per second
 _MAGIC = b"TSFRAME1"

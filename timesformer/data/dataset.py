@@ -18,7 +18,6 @@ from timesformer.data.audit import audit
 from timesformer.data.augment import Augment
 from timesformer.data.cache import FrameCache
 from timesformer.data.masks import MaskStore
-from timesformer.data.open import open_video
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.sampling import dense_indices, uniform_indices
 from timesformer.data.transforms import (
@@ -30,7 +29,8 @@ from timesformer.data.transforms import (
     test_geometry,
     train_geometry,
 )
-from timesformer.data.video import VideoError
+from timesformer.data.video.open import open_video
+from timesformer.data.video.video import VideoError
 from timesformer.data.views import Views
 from timesformer.errors import InputError
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from timesformer.attention import Grid
 from timesformer.attention.operator import Query, StepOperator
-from timesformer.backbone import TimeSformer
 from timesformer.errors import InputError
 from timesformer.maps.capture import Call, Site, as_input, grid_of, run, sites, watching
+from timesformer.models.timesformer import TimeSformer
 
 FORMAT = "timesformer attention maps 1"
 

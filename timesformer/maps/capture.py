@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from timesformer.attention import Grid, Step
 from timesformer.attention.operator import StepOperator, operator
 from timesformer.attention.scheme import Encoder
-from timesformer.backbone import Attention, Block, EncoderStack, TimeSformer
 from timesformer.errors import InputError
+from timesformer.models.timesformer import Attention, Block, EncoderStack, TimeSformer
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import numpy as np
 from PIL import Image
 
 from timesformer.attention import Grid
-from timesformer.backbone import TimeSformer
 from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
 from timesformer.maps.attention import chosen_heads, chosen_sites
@@ -31,6 +30,7 @@ from timesformer.maps.packing import pack_keys, pack_map, what_fits
 from timesformer.maps.seen import Seen
 from timesformer.maps.top_keys import TopKeys, top_keys
 from timesformer.maps.walk import Saliency
+from timesformer.models.timesformer import TimeSformer
 from timesformer.text import printable
 
 PAGE_BYTES = 20_000_000

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from timesformer.attention.operator import Piece, StepOperator
-from timesformer.backbone import Block, TimeSformer
 from timesformer.errors import InputError
 from timesformer.heads import heads_of, predict
 from timesformer.maps.capture import Call, as_input, evaluating, grid_of, sites, watching
 from timesformer.maps.walk import Saliency, Taken, walk_back
+from timesformer.models.timesformer import Block, TimeSformer
 
 Target = int | Sequence[int] | None
 """A column of the logits, or one for each clip; None: the class that the model predicts (with several heads, the sum

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from timesformer.attention.operator import Piece, StepOperator
-from timesformer.backbone import TimeSformer
 from timesformer.errors import InputError
 from timesformer.heads import heads_of
 from timesformer.maps.attention import AttentionMap, chosen_sites
 from timesformer.maps.capture import Call, as_input, evaluating, grid_of, run, watching
 from timesformer.maps.gradients import Target, target_columns
 from timesformer.maps.walk import Saliency
+from timesformer.models.timesformer import TimeSformer
 
 if TYPE_CHECKING:
     import pandas as pd

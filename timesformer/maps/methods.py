@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from timesformer.backbone import TimeSformer
 from timesformer.maps.attention import attention_maps
 from timesformer.maps.capture import sites
 from timesformer.maps.gradients import Target, grad_cam, input_gradient, relevance
 from timesformer.maps.rollout import rollout
 from timesformer.maps.walk import Saliency
+from timesformer.models.timesformer import TimeSformer
 
 Method = Callable[[TimeSformer, Tensor, Target], Saliency]
 """A model, clips and the class to be explained (None: the predicted one) to a map over the patches of each clip."""

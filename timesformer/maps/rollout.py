@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from timesformer.attention.operator import FUSIONS, Fusion, Query
-from timesformer.backbone import TimeSformer
 from timesformer.errors import InputError
 from timesformer.maps.attention import as_queries, chosen_sites
 from timesformer.maps.capture import Call, as_input, grid_of, run, watching
 from timesformer.maps.walk import Saliency, Taken, walk_back
+from timesformer.models.timesformer import TimeSformer
 
 Weighting = Literal["plain", "norm"]
 WEIGHTINGS: tuple[Weighting, ...] = ("plain", "norm")

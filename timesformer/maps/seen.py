@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from timesformer.data import Preprocessing, Sample, VideoDataset, Views
-from timesformer.data.open import DEFAULT_FPS, open_video
 from timesformer.data.transforms import pixels_of, resized_crop, test_geometry
+from timesformer.data.video.open import DEFAULT_FPS, open_video
 from timesformer.errors import InputError
 
 MOST_FILM = 64

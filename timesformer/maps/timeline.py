@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from timesformer.prediction import Guess, Timeline
+from timesformer.evaluation.prediction import Guess, Timeline
 from timesformer.text import printable
 
 # Okabe-Ito: told apart with any colour vision; the line style tells them apart without colour.

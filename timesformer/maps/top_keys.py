@@ -12,10 +12,10 @@ from torch import Tensor
 
 from timesformer.attention import Grid
 from timesformer.attention.operator import Piece, StepOperator
-from timesformer.backbone import TimeSformer
 from timesformer.errors import InputError
 from timesformer.maps.attention import chosen_heads, chosen_sites
 from timesformer.maps.capture import Call, as_input, grid_of, run, watching
+from timesformer.models.timesformer import TimeSformer
 
 
 @dataclass(frozen=True)

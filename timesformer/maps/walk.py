@@ -16,8 +16,8 @@ from torch import Tensor
 from timesformer.attention import Grid
 from timesformer.attention.operator import Query, StepOperator
 from timesformer.attention.scheme import Encoder
-from timesformer.backbone import TimeSformer
 from timesformer.maps.capture import Recorder, Site
+from timesformer.models.timesformer import TimeSformer
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Judgements of folders of runs: comparisons, summaries, differences."""

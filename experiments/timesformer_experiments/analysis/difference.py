@@ -1,0 +1,325 @@
+"""What is different between two folders of results: cells that are the same, changed, added or removed.
+
+Cells are matched by their hash, then by the values of their axes and their seed, then by name.  Of each setting (the
+cells that differ in nothing but the seed) the metrics' means are compared: with an interval over seeds and videos where
+both folders hold which videos were right, over seeds where there are several, without one otherwise.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from timesformer.checkpoints import write_atomic
+from timesformer_experiments.analysis.axes import CELL, axes_of, groups, shown
+from timesformer_experiments.analysis.comparisons import ACCURACY, Right, read_right
+from timesformer_experiments.records.read import load_results
+from timesformer_experiments.report import pages
+from timesformer_experiments.report.report import require_writable
+from timesformer_experiments.report.statistics import compare, student
+from timesformer_experiments.report.tables import Column, Table, missing, to_csv, to_html, to_markdown
+
+TIMES = ("wall_seconds", "train_seconds", "evaluate_seconds", "train_clips_per_second")
+"""How long it took is not a result."""
+SPEEDS = ("latency_seconds", "clips_per_second")
+"""Measured anew they are never the same: they are shown, but make no cell changed."""
+NOT_METRICS = ("hash", "name", "kind", "sweep", "outcome", "reason", "reason_kind", "seed", "protocol", "log")
+VARYING = ("_percent", "_seconds", "_per_second", "_loss")
+"""Ends of the names of metrics that vary with the seed; others are counts."""
+EXACT = 1e-9
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cell in both folders, or in one.
+
+    state: "same", "changed", "added" (only in the second) or "removed" (only in the first).  changed: what differs, as
+    (first, second): metrics, the outcome, fields of the configuration.
+    """
+
+    name: str
+    place: dict[str, Any]
+    state: str
+    matched_by: str
+    changed: dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """The mean of a metric over the seeds of a setting, in both folders; difference: second minus first.
+
+    low, high, p_value: the difference's 95 % interval and test, None where there is nothing to take them from (`over`
+    says from what they are: "seeds and videos", "videos" or "seeds").
+    """
+
+    place: dict[str, Any]
+    metric: str
+    seeds: int
+    first: float
+    second: float
+    difference: float
+    percent: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    over: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that is different between two folders."""
+
+    first: str
+    second: str
+    pairs: tuple[Pair, ...]
+    changes: tuple[Change, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Cells in every state."""
+        return {state: sum(pair.state == state for pair in self.pairs) for state in STATES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "counts": self.counts(),
+            "cells": [asdict(pair) for pair in self.pairs],
+            "changes": [asdict(change) for change in self.changes],
+        }
+
+    def findings(self) -> list[str]:
+        """In words."""
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts().items())
+        said = [f"{self.first} → {self.second}: {counts}."]
+        outcomes = [pair for pair in self.pairs if "outcome" in pair.changed]
+        said += [f"{pair.name}: {pair.changed['outcome'][0]} → {pair.changed['outcome'][1]}" for pair in outcomes]
+        tested = [change for change in self.changes if change.metric == ACCURACY and change.p_value is not None]
+        if tested:
+            apart = sum(change.p_value < 0.05 for change in tested if change.p_value is not None)
+            said.append(
+                f"Top-1 accuracy: {apart} of {len(tested)} settings differ by more than noise (95 % each, not "
+                "corrected for their number)."
+            )
+        return said
+
+
+STATES = ("same", "changed", "added", "removed")
+
+
+def difference(first: Path, second: Path) -> Difference:
+    """The difference between two folders of records.  Raises InputError if there are none, or they are broken."""
+    frames = [load_results(folder) for folder in (first, second)]
+    matched = list(_matched(*frames))
+    pairs = [_pair(frames[0], frames[1], *each) for each in matched]
+    both = [(a, b) for a, b, _ in matched if a is not None and b is not None]
+    rights = [read_right(folder, frame) for folder, frame in zip((first, second), frames, strict=True)]
+    names = _names(first, second)
+    return Difference(*names, tuple(pairs), tuple(_changes(frames[0], frames[1], both, rights[0], rights[1])))
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """The last parts of the folders' paths by which they can be told apart."""
+    a, b = first.resolve().parts, second.resolve().parts
+    count = 1
+    while a[-count:] == b[-count:] and count < max(len(a), len(b)):
+        count += 1
+    return "/".join(a[-count:]), "/".join(b[-count:])
+
+
+def _keys(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
+    """Ways in which a cell is recognised, each with a key for every row, None where it has none."""
+    yield "hash", frame["hash"].tolist()
+    cells = sorted(column for column in frame.columns if column.startswith(CELL))
+    places: list[Any] = []
+    for row in frame[[*cells, "seed", "kind"]].astype(object).to_dict(orient="records"):
+        values = [(column, shown(row[column])) for column in cells if not missing(row[column])]
+        places.append((tuple(values), shown(row["seed"]), row["kind"]) if values else None)
+    yield "axes", places
+    yield "name", frame["name"].tolist()
+
+
+def _matched(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[tuple[int | None, int | None, str]]:
+    """Rows of the two frames that are the same cell, and by what; then those that only one has."""
+    left, right = dict.fromkeys(range(len(first))), dict.fromkeys(range(len(second)))
+    found: dict[int, tuple[int, str]] = {}
+    for (how, ours), (_, theirs) in zip(_keys(first), _keys(second), strict=True):
+        places = {theirs[row]: row for row in right if theirs[row] is not None}
+        for row in list(left):
+            other = places.pop(ours[row], None) if ours[row] is not None else None
+            if other is not None:
+                found[row] = (other, how)
+                del left[row], right[other]
+    for row in range(len(first)):
+        other, how = found.get(row, (None, "none"))
+        yield row, other, how
+    yield from ((None, row, "none") for row in right)
+
+
+def _pair(first: pd.DataFrame, second: pd.DataFrame, a: int | None, b: int | None, how: str) -> Pair:
+    rows = [None if at is None else dict[Any, Any](frame.iloc[at].to_dict()) for frame, at in ((first, a), (second, b))]
+    there = rows[1] if rows[1] is not None else rows[0]
+    assert there is not None
+    place = {name.removeprefix(CELL): shown(value) for name, value in there.items()
+             if str(name).startswith(CELL) and not missing(value)}  # fmt: skip
+    if rows[0] is None or rows[1] is None:
+        return Pair(str(there["name"]), place, "added" if rows[0] is None else "removed", how, {})
+    changed = {name: (_plain(rows[0].get(name)), _plain(rows[1].get(name)))
+               for name in _compared(first, second) if not _same(rows[0].get(name), rows[1].get(name))}  # fmt: skip
+    return Pair(str(there["name"]), place, "changed" if changed else "same", how, changed)
+
+
+def _compared(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
+    """The outcome, the configuration, metrics; not how long it took, nor where and when."""
+    columns = dict.fromkeys([*first.columns, *second.columns])
+    left_out = (*NOT_METRICS, *TIMES, *SPEEDS, "started_utc", "finished_utc", "init_from_name")
+    return ["outcome", "protocol", *(
+        name for name in columns if name not in left_out and not name.startswith((CELL, "environment."))
+    )]  # fmt: skip
+
+
+def _same(a: Any, b: Any) -> bool:
+    if missing(a) or missing(b):
+        return missing(a) and missing(b)
+    if isinstance(a, str) or isinstance(b, str):
+        return bool(a == b)
+    return math.isclose(float(a), float(b), rel_tol=EXACT, abs_tol=0.0)
+
+
+def _plain(value: Any) -> Any:
+    if missing(value):
+        return None
+    return value if isinstance(value, str | bool) else shown(value)
+
+
+def _changes(
+    first: pd.DataFrame, second: pd.DataFrame, both: Sequence[tuple[int, int]], right: Right, other_right: Right
+) -> Iterator[Change]:
+    """Metrics that differ between the cells that both folders have finished."""
+    done = [(a, b) for a, b in both if {first.iloc[a]["outcome"], second.iloc[b]["outcome"]} == {"done"}]
+    if not done:
+        return
+    ours, theirs = first.iloc[[a for a, _ in done]], second.iloc[[b for _, b in done]]
+    axes = axes_of(ours)
+    numbered = ours.reset_index(drop=True)
+    for _, rows in groups(numbered, axes.columns):
+        others = theirs.iloc[list(rows.index)]
+        place = axes.values(rows.iloc[0].to_dict())
+        for name in _metrics(ours, theirs):
+            pairs = [(a, b) for a, b in zip(rows[name], others[name], strict=True) if not (missing(a) or missing(b))]
+            if pairs and any(not _same(a, b) for a, b in pairs):
+                yield _change(place, name, pairs, rows, others, right, other_right)
+
+
+def _metrics(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
+    """Columns of numbers that were measured or counted."""
+    found = []
+    for name in first.columns:
+        ends = name.endswith(("_low_percent", "_high_percent"))
+        if "." in name or ends or name in (*NOT_METRICS, *TIMES) or name not in second:
+            continue
+        if all(pd.api.types.is_numeric_dtype(frame[name]) for frame in (first, second)):
+            found.append(name)
+    return found
+
+
+def _change(
+    place: dict[str, Any],
+    name: str,
+    pairs: Sequence[tuple[Any, Any]],
+    rows: pd.DataFrame,
+    others: pd.DataFrame,
+    right: Right,
+    other_right: Right,
+) -> Change:
+    values = [(float(a), float(b)) for a, b in pairs]
+    first, second = (math.fsum(column) / len(values) for column in zip(*values, strict=True))
+    low = high = p_value = None
+    over = "none"
+    if name == ACCURACY and rows["seed"].notna().all():
+        seeds = [int(seed) for seed in rows["seed"]]
+        accuracies = [dict(zip(seeds, part[name].astype(float), strict=True)) for part in (others, rows)]
+        shown_right = [{seed: known[key] for seed, key in zip(seeds, part["hash"], strict=True) if key in known}
+                       for part, known in ((others, other_right), (rows, right))]  # fmt: skip
+        found = compare(accuracies[0], accuracies[1], shown_right[0], shown_right[1])
+        low, high, p_value, over = found.low_points, found.high_points, found.p_value, str(found.method)
+    elif len(values) > 1 and name.endswith(VARYING):
+        estimate = student([b - a for a, b in values])
+        low, high, p_value, over = estimate.low, estimate.high, estimate.p_value, "seeds"
+    percent = 100 * (second - first) / abs(first) if first else None
+    return Change(place, name, len(values), first, second, second - first, percent, low, high, p_value, over)
+
+
+def changes_table(found: Difference) -> Table | None:
+    """The changed metrics; None where none has changed."""
+    if not found.changes:
+        return None
+    places = list(dict.fromkeys(name for change in found.changes for name in change.place))
+    rows = [{**{name: change.place.get(name) for name in places}, **asdict(change)} for change in found.changes]
+    columns = (
+        *(Column(name, name, "label", decimals=0) for name in places),
+        Column("metric", "Metric", "label"),
+        Column("first", found.first, "label", decimals=None),
+        Column("second", found.second, "label", decimals=None),
+        Column("difference", "Difference", "label", decimals=None, bounds=("low", "high")),
+        Column("percent", "[%]", "label", decimals=2),
+        Column("p_value", "p", "label", decimals=4, least=1e-4),
+        Column("over", "tested over", "label"),
+    )
+    frame = pd.DataFrame(rows).drop(columns="place")
+    return Table(frame, columns, "Metrics that differ: means over seeds, second minus first, 95 % intervals")
+
+
+def cells_table(found: Difference) -> Table | None:
+    """Cells that are not the same; None where all are."""
+    rows = [
+        {
+            "name": pair.name,
+            "state": pair.state,
+            "matched_by": pair.matched_by,
+            "changed": "; ".join(f"{name}: {_said(a)} → {_said(b)}" for name, (a, b) in pair.changed.items()),
+        }
+        for pair in found.pairs
+        if pair.state != "same"
+    ]
+    if not rows:
+        return None
+    columns = (
+        Column("name", "Cell", "label"),
+        Column("state", "State", "label"),
+        Column("matched_by", "Matched by", "label"),
+        Column("changed", "What", "label"),
+    )
+    return Table(pd.DataFrame(rows), columns, "Cells that are not the same")
+
+
+def _said(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def write_difference(found: Difference, out: Path) -> list[Path]:
+    """Write diff.json, diff.md, diff.html and, unless they would be empty, diff_changes.csv and diff_cells.csv."""
+    require_writable(out)
+    tables = {"changes": changes_table(found), "cells": cells_table(found)}
+    there = {stem: table for stem, table in tables.items() if table is not None}
+    title = f"{found.first} → {found.second}"
+    lines = [f"# {title}", "", *(f"- {finding}" for finding in found.findings()), ""]
+    for table in there.values():
+        lines += [table.caption, "", to_markdown(table)]
+    body = f"<h1>{html.escape(title)}</h1>{pages.items(found.findings())}{''.join(map(to_html, there.values()))}"
+    contents = {
+        "diff.json": json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n",
+        "diff.md": "\n".join(lines),
+        "diff.html": pages.document(title, body),
+        **{f"diff_{stem}.csv": to_csv(table) for stem, table in there.items()},
+    }
+    for name, text in contents.items():
+        write_atomic(out / name, text)
+    return [out / name for name in contents]

@@ -1,0 +1,251 @@
+"""The records of a sweep, or of any runs, made into tables, figures and a page.
+
+    results.csv               every run: `timesformer_experiments.load_results`
+    summary.csv, summary.tex  a row a setting: means over seeds with intervals, counts, predictions
+    comparisons.csv, .tex     tests between the schemes, where accuracies were measured
+    figures/*.png, *.pdf
+    report.md, report.html
+    right.parquet             which videos each run had right, so that the tests can be made again without the runs
+
+In another folder than that of the records also records.jsonl (the records that hold, and those of the runs they start
+from), sweep.yaml and cells.json, from which the same is made again.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from timesformer.checkpoints import write_atomic
+from timesformer.errors import InputError
+from timesformer_experiments.analysis.axes import axes_of
+from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
+from timesformer_experiments.analysis.figures import figures, front, pdf
+from timesformer_experiments.analysis.summary import (
+    ACCURACY,
+    TFLOPS,
+    TRAINING,
+    Metric,
+    Summary,
+    comparison_table,
+    failures_table,
+    summarise,
+    summary_table,
+)
+from timesformer_experiments.records.log import LOG
+from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results
+from timesformer_experiments.report import pages
+from timesformer_experiments.report.report import png, require_writable
+from timesformer_experiments.report.statistics import Comparison
+from timesformer_experiments.report.tables import Table, to_csv, to_html, to_latex, to_markdown
+
+SWEEP_FILE = "sweep.yaml"
+LONG_TABLE = 60
+"""Rows of a table behind which nobody would find the figures: on the page they come first then."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """All that is shown of the records of a folder.
+
+    results: as `load_results` gives them.  tables: by the stem of their files.  findings: sentences that follow from
+    the numbers.  right: see `timesformer_experiments.analysis.comparisons`.
+    """
+
+    title: str
+    results: pd.DataFrame
+    summary: Summary
+    comparisons: tuple[Comparison, ...]
+    tables: dict[str, Table]
+    figures: dict[str, Figure]
+    findings: tuple[str, ...]
+    right: Right
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "title": self.title,
+            "runs": len(self.results),
+            "compared": self.summary.axes.compared,
+            "axes": list(self.summary.axes.columns),
+            "summary": json.loads(self.summary.frame.to_json(orient="records")),
+            "comparisons": [each.to_dict() | {"sentence": each.sentence()} for each in self.comparisons],
+            "findings": list(self.findings),
+        }
+
+
+def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
+    """The report of the records in a folder.  compare: the field whose values are lines and are tested.
+
+    Raises InputError if there are no records, or they are broken.
+    """
+    results = load_results(folder)
+    if results.empty:
+        raise InputError(f"{folder}: no run has finished or failed yet")
+    axes = axes_of(results, compare)
+    summary = summarise(results, axes)
+    right = read_right(folder, results)
+    comparisons = compare_all(results, axes, right)
+    sweeps = [str(name) for name in results["sweep"].dropna().unique()]
+    title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
+    tables = {"summary": summary_table(summary, _caption(results, summary, sweeps))}
+    for stem, table in (("comparisons", comparison_table(comparisons)), ("failures", failures_table(results))):
+        if table is not None:
+            tables[stem] = table
+    return SweepReport(
+        title,
+        results,
+        summary,
+        tuple(comparisons),
+        tables,
+        figures(summary),
+        tuple(_findings(results, summary, comparisons)),
+        right,
+    )
+
+
+def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
+    parts = [f"{_many(len(summary.frame), 'setting')} of {', '.join(sweeps) or 'runs'}"]
+    if summary.metric(ACCURACY) is not None:
+        several = int(summary.frame["runs_done"].max()) > 1
+        over = "seeds, mean ± 95 % interval (Student's t)" if several else "one seed, 95 % interval over test videos"
+        parts.append(f"top-1 accuracy over {over}" if several else f"top-1 accuracy of {over}")
+    if summary.metric(TFLOPS) is not None:
+        parts.append("FLOPs of all views of a prediction, one multiply-accumulate counts as one")
+    if summary.metric(TRAINING) is not None:
+        parts.append(_memory(results))
+    return "; ".join(parts)
+
+
+def _memory(results: pd.DataFrame) -> str:
+    """Whose memory is shown, and with how many clips."""
+    batches = sorted({int(value) for value in results.get("memory_batch", pd.Series(dtype=float)).dropna()})
+    devices = sorted(results.get("memory_device", pd.Series(dtype=str)).dropna().unique())
+    where = " or ".join({"cuda": "a GPU", "cpu": "a CPU"}[device] for device in devices) or "a device"
+    clips = f"{' or '.join(map(str, batches))} clip{'s' * (batches != [1])}"
+    return f"peak memory of {where} with {clips}" if batches else f"peak memory of {where}"
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Comparison]) -> list[str]:
+    failed = results[results["outcome"] == "failed"]
+    said = f"{_many(len(results) - len(failed), 'run')} finished, {len(failed)} failed"
+    if len(failed):
+        kinds = failed["reason_kind"].astype(str).replace("nan", "unknown").value_counts()
+        said += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
+    found = [f"{said}."]
+    accuracy = summary.metric(ACCURACY)
+    if accuracy is not None:
+        best = summary.frame.sort_values(accuracy.key, ascending=False, kind="stable").iloc[0]
+        found.append(f"Highest top-1 accuracy: {best[accuracy.key]:.1f} % ({_place(summary, best)}).")
+        for cost in (summary.metric(TFLOPS), summary.metric(TRAINING)):
+            if cost is not None and len(_split(summary)) == 1 and summary.frame[cost.key].nunique() > 1:
+                found.append(_front_in_words(summary, cost, accuracy))
+    tested = [each for each in comparisons if each.verdict != "not tested"]
+    if tested:
+        apart = sum(each.verdict == "more than noise" for each in tested)
+        found.append(
+            f"Of {_many(len(tested), 'pair')} compared under equal settings, {apart} differ by more than noise "
+            f"(tests over {tested[0].method}, Holm's correction)."
+        )
+    return found
+
+
+def _split(summary: Summary) -> set[tuple[Any, ...]]:
+    """What the panels of accuracy against cost are of: fronts of several probes are not one front."""
+    axes, titles = summary.axes, summary.titles
+    data = [titles[column] for column in axes.columns if column.removeprefix("cell.").startswith(("data.", "protocol"))]
+    return set(summary.frame[data].itertuples(index=False, name=None)) if data else {()}
+
+
+def _place(summary: Summary, row: Any) -> str:
+    return ", ".join(f"{title} {row[title]}" for title in summary.titles.values())
+
+
+def _front_in_words(summary: Summary, cost: Metric, accuracy: Metric) -> str:
+    best = front(summary.frame, cost.key, accuracy.key)
+    places = "; ".join(f"{_place(summary, row)}: {row[accuracy.key]:.1f} %" for _, row in best.iterrows())
+    return f"Pareto front of accuracy over {cost.axis}: {places}."
+
+
+def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Path]:
+    """Write all files and return their paths; each appears whole or not at all.
+
+    folder: that of the records, from which they are copied if `out` is another.
+    """
+    require_writable(out / "figures")
+    pictures = {name: with_palette(png(figure)) for name, figure in report.figures.items()}
+    contents: dict[str, bytes] = {
+        "results.csv": report.results.to_csv(index=False, lineterminator="\n").encode(),
+        "report.md": _markdown(report).encode(),
+        "report.html": _page(report, pictures).encode(),
+    }
+    for stem, table in report.tables.items():
+        contents |= {f"{stem}.csv": to_csv(table).encode(), f"{stem}.tex": to_latex(table, stem).encode()}
+    for name, picture in pictures.items():
+        contents |= {f"figures/{name}.png": picture, f"figures/{name}.pdf": pdf(report.figures[name])}
+    if report.right:
+        buffer = BytesIO()
+        right_frame(report.right).to_parquet(buffer, index=False, compression="zstd")
+        contents[RIGHT] = buffer.getvalue()
+    if out.resolve() != folder.resolve():
+        contents |= _sources(folder)
+    for name, content in contents.items():
+        write_atomic(out / name, content)
+    return [out / name for name in contents]
+
+
+def with_palette(picture: bytes) -> bytes:
+    """A PNG of lines and text in the 256 colours that suit it best: a third of the size, and looks the same."""
+    buffer = BytesIO()
+    with Image.open(BytesIO(picture)) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def _sources(folder: Path) -> dict[str, bytes]:
+    """What the report is made from."""
+    found = {}
+    for name in (SWEEP_FILE, CELLS_FILE):
+        if (folder / name).is_file():
+            found[name] = (folder / name).read_bytes()
+    lines = (json.dumps(each.record, allow_nan=False) + "\n" for each in find_records(folder))
+    return {**found, LOG: "".join(lines).encode()}
+
+
+def _markdown(report: SweepReport) -> str:
+    parts = [f"# {report.title}", "", *(f"- {finding}" for finding in report.findings), ""]
+    for table in report.tables.values():
+        parts += [table.caption, "", to_markdown(table)]
+    parts += [line for name in report.figures for line in (f"![{_said(name)}](figures/{name}.png)", "")]
+    if report.comparisons:
+        parts += ["## Differences in words", "", *(f"- {each.sentence()}" for each in report.comparisons), ""]
+    return "\n".join(parts)
+
+
+def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
+    tables = "".join(f'<section id="{stem}">{to_html(table)}</section>' for stem, table in report.tables.items())
+    shown = "".join(f"<h2>{_said(name)}</h2>{pages.picture(image, _said(name))}" for name, image in pictures.items())
+    words = ""
+    if report.comparisons:
+        sentences = pages.items([each.sentence() for each in report.comparisons])
+        words = f"<details><summary>Differences in words</summary>{sentences}</details>"
+    body = f"{shown}{tables}{words}" if len(report.summary.frame) > LONG_TABLE else f"{tables}{words}{shown}"
+    return pages.document(report.title, f"<h1>{html.escape(report.title)}</h1>{pages.items(report.findings)}{body}")
+
+
+def _said(name: str) -> str:
+    """The name of a figure as a heading."""
+    words = name.replace("_", " ").replace("tflops", "TFLOPs").replace("macs", "MACs")
+    return words[0].upper() + words[1:]

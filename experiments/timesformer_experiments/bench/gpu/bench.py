@@ -1,0 +1,186 @@
+"""One run of the benchmark on one device: options, what is still to be measured, and how a measurement can end."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timesformer.attention import names
+from timesformer.errors import InputError
+from timesformer_experiments.bench.gpu import say
+from timesformer_experiments.bench.gpu.machine import (
+    KERNEL_SOURCES,
+    MODEL_SOURCES,
+    ContextLost,
+    Unsupported,
+    code_of,
+    environment,
+    free_memory,
+    still_answers,
+)
+from timesformer_experiments.bench.gpu.record import Record, Row, key_of
+from timesformer_experiments.bench.gpu.sizes import FULL, ON_A_CPU, STEPS, Sizes
+from timesformer_kernels import why_unusable
+from timesformer_kernels.device import interpreted
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+NOT_A_TIMING = "interpreter, not a timing"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.  Empty tuples mean all that the profile has.
+
+    `minutes`: no measurement begins that would probably end later. `retry`: measure again what failed. `run`: name of
+    the run, the same in all of its processes.
+    """
+
+    only: tuple[str, ...]
+    out: Path
+    device: str = "auto"
+    sizes: Sizes = FULL
+    minutes: float = 8.0
+    dtype: str = ""
+    steps: tuple[str, ...] = ()
+    grids: tuple[tuple[int, int, int], ...] = ()
+    batches: tuple[int, ...] = ()
+    providers: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
+    retry: bool = False
+    run: str = ""
+
+
+def device_of(name: str) -> torch.device:
+    """The device that `--device` names; raises InputError where it is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {name}: expected auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no GPU here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass
+class Bench:
+    """The state of a run: the device, the record, the time that is left."""
+
+    options: Options
+    begin: float = field(default_factory=time.monotonic)
+    left: int = 0
+    skipped: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.device = device_of(self.options.device)
+        self.sizes = ON_A_CPU if self.options.sizes is FULL and self.device.type == "cpu" else self.options.sizes
+        self._known("--steps", self.options.steps, tuple(STEPS))
+        self._known("--schemes", self.options.schemes, names())
+        self.environment = environment(self.device)
+        self.record = Record(record_path(self.options.out, self.device.type))
+        self.dtype_name = self.options.dtype or ("bf16" if self.device.type == "cuda" else "fp32")
+        self.dtype = DTYPES[self.dtype_name]
+        self.kernels_code, self.models_code = code_of(KERNEL_SOURCES), code_of(MODEL_SOURCES)
+        self.interpreted = interpreted() and self.device.type == "cpu"
+        if self.interpreted and self.sizes.name == "full" and why_unusable(self.device) is None:
+            raise InputError("TRITON_INTERPRET=1 serves proofs, not timings: it needs --size tiny")
+
+    @staticmethod
+    def _known(option: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
+        for name in given:
+            if name not in known:
+                raise InputError(f"{option} {name}: expected some of {', '.join(known)}")
+
+    def row(self, slice_name: str, provider: str, what: str, shape: str, **more: Any) -> Row:
+        """The identity of a measurement, with the device and the versions."""
+        base = {"slice": slice_name, "provider": provider, "what": what, "shape": shape, "dtype": self.dtype_name}
+        return {**base, **more, "sizes": self.sizes.name, **self.environment}
+
+    def wanted(self, row: Row) -> bool:
+        """Whether a measurement is still to be made."""
+        return not self.record.done(row, self.options.retry)
+
+    def seconds_left(self) -> float:
+        return 60 * self.options.minutes - (time.monotonic() - self.begin)
+
+    def status(self, row: Row) -> str:
+        """How a measurement ended; empty where it was not made."""
+        found = self.record.rows.get(key_of(row))
+        return "" if found is None else str(found["status"])
+
+    def measure(self, row: Row, seconds: float, action: Callable[[], Row], kernels: bool = False) -> None:
+        """Makes a measurement that is still wanted and for which the time suffices, and records how it ended.
+
+        `seconds`: how long it probably takes. `kernels`: whether Triton computes (in the interpreter its time is left
+        out of the record).
+
+        Raises:
+            ContextLost: the device answers no more; the failure is recorded.
+        """
+        if not self.wanted(row):
+            return
+        if self.seconds_left() < seconds:
+            self.left += 1
+            return
+        self.measure_now(row, action, kernels)
+
+    def measure_now(self, row: Row, action: Callable[[], Row], kernels: bool = False) -> None:
+        """As `measure`, whatever was measured before and however little time is left."""
+        self.record.append(row, "started")
+        status, result = "ok", Row()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = action()
+        except torch.OutOfMemoryError as error:
+            status, result = "oom", {"note": _first_line(error)}
+        except Unsupported as error:
+            status, result = "unsupported", {"note": _first_line(error)}
+        except Exception as error:
+            status, result = "failed", {"note": f"{type(error).__name__}: {_first_line(error)}"}
+        if status == "ok" and kernels and self.interpreted:
+            result = {**result, "ms": None, "clips_per_second": None, "note": NOT_A_TIMING}
+        self.record.append({**row, **result, **self._stamp()}, status)
+        say(_told(row, status, result))
+        if status == "failed" and not still_answers(self.device):
+            raise ContextLost(str(result["note"]))
+        free_memory(self.device)
+
+    def skip(self, slice_name: str, provider: str, reason: str) -> None:
+        """Says and records, once in a slice, that a provider is left out and why; it is tried again in every run."""
+        row = self.row(slice_name, provider, "all", "all")
+        found = self.record.rows.get(key_of(row))
+        if found is None or found["note"] != reason:
+            self.record.append({**row, "note": reason, **self._stamp()}, "skipped")
+        if (slice_name, provider) not in self.skipped:
+            self.skipped.add((slice_name, provider))
+            say(f"{slice_name}: {provider} skipped: {reason}")
+
+    def _stamp(self) -> Row:
+        return {
+            "run_name": self.options.run,
+            "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def record_path(out: Path, device: str) -> Path:
+    """The record of a kind of device."""
+    return out / ("gpu.jsonl" if device == "cuda" else "cpu.jsonl")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _told(row: Row, status: str, result: Row) -> str:
+    """A measurement as one line of progress."""
+    name = f"{row['slice']}: {row['what']} {row['shape']} {row.get('direction', '')} {row['provider']}"
+    figures = [
+        f"{result[key]:.4g} {unit}"
+        for key, unit in (("ms", "ms"), ("clips_per_second", "clips/s"), ("error_vs_float64", "error"))
+        if result.get(key) is not None
+    ]
+    return f"{name}: {', '.join(figures) if figures and status == 'ok' else status} {result.get('note', '')}".rstrip()

@@ -1,0 +1,213 @@
+"""Who computes a step from packed qkv: our kernels, PyTorch's attention by each of its backends, FlexAttention, and
+attention written out as the released code does.
+
+A provider is given qkv (b, t, h, w, 3, k, e) and the class token's (b, 3, k, e) or None, and returns (b, t, h, w, k, e)
+and (b, k, e) or None; every regrouping and copy that it needs is part of it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from timesformer.attention import BackendError, Grid, Partition, Step, attend
+from timesformer_experiments.bench.gpu.machine import Unsupported
+from timesformer_kernels import Tile, grouped_attention, why_unusable
+
+Output = tuple[Tensor, Tensor | None]
+Compute = Callable[[Tensor, Tensor | None], Output]
+Inputs = tuple[Tensor, Tensor | None]
+
+SDPA: dict[str, SDPBackend | None] = {
+    "sdpa": None,
+    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
+    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "sdpa_math": SDPBackend.MATH,
+}
+"""`sdpa`: PyTorch's own choice among them."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """`make(step, grid, inputs)` gives the function, or raises `Unsupported`; `cpu`: whether it is for a CPU too."""
+
+    name: str
+    make: Callable[[Step, Grid, Inputs], Compute]
+    cpu: bool = True
+    seconds: float = 5.0
+
+
+def only_tile(step: Step, grid: Grid) -> Tile:
+    """All groups of a step on a grid that its splits divide evenly; raises Unsupported elsewhere."""
+    over = step.over[0]
+    assert isinstance(over, Partition)
+    tiles = over.tiles(grid)
+    if len(tiles) != 1:
+        raise Unsupported(f"the groups of {step.name!r} on the grid {grid} are not all of one shape")
+    return tiles[0]
+
+
+def _axes(tile: Tile) -> tuple[str, str, str, dict[str, int]]:
+    """einops' names of the token axes, group and element; of the groups; of a group's elements; and their lengths."""
+    order = [("g{0} s{0}", "s{0} g{0}")[axis.stride > 1 and axis.count > 1] for axis in tile.axes]
+    axes = " ".join(f"({pair.format(name)})" for pair, name in zip(order, "thw", strict=True))
+    lengths = {f"g{name}": axis.count for name, axis in zip("thw", tile.axes, strict=True)}
+    lengths |= {f"s{name}": axis.size for name, axis in zip("thw", tile.axes, strict=True)}
+    return axes, "gt gh gw", "st sh sw", lengths
+
+
+def to_groups(qkv: Tensor, tile: Tile) -> Tensor:
+    """Packed tokens of every group, (b g, s, 3, k, e)."""
+    axes, groups, elements, lengths = _axes(tile)
+    return rearrange(qkv, f"b {axes} c k e -> (b {groups}) ({elements}) c k e", **lengths)
+
+
+def from_groups(out: Tensor, tile: Tile) -> Tensor:
+    """(b g, s, k, e) back to (b, t, h, w, k, e)."""
+    axes, groups, elements, lengths = _axes(tile)
+    return rearrange(out, f"(b {groups}) ({elements}) k e -> b {axes} k e", **lengths)
+
+
+def ours(step: Step, grid: Grid, inputs: Inputs) -> Compute:
+    """The kernels, which read packed qkv in place."""
+    reason = why_unusable(inputs[0].device)
+    if reason is not None:
+        raise Unsupported(reason)
+    over = step.over[0]
+    assert isinstance(over, Partition)
+    tiles = over.tiles(grid)
+
+    def compute(qkv: Tensor, cls: Tensor | None) -> Output:
+        out, cls_out = grouped_attention(qkv, cls, tiles, step.cls)
+        assert out is not None
+        return out, cls_out
+
+    return compute
+
+
+def sdpa(backend: SDPBackend | None) -> Callable[[Step, Grid, Inputs], Compute]:
+    """Our own path over `scaled_dot_product_attention` with this backend forced.  Where the backend refuses the class
+    token's query, which is a call of its own there, the token is a further row of every group's queries instead."""
+
+    def forced() -> AbstractContextManager[Any]:
+        return nullcontext() if backend is None else sdpa_kernel(backend)
+
+    def make(step: Step, grid: Grid, inputs: Inputs) -> Compute:
+        tile = only_tile(step, grid)
+
+        def two_calls(qkv: Tensor, cls: Tensor | None) -> Output:
+            with forced():
+                out, cls_out = attend(step, qkv, cls, backend="sdpa")
+            assert out is not None
+            return out, cls_out
+
+        def one_call(qkv: Tensor, cls: Tensor | None) -> Output:
+            q, k, v = _with_class(to_groups(qkv, tile), cls, tile).permute(2, 0, 3, 1, 4)  # 3 (b g) k s e
+            with forced():
+                out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+            return _split_class(out.transpose(1, 2), cls, tile)
+
+        reasons = []
+        for compute in (two_calls, one_call) if step.cls == "replicated" else (two_calls,):
+            try:
+                with warnings.catch_warnings():  # every backend that is passed over says why
+                    warnings.simplefilter("ignore")
+                    _try(compute, inputs)
+                return compute
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, BackendError) as error:
+                reasons.append(str(error).splitlines()[0])
+        raise Unsupported(reasons[0])
+
+    return make
+
+
+def _try(compute: Compute, inputs: Inputs) -> None:
+    """Forward and, where gradients are wanted, backward on the first clip: some backends refuse only the latter."""
+    qkv, cls = (None if x is None else x.detach()[:1].requires_grad_(x.requires_grad) for x in inputs)
+    assert qkv is not None
+    out = compute(qkv, cls)[0]
+    if qkv.requires_grad:
+        out.sum().backward()
+
+
+def _with_class(groups: Tensor, cls: Tensor | None, tile: Tile) -> Tensor:
+    """The class token behind the tokens of every group, (b g, s + 1, 3, k, e)."""
+    if cls is None:
+        return groups
+    copies = repeat(cls, "b c k e -> (b g) 1 c k e", g=tile.num_groups)
+    return torch.cat([groups, copies], 1)
+
+
+def _split_class(out: Tensor, cls: Tensor | None, tile: Tile) -> Output:
+    """Patches and the mean of the class token's rows of (b g, s + 1, k, e)."""
+    if cls is None:
+        return from_groups(out, tile), None
+    return from_groups(out[:, :-1], tile), out[:, -1].unflatten(0, (-1, tile.num_groups)).mean(1)
+
+
+def eager(step: Step, grid: Grid, inputs: Inputs) -> Compute:
+    """Written out in the released code's manner: tokens regrouped, the class token repeated and concatenated, qkv
+    permuted and indexed, scores and probabilities in memory."""
+    tile = only_tile(step, grid)
+    if step.cls == "global":
+        raise Unsupported("the released code repeats the class token: it has no global one")
+
+    def compute(qkv: Tensor, cls: Tensor | None) -> Output:
+        packed = _with_class(to_groups(qkv, tile), cls, tile).permute(2, 0, 3, 1, 4)  # 3 (b g) k s e
+        q, k, v = packed[0], packed[1], packed[2]
+        weights = ((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5).softmax(-1)
+        return _split_class((weights @ v).transpose(1, 2), cls, tile)
+
+    return compute
+
+
+def flex(step: Step, grid: Grid, inputs: Inputs) -> Compute:
+    """FlexAttention, compiled: the tokens of a group brought together, a block mask that keeps the groups apart, the
+    class token a last key that all see.  The class token's own query, which a mask cannot express, is SDPA's."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    tile, tokens = only_tile(step, grid), grid[0] * grid[1] * grid[2]
+    size, device = tile.group_size, inputs[0].device
+
+    def seen(b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key >= tokens) | (query // size == key // size)
+
+    torch._dynamo.reset()  # it compiles a function a few times only
+    mask = create_block_mask(seen, None, None, tokens, tokens + (step.cls != "absent"), device=str(device))
+    compiled: Any = torch.compile(flex_attention, dynamic=False)
+    axes, groups, elements, lengths = _axes(tile)
+    there, back = f"b {axes} c k e -> c b k ({groups} {elements}) e", f"b k ({groups} {elements}) e -> b {axes} k e"
+
+    def compute(qkv: Tensor, cls: Tensor | None) -> Output:
+        q, k, v = rearrange(qkv, there, **lengths)
+        if cls is not None:
+            k, v = (torch.cat([x, cls[:, i, :, None]], 2) for i, x in ((1, k), (2, v)))
+        out = rearrange(compiled(q, k, v, block_mask=mask), back, **lengths)
+        return out, None if cls is None else attend(step, qkv, cls, backend="sdpa", class_only=True)[1]
+
+    return compute
+
+
+PROVIDERS: dict[str, Provider] = {
+    provider.name: provider
+    for provider in (
+        Provider("ours", ours, seconds=15),
+        *(
+            Provider(name, sdpa(backend), cpu=name in ("sdpa", "sdpa_flash", "sdpa_math"))
+            for name, backend in SDPA.items()
+        ),
+        Provider("fair_eager", eager),
+    )
+}
+FLEX = Provider("flex", flex, cpu=False, seconds=45)

@@ -1,0 +1,338 @@
+"""Speed of reading clips from H.264 files, on one core, against the two loops that people write.
+
+`plain` is the loop of transformers' documentation (`read_video_pyav`): decode from the first frame, keep the wanted
+ones, stop behind the last.  `seeking` seeks the key frame before each wanted frame and decodes from there.  All give
+the same pixels, which is checked before anything is timed.  The videos are made here: a camera over a textured scene,
+moving objects and grain, at 340 x 256 and 30 frames a second, with a key frame at every `gop`-th frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import pandas as pd
+import torch
+
+from timesformer.checkpoints import write_atomic
+from timesformer.data import FrameCache, Preprocessing, Sample, Video, VideoDataset, collate
+from timesformer.data.loading import batches
+from timesformer.data.sampling import dense_indices
+from timesformer_experiments.records.log import environment, now_utc
+from timesformer_experiments.report.tables import Column, Table
+
+Side = Literal["ours", "plain", "seeking", "cached"]
+SIDES: tuple[Side, ...] = ("ours", "plain", "seeking", "cached")
+SOURCE_VERSION = 1  # of the videos' making
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video to be made."""
+
+    seconds: int
+    gop: int
+    height: int = 256
+    width: int = 340
+    rate: int = 30
+
+
+@dataclass(frozen=True)
+class Case:
+    """Clips of one video: `clips` of them, spread evenly over the starts at most `spread` of all from the middle.
+
+    side: what is measured against the others, `cached` from the second epoch on
+    wanted_to_better, wanted_to_plain: at least this ratio to the better of plain and seeking, and to plain
+    """
+
+    source: Source
+    side: Side = "ours"
+    wanted_to_better: float | None = None
+    wanted_to_plain: float | None = None
+    clips: int = 5
+    spread: float = 0.5
+    num_frames: int = 8
+    frame_rate: int = 32
+
+    @property
+    def label(self) -> str:
+        """E.g. `10 s, key frame every 60`."""
+        where = "" if self.spread == 0.5 else ", from the middle"
+        epoch = ", second epoch, cached" if self.side == "cached" else ""
+        return f"{self.source.seconds} s, key frame every {self.source.gop}{where}{epoch}"
+
+    def clip_indices(self) -> list[np.ndarray]:
+        """The frames of each clip."""
+        total = self.source.seconds * self.source.rate
+        first = dense_indices(total, self.num_frames, self.frame_rate, self.source.rate, start="first")
+        free = total - 1 - int(first[-1])
+        low, high = round(free * (0.5 - self.spread)), round(free * (0.5 + self.spread))
+        return [first + int(start) for start in np.linspace(low, high, self.clips).round()]
+
+
+TEN = {gop: Source(10, gop) for gop in (12, 60, 250)}
+SIXTY = {gop: Source(60, gop) for gop in (12, 60, 250)}
+CASES = (
+    *(Case(TEN[gop], wanted_to_better=1.0) for gop in (60, 12, 250)),
+    Case(SIXTY[60], wanted_to_plain=5.0, spread=0.05),
+    Case(SIXTY[12], wanted_to_plain=5.0, spread=0.05),
+    Case(SIXTY[250], wanted_to_better=1.0, spread=0.05),
+    Case(TEN[60], "cached", wanted_to_plain=20.0),
+)
+
+
+def make_video(source: Source, folder: Path) -> Path:
+    """The video of a source, made once: named by what it is made from."""
+    text = json.dumps(asdict(source) | {"version": SOURCE_VERSION}, sort_keys=True)
+    path = folder / f"loader-{hashlib.sha256(text.encode()).hexdigest()[:16]}.mp4"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, _encoded(source))
+    return path
+
+
+def _encoded(source: Source) -> bytes:
+    options = {"g": str(source.gop), "keyint_min": str(source.gop), "sc_threshold": "0", "threads": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
+            stream = container.add_stream("libx264", rate=source.rate, options=options)
+            stream.width, stream.height, stream.pix_fmt = source.width, source.height, "yuv420p"
+            for image in _images(source):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+        return path.read_bytes()
+
+
+def _images(source: Source) -> Iterator[np.ndarray]:
+    """uint8 (H, W, 3): two objects cross a textured scene over which the camera wanders; grain on all of it."""
+    rng = np.random.default_rng(0)
+    height, width = source.height, source.width
+    scene = np.kron(rng.uniform(20, 235, (height // 4 + 1, width // 4 + 1, 3)), np.ones((8, 8, 1)))
+    for axis in (0, 1):
+        scene = np.mean([np.roll(scene, shift, axis) for shift in range(-4, 5)], axis=0)
+    grain = rng.normal(0, 4, (8, height, width, 1))
+    size = min(height, width) // 4
+    for number in range(source.seconds * source.rate):
+        seconds = number / 30
+        y, x = (int(side / 2 * (1 + np.sin(seconds * speed))) for side, speed in ((height, 0.49), (width, 0.64)))
+        image = scene[y : y + height, x : x + width] + grain[number % 8]
+        for speed in (1.8, 2.3):
+            top = int((height - size) * (0.5 + 0.5 * np.cos(speed * seconds)))
+            left = int((width - size) * (0.5 + 0.5 * np.sin(1.3 * speed * seconds)))
+            image[top : top + size, left : left + size] = 255 - image[top : top + size, left : left + size]
+        yield image.clip(0, 255).astype(np.uint8)
+
+
+def read_plain(path: Path, indices: Sequence[int]) -> np.ndarray:
+    """The loop of transformers' documentation, with one thread: uint8 (t, H, W, 3)."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        frames = []
+        container.seek(0)
+        for number, frame in enumerate(container.decode(video=0)):
+            if number > indices[-1]:
+                break
+            if number >= indices[0] and number in indices:
+                frames.append(frame)
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+
+
+def read_seeking(path: Path, indices: Sequence[int]) -> np.ndarray:
+    """Seek the key frame before each wanted frame, with one thread; for constant frame rates: uint8 (t, H, W, 3)."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        assert stream.average_rate is not None
+        assert stream.time_base is not None
+        ticks = 1 / (stream.average_rate * stream.time_base)
+        frames = []
+        for index in indices:
+            wanted = round(index * ticks)
+            container.seek(wanted, stream=stream)
+            frames.append(next(f for f in container.decode(stream) if f.pts is not None and f.pts >= wanted))
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+
+
+def read_ours(path: Path, indices: Sequence[int]) -> np.ndarray:
+    """As the loader reads: uint8 (t, H, W, 3)."""
+    with Video(path) as video:
+        return video.frames(indices)
+
+
+def readers(cache: FrameCache) -> dict[Side, Callable[[Path, Sequence[int]], np.ndarray]]:
+    """How each side reads a clip; `cached` as the loader reads it from the second epoch on, channels first."""
+    return {
+        "ours": read_ours,
+        "plain": read_plain,
+        "seeking": read_seeking,
+        "cached": lambda path, indices: cache.get(path).pixels[np.asarray(indices)],
+    }
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process on one core, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def measure(case: Case, path: Path, cache: FrameCache, repetitions: int) -> dict[str, Any]:
+    """Clips per second of each side in each repetition, the sides in turns; what they read is compared first."""
+    clips, read = [indices.tolist() for indices in case.clip_indices()], readers(cache)
+    sides = [side for side in SIDES if side != ("cached" if case.side == "ours" else "ours")]
+    for indices in clips:
+        expected = read_plain(path, indices)
+        for side in sides:
+            found = read[side](path, indices)
+            if not np.array_equal(found.transpose(0, 2, 3, 1) if side == "cached" else found, expected):
+                raise RuntimeError(f"{case.label}: {side} and plain read different frames")
+    rates: dict[Side, list[float]] = {side: [] for side in sides}
+    for repetition in range(repetitions):
+        for side in sides if repetition % 2 else reversed(sides):
+            start = time.perf_counter()
+            for indices in clips:
+                read[side](path, indices)
+            rates[side].append(len(clips) / (time.perf_counter() - start))
+    medians = {side: statistics.median(found) for side, found in rates.items()}
+    to_plain = medians[case.side] / medians["plain"]
+    to_better = medians[case.side] / max(medians["plain"], medians["seeking"])
+    wanted = ((to_better, case.wanted_to_better), (to_plain, case.wanted_to_plain))
+    return {
+        **asdict(case),
+        "label": case.label,
+        "first_frames": [indices[0] for indices in clips],
+        "file_bytes": path.stat().st_size,
+        **{f"{side}_clips_per_second": found for side, found in rates.items()},
+        **{f"{side}_median_clips_per_second": found for side, found in medians.items()},
+        "ratio_to_plain": to_plain,
+        "ratio_to_better": to_better,
+        "reached": all(limit is None or ratio >= limit for ratio, limit in wanted),
+    }
+
+
+def whole_loader(source: Source, path: Path, workers: int, clips: int, cache: FrameCache | None = None) -> float:
+    """Clips per second of the whole way to a batch (decoded, resized, cropped, normalised), as training loads them.
+
+    With one worker a second process reads ahead; what it reads before the clock starts is as much as it has left over
+    in the end.
+    """
+    crop = source.height * 7 // 8
+    record = Preprocessing(num_frames=8, sampling="dense", frame_rate=32, short_side=source.height, crop=crop)
+    dataset = VideoDataset([Sample(path, 0)] * clips, record, train=True, cache=cache)
+    keys: Any = [[(epoch, index)] for epoch in range(2) for index in range(clips)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        loaded = batches(dataset, keys, collate, workers)
+        next(loaded)  # the worker has started
+        start = time.perf_counter()
+        for _ in range(clips):
+            next(loaded)
+        return clips / (time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run(
+    cases: tuple[Case, ...],
+    data_dir: Path,
+    *,
+    repetitions: int = 5,
+    loader_clips: int = 64,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Make the videos, measure all cases; a record with each repetition, medians, ratios, versions and load."""
+    folder = data_dir / "bench"
+    for source in dict.fromkeys(case.source for case in cases):
+        progress(f"video: {source.seconds} s, key frame every {source.gop}")
+        make_video(source, folder)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    results = []
+    with one_core():
+        for case in cases:
+            progress(f"reading: {case.label}")
+            path = make_video(case.source, folder)
+            results.append(measure(case, path, FrameCache(folder / "frames"), repetitions))
+    source = cases[0].source
+    progress("the whole loader")
+    path = make_video(source, folder)
+    cache = FrameCache(folder / "frames")
+    with one_core():
+        alone = whole_loader(source, path, 0, loader_clips)
+        cached = whole_loader(source, path, 0, loader_clips, cache)
+    return {
+        "bench": "loader",
+        "what": "clips of 8 frames at 8x32 sampling from 340x256 H.264 files, one core, one thread, opening the file "
+        "included; medians of interleaved repetitions; plain: the loop of transformers' documentation; seeking: a seek "
+        "to the key frame before each wanted frame; cached: decoded frames, from the second epoch on; whole_loader: "
+        "decoding, resize, crop and normalisation of training clips, information alone",
+        "load_average_before": load,
+        "environment": environment(),
+        "finished_utc": now_utc(),
+        "results": results,
+        "whole_loader": {
+            "label": f"{source.seconds} s, key frame every {source.gop}",
+            "alone_clips_per_second": alone,
+            "cached_clips_per_second": cached,
+            "one_worker_clips_per_second": whole_loader(source, path, 1, loader_clips),
+        },
+    }
+
+
+def table(record: dict[str, Any]) -> Table:
+    """The record as a table: medians of the sides, ratios, and what was wanted of them."""
+    rows = [
+        {
+            "case": result["label"],
+            "measured_ours_clips_per_second": result[f"{result['side']}_median_clips_per_second"],
+            "measured_plain_clips_per_second": result["plain_median_clips_per_second"],
+            "measured_seeking_clips_per_second": result["seeking_median_clips_per_second"],
+            "measured_ratio_to_plain": result["ratio_to_plain"],
+            "measured_ratio_to_better": result["ratio_to_better"],
+            "wanted": _wanted(result),
+            "reached": "yes" if result["reached"] else "NO",
+        }
+        for result in record["results"]
+    ]
+    whole = record["whole_loader"]
+    ways = {"alone": "alone", "one_worker": "one worker reads ahead", "cached": "alone, second epoch, cached"}
+    for way, name in ways.items():
+        ours = {"measured_ours_clips_per_second": whole[f"{way}_clips_per_second"]}
+        rows.append({"case": f"{whole['label']}: to the batch, {name}", **ours, "wanted": "–", "reached": "–"})
+    columns = (
+        Column("case", "8x32 clips of a 340x256 H.264 file", "label"),
+        Column("measured_ours_clips_per_second", "Ours, clips/s", "measured"),
+        Column("measured_plain_clips_per_second", "Plain loop", "measured"),
+        Column("measured_seeking_clips_per_second", "Key-frame seeking", "measured"),
+        Column("measured_ratio_to_plain", "Ours / plain", "measured", decimals=2),
+        Column("measured_ratio_to_better", "Ours / better of both", "measured", decimals=2),
+        Column("wanted", "Wanted", "label"),
+        Column("reached", "Reached", "label"),
+    )
+    found = record["environment"]
+    versions = f"PyAV {found['versions']['av']}"
+    return Table(pd.DataFrame(rows), columns, f"Reading clips, one core: {found['cpu_model']}, {versions}")
+
+
+def _wanted(result: dict[str, Any]) -> str:
+    limits = (("plain", result["wanted_to_plain"]), ("better", result["wanted_to_better"]))
+    return ", ".join(f"{limit:g} x {name}" for name, limit in limits if limit is not None) or "–"

@@ -1,0 +1,1 @@
+"""The `timesformer` command: one command a file."""

@@ -1,0 +1,208 @@
+"""`timesformer attend`: where and when a model looks in a video."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timesformer_experiments.cli.options import Json, Runs, bad_input, chosen_device, model_source, print_json, progress
+from timesformer_experiments.cli.predict import Checkpoint, Device
+
+if TYPE_CHECKING:
+    from timesformer.attention.operator import Query
+    from timesformer.data import Preprocessing
+    from timesformer.maps.look import Choice, Look
+    from timesformer.maps.seen import Seen
+    from timesformer.models.timesformer import TimeSformer
+
+Numbers = Annotated[str | None, typer.Option(help="Numbers and ranges, as 0,3-5,-1; by default all.")]
+
+
+def attend(
+    video: Annotated[Path, typer.Argument(help="A video, or a folder of images.", show_default=False)],
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    query: Annotated[str, typer.Option(help="What looks: class, or a patch as time,row,column.")] = "class",
+    layers: Numbers = None,
+    steps: Annotated[str | None, typer.Option(help="Steps by name, comma between; by default all.")] = None,
+    heads: Numbers = None,
+    method: Annotated[
+        str, typer.Option(help="Methods for the whole model, comma between, or `all`; the first one is filmed.")
+    ] = "rollout",
+    target: Annotated[
+        str | None, typer.Option(help="Class to be explained, by name or number; the predicted one.")
+    ] = None,
+    compare: Annotated[str | None, typer.Option(help="A second model, beside the first on the page.")] = None,
+    start: Annotated[float | None, typer.Option(help="Seconds at which the part of the video begins.")] = None,
+    end: Annotated[float | None, typer.Option(help="Seconds at which it ends.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip instead of the checkpoint's.")] = None,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Maps in pictures and films smoothly, not patch by patch.")
+    ] = False,
+    no_explorer: Annotated[bool, typer.Option("--no-explorer", help="Without the page.")] = False,
+    device: Device = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show where and when a model looks in a video: pictures, films, arrays and a page to look around in.
+
+    The clip in the middle of the video is taken, and its centre crop, as the checkpoint's preprocessing says.
+
+    In the folder: explorer.html; layers-STEP.png and heads-STEP.png, a step's attention from the query, layer by layer
+    and head by head; time-STEP.png, time against time for a patch; methods.png, and METHOD.mp4 and .gif; attention.npz
+    and methods.npz. With --compare the second model's are in the folder `compare`.
+    """
+    from timesformer.maps.explorer import write_explorer
+    from timesformer.maps.look import Choice, described
+    from timesformer_experiments.report.report import require_writable
+
+    began = perf_counter()
+    choice = Choice(
+        query=_query(query),
+        layers=_numbers("--layers", layers),
+        steps=None if steps is None else [name.strip() for name in steps.split(",")],
+        heads=_numbers("--heads", heads),
+        methods=_methods(method),
+        smooth=smooth,
+    )
+    require_writable(out)
+    sources = [checkpoint] if compare is None else [checkpoint, compare]
+    sides, models, files = [], [], []
+    names = _names(sources)
+    for number, source in enumerate(sources):
+        model, record, labels = _loaded(source, runs, chosen_device(device), frames)
+        mine = replace(choice, target=_target(target, labels))
+        if number:
+            mine = _fitted(mine, model)
+        seen = _seen(video, record, start, end)
+        shown = 0 if no_explorer else len(sources)
+        found = _look(model, seen, labels, names[number], mine, out / "compare" if number else out, shown)
+        files += found.files
+        models.append(described(found, model, seen) | {"checkpoint": source})
+        if not no_explorer:
+            sides.append(_side(model, seen, found))
+        del model
+    if sides:
+        files.append(write_explorer(out / "explorer.html", sides, title=video.name))
+    seconds = perf_counter() - began
+    if as_json:
+        print_json({"video": str(video), "models": models, "files": [str(path) for path in files], "seconds": seconds})
+        return
+    for model_found in models:
+        for said in model_found["left_out"]:
+            progress(f"no picture of {said}")
+    for path in files:
+        print(path)
+
+
+def _seen(video: Path, record: Preprocessing, start: float | None, end: float | None) -> Seen:
+    from timesformer.maps.seen import see
+
+    return see(video, record, start=start, end=end)
+
+
+def _look(model: TimeSformer, seen: Seen, labels: Any, name: str, choice: Choice, out: Path, sides: int) -> Look:
+    from timesformer.maps.look import look
+    from timesformer.text import printable
+
+    return look(model, seen, labels, name, choice, out, lambda text: progress(printable(text)), sides)
+
+
+def _side(model: TimeSformer, seen: Seen, found: Look) -> Any:
+    from timesformer.maps.look import side
+
+    config, (t, _, height, width) = model.config, seen.clip.shape[1:]
+    title = model.scheme.title or model.scheme.name
+    note = f"{title}; {t} frames of {width} x {height} pixels, patches of {config.patch_size}."
+    made = side(model, seen, found, note)
+    progress(f"explorer page: {made.size / 1e6:.1f} MB")
+    return made
+
+
+def _loaded(source: str, runs: Path, device: Any, frames: int | None) -> tuple[TimeSformer, Preprocessing, Any]:
+    from timesformer.checkpoints import load_model
+    from timesformer.data import Preprocessing
+
+    loaded = load_model(model_source(source, runs))
+    record = Preprocessing.from_dict(loaded.preprocessing)
+    return loaded.model.to(device), record if frames is None else replace(record, num_frames=frames), loaded.labels
+
+
+def _fitted(choice: Choice, model: TimeSformer) -> Choice:
+    """What was chosen of the first model, as far as the second one has it."""
+    from timesformer.maps.capture import sites
+    from timesformer.maps.look import some_of
+
+    every = sites(model)
+    depth = every[-1].layer + 1
+    known: dict[str, list[Any]] = {
+        "layers": list(range(-depth, depth)),
+        "steps": [site.step.name for site in every],
+        "heads": list(range(model.config.num_heads)),
+    }
+    kept = {name: some_of(getattr(choice, name), some) for name, some in known.items()}
+    for name, some in kept.items():
+        if some != getattr(choice, name):
+            said = "all" if some is None else ", ".join(map(str, some))
+            progress(f"--compare: this model has other {name} than were asked for; shown are {said}")
+    return replace(choice, **kept)  # type: ignore[arg-type]
+
+
+def _names(sources: list[str]) -> list[str]:
+    """Short names of checkpoints; whole ones where the short ones are the same."""
+    short = [Path(source).name or source for source in sources]
+    return short if len(set(short)) == len(short) else sources
+
+
+def _query(text: str) -> Query:
+    if text == "class":
+        return "class"
+    match = re.fullmatch(r"(\d+),(\d+),(\d+)", text.replace(" ", ""))
+    if match is None:
+        raise bad_input(f"--query {text}: expected `class`, or a patch as time,row,column")
+    t, h, w = map(int, match.groups())
+    return t, h, w
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    found: list[int] = []
+    for word in text.split(","):
+        match = re.fullmatch(r"\s*(-?\d+)(?:-(\d+))?\s*", word)
+        if match is None:
+            raise bad_input(f"{option} {text}: expected numbers and ranges, as 0,3-5")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if match[2] and not 0 <= first <= last < 10_000:
+            raise bad_input(f"{option} {text}: {word.strip()} is no range")
+        found += range(first, last + 1)
+    return list(dict.fromkeys(found))
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    from timesformer.maps.methods import METHODS
+
+    names = tuple(METHODS) if text == "all" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in METHODS:
+            raise bad_input(f"--method {name}: expected some of {', '.join(METHODS)}, or all")
+    return names
+
+
+def _target(text: str | None, labels: Any) -> int | None:
+    """The column of a class; InputError where there is none of this name."""
+    if text is None:
+        return None
+    if isinstance(labels, dict):
+        raise bad_input("--target: this model has several heads; what each of them predicts is explained")
+    if text in labels:
+        return int(labels.index(text))
+    if text.isdecimal() and int(text) < len(labels):
+        return int(text)
+    some = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
+    raise bad_input(f"--target {text}: no such class; expected a number below {len(labels)}, or one of {some}")

@@ -1,0 +1,138 @@
+"""`timesformer audit`: what can be read of a dataset, what cannot, and what is odd."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timesformer_experiments.cli.options import Json, bad_input, console, print_json, progress
+
+if TYPE_CHECKING:
+    from timesformer.data.video.survey import SampleVerdict, Survey
+    from timesformer_experiments.report.tables import Table
+
+FAILED = 1
+MOST_ROWS = 40
+"""Findings shown in the terminal; a report has all."""
+
+
+def audit(
+    data: Annotated[Path, typer.Argument(help="Annotation file, or a folder with a folder of videos per class.")],
+    format: Annotated[
+        str | None, typer.Option(help="Of the annotation file: kinetics (default), folder (default), ssv2, …")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the videos; by default the annotation file's.")] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every frame, not only the first.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not read whole files: no fingerprint, duplicates by first and last MiB.")
+    ] = False,
+    min_frames: Annotated[int, typer.Option(min=1, help="Call videos with fewer frames short.")] = 8,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of folders of images.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads; 0: four for each core.")] = 0,
+    state: Annotated[Path, typer.Option(help="File that remembers what was found of each file.")] = Path(
+        "runs/audit.jsonl"
+    ),
+    out: Annotated[list[Path] | None, typer.Option(help="Report of every sample: .csv or .json; repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read the header and the first frame of every file of a dataset; name what is unreadable and what is odd.
+
+    Interrupted and started again it carries on; files that have not changed are not read again. The fingerprint is the
+    one that records of runs on this data carry. Ends with exit code 1 if a file cannot be read.
+    """
+    import av.logging
+
+    from timesformer.checkpoints import write_atomic
+    from timesformer.data import read_annotations
+    from timesformer.data.video.survey import survey
+
+    for path in out or []:
+        if path.suffix not in (".csv", ".json"):
+            raise bad_input(f"--out {path}: expected a name that ends in .csv or .json")
+    samples = read_annotations(format or ("folder" if data.is_dir() else "kinetics"), data, root, fps=fps)
+    start = time.perf_counter()
+    av.logging.set_libav_level(av.logging.PANIC)  # FFmpeg's own remarks on damaged files: they are in the verdicts
+    try:
+        found = survey(
+            samples,
+            decode=decode,
+            whole=not quick,
+            min_frames=min_frames,
+            workers=workers or None,
+            state=state,
+            progress=lambda done, total: progress(f"{done} of {total} files"),
+        )
+    finally:
+        av.logging.set_libav_level(av.logging.INFO)
+    seconds = time.perf_counter() - start
+    summary = {
+        "annotations": str(data),
+        **found.summary(),
+        "files_examined": found.examined,
+        "files_remembered": found.remembered,
+        "seconds": round(seconds, 3),
+        "files_per_minute": round(60 * found.examined / seconds) if found.examined else None,
+    }
+    for path in out or []:
+        write_atomic(path, _report(path.suffix, summary, found))
+    if as_json:
+        print_json(summary | {"findings": [one.to_dict() for one in found.verdicts if one.verdict != "ok"]})
+    else:
+        _show(summary, found)
+    if found.unreadable:
+        raise typer.Exit(FAILED)
+
+
+def _report(suffix: str, summary: dict[str, Any], found: Survey) -> bytes:
+    rows = [one.to_dict() for one in found.verdicts]
+    if suffix == ".json":
+        return (json.dumps(summary | {"samples": rows}, indent=1) + "\n").encode()
+    import pandas as pd
+
+    frame = pd.DataFrame([row | {"also": " ".join(row["also"])} for row in rows])
+    return frame.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _show(summary: dict[str, Any], found: Survey) -> None:
+    from timesformer_experiments.report.tables import to_rich
+
+    screen = console()
+    odd = sorted((one for one in found.verdicts if one.verdict != "ok"), key=_weight)
+    if odd:
+        screen.print(to_rich(_table(odd[:MOST_ROWS], len(odd))))
+    labels = list(summary["labels"].values())
+    lines = [
+        "verdicts     " + ", ".join(f"{kind} {count}" for kind, count in summary["verdicts"].items()),
+        f"samples      {summary['num_samples']} in {summary['num_files']} files, "
+        f"{summary['num_unreadable']} unreadable",
+        f"labels       {len(labels)}, each {min(labels)} to {max(labels)} times",
+        f"fingerprint  {summary['fingerprint'] or 'none with --quick'}",
+        f"speed        {found.examined} files in {summary['seconds']} s ({summary['files_per_minute'] or 0} a minute), "
+        f"{found.remembered} known from before",
+    ]
+    screen.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
+
+
+def _weight(one: SampleVerdict) -> int:
+    from timesformer.data.video.verdict import KINDS
+
+    return KINDS.index(one.verdict)
+
+
+def _table(odd: list[SampleVerdict], total: int) -> Table:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table
+
+    rows = [{"verdict": one.verdict, "name": one.sample.name, "reason": one.reason} for one in odd]
+    columns = (
+        Column("verdict", "Verdict", "label"),
+        Column("name", "Video", "label"),
+        Column("reason", "Reason", "label"),
+    )
+    more = f" (the first {len(odd)}; all of them: --out report.csv)" if total > len(odd) else ""
+    return Table(pd.DataFrame(rows), columns, f"{total} findings{more}")

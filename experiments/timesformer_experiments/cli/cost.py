@@ -1,0 +1,186 @@
+"""`timesformer cost`: what a model costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timesformer_experiments.cli.options import Json, SchemeFile, bad_input, console, print_json, progress
+
+if TYPE_CHECKING:
+    from timesformer_experiments.cost.count import Cost
+
+
+def cost(
+    attention: Annotated[str | None, typer.Option(help="Name of a scheme, or `all`.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="A CNN instead of a scheme: i3d, slowfast or c2d.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Pixels: 224, or height by width as 224x320.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Classes of the head.")] = None,
+    patch_size: Annotated[int | None, typer.Option(help="Pixels along the side of a patch.")] = None,
+    tubelet_size: Annotated[int | None, typer.Option(help="Frames in a tubelet.")] = None,
+    embed_dim: Annotated[int | None, typer.Option(help="Channels of a token.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks.")] = None,
+    temporal_depth: Annotated[int | None, typer.Option(help="Blocks of a second, temporal encoder.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    mlp_ratio: Annotated[float | None, typer.Option(help="Hidden width of the MLP over the channels.")] = None,
+    cls_policy: Annotated[
+        str | None, typer.Option(help="Class token in every step: absent, replicated, global.")
+    ] = None,
+    temporal_fc: Annotated[bool | None, typer.Option(help="The extra linear after temporal attention.")] = None,
+    share_qkv: Annotated[bool | None, typer.Option(help="One qkv projection for all steps of a block.")] = None,
+    position: Annotated[str | None, typer.Option(help="Positions: none, space, space_time, table.")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Views of a video (clips x crops) in tflops_total.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Also predict the peak memory, with so many clips.")] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="The memory of a training step too; 1 clip without --batch.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="Of the memory: fp32, or bf16 for autocast.")] = "fp32",
+    optimiser: Annotated[str, typer.Option(help="Of the memory: sgd (with momentum) or adamw.")] = "sgd",
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Of the memory: blocks are computed again.")
+    ] = False,
+    backend: Annotated[
+        str | None, typer.Option(help="Attention: auto, sdpa (fused), reference (written out) or triton.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Whose memory: cuda, or cpu.")] = "cuda",
+    card_gib: Annotated[
+        list[float] | None, typer.Option(help="Sizes of cards for the largest batch; 16, 24, 40 and 80 GiB.")
+    ] = None,
+    scheme_file: SchemeFile = None,
+    as_json: Json = False,
+) -> None:
+    """Parameters, multiply-accumulates and comparisons of a model, counted without weights.
+
+    Defaults are the paper's: ViT-B/16, 8 frames of 224 pixels, 400 classes. One multiply-accumulate counts as one FLOP.
+    With --batch or --train also the peak memory, predicted on tensors without values, and the largest batch for a card.
+    """
+    from timesformer import TimeSformerConfig
+    from timesformer.attention import load_file, names
+    from timesformer.config.registry import read_config
+    from timesformer_experiments.cost.count import cost as count
+    from timesformer_experiments.cost.memory import CARDS_GIB, forecast
+
+    if baseline is not None and (attention is not None or scheme_file is not None):
+        raise bad_input("--baseline: a CNN has no attention scheme; leave out --attention and --scheme-file")
+    own = tuple(scheme.name for scheme in load_file(scheme_file)) if scheme_file is not None else ()
+    fields: dict[str, Any] = {
+        "num_frames": num_frames,
+        "image_size": None if image_size is None else _image_size(image_size),
+        "num_classes": num_classes,
+        "patch_size": patch_size,
+        "tubelet_size": tubelet_size,
+        "embed_dim": embed_dim,
+        "depth": depth,
+        "temporal_depth": temporal_depth,
+        "num_heads": num_heads,
+        "mlp_ratio": mlp_ratio,
+        "cls_policy": cls_policy,
+        "temporal_fc": temporal_fc,
+        "share_qkv": share_qkv,
+        "position": position,
+        "backend": backend,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    chosen = names() if attention == "all" else (attention,) if attention is not None else own
+    if baseline is not None:
+        chosen = (baseline,)
+    if not chosen:
+        raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}; or --baseline")
+    costs, memories = [], []
+    for name in chosen:
+        if len(chosen) > 1:
+            progress(f"counting {name}")
+        config = read_config({"attention" if baseline is None else "baseline": name, **given})
+        traced = config
+        if isinstance(config, TimeSformerConfig) and backend == "triton":
+            # the kernels compute what sdpa does, pair for pair, but cannot be traced for the second count
+            traced = replace(config, backend="sdpa")
+        costs.append(count(traced, views=views))
+        if batch is not None or train:
+            settings = {
+                "batch": batch or 1,
+                "precision": precision,
+                "optimiser": optimiser,
+                "gradient_checkpointing": gradient_checkpointing,
+                "device": device,
+            }
+            memories.append(forecast(config, train, card_gib or CARDS_GIB, settings))
+    if as_json:
+        found = [each.to_dict() for each in costs]
+        for each, memory in zip(found, memories, strict=False):
+            each["memory"] = memory
+        print_json(found[0] if len(found) == 1 and attention != "all" else {"costs": found})
+        return
+    console().print(_cost_table(costs))
+    if memories:
+        console().print(_memory_table(costs, memories))
+        console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
+
+
+def _cost_table(costs: list[Cost]) -> Any:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table, to_rich
+
+    first = costs[0]
+    frame = pd.DataFrame([found.to_dict() for found in costs])
+    columns = (
+        Column("attention", "Attention", "label"),
+        Column("params", "Parameters", "counted", decimals=0),
+        Column("macs_per_view", "GMACs per view", "counted", decimals=2, scale=1e9),
+        Column("macs_needed", "GMACs needed", "counted", decimals=2, scale=1e9),
+        Column("macs_fvcore", "GMACs, fvcore", "counted", decimals=2, scale=1e9),
+        Column("comparisons_per_patch", "Comparisons per patch", "counted", decimals=1),
+        Column("tflops_total", f"TFLOPs, {first.views} view{'s' if first.views > 1 else ''}", "counted", decimals=3),
+    )
+    size = f"{first.num_frames} x {first.image_height} x {first.image_width}, {first.num_classes} classes"
+    return to_rich(Table(frame, columns, f"Cost at {size}; one multiply-accumulate counts as one FLOP"))
+
+
+PARTS = ("params", "gradients", "optimiser", "activations", "attention")
+
+
+def _memory_table(costs: list[Cost], memories: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table, to_rich
+
+    rows = []
+    for counted, memory in zip(costs, memories, strict=True):
+        for step in ("inference", "train"):
+            if step in memory:
+                batches = {f"predicted_batch_{card}": most for card, most in memory["largest_batch"][step].items()}
+                rows.append({"attention": counted.attention, "step": step, **memory[step], **batches})
+    first = memories[0]
+    columns = (
+        Column("attention", "Attention", "label"),
+        Column("step", "Step", "label"),
+        Column("peak_bytes", "Peak [GiB]", "predicted", decimals=2, scale=2**30),
+        *(Column(f"{part}_bytes", part.capitalize(), "predicted", decimals=2, scale=2**30) for part in PARTS),
+        *(
+            Column(f"predicted_batch_{card}", f"Clips, {card} GiB", "predicted", decimals=0)
+            for card in next(iter(first["largest_batch"].values()))
+        ),
+    )
+    extra = ", gradient checkpointing" * first["gradient_checkpointing"]
+    caption = (
+        f"Peak memory of {first['batch']} clips on {first['device']}, {first['precision']}, {first['optimiser']}{extra}"
+        f", backend {first['backend']}, and what it consists of at that moment, in GiB; largest batches"
+    )
+    return to_rich(Table(pd.DataFrame(rows), columns, caption))
+
+
+def _image_size(text: str) -> int | tuple[int, int]:
+    """`224`, or height and width as `224x320`."""
+    try:
+        sides = [int(side) for side in text.split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) == 1:
+        return sides[0]
+    if len(sides) == 2:
+        return sides[0], sides[1]
+    raise bad_input(f"--image-size {text}: expected pixels, as 224 or, height by width, 224x320")

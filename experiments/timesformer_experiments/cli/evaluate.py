@@ -1,0 +1,305 @@
+"""`timesformer evaluate`: a checkpoint on an annotation file, or a trained run on its test set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, console, model_source, print_json
+
+if TYPE_CHECKING:
+    from timesformer.data import Annotations, Preprocessing, VideoDataset
+    from timesformer.evaluation.evaluate import EvalResult, Protocol
+    from timesformer_experiments.specs.run import RunSpec
+
+Overrides = dict[str, Any]
+Data = Annotated[
+    Path, typer.Argument(help="A run's YAML file, an annotation file, or a folder with a folder of videos per class.")
+]
+Checkpoint = Annotated[
+    str | None, typer.Option(help="Folder, file or hub name of a model; with a YAML file by default the run's own.")
+]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A model on a data set: what the command measures."""
+
+    name: str
+    source: str
+    model: Any
+    dataset: VideoDataset
+    protocol: Protocol
+    allow_unreadable: bool
+
+
+def evaluate(
+    data: Data,
+    checkpoint: Checkpoint = None,
+    format: Annotated[
+        str | None, typer.Option(help="Of the annotation file: kinetics (default), folder (default), ssv2, …")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the videos; by default the annotation file's.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="paper (default), fair-code, mmaction2, clip, or clips x crops: 10x3, coverx1.")
+    ] = None,
+    clips: Annotated[str | None, typer.Option(help="Clips of a video in place of the protocol's, or `cover`.")] = None,
+    crops: Annotated[int | None, typer.Option(min=1, help="Crops of a clip in place of the protocol's.")] = None,
+    merge: Annotated[str | None, typer.Option(help="mean_softmax, sum_logits or mean_logits.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Write label, prediction and scores of each video: .csv, .parquet.")
+    ] = None,
+    allow_unreadable: Annotated[
+        bool, typer.Option("--allow-unreadable", help="Evaluate the others where videos cannot be read; list those.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Views that the model is given at a time.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU if there is one.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read videos; 0: this one.")] = 0,
+    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip in place of the model's.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Crop in pixels in place of the model's.")] = None,
+    sampling: Annotated[str | None, typer.Option(help="uniform or dense, in place of the record's.")] = None,
+    frame_rate: Annotated[int | None, typer.Option(min=1, help="Stride of dense sampling, at 30 a second.")] = None,
+    short_side: Annotated[int | None, typer.Option(min=1, help="Short side in pixels before the crop.")] = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model under a protocol of your choice.
+
+    Refuses where videos cannot be read, and names them all; nothing is ever put in their place.
+    """
+    from timesformer.evaluation.evaluate import MERGES
+    from timesformer.training.recipe import Precision
+
+    if scores is not None and scores.suffix not in (".csv", ".parquet"):
+        raise bad_input(f"--scores {scores}: expected a name that ends in .csv or .parquet")
+    if merge is not None and merge not in MERGES:
+        raise bad_input(f"--merge {merge}: expected one of {', '.join(MERGES)}")
+    if precision not in get_args(Precision):
+        raise bad_input(f"--precision {precision}: expected one of {', '.join(get_args(Precision))}")
+    views = {"clips": clips, "crops": crops, "merge": merge}
+    sizes = _given(num_frames=num_frames, image_size=image_size)
+    record = _given(sampling=sampling, frame_rate=frame_rate, short_side=short_side)
+    place = _device(device)
+    if data.suffix.lower() in (".yaml", ".yml"):
+        for name, given in (("format", format), ("root", root), *sizes.items(), *record.items()):
+            if given is not None:
+                option = name.replace("_", "-")
+                raise bad_input(f"{data}: --{option} is for annotation files; state it in the YAML file")
+        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, runs, data_dir)
+    else:
+        jobs = [_of_annotations(data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, runs)]
+    measured = []
+    for job in jobs:
+        measured.append(_measure(job, scores, batch_size, workers, precision, place, progress=not as_json))
+    if as_json:
+        print_json({"evaluations": measured})
+    else:
+        _show(measured)
+
+
+def _given(**options: Any) -> Overrides:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise bad_input(f"--device {name}: there is no such device here ({str(error).splitlines()[0]})") from error
+    return place
+
+
+def _runs_of(
+    file: Path,
+    checkpoint: str | None,
+    protocol: str | None,
+    views: Overrides,
+    allow_unreadable: bool,
+    scores: Path | None,
+    runs: Path,
+    data_dir: Path | None,
+) -> list[_Job]:
+    """The runs of a YAML file, each with its own model unless another is given."""
+    from timesformer.checkpoints import load_any_model
+    from timesformer.evaluation.evaluate import protocol_named
+    from timesformer_experiments.run.train import datasets, default_data_dir
+    from timesformer_experiments.specs.run import load_specs
+
+    specs = load_specs(file)
+    if len(specs) != 1 and (checkpoint is not None or scores is not None):
+        raise bad_input(f"{file}: --checkpoint and --scores are for a file with one run, this has {len(specs)}")
+    jobs = []
+    for spec in specs:
+        folder = checkpoint if checkpoint is not None else str(runs / spec.hash() / "model")
+        if checkpoint is None and not Path(folder).is_dir():
+            raise bad_input(f"{folder}: no model there; `timesformer train {file}` makes it")
+        loaded = load_any_model(folder)
+        chosen = protocol_named(protocol or spec.protocol, **views)
+        _require_fitting(loaded, spec, folder)
+        _, test, _ = datasets(spec, data_dir or default_data_dir(runs))
+        allow = allow_unreadable or test.allow_unreadable
+        test.views, test.allow_unreadable = chosen.views, True
+        test.views.require_fitting(test.preprocessing, test.stills)
+        jobs.append(_Job(f"{spec.name}, protocol {chosen.name}", folder, loaded.model, test, chosen, allow))
+    return jobs
+
+
+def _require_fitting(loaded: Any, spec: RunSpec, folder: str) -> None:
+    """A model is evaluated as it wants its videos, and on its own classes; anything else would be another number."""
+    from timesformer.data import Preprocessing
+
+    if loaded.model.config.num_classes != spec.model.num_classes:
+        raise bad_input(
+            f"{folder}: its head has {loaded.model.config.num_classes} classes, the data have {spec.model.num_classes}"
+        )
+    own, wanted = Preprocessing.from_dict(loaded.preprocessing).to_dict(), spec.preprocessing.to_dict()
+    for field, value in own.items():
+        if wanted[field] != value:
+            raise bad_input(
+                f"{folder}: its preprocessing has {field} = {value}, the file's run {wanted[field]}; "
+                "state it under data: preprocessing: (frames and crop under model:)"
+            )
+
+
+def _of_annotations(
+    data: Path,
+    checkpoint: str | None,
+    format: str | None,
+    root: Path | None,
+    protocol: str | None,
+    views: Overrides,
+    allow_unreadable: bool,
+    sizes: Overrides,
+    record: Overrides,
+    runs: Path,
+) -> _Job:
+    """A checkpoint on the videos of an annotation file, preprocessed as the checkpoint's record says."""
+    from timesformer.checkpoints import load_any_model
+    from timesformer.data import Preprocessing, VideoDataset
+    from timesformer.evaluation.evaluate import protocol_named
+
+    if checkpoint is None:
+        raise bad_input(f"{data}: an annotation file needs --checkpoint (a folder, a file or a hub name)")
+    if not data.exists():
+        raise bad_input(f"{data}: no such file or folder")
+    chosen = protocol_named(protocol or "paper", **views)
+    loaded = load_any_model(model_source(checkpoint, runs), **sizes)
+    preprocessing: Preprocessing = Preprocessing.from_dict(loaded.preprocessing | record)
+    samples = _samples(data, format or ("folder" if data.is_dir() else "kinetics"), root, checkpoint, loaded)
+    dataset = VideoDataset(samples, preprocessing, train=False, views=chosen.views, allow_unreadable=True)
+    return _Job(f"{data.name}, protocol {chosen.name}", checkpoint, loaded.model, dataset, chosen, allow_unreadable)
+
+
+def _samples(data: Path, format: str, root: Path | None, checkpoint: str, loaded: Any) -> Annotations:
+    """The samples of an annotation file, whose classes are the checkpoint's."""
+    from timesformer.data import read_annotations
+    from timesformer.heads import default_labels
+
+    classes, labels = loaded.model.config.num_classes, loaded.labels
+    unnamed = labels == default_labels(loaded.model.config.heads, tuple(labels) if isinstance(labels, dict) else ())
+    names = None if unnamed else labels
+    found = read_annotations(format, data, root, labels=names)
+    if found.num_classes is not None and found.num_classes != classes:
+        raise bad_input(
+            f"{data}: the data have {found.num_classes} classes, the checkpoint {checkpoint} has {classes}"
+            + (" and does not name them" if names is None else "")
+        )
+    for sample in found:
+        given, limits = ((value if isinstance(value, tuple) else (value,)) for value in (sample.label, classes))
+        if len(given) != len(limits) or any(label >= limit for label, limit in zip(given, limits, strict=True)):
+            raise bad_input(
+                f"{data}: {sample.name} has label {sample.label}, the checkpoint {checkpoint} has {classes} classes"
+            )
+    return found
+
+
+def _measure(
+    job: _Job, scores: Path | None, batch_size: int, workers: int, precision: Any, device: Any, progress: bool
+) -> dict[str, Any]:
+    """Evaluates, writes the scores, and returns what is printed."""
+    from timesformer.errors import InputError
+    from timesformer.evaluation.evaluate import UnreadableVideos
+    from timesformer.evaluation.evaluate import evaluate as measure
+    from timesformer.heads import heads_of
+
+    # Headers first: within minutes they tell what a whole evaluation might otherwise stumble over at its end.
+    found = job.dataset.audit()
+    try:
+        if found["unreadable"] and not job.allow_unreadable:
+            raise UnreadableVideos(
+                [(video["path"], video["reason"]) for video in found["unreadable"]], found["num_videos"]
+            )
+        result = measure(
+            job.model,
+            job.dataset,
+            job.protocol,
+            batch_size,
+            workers=workers,
+            precision=precision,
+            device=device,
+            progress=progress,
+            refuse_unreadable=not job.allow_unreadable,
+        )
+    except UnreadableVideos as error:
+        raise InputError(f"{error}\n--allow-unreadable evaluates the others, and lists these") from error
+    stated = {
+        **result.statement(),
+        "checkpoint": job.source,
+        "heads": list(heads_of(job.model)),
+        "fingerprint": found["fingerprint"],
+        "preprocessing": job.dataset.preprocessing.to_dict(),
+    }
+    if scores is not None:
+        _write_scores(result, scores, stated)
+    metrics = {name: value for name, value in result.metrics().items() if value is not None}
+    unreadable = [{"path": path, "reason": reason} for path, reason in result.unreadable]
+    return {"name": job.name, "model": job.source, **stated, **metrics, "unreadable": unreadable}
+
+
+def _write_scores(result: EvalResult, path: Path, stated: dict[str, Any]) -> None:
+    from timesformer.checkpoints import write_atomic
+    from timesformer.evaluation.scores import write_scores
+
+    if path.suffix == ".csv":
+        write_atomic(path, lambda target: result.per_video.to_csv(target, index=False))
+    else:
+        write_atomic(path, lambda target: write_scores(target, result.per_video, stated))
+
+
+def _show(measured: list[dict[str, Any]]) -> None:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table, to_rich
+
+    rows = [
+        {**found, "views_each": f"{found['clips']} x {found['crops']}", "top5_percent": found.get("top5_percent")}
+        for found in measured
+    ]
+    columns = (
+        Column("name", "Run", "label"),
+        Column("views_each", "Clips x crops", "label"),
+        Column("merge", "Merged by", "label"),
+        Column("top1_percent", "top-1 [%]", "measured", bounds=("top1_low_percent", "top1_high_percent")),
+        Column("top5_percent", "top-5 [%]", "measured", bounds=("top5_low_percent", "top5_high_percent")),
+        Column("test_videos", "Videos", "counted", decimals=0),
+        Column("test_videos_unreadable", "Unreadable", "counted", decimals=0),
+        Column("test_videos_substituted", "Substituted", "counted", decimals=0),
+    )
+    screen = console()
+    caption = "Accuracy with its 95 % interval (Wilson)"
+    screen.print(to_rich(Table(pd.DataFrame(rows), columns, caption, measured="measured here")))
+    for found in measured:
+        for video in found["unreadable"]:
+            text = f"unreadable, not evaluated: {video['path']}: {video['reason']}"
+            screen.print(text, markup=False, highlight=False, soft_wrap=True)

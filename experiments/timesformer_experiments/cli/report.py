@@ -1,0 +1,118 @@
+"""`timesformer report`: tables, figures and pages from records, and what is different between two folders of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timesformer_experiments.cli.options import Json, bad_input, console, print_json
+from timesformer_experiments.cli.reproduce import show_artefact, show_together
+
+if TYPE_CHECKING:
+    from timesformer_experiments.paper import Profile
+    from timesformer_experiments.report.report import Report
+
+
+def report(
+    what: Annotated[
+        str, typer.Argument(help="A folder with records of a sweep or of runs; or table1, figure3, …, `all`.")
+    ] = "all",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to: by default that of the records; `results` for artefacts.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Field whose values are compared; by default the attention scheme.")
+    ] = None,
+    diff: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two folders with records: show what is different in the second.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write tables, figures and a page from records; nothing is trained.
+
+    For a sweep: means over seeds with intervals, tests between the schemes, figures over frames, resolution and cost.
+    """
+    if diff is not None:
+        _difference(*diff, out, as_json)
+        return
+    found = _artefacts(what, out)
+    if found is None:
+        _sweep(Path(what), out, compare, as_json)
+        return
+    if compare is not None:
+        raise bad_input(f"--compare {compare}: it is for a folder with records, not for the paper's tables and figures")
+    from timesformer_experiments.paper import load
+    from timesformer_experiments.paper.reproduce import rebuild
+
+    made: list[dict[str, Any]] = []
+    reports: dict[Profile, list[Report]] = {}
+    for name, profile, results in found:
+        made_anew, files = rebuild(load(name), profile, results)
+        reports.setdefault(profile, []).append(made_anew)
+        made.append(show_artefact(made_anew, files, profile, as_json))
+    show_together(reports, made, found[0][2], as_json)
+
+
+def _artefacts(what: str, out: Path | None) -> list[tuple[str, Profile, Path]] | None:
+    """Name, profile and results folder of the artefacts that are meant; None for a folder with other records."""
+    from timesformer_experiments.paper import PROFILES, load, names
+    from timesformer_experiments.paper.reproduce import stored_profiles
+
+    folder = Path(what)
+    if what not in (*names(), "all"):
+        if not folder.exists():
+            raise bad_input(f"{what}: expected a folder with records, or one of {', '.join(names())}, all")
+        place = folder.resolve()
+        own = [profile for profile in PROFILES if place.name == profile and place.parent.name in names()]
+        if own and out is None:
+            return [(place.parent.name, own[0], folder.parent.parent)]
+        stored = stored_profiles(load(place.name), place.parent) if place.name in names() else []
+        if stored and out is None:
+            return [(place.name, profile, folder.parent) for profile in stored]
+        if own or not any((folder / name).is_dir() for name in names()):
+            return None
+    results = out or (Path("results") if what in (*names(), "all") else folder)
+    wanted = (what,) if what in names() else names()
+    found = [(name, profile, results) for name in wanted for profile in stored_profiles(load(name), results)]
+    if not found:
+        raise bad_input(f"--out {results}: no results of {what} there; `timesformer reproduce` makes them")
+    return found
+
+
+def _sweep(folder: Path, out: Path | None, compare: str | None, as_json: bool) -> None:
+    from timesformer_experiments.analysis.report import sweep_report, write_sweep_report
+    from timesformer_experiments.report.tables import to_rich
+
+    target = out or (folder if folder.is_dir() else folder.parent)
+    made = sweep_report(folder, compare)
+    files = write_sweep_report(made, folder, target)
+    if as_json:
+        print_json({**made.to_dict(), "files": [str(path) for path in files]})
+        return
+    for table in made.tables.values():
+        console().print(to_rich(table))
+    _print([*(f"- {finding}" for finding in made.findings), *map(str, files)])
+
+
+def _difference(first: Path, second: Path, out: Path | None, as_json: bool) -> None:
+    from timesformer_experiments.analysis.difference import cells_table, changes_table, difference, write_difference
+    from timesformer_experiments.report.tables import to_rich
+
+    found = difference(first, second)
+    files = [] if out is None else write_difference(found, out)
+    if as_json:
+        print_json({**found.to_dict(), "findings": found.findings(), "files": [str(path) for path in files]})
+        return
+    for table in (changes_table(found), cells_table(found)):
+        if table is not None:
+            console().print(to_rich(table))
+    _print([*(f"- {finding}" for finding in found.findings()), *map(str, files)])
+
+
+def _print(lines: list[str]) -> None:
+    from timesformer.text import printable
+
+    for line in lines:
+        console().print(printable(line), markup=False, highlight=False, soft_wrap=True)

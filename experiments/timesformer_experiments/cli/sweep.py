@@ -1,0 +1,77 @@
+"""`timesformer sweep` and `status`: grids of runs, and how far they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from timesformer_experiments.cli.options import DataDir, Json, bad_input, console, print_json, progress
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML file of a sweep: base, axes, measure.")],
+    out: Annotated[Path, typer.Option(help="Folder of the sweep; started again it carries on there.")],
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Runs at a time; 0: one a GPU, one on a CPU, all cores if nothing is trained.")
+    ] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show runs, cost, memory and time; run nothing.")] = False,
+    retry: Annotated[str, typer.Option(help="failed: run again what failed before.")] = "none",
+    ray: Annotated[
+        str | None, typer.Option(help="Ray cluster that does the work: auto, HOST:PORT, or local to start one here.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Run a sweep: every cell once, whatever happens in between.
+
+    Finished runs are skipped, interrupted ones carry on, failed ones are recorded with their reason and the others go
+    on. Any number of such commands may share a folder. Exit code 1 if a cell has failed.
+    """
+    from timesformer_experiments.sweep.carry_out import carry_out_sweep, default_jobs, open_sweep
+    from timesformer_experiments.sweep.forecast import forecast, show, summary
+
+    if retry not in ("none", "failed"):
+        raise bad_input(f"--retry {retry}: expected failed or none")
+    opened = open_sweep(file, out, data_dir, "failed" if retry == "failed" else "none")
+    expected = forecast(opened.sweep.name, opened.plan, jobs or default_jobs(opened), memory=dry_run, say=progress)
+    if dry_run:
+        if as_json:
+            print_json(expected.to_dict())
+        else:
+            console().print(show(expected), soft_wrap=True)
+        return
+    progress(summary(expected))
+    result = carry_out_sweep(opened, jobs=jobs, ray=ray)
+    failures = result.failures
+    if as_json:
+        counts = {"cells": len(result.cells), "failed": sum(cell["outcome"] != "done" for cell in result.cells)}
+        print_json({"sweep": opened.sweep.name, "folder": str(out), **counts, "records": result.cells})
+    else:
+        _show(opened.sweep.name, out, result.cells)
+    if failures:
+        for name, reason in failures.items():
+            progress(f"failed: {name}: {reason}")
+        progress(f"{len(failures)} failed; --retry failed runs them again")
+        raise typer.Exit(1)
+
+
+def _show(name: str, out: Path, cells: list[dict[str, Any]]) -> None:
+    done = sum(cell["outcome"] == "done" for cell in cells)
+    text = f"{name}: {done} of {len(cells)} cells done, their records are in {out / 'records.jsonl'}"
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")],
+    as_json: Json = False,
+) -> None:
+    """Show how far a sweep is, from its folder alone; also while it runs, here or elsewhere."""
+    from timesformer_experiments.sweep.status import show, sweep_status
+
+    found = sweep_status(folder)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        console().print(show(found))

@@ -1,0 +1,132 @@
+"""What a model costs, counted without weights: parameters, multiply-accumulates (MACs), comparisons per patch.
+
+MACs are counted twice, from the declaration of the scheme and by fvcore over the traced model; the two must agree.
+Everything runs on the meta device, so a ViT-B of any size takes about a second.  A convolutional baseline is counted
+from the shapes that its layers meet and by fvcore; tracing convolutions takes real tensors, hence seconds.
+
+One multiply-accumulate counts as one FLOP, as in the paper; matrix products only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from timesformer import TimeSformer, TimeSformerConfig
+from timesformer.config.counting import comparisons_per_patch
+from timesformer.config.registry import Model, ModelConfig, build_model, macs_per_view
+from timesformer.errors import InputError
+from timesformer_experiments.cost.fvcore_count import fvcore_macs
+
+AGREEMENT = 1e-3
+TRACEABLE = ("auto", "sdpa", "reference", "triton")
+
+
+class CountsDisagree(RuntimeError):
+    """The two counts of a model differ by more than `AGREEMENT`: the declaration is not what the model computes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one model.
+
+    `attention`: the scheme, or the baseline's name. `params`: number of parameters. `macs_per_view`: MACs that one view
+    (one clip, one crop) executes, counted from the declaration; `macs_fvcore`: the same, counted by fvcore;
+    `macs_needed`: without what the execution adds, such as the masked part of a window computed densely.
+    `comparisons_per_patch`: keys that a patch is compared with, summed over the steps of one block; None for a
+    baseline, which compares nothing, and for a mixer. `tflops_total`: the paper's TFLOPs, `macs_per_view` x `views` /
+    10^12.
+    """
+
+    attention: str
+    num_frames: int
+    image_height: int
+    image_width: int
+    num_classes: int | tuple[int, ...]
+    params: int
+    macs_per_view: int
+    macs_needed: int
+    macs_fvcore: int
+    comparisons_per_patch: float | None
+    views: int
+    tflops_total: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field names and plain values."""
+        return asdict(self)
+
+
+class _EveryOutput(nn.Module):
+    """Every encoder's tokens beside the logits.
+
+    What only the tokens depend on (the patches' MLP in the last block, if the class token alone is read) would else be
+    dead code, and not in the traced graph.
+    """
+
+    def __init__(self, model: TimeSformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        tokens: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: tuple[Tensor | None, ...]) -> None:
+            tokens.extend(tensor for tensor in output if tensor is not None)
+
+        hooks = [encoder.register_forward_hook(keep) for encoder in self.model.encoders]
+        try:
+            logits = self.model(clip)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits, *tokens
+
+
+def _traced(model: Model, shape: tuple[int, ...]) -> int:
+    """The second count, of a model on the meta device."""
+    if isinstance(model, TimeSformer):
+        return fvcore_macs(_EveryOutput(model), [torch.empty(shape, device="meta")])
+    model.to_empty(device="cpu")  # the tracer cannot follow convolutions without values: zeros, nothing is drawn
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+        return fvcore_macs(model, [torch.zeros(shape)])
+
+
+def cost(config: ModelConfig, views: int = 1) -> Cost:
+    """Count the cost of the model of a configuration, for `views` views of each video.
+
+    Raises `InputError` for a number of views below 1 or a backend that cannot be traced, and `CountsDisagree` if the
+    two counts differ by more than 0.1 %.
+    """
+    if isinstance(config, TimeSformerConfig) and config.backend not in TRACEABLE:
+        raise InputError(f"backend: {config.backend!r} cannot be traced; expected one of {', '.join(TRACEABLE)}")
+    if views < 1:
+        raise InputError(f"views: {views}, expected at least 1")
+    with torch.device("meta"):
+        model = build_model(config).eval()
+    height, width = config.height_width
+    executed = macs_per_view(config, kind="executed")
+    by_fvcore = _traced(model, (1, config.num_frames, config.in_channels, height, width))
+    if abs(executed - by_fvcore) > AGREEMENT * by_fvcore:
+        raise CountsDisagree(
+            f"{config.attention} at {config.num_frames}x{height}x{width}: {executed:,} MACs by the declaration, "
+            f"{by_fvcore:,} by fvcore over the traced model"
+        )
+    return Cost(
+        attention=config.attention,
+        num_frames=config.num_frames,
+        image_height=height,
+        image_width=width,
+        num_classes=config.num_classes,
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        macs_per_view=executed,
+        macs_needed=macs_per_view(config, kind="needed"),
+        macs_fvcore=by_fvcore,
+        comparisons_per_patch=comparisons_per_patch(config) if isinstance(config, TimeSformerConfig) else None,
+        views=views,
+        tflops_total=executed * views / 1e12,
+    )

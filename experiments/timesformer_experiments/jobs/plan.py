@@ -1,0 +1,250 @@
+"""Several runs: in the order of their dependencies, in worker processes, carrying on where an earlier call stopped."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from timesformer.errors import InputError
+from timesformer_experiments.jobs.attempt import Job, failed, failed_since, jobs_of, size_of_log
+from timesformer_experiments.jobs.watching import Watch
+from timesformer_experiments.jobs.workers import Event, InTurn, Places, Pool, Workers
+from timesformer_experiments.records.log import LOG, latest, read_records
+from timesformer_experiments.run.failures import Failed
+from timesformer_experiments.run.train import (
+    check_annotations,
+    default_data_dir,
+    is_claimed,
+    prepare,
+    run_one,
+    stored_record,
+)
+from timesformer_experiments.specs.run import ProbeData, RunSpec, resolve, with_dependencies
+
+__all__ = ["Plan", "RunsFailed", "carry_out", "run_all", "run_one"]
+
+Say = Callable[[str], None]
+LOOK_EVERY_SECONDS = 1.0
+"""How often runs are looked for that another driver is busy with."""
+
+
+class RunsFailed(RuntimeError):
+    """Some runs failed; the others are finished.  `failures`: name -> reason; `records`: of the finished ones."""
+
+    def __init__(self, failures: dict[str, str], records: list[dict[str, Any]]) -> None:
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+        super().__init__(f"{len(failures)} of {len(failures) + len(records)} runs failed:{lines}")
+        self.failures, self.records = failures, records
+
+
+def run_all(
+    specs: Sequence[RunSpec],
+    runs_dir: str | Path,
+    jobs: int = 1,
+    *,
+    data_dir: str | Path | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """The records of the runs, in the order of `specs`; runs that they start from are made as well.
+
+    With `jobs` > 1 (0: one for each core) runs go side by side in processes of one thread each.  Finished runs are not
+    repeated and interrupted ones carry on, so after an interruption the same call completes what is left.  A failed run
+    is recorded with its reason, as are those that would have started from it; the others go on.  A run that another
+    process is busy with is waited for.
+
+    Raises:
+        InputError: bad input, or a folder that cannot be written.
+        RunsFailed: at the end, if runs failed.
+    """
+    if jobs < 0:
+        raise InputError(f"jobs: expected 0 or more, got {jobs}")
+    specs, runs_dir = resolve(specs), Path(runs_dir)
+    data_dir = Path(data_dir) if data_dir is not None else default_data_dir(runs_dir)
+    jobs = jobs or os.cpu_count() or 1
+    plan = Plan(jobs_of(with_dependencies(specs).values()), runs_dir, data_dir)
+    plan.recall(retry=True)
+    if plan.left():
+        jobs = min(jobs, plan.left())
+        plan.require_usable()
+        watch = Watch(len(plan.jobs), shown=progress, done=len(plan.records), slots=jobs)
+        places = Places(runs_dir, data_dir, 1 if jobs > 1 else None, size_of_log(runs_dir))
+        pool: Pool = Workers(places, watch.step, jobs) if jobs > 1 else InTurn(places, watch.step)
+        with closing(pool), watch.showing():
+            prepare_probes(plan, jobs, watch.say)
+            carry_out(plan, pool, watch)
+    plan.raise_failures()
+    return [plan.records[spec.hash()] for spec in specs]
+
+
+@dataclass
+class Plan:
+    """Jobs by hash, each after the run that it starts from, and how far they are.
+
+    records: of the finished ones; failures: records of the failed ones; running: begun here; elsewhere: at work under
+    another driver.
+    """
+
+    jobs: dict[str, Job]
+    runs_dir: Path
+    data_dir: Path
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
+    since: int = 0
+    looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.source = {key: job.source.hash() for key, job in self.jobs.items() if job.source is not None}
+
+    def recall(self, retry: bool) -> None:
+        """Takes what is finished from the folder, and what failed unless that is to be run again."""
+        log = self.runs_dir / LOG
+        known = latest(read_records(log)) if log.exists() else {}
+        self.since = size_of_log(self.runs_dir)
+        for key, job in self.jobs.items():
+            record = known.get(key)
+            if record is None or record["outcome"] != "done":  # perhaps a crash kept its record out of the log
+                record = stored_record(job.spec, self.runs_dir) or record
+            if record is None:
+                continue
+            if record["outcome"] == "done":
+                if job.complete(record):
+                    self.records[key] = record
+            elif not retry and record.get("reason_kind") != "not_started":
+                self.failures[key] = record
+
+    def require_usable(self) -> None:
+        """Raises InputError for a malformed annotation file or a folder that cannot be written."""
+        for key, job in self.jobs.items():
+            if key not in self.records and isinstance(job.spec, RunSpec):
+                check_annotations(job.spec)
+        for folder in (self.runs_dir, self.data_dir):
+            _require_writable(folder)
+
+    def left(self) -> int:
+        """Jobs without an outcome."""
+        return len(self.jobs) - len(self.records) - len(self.failures)
+
+    def counts(self) -> tuple[int, int]:
+        """Finished and failed jobs."""
+        return len(self.records), len(self.failures)
+
+    def ready(self) -> Iterator[str]:
+        """Jobs that can begin; fails those that cannot any more, because what they start from failed."""
+        for key in self.jobs:
+            if key in self.records or key in self.failures or key in self.running or key in self.elsewhere:
+                continue
+            source = self.source.get(key)
+            if source in self.failures:
+                reason = f"not started: {self.jobs[source].name!r}, from which it starts, failed"
+                self.fail(key, Failed(reason, "not_started"))
+            elif source is None or source in self.records:
+                yield key
+
+    def take(self, key: str, record: dict[str, Any]) -> None:
+        """The outcome of a job."""
+        self.running.discard(key)
+        self.elsewhere.discard(key)
+        (self.records if record["outcome"] == "done" else self.failures)[key] = record
+
+    def fail(self, key: str, error: Exception) -> None:
+        """Records a failure of which nobody else could."""
+        self.take(key, failed(self.jobs[key], self.runs_dir, self.data_dir, error))
+
+    def look_elsewhere(self) -> list[str]:
+        """Jobs of other drivers that have ended since; those whose driver is gone are ready again."""
+        if not self.elsewhere or time.monotonic() - self.looked < LOOK_EVERY_SECONDS:
+            return []
+        self.looked, ended = time.monotonic(), []
+        for key in sorted(self.elsewhere):
+            job = self.jobs[key]
+            claimed = is_claimed(self.runs_dir / key)  # before the record: it is let go of after that is written
+            record = stored_record(job.spec, self.runs_dir)
+            if record is None or not job.complete(record):
+                record = failed_since(job, self.runs_dir, self.since)
+            if record is not None:
+                self.take(key, record)
+                ended.append(key)
+            elif not claimed:
+                self.elsewhere.discard(key)
+        return ended
+
+    def raise_failures(self) -> None:
+        """Raises RunsFailed if there are any."""
+        if self.failures:
+            failures = {self.jobs[key].name: record["reason"] for key, record in self.failures.items()}
+            raise RunsFailed(failures, list(self.records.values()))
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"cannot write into the folder {folder}: {error.strerror}") from error
+
+
+def prepare_probes(plan: Plan, workers: int, say: Say) -> None:
+    """Makes the probes before any run starts, so that no two runs make the same one; where one fails, its runs do."""
+    made: dict[Any, Exception | None] = {}
+    for key, job in plan.jobs.items():
+        data = job.spec.data if isinstance(job.spec, RunSpec) and "accuracy" in job.measure else None
+        if key in plan.records or key in plan.failures or not isinstance(data, ProbeData):
+            continue
+        identity = (data.kind, data.num_train, data.num_test, data.seed, data.difficulty)
+        if identity not in made:
+            made[identity] = None
+            began = time.perf_counter()
+            try:
+                prepare(data, plan.data_dir, workers=workers)
+            except Exception as error:
+                made[identity] = error
+            seconds = time.perf_counter() - began
+            if seconds > 1:
+                say(f"probe {data.probe}: {data.num_train} + {data.num_test} videos, {seconds:.0f} s")
+        cause = made[identity]
+        if cause is not None:
+            plan.fail(key, cause)
+
+
+def carry_out(plan: Plan, pool: Pool, watch: Watch) -> None:
+    """Until every job of the plan has an outcome."""
+    while plan.left():
+        for key in plan.ready():
+            job = plan.jobs[key]
+            if not pool.room(job):
+                break
+            plan.running.add(key)
+            watch.begin(key, job)
+            pool.submit(key, job)
+        for event in pool.events(LOOK_EVERY_SECONDS if plan.running or plan.elsewhere else 0.0):
+            _settle(event, plan, watch)
+        for key in plan.look_elsewhere():
+            _tell(key, plan, watch)
+        watch.done, watch.failed, watch.elsewhere = *plan.counts(), len(plan.elsewhere)
+
+
+def _settle(event: Event, plan: Plan, watch: Watch) -> None:
+    key = event.key
+    if event.kind == "busy":
+        plan.running.discard(key)
+        plan.elsewhere.add(key)
+        watch.stop(key)
+        return
+    if event.kind == "died":
+        plan.fail(key, Failed(*event.value))
+    else:
+        plan.take(key, event.value)
+    _tell(key, plan, watch)
+
+
+def _tell(key: str, plan: Plan, watch: Watch) -> None:
+    outcome = plan.records.get(key) or plan.failures[key]
+    watch.end(key, plan.jobs[key], outcome, plan.counts())

@@ -1,0 +1,257 @@
+"""What the artefacts that train have in common: variants of Table 1's divided run, each on one or more probes.
+
+An artefact states its variants and its published rows; the runs, the table with published values beside ours, the
+figure and the sentences that follow from the numbers are made here. A variant that changes nothing is Table 1's own
+run: a run is known by the hash of what defines it, so nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from timesformer_experiments.cost.count import cost
+from timesformer_experiments.paper import Artefact, Profile
+from timesformer_experiments.paper.accuracy import Accuracy, Cell, Key, accuracies, columns_of, comparisons, decided
+from timesformer_experiments.paper.drawing import Curve, draw_curves, draw_dots
+from timesformer_experiments.paper.probes import ceiling_percent
+from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER, PROBES, SETTINGS
+from timesformer_experiments.paper.variants import Variant, run_of
+from timesformer_experiments.report.published import Published, Remark, published, remarks
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.statistics import Comparison, signed
+from timesformer_experiments.report.tables import Column, Table, missing
+from timesformer_experiments.specs.run import RunSpec, with_dependencies
+
+COUNTED = ("params_millions", "gmacs_per_view", "tflops_total")
+Rows = Mapping[str, Mapping[str, Any]]
+NOTE = (
+    "The accuracies measured here are those of small models on synthetic probes: compare the rows with one another, "
+    "not the percentages with the paper's."
+)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table or figure of variants.
+
+    axis: heading of the column that tells them apart. base: the key that the others are compared with, unless `pairs`
+    say which. rows: published values by key of the variant, with fields such as `k400_top1_percent` or
+    `k400_difference_points` (from the base; `difference_points` where the paper names no dataset). sources: blocks of
+    `values.yaml` that are shown, as (artefact, block); remarks: artefacts whose remarks are. probes: probe -> the
+    dataset whose part it plays. counted: whether parameters and cost at the paper's scale belong to the table, and with
+    how many classes and views. also: further published fields, with the headings of their columns. curve: the axis
+    where the variants are points of a curve. from_nothing: whether on the probes no run starts from an image model.
+    concludes: what a reader should conclude, from the frame.
+    """
+
+    name: str
+    title: str
+    axis: str
+    variants: tuple[Variant, ...]
+    base: str
+    pairs: tuple[tuple[str, str], ...] = ()
+    rows: Callable[[], Rows] = dict
+    sources: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+    probes: Mapping[str, str] = field(default_factory=lambda: dict(PROBES))
+    counted: tuple[int, int] | None = None
+    also: Mapping[str, str] = field(default_factory=dict)
+    curve: Curve | None = None
+    from_nothing: bool = False
+    concludes: Callable[[pd.DataFrame], tuple[str, ...]] = lambda frame: ()
+
+    def cells(self, profile: Profile) -> list[Cell]:
+        """The runs with their places in the table."""
+        seeds = range(SETTINGS[profile].seeds)
+        return [
+            Cell(variant.key, probe, seed, run_of(self.name, self._started(variant), profile, probe, seed))
+            for seed in seeds
+            for probe in self.probes
+            for variant in self.variants
+            if variant.is_run(profile, probe)
+        ]
+
+    def _started(self, variant: Variant) -> Variant:
+        return replace(variant, image=None) if self.from_nothing else variant
+
+    def plan(self, profile: Profile) -> list[RunSpec]:
+        """All runs, each after the one that it starts from."""
+        return list(with_dependencies(cell.spec for cell in self.cells(profile)).values())
+
+    def ceilings(self, profile: Profile) -> dict[Key, float]:
+        """What no model can pass, where a probe has such a bound for what a variant reads of it."""
+        found = {(cell.variant, cell.part): ceiling_percent(cell.spec) for cell in self.cells(profile)}
+        bounded = {part for (_, part), bound in found.items() if bound is not None}
+        return {key: 100.0 if bound is None else bound for key, bound in found.items() if key[1] in bounded}
+
+    def frame(self, measured: Mapping[Key, Accuracy], ceilings: Mapping[Key, float]) -> pd.DataFrame:
+        """A row for each variant: published values beside ours."""
+        printed = self.rows()
+        return pd.DataFrame([self._row(each, printed.get(each.key, {}), measured, ceilings) for each in self.variants])
+
+    def _row(
+        self,
+        variant: Variant,
+        printed: Mapping[str, Any],
+        measured: Mapping[Key, Accuracy],
+        ceilings: Mapping[Key, float],
+    ) -> dict[str, Any]:
+        places = {"line": variant.line, "x": variant.x, "paper_x": variant.paper_x}
+        row: dict[str, Any] = {"variant": variant.key, "label": variant.label, **places}
+        row |= {f"published_{name}": printed.get(name) for name in self.also}
+        if self.counted is not None:
+            classes, views = self.counted
+            counted = cost(variant.config(classes), views=variant.views or views)
+            row |= {
+                "counted_params": counted.params,
+                "counted_gmacs_per_view": counted.macs_per_view / 1e9,
+                "counted_tflops_total": counted.tflops_total,
+            }
+            row |= {f"published_{name}": printed.get(name) for name in COUNTED}
+        for probe, dataset in self.probes.items():
+            found = measured.get((variant.key, probe))
+            row |= columns_of(found, f"measured_{probe}")
+            row[f"counted_{probe}_ceiling_percent"] = ceilings.get((variant.key, probe))
+            for name in (f"{dataset}_top1_percent", f"{dataset}_difference_points"):
+                row[f"published_{name}"] = printed.get(name)
+        row["published_difference_points"] = printed.get("difference_points")
+        row["needs_data"] = f"needs {', '.join(NAMES_IN_THE_PAPER.get(name, name) for name in self.probes.values())}"
+        own = {probe: measured[variant.key, probe] for probe in self.probes if (variant.key, probe) in measured}
+        row["measured_above_chance"] = decided(own)
+        return row
+
+    def columns(self, frame: pd.DataFrame) -> tuple[Column, ...]:
+        """What is shown of the frame."""
+        found = [Column("label", self.axis, "label")]
+        found += [Column(f"published_{name}", title, "published", decimals=None) for name, title in self.also.items()]
+        if self.counted is not None:
+            found.append(Column("counted_params", "Params [M]", "counted", scale=1e6))
+            found.append(Column("published_params_millions", "paper [M]", "published"))
+            if self.counted[1] == 1:
+                found.append(Column("counted_gmacs_per_view", "GMACs per view", "counted"))
+                found.append(Column("published_gmacs_per_view", "paper [GMACs]", "published"))
+            else:
+                found.append(Column("counted_tflops_total", "TFLOPs", "counted", decimals=2))
+                found.append(Column("published_tflops_total", "paper [TFLOPs]", "published", decimals=2))
+        for probe, dataset in self.probes.items():
+            key = f"measured_{probe}"
+            bounds = (f"{key}_top1_low_percent", f"{key}_top1_high_percent")
+            found.append(Column(f"{key}_top1_percent", f"{probe} [%]", "measured", bounds=bounds))
+            found.append(Column(f"counted_{probe}_ceiling_percent", f"bound on {probe} [%]", "counted"))
+            for name, unit in ((f"{dataset}_top1_percent", "%"), (f"{dataset}_difference_points", "points")):
+                title = f"{NAMES_IN_THE_PAPER.get(dataset, dataset)}, paper [{unit}]"
+                found.append(Column(f"published_{name}", title, "published"))
+        found.append(Column("published_difference_points", "paper, dataset not named [points]", "published"))
+        found.append(Column("needs_data", "Real data, here", "needs_data"))
+        if not undecided_rows(frame).empty:
+            found.append(Column("measured_above_chance", "Above chance", "measured"))
+        return tuple(column for column in found if column.origin == "label" or frame[column.key].notna().any())
+
+    def measured(self, records: Sequence[dict[str, Any]], profile: Profile) -> dict[Key, Accuracy]:
+        """Accuracy by variant and probe; raises `InputError` where a run is missing among the records."""
+        return accuracies(self.cells(profile), records, self.name)
+
+    def compared(self, measured: Mapping[Key, Accuracy]) -> list[Comparison]:
+        """Each variant against the base, or the pairs, on each probe, corrected for their number."""
+        labels = {variant.key: variant.label for variant in self.variants}
+        pairs = self.pairs or [(key, self.base) for key in labels if key != self.base]
+        return comparisons(measured, pairs, labels)
+
+    def findings(self, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> tuple[str, ...]:
+        """What follows from the numbers, whatever they are."""
+        by_label = {row["label"]: row for row in frame.to_dict(orient="records")}
+        found = [
+            f"{each.sentence()}{_said_by_the_paper(by_label[each.first], by_label[each.second], self.probes[part])}."
+            for each in self.compared(measured)
+            for part in [each.setting["on"]]
+        ]
+        return (*self.concludes(frame), *found, *undecided(frame), NOTE)
+
+    def report(self, records: Sequence[dict[str, Any]], profile: Profile) -> Report:
+        """The artefact from the records of its runs."""
+        measured = self.measured(records, profile)
+        frame = self.frame(measured, self.ceilings(profile))
+        return Report(
+            name=self.name,
+            title=self.title,
+            table=Table(
+                frame,
+                self.columns(frame),
+                f"{self.title}. {protocol_said(profile, measured, frame)}{self._counted_said()}",
+                measured="measured here, on this repository's probes",
+            ),
+            figure=draw_dots(frame, self.probes, self.axis) if self.curve is None else self.draw(frame),
+            findings=self.findings(measured, frame),
+            sources=self.published_blocks(),
+            remarks=self.all_remarks(),
+            records=tuple(records),
+        )
+
+    def draw(self, frame: pd.DataFrame) -> Figure:
+        """The variants as points of curves."""
+        assert self.curve is not None
+        return draw_curves([(frame, probe, dataset, self.curve) for probe, dataset in self.probes.items()])
+
+    def _counted_said(self) -> str:
+        if self.counted is None:
+            return ""
+        classes, views = self.counted
+        cost = "GMACs of one view" if views == 1 else f"TFLOPs of {views} views"
+        return f"; parameters with {classes} classes and {cost} at the paper's scale"
+
+    def published_blocks(self) -> tuple[Published, ...]:
+        """The published values that are shown."""
+        return tuple(published(artefact, block) for artefact, block in self.sources)
+
+    def all_remarks(self) -> tuple[Remark, ...]:
+        """What is to be known about them."""
+        return tuple(remark for artefact in self.remarks for remark in remarks(artefact))
+
+    def artefact(self) -> Artefact:
+        """As `timesformer reproduce` finds it."""
+        return Artefact(self.name, self.title, self.plan, self.report)
+
+
+def _said_by_the_paper(row: Mapping[Any, Any], base: Mapping[Any, Any], dataset: str) -> str:
+    """The published difference from the base, if there is one."""
+    theirs = row[f"published_{dataset}_top1_percent"], base[f"published_{dataset}_top1_percent"]
+    where, points = f", on {NAMES_IN_THE_PAPER.get(dataset, dataset)}", row[f"published_{dataset}_difference_points"]
+    if not any(missing(value) for value in theirs):
+        points = theirs[0] - theirs[1]
+    elif missing(points):
+        where, points = "", row["published_difference_points"]
+    return "" if missing(points) else f". In the paper{where}: {signed(points)} points"
+
+
+def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
+    """Seeds, test videos, what the intervals are and why cells are empty, for a caption."""
+    seeds = min(len(found.percent) for found in measured.values())
+    videos = sorted({found.videos for found in measured.values()})
+    nothing = "; steps too few to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
+    interval = "mean ± 95 % interval over seeds" if seeds > 1 else "with the 95 % interval over test videos"
+    chance = " or ".join(f"{value:.1f} %" for value in sorted({found.chance for found in measured.values()}))
+    gaps = frame.filter(regex="^measured_.*_top1_percent$").isna().any(axis=None)
+    untrained = "; – in place of an accuracy: not trained in this profile" if gaps else ""
+    return (
+        f"Profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, videos))} test videos of "
+        f"each probe, {interval}; top-1 accuracy, chance {chance}{untrained}{nothing}"
+    )
+
+
+def undecided_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with an accuracy that is not above chance."""
+    return frame[frame["measured_above_chance"].fillna("yes") != "yes"]
+
+
+def undecided(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Which accuracies are not above chance, if any."""
+    below = undecided_rows(frame)
+    if below.empty:
+        return ()
+    cells = "; ".join(f"{row['label']}: {row['measured_above_chance']}" for row in below.to_dict(orient="records"))
+    return (f"Not above chance by more than its interval, and so undecided: {cells}.",)

@@ -1,0 +1,1 @@
+"""One file a table or figure, found by being in a folder here."""

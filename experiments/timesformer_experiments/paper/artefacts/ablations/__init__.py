@@ -1,0 +1,1 @@
+"""Ablations of section 4.7 and of the released code."""

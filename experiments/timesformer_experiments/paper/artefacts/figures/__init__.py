@@ -1,0 +1,1 @@
+"""Figures of the paper, and figures of what it says in words."""

@@ -1,0 +1,243 @@
+"""Where models look and where the object is: maps of every scheme and method scored against the probes' object masks.
+
+Not in the paper. It trains nothing of its own: the models are Table 1's. Beside the values stand chance (the object's
+share of the pixels, and a map of random numbers) and what an untrained model's maps reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from timesformer.errors import InputError
+from timesformer_experiments.jobs.parallel import side_by_side
+from timesformer_experiments.paper import Artefact, Folders, Profile
+from timesformer_experiments.paper.artefacts.tables.table1 import SCHEMES
+from timesformer_experiments.paper.artefacts.tables.table1 import plan as runs_of_table1
+from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, measured
+from timesformer_experiments.paper.setting import PROBES
+from timesformer_experiments.report.report import COLOURS, MARKERS, Report
+from timesformer_experiments.report.statistics import mean_interval
+from timesformer_experiments.report.tables import Column, Table
+from timesformer_experiments.specs.run import RunSpec
+
+VIDEOS: dict[Profile, int] = {"smoke": 4, "quick": 32, "full": 32}
+"""Test videos of each probe; of `motion` every second one is the reversal of the one before."""
+TITLES = {
+    "energy_inside_percent": "energy inside [%]",
+    "pointing_percent": "pointing game [%]",
+    "deletion_area": "deletion, area",
+    "insertion_area": "insertion, area",
+}
+GAIN = "insertion_less_deletion"
+DECIMALS = {"deletion_area": 3, "insertion_area": 3}
+
+
+def plan(profile: Profile) -> list[RunSpec]:
+    """Table 1's runs."""
+    return runs_of_table1(profile)
+
+
+def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
+    """A record for each video model; what was measured before is taken from its run's folder."""
+    specs = {spec.hash(): spec for spec in plan(profile)}
+    wanted = [
+        (record, specs[record["hash"]], folders.runs, folders.data, VIDEOS[profile])
+        for record in records
+        if record["outcome"] == "done" and not record["spec"]["data"]["stills"]
+    ]
+    return side_by_side(measured, wanted, jobs)
+
+
+Key = tuple[str, str]
+
+
+def _by_cell(records: Sequence[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
+    """The records of the seeds, by probe and scheme.
+
+    Raises InputError where a cell has none, or where the records differ in their seeds or methods.
+    """
+    found: dict[Key, dict[int, dict[str, Any]]] = {}
+    for record in records:
+        if record.get("kind") == KIND and record["outcome"] == "done":
+            spec = record["spec"]
+            seeds = found.setdefault((spec["data"]["probe"], spec["model"]["attention"]), {})
+            seeds[record["seed"]] = record
+    numbers = {tuple(sorted(seeds)) for seeds in found.values()}
+    missing = [f"{scheme} on {probe}" for probe in PROBES for scheme in SCHEMES if not found.get((probe, scheme))]
+    if missing:
+        raise InputError(f"localisation: nothing was measured of {', '.join(missing)} among the records")
+    if len(numbers) > 1:
+        raise InputError("localisation: not all schemes were measured with the same seeds")
+    cells = {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}
+    if len({tuple(methods_of(record)) for of_seeds in cells.values() for record in of_seeds}) > 1:
+        raise InputError("localisation: not all records have the same methods")
+    return cells
+
+
+def methods_of(record: Mapping[str, Any]) -> list[str]:
+    """The methods that were measured, in their order."""
+    return list(record["spec"]["localisation"]["methods"])
+
+
+def _with_interval(key: str, values: Sequence[float]) -> dict[str, Any]:
+    """Mean and 95 % interval over seeds; no interval of one seed."""
+    mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], None, None)
+    return {key: mean, f"{key}_low": low, f"{key}_high": high}
+
+
+def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A row for each probe, scheme and method."""
+    cells, found = _by_cell(records), []
+    for probe in PROBES:
+        for scheme in SCHEMES:
+            seeds = [record["metrics"] for record in cells[probe, scheme]]
+            for method in methods_of(cells[probe, scheme][0]):
+                row: dict[str, Any] = {"probe": probe, "attention": scheme, "method": method}
+                for measure_ in PLACES + CURVES:
+                    row |= _with_interval(f"measured_{measure_}", [metrics[method][measure_] for metrics in seeds])
+                gains = [metrics[method]["insertion_area"] - metrics[method]["deletion_area"] for metrics in seeds]
+                row |= _with_interval(f"measured_{GAIN}", gains)
+                for measure_ in PLACES:
+                    values = [metrics["untrained"][method][measure_] for metrics in seeds]
+                    row |= _with_interval(f"measured_untrained_{measure_}", values)
+                row["measured_object_area_percent"] = float(
+                    np.mean([metrics["object_area_percent"] for metrics in seeds])
+                )
+                row["measured_seeds"], row["measured_test_videos"] = len(seeds), seeds[0]["videos"]
+                found.append(row)
+    return pd.DataFrame(found)
+
+
+def _columns() -> tuple[Column, ...]:
+    columns = [Column("probe", "Probe", "label"), Column("attention", "Attention", "label")]
+    columns.append(Column("method", "Method", "label"))
+    for measure_ in PLACES + CURVES:
+        for prefix, who in (("measured_", ""), ("measured_untrained_", ", untrained"))[: 1 + (measure_ in PLACES)]:
+            key, decimals = f"{prefix}{measure_}", DECIMALS.get(measure_, 1)
+            bounds = (f"{key}_low", f"{key}_high")
+            columns.append(Column(key, f"{TITLES[measure_]}{who}", "measured", decimals=decimals, bounds=bounds))
+    columns.append(Column("measured_object_area_percent", "object's area [%]", "measured"))
+    return tuple(columns)
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """Above: energy inside the mask over chance, filled: trained, hollow: untrained; below: insertion less deletion."""
+    methods = list(dict.fromkeys(frame["method"]))
+    figure = Figure(figsize=(12.5, 7.2), layout="constrained")
+    axes = figure.subplots(2, len(PROBES), sharex=True, sharey="row", squeeze=False)
+    for column, probe in enumerate(PROBES):
+        for axis in axes[:, column]:
+            axis.grid(True, axis="y", color="#dddddd", linewidth=0.6)
+            axis.set_axisbelow(True)
+            axis.spines[["top", "right"]].set_visible(False)
+        above, below = axes[:, column]
+        for number, scheme in enumerate(SCHEMES):
+            part = frame[(frame["probe"] == probe) & (frame["attention"] == scheme)].set_index("method").loc[methods]
+            place = np.arange(len(methods)) + (number - (len(SCHEMES) - 1) / 2) * 0.15
+            look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": "none"}
+            energy, area = "energy_inside_percent", part["measured_object_area_percent"]
+            values, spread = _spread(part, energy)
+            above.errorbar(place, values / area, yerr=spread / area.to_numpy(), capsize=2, label=scheme, **look)
+            above.plot(place, part[f"measured_untrained_{energy}"] / area, markerfacecolor="none", **look)
+            gains, spread = _spread(part, GAIN)
+            below.errorbar(place, gains, yerr=spread, capsize=2, **look)
+        above.set_title(probe)
+        above.axhline(1, color="black", linestyle="--", linewidth=1)
+        below.axhline(0, color="black", linestyle="--", linewidth=1)
+        below.set_xticks(range(len(methods)), methods, rotation=20, ha="right")
+        below.set_xlabel("method")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("energy inside the mask ÷ object's area\n(chance: 1)")
+    axes[1, 0].set_ylabel("insertion area − deletion area\n(probability)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    title = "filled: trained, with 95 % interval over seeds   hollow: untrained"
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(SCHEMES), frameon=False, title=title)
+    return figure
+
+
+def _spread(part: pd.DataFrame, measure_: str) -> tuple[pd.Series, np.ndarray]:
+    """Values, and how far their intervals reach below and above, (2, n); 0 where there is none."""
+    values = part[f"measured_{measure_}"]
+    low, high = (part[f"measured_{measure_}_{end}"].astype(float) for end in ("low", "high"))
+    return values, np.stack([(values - low).fillna(0), (high - values).fillna(0)])
+
+
+def findings(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What follows from the numbers, whatever they are."""
+    found = []
+    for probe, part in frame.groupby("probe", sort=False):
+        real = part[part["method"] != RANDOM]
+        energy, area = real["measured_energy_inside_percent"], real["measured_object_area_percent"]
+        ratio = (energy / area).groupby(real["method"], sort=False).mean().sort_values(ascending=False)
+        best = real.iloc[int((energy / area).argmax())]
+        many = real["measured_seeds"].min() > 1
+        low = real["measured_energy_inside_percent_low"].astype(float) if many else energy
+        untrained = real["measured_untrained_energy_inside_percent"]
+        over_chance, over_untrained = int((low > area).sum()), int((low > untrained).sum())
+        said = "with the whole interval over seeds" if many else "with one seed"
+        found.append(
+            f"On {probe}, {over_chance} of {len(real)} pairs of scheme and method put more of their energy on the "
+            f"object than its share of the pixels ({area.mean():.1f} %), {over_untrained} more than the untrained "
+            f"model, {said}. "
+            f"By the mean over schemes: {', '.join(f'{name} {value:.2f}' for name, value in ratio.items())} times the "
+            f"object's area; the most has {best['method']} of {best['attention']}, "
+            f"{best['measured_energy_inside_percent']:.1f} % of its energy."
+        )
+        means = part.groupby("method", sort=False)[f"measured_{GAIN}"].mean().sort_values(ascending=False)
+        found.append(
+            f"On {probe}, insertion less deletion, mean over schemes: "
+            f"{', '.join(f'{name} {_signed(value)}' for name, value in means.items())}."
+        )
+    real = frame[frame["method"] != RANDOM]
+    chance = real["measured_untrained_energy_inside_percent"] / real["measured_object_area_percent"]
+    by_method = chance.groupby(real["method"]).mean()
+    found.append(
+        f"An untrained model's maps have {by_method.min():.2f} ({by_method.idxmin()}) to {by_method.max():.2f} "
+        f"({by_method.idxmax()}) times the object's area, mean over schemes and probes."
+    )
+    found.append(
+        "Energy tells where a map lies, insertion and deletion whether the model depends on what is there: a map may "
+        "do well in one and not in the other."
+    )
+    return tuple(found)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
+    """The table from the records of what was measured."""
+    frame = rows(records)
+    seeds, videos = int(frame["measured_seeds"].min()), int(frame["measured_test_videos"].min())
+    interval = "mean ± 95 % interval over seeds" if seeds > 1 else "no interval"
+    return Report(
+        name="localisation",
+        title="Localisation: do the maps lie on the object?",
+        table=Table(
+            frame,
+            _columns(),
+            f"Maps of Table 1's models against the object's mask, profile {profile}: {seeds} "
+            f"seed{'s' if seeds > 1 else ''}, {videos} test videos of a probe, {interval}; for the predicted class. "
+            "Energy inside: share of the map on the object, by chance the object's area. Pointing game: how often the "
+            "map's maximum lies on it. Deletion, insertion: area under the probability of the class while patches are "
+            "taken out, or put in, in the map's order; low deletion and high insertion are good, and "
+            f"{RANDOM} is a map of random numbers",
+            measured="measured here, on this repository's probes",
+        ),
+        figure=draw(frame),
+        findings=findings(frame),
+        sources=(),
+        remarks=(),
+        records=tuple(records),
+    )
+
+
+ARTEFACT = Artefact(
+    "localisation", "Do the maps lie on the object? Schemes and methods against masks", plan, report, measure=measure
+)

@@ -1,0 +1,1 @@
+"""What the probes say of the paper's claims."""

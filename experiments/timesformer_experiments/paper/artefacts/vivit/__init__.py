@@ -1,0 +1,1 @@
+"""ViViT's tables."""

@@ -1,0 +1,46 @@
+"""Finished runs under other protocols: their models are evaluated again, nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from timesformer.checkpoints import load_any_model, write_atomic
+from timesformer.evaluation.evaluate import evaluate
+from timesformer_experiments.paper import Folders
+from timesformer_experiments.records.hits import FIELD
+from timesformer_experiments.records.log import make_record, now_utc
+from timesformer_experiments.run.train import datasets
+from timesformer_experiments.specs.run import RunSpec
+
+
+def evaluated(trained: RunSpec, wanted: RunSpec, folders: Folders) -> dict[str, Any]:
+    """The record of `wanted`, which differs from the finished run `trained` in its protocol alone.
+
+    It is kept in the folder of the trained run, and has the hash that a run of its own would have.
+    """
+    folder = folders.runs / trained.hash()
+    stored = folder / f"evaluation-{wanted.hash()}.json"
+    if stored.is_file():
+        record: dict[str, Any] = json.loads(stored.read_text())
+        return record
+    started, began = now_utc(), time.perf_counter()
+    _, test_set, _ = datasets(wanted, folders.data)
+    model = load_any_model(folder / "model").model
+    views = test_set.views.per_video or 1
+    tested = evaluate(model, test_set, wanted.protocol, max(views, 32), precision=wanted.recipe.precision)
+    rows = tested.per_video.sort_values("path")
+    right = [bool(np.array_equal(a, b)) for a, b in zip(rows["prediction"], rows["label"], strict=True)]
+    record = make_record(
+        wanted,
+        started_utc=started,
+        wall_seconds=time.perf_counter() - began,
+        metrics=tested.metrics(),
+        dataset={"test": test_set.audit()},
+    )
+    record = {**record, FIELD: np.packbits(right).tobytes().hex(), "evaluated_run": trained.hash()}
+    write_atomic(stored, json.dumps(record, allow_nan=False) + "\n")
+    return record

@@ -1,0 +1,145 @@
+"""How well maps find the object: what is measured on a trained model of a probe, whose object masks are known.
+
+Each method of `timesformer.maps` explains the class that the model predicts, on the first test videos of the run's own
+probe (one view each). Beside the trained model stands an untrained one of the same configuration, and beside the
+methods a map of random numbers: both say what is found without having learnt anything.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timesformer import TimeSformer, TimeSformerConfig
+from timesformer.checkpoints import load_model, write_atomic
+from timesformer.data import FrameCache, VideoDataset, read_annotations
+from timesformer.errors import InputError
+from timesformer.maps import METHODS, Saliency, deletion_insertion, energy_inside, pointing_game
+from timesformer.maps.capture import grid_of
+from timesformer.maps.gradients import Target
+from timesformer.maps.methods import Method
+from timesformer.seeding import seed_all
+from timesformer_experiments.records.log import RECORD_VERSION, environment, now_utc
+from timesformer_experiments.run.train import prepare
+from timesformer_experiments.specs.run import ProbeData, RunSpec, hash_of
+
+KIND = "localisation"
+VERSION = 1
+"""Raise it when the same run and videos give other numbers: what was measured before is then measured anew."""
+RANDOM = "random"
+BATCH = 16
+STEPS = 6
+"""Parts in which a clip's patches are deleted or inserted."""
+PLACES = ("energy_inside_percent", "pointing_percent")
+CURVES = ("deletion_area", "insertion_area")
+
+
+def methods() -> dict[str, Method]:
+    """Every method by its name, and the map of random numbers."""
+    return {**METHODS, RANDOM: random_map}
+
+
+def random_map(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
+    """Independent uniform numbers, the same for the same shapes."""
+    shape = (len(clip), 1, *grid_of(model, clip))
+    return Saliency(RANDOM, ("class",), np.random.default_rng(0).random(shape, dtype=np.float32))
+
+
+def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, videos: int) -> dict[str, Any]:
+    """The record of what is measured on a finished run's model; taken from the run's folder where it lies there.
+
+    record: of the run. videos: how many of the test videos, from the first one. Its metrics: `videos`, how many have an
+    object to be seen; `object_area_percent`, the share of the pixels that is inside the mask; for each method `PLACES`
+    and `CURVES`, and under `untrained` the untrained model's `PLACES`.
+
+    Raises InputError where the run is not that of a TimeSformer on a probe.
+    """
+    if not isinstance(spec.data, ProbeData) or not isinstance(spec.model, TimeSformerConfig):
+        raise InputError(f"localisation: {spec.name} is no TimeSformer on a probe, whose object masks are known")
+    measures = {"version": VERSION, "videos": videos, "methods": list(methods()), "steps": STEPS}
+    definition = {**record["spec"], "measured_on": record["hash"], "localisation": measures}
+    key = hash_of(definition)
+    stored = runs / record["hash"] / f"localisation-{key}.json"
+    if stored.is_file():
+        found: dict[str, Any] = json.loads(stored.read_text())
+        return found
+    began, started = time.perf_counter(), now_utc()
+    trained = load_model(runs / record["hash"] / "model").model.eval()
+    seed_all(spec.seed, "initialisation")
+    untrained = TimeSformer(spec.model).eval()
+    loaded = list(_batches(spec, data, videos))
+    metrics = {
+        **_of_masks(loaded),
+        **_of_model(trained, loaded, curves=True),
+        "untrained": _of_model(untrained, loaded, curves=False),
+    }
+    result = {
+        "record_version": RECORD_VERSION,
+        "hash": key,
+        "name": f"localisation of {record['name']}",
+        "outcome": "done",
+        "reason": None,
+        "reason_kind": None,
+        "kind": KIND,
+        "sweep": None,
+        "cell": None,
+        "seed": record["seed"],
+        "protocol": "clip",
+        "spec": definition,
+        "init_from": {"name": record["name"], "hash": record["hash"]},
+        "metrics": metrics,
+        "dataset": {"test": record["dataset"]["test"]},
+        "environment": environment() | {"processes": 1},
+        "started_utc": started,
+        "finished_utc": now_utc(),
+        "wall_seconds": round(time.perf_counter() - began, 3),
+    }
+    write_atomic(stored, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return result
+
+
+def _batches(spec: RunSpec, data: Path, videos: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Clips (b, t, 3, H, W) and masks (b, t, H, W) of the test videos in which the object is to be seen."""
+    assert isinstance(spec.data, ProbeData)
+    samples = read_annotations("kinetics", prepare(spec.data, data).test_csv)[:videos]
+    cache = FrameCache(data / "frames")
+    dataset = VideoDataset(samples, spec.preprocessing, train=False, cache=cache, masks=True)
+    items = [dataset[index] for index in range(len(dataset))]
+    assert all(isinstance(item, dict) for item in items)
+    seen = [item for item in items if isinstance(item, dict) and item["mask"].any()]
+    for start in range(0, len(seen), BATCH):
+        part = seen[start : start + BATCH]
+        clips, masks = (torch.cat([item[name] for item in part]) for name in ("clip", "mask"))
+        yield clips, masks.numpy()
+
+
+def _of_masks(loaded: list[tuple[Tensor, np.ndarray]]) -> dict[str, Any]:
+    areas = np.concatenate([masks.mean((1, 2, 3)) for _, masks in loaded])
+    return {"videos": len(areas), "object_area_percent": float(100 * areas.mean())}
+
+
+def _of_model(model: TimeSformer, loaded: list[tuple[Tensor, np.ndarray]], curves: bool) -> dict[str, dict[str, float]]:
+    """By method the means over the videos of `PLACES` and, with `curves`, of `CURVES`."""
+    found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in methods()}
+    for clips, masks in loaded:
+        for name, method in methods().items():
+            saliency = method(model, clips, None)
+            values = dict(
+                zip(PLACES, (100 * energy_inside(saliency, masks), 100 * pointing_game(saliency, masks)), strict=True)
+            )
+            if curves:
+                areas = deletion_insertion(model, clips, saliency, steps=STEPS)
+                values |= dict(zip(CURVES, (areas.deletion, areas.insertion), strict=True))
+            for measure, value in values.items():
+                found[name].setdefault(measure, []).append(value.reshape(len(clips)))
+    return {
+        name: {measure: float(np.concatenate(parts).mean()) for measure, parts in measures.items()}
+        for name, measures in found.items()
+    }

@@ -1,0 +1,80 @@
+"""What a probe looks like and what three classifiers that see no motion make of it, left beside the results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from timesformer.checkpoints import write_atomic
+from timesformer.data.cache import FrameCache
+from timesformer.data.probes import ProbeInfo
+from timesformer.data.probes.diagnostics import cheap_classifiers, contact_sheet
+from timesformer.errors import InputError
+from timesformer.evaluation.protocols import protocol_named
+from timesformer_experiments.report.report import png
+from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown
+from timesformer_experiments.specs.run import ProbeData, RunSpec
+
+COLUMNS = (
+    Column("classifier", "Classifier", "label"),
+    Column("measured_top1_percent", "top-1 [%]", "measured", bounds=("measured_low_percent", "measured_high_percent")),
+    Column("limit_percent", "May reach [%]", "label"),
+    Column("within_limit", "Within its interval", "label"),
+)
+
+
+def ceiling_percent(spec: RunSpec, order_blind: bool = False) -> float | None:
+    """What no model can pass on the probe of a run, read and tested as the run says; None where no bound is known.
+
+    order_blind: of a model that sees the frames of a clip as a set, as `space` does.  Raises InputError for a run on
+    other data.
+    """
+    if not isinstance(spec.data, ProbeData):
+        raise InputError(f"ceiling: run {spec.name!r} is not on a probe")
+    return spec.data.kind.ceiling_percent(spec.preprocessing, protocol_named(spec.protocol).views, order_blind)
+
+
+def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None = None) -> list[Path]:
+    """Write `<name>.png` (contact sheet), `.csv`, `.md` and `.json` of a probe; nothing if they are there already.
+
+    The json holds the probe's fingerprint and parameters; by the fingerprint a probe that has changed is noticed.
+    """
+    files = [folder / f"{name}.{suffix}" for suffix in ("png", "csv", "md", "json")]
+    stored = files[-1]
+    if all(path.exists() for path in files) and json.loads(stored.read_text())["fingerprint"] == info.fingerprint:
+        return files
+    results = cheap_classifiers(info, cache)
+    rows = [
+        {
+            "classifier": classifier.replace("_", " "),
+            "measured_top1_percent": result.top1_percent,
+            "measured_low_percent": result.low_percent,
+            "measured_high_percent": result.high_percent,
+            "limit_percent": result.limit_percent,
+            "within_limit": "" if result.limit_percent is None else "yes" if result.within_limit else "NO",
+        }
+        for classifier, result in results.items()
+    ]
+    chance = 100 / len(info.labels)
+    caption = f"Probe {info.name}: {len(info.labels)} classes, chance {chance:.1f} %, 95 % intervals over test videos"
+    table = Table(pd.DataFrame(rows), COLUMNS, caption)
+    text = f"# Probe `{info.name}`\n\n{caption}\n\n{to_markdown(table)}\n![contact sheet]({name}.png)\n"
+    facts = {
+        "probe": info.name,
+        "labels": list(info.labels),
+        "fingerprint": info.fingerprint,
+        "parameters": info.parameters,
+        "cheap_classifiers": {classifier: asdict(result) for classifier, result in results.items()},
+    }
+    contents = [
+        png(contact_sheet(info), dots_per_inch=80),
+        to_csv(table).encode(),
+        text.encode(),
+        (json.dumps(facts, indent=2) + "\n").encode(),
+    ]
+    for path, content in zip(files, contents, strict=True):
+        write_atomic(path, content)
+    return files

@@ -1,0 +1,91 @@
+"""From the name of an artefact to its files: train what it needs, read the records, write the report."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from timesformer_experiments.paper import PROFILES, Artefact, Folders, Profile
+from timesformer_experiments.records.hits import with_hits
+from timesformer_experiments.report import report as reports
+from timesformer_experiments.specs.run import RunSpec
+
+
+def train_together(
+    artefacts: Sequence[Artefact],
+    profile: Profile,
+    folders: Folders,
+    jobs: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Make the runs of several artefacts in one go, each once: between one artefact and the next no core is idle.
+
+    Raises `InputError` before anything is trained if the results cannot be written, and the errors of `run_all`.
+    """
+    for artefact in artefacts:
+        reports.require_writable(_results(artefact, profile, folders))
+    specs = list({spec.hash(): spec for artefact in artefacts for spec in artefact.plan(profile)}.values())
+    # What many wait for comes first, so that no core waits at the end.
+    waiting = Counter(spec.init_from.hash() for spec in specs if isinstance(spec.init_from, RunSpec))
+    specs.sort(key=lambda spec: -waiting[spec.hash()])
+    if specs:
+        together = f"{len(artefacts)} tables and figures, {profile}: {len(specs)} runs"
+        say(f"{together}; those finished before are taken from {folders.runs}")
+        _run(specs, folders, jobs or os.cpu_count() or 1)
+
+
+def reproduce(
+    artefact: Artefact, profile: Profile, folders: Folders, jobs: int, say: Callable[[str], None] = lambda text: None
+) -> tuple[reports.Report, list[Path]]:
+    """Make an artefact; runs that are finished are not repeated, an interrupted one carries on.
+
+    `jobs`: runs side by side, 0 for one on each core; `say` is told what is going on. Returns the report and the files
+    written. Raises `InputError` before anything is trained if the results cannot be written, and the errors of
+    `run_all`.
+    """
+    results, jobs = _results(artefact, profile, folders), jobs or os.cpu_count() or 1
+    reports.require_writable(results)
+    specs = artefact.plan(profile)
+    records: list[dict[str, Any]] = []
+    if specs:
+        say(f"{artefact.name}, {profile}: {len(specs)} runs; those finished before are taken from {folders.runs}")
+        records = [with_hits(record, folders.runs) for record in _run(specs, folders, jobs)]
+    records += artefact.measure(records, profile, folders, jobs)
+    report = artefact.report(records, profile)
+    files = reports.write(report, results)
+    return report, [*files, *artefact.finish(records, profile, folders)]
+
+
+def _results(artefact: Artefact, profile: Profile, folders: Folders) -> Path:
+    return folders.out / artefact.name / profile
+
+
+def _run(specs: Sequence[RunSpec], folders: Folders, jobs: int) -> list[dict[str, Any]]:
+    """Runs side by side have one thread each; runs that all others wait for, too few for the cores, get them all."""
+    from timesformer_experiments.jobs.plan import run_all
+
+    first = [spec for spec in specs if spec.init_from is None]
+    if len(first) < min(jobs, len(specs)):
+        run_all(first, folders.runs, jobs=1, data_dir=folders.data)
+    return run_all(specs, folders.runs, jobs=jobs, data_dir=folders.data)
+
+
+def rebuild(artefact: Artefact, profile: Profile, out: Path) -> tuple[reports.Report, list[Path]]:
+    """Make an artefact's files anew from the records beside them; nothing is trained.
+
+    Raises `InputError` if the records do not make the artefact.
+    """
+    from timesformer_experiments.records.log import read_records
+
+    results = out / artefact.name / profile
+    stored = results / reports.RECORDS
+    report = artefact.report(read_records(stored) if stored.exists() else [], profile)
+    return report, reports.write(report, results)
+
+
+def stored_profiles(artefact: Artefact, out: Path) -> list[Profile]:
+    """Profiles in which an artefact lies in the results folder."""
+    return [profile for profile in PROFILES if (out / artefact.name / profile).is_dir()]

@@ -1,0 +1,171 @@
+"""What is trained on the probes for Table 1 and for every artefact that starts from its runs: everything that is tuned,
+in one place.
+
+Two probes play the parts of the paper's datasets. For each seed an image model is trained on stills of `appearance`;
+the video models start from it, as the paper's start from ImageNet weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from timesformer_experiments.paper import Profile
+
+PROBES = {"appearance": "k400", "motion": "ssv2"}
+NAMES_IN_THE_PAPER = {
+    "k400": "K400",
+    "k600": "K600",
+    "ssv2": "SSv2",
+    "diving48": "Diving-48",
+    "howto100m": "HowTo100M",
+    "epic_kitchens": "Epic-Kitchens",
+}
+FRAMES = 8
+MIRRORED = ("appearance",)
+READ: dict[str, dict[str, Any]] = {
+    "order": {
+        "data.video_frames": 32,
+        "data.preprocessing": {"sampling": "dense", "frame_rate": 8},
+        "protocol": "coverx1",
+    },
+    "detail": {"model.num_frames": 2, "model.position_std": 0.3, "model.time_std": 0.3},
+}
+"""How further probes are read: `order` as the paper's long videos are, by clips end to end, of
+short videos, which small models learn in few steps; `detail` by few frames, and
+by positions that do not drown its fine patterns."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a profile trains.
+
+    `videos`: training and test videos of each probe. `recipes`: fields of `Recipe`, for the image model and the probes.
+    """
+
+    seeds: int
+    difficulty: str
+    videos: dict[str, tuple[int, int]]
+    recipes: dict[str, dict[str, Any]]
+    model: dict[str, Any]
+
+
+# Positions start as strong as the patches: from the released 0.02 and 0, small models need many times the steps to
+# learn where and when a patch is, and the order of the frames is what `motion` is about.
+SMALL = {
+    "image_size": 32,
+    "patch_size": 8,
+    "embed_dim": 96,
+    "depth": 3,
+    "num_heads": 4,
+    "position_std": 1.0,
+    "time_std": 1.0,
+}
+TINY = {"image_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2}
+ADAMW = {
+    "optimiser": "adamw",
+    "schedule": "onecycle",
+    "warmup": 0.2,
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "clip_grad_norm": 1.0,
+}
+RECIPES = {
+    "image": {**ADAMW, "steps": 600, "batch_size": 128},
+    "appearance": {**ADAMW, "steps": 300, "batch_size": 16},
+    "motion": {**ADAMW, "lr": 1.5e-3, "steps": 1600, "batch_size": 16},
+    "mixture": {**ADAMW, "steps": 600, "batch_size": 16},
+    "order": {**ADAMW, "lr": 5e-4, "steps": 1600, "batch_size": 16},
+    "detail": {**ADAMW, "steps": 1200, "batch_size": 16},
+}
+SETTINGS: dict[Profile, Setting] = {
+    "smoke": Setting(
+        seeds=1,
+        difficulty="quick",
+        videos={name: (32, 16) for name in RECIPES if name != "image"},
+        recipes={name: {**ADAMW, "steps": 4 if name == "image" else 2, "batch_size": 8} for name in RECIPES},
+        model=TINY,
+    ),
+    "quick": Setting(
+        seeds=1,
+        difficulty="quick",
+        videos={
+            "appearance": (3072, 512),
+            "motion": (4096, 512),
+            "mixture": (4096, 512),
+            "order": (2048, 512),
+            "detail": (2048, 512),
+        },
+        recipes={
+            **RECIPES,
+            "motion": {**RECIPES["motion"], "steps": 1300},
+            "order": {**RECIPES["order"], "steps": 1200},
+        },
+        model=SMALL,
+    ),
+    "full": Setting(
+        seeds=3,
+        difficulty="full",
+        videos={
+            "appearance": (3072, 1024),
+            "motion": (8192, 1024),
+            "mixture": (8192, 1024),
+            "order": (4096, 1024),
+            "detail": (4096, 1024),
+        },
+        recipes=RECIPES,
+        model=SMALL,
+    ),
+}
+
+
+def image_fields(profile: Profile) -> dict[str, Any]:
+    """Fields of the image model's run, without name and seed."""
+    setting = SETTINGS[profile]
+    train, test = setting.videos["appearance"]
+    stills = {"probe": "appearance", "num_train": train, "num_test": test, "stills": True, "flip": True}
+    return {
+        "data": {**stills, "difficulty": setting.difficulty},
+        "model": {**setting.model, "attention": "space", "num_frames": 1},
+        "recipe": dict(setting.recipes["image"]),
+    }
+
+
+def video_fields(profile: Profile, probe: str) -> dict[str, Any]:
+    """Fields of the run of divided attention on a probe, without name, seed and what it starts from."""
+    setting = SETTINGS[profile]
+    train, test = setting.videos[probe]
+    data = {"probe": probe, "num_train": train, "num_test": test, "flip": probe in MIRRORED}
+    fields = {
+        "data": {**data, "difficulty": setting.difficulty},
+        "model": {**setting.model, "attention": "divided", "num_frames": FRAMES},
+        "recipe": dict(setting.recipes[probe]),
+    }
+    return changed(fields, READ.get(probe, {}))
+
+
+def image_name(profile: Profile, seed: int) -> str:
+    """The name of Table 1's image model of a seed."""
+    return f"table1-{profile}-image-s{seed}"
+
+
+def video_name(profile: Profile, probe: str, seed: int) -> str:
+    """The name of Table 1's run of divided attention on a probe."""
+    return f"table1-{profile}-{probe}-divided-s{seed}"
+
+
+def changed(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with others in place of those at dotted paths (`model.position`); None takes a field out."""
+    found = copy.deepcopy(dict(fields))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = copy.deepcopy(value)
+    return found

@@ -1,0 +1,93 @@
+"""A variant of Table 1's divided run, its model at the paper's scale, and its run on a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from timesformer.checkpoints.transfer import SHARED_FIELDS
+from timesformer.config.registry import ModelConfig, read_config
+from timesformer_experiments.paper import Profile
+from timesformer_experiments.paper.setting import PROBES, changed, image_fields, image_name, video_fields, video_name
+from timesformer_experiments.specs.run import RunSpec
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: what it changes in Table 1's divided run, by dotted path.
+
+    key: in the csv, in names of runs and in `values.yaml`. paper: fields of the model at the paper's scale, where they
+    are not those of `change`. share: part of the training videos. image: what it changes in the image model that it
+    starts from, beside the fields that the two share (width, depth, patch size, …), and image_share, part of the stills
+    that this one sees; None starts from nothing. through: the probe of a run of the same scheme that comes between the
+    image model and this run, or `other`: that of `PROBES` which this run is not on. trained: False for a row that is
+    only counted; skip: profiles in which it is not trained, to save time, or is not on one probe (`quick/motion`).
+    views: that its cost at the paper's scale is for, where not the table's. line, x, paper_x: its curve and its place
+    on it, here and in the paper, where that has another scale.
+    """
+
+    key: str
+    label: str
+    change: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, Any] | None = None
+    share: float = 1.0
+    image: Mapping[str, Any] | None = field(default_factory=dict)
+    image_share: float = 1.0
+    through: str | None = None
+    trained: bool = True
+    skip: tuple[str, ...] = ()
+    views: int | None = None
+    line: str = ""
+    x: float | None = None
+    paper_x: float | None = None
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether it is another run than Table 1's of divided attention."""
+        shares = self.share != 1 or self.image_share != 1
+        return bool(self.change or self.image is None or self.image or self.through or shares)
+
+    def is_run(self, profile: Profile, probe: str) -> bool:
+        """Whether it is trained on a probe in a profile."""
+        return self.trained and not {profile, f"{profile}/{probe}"} & set(self.skip)
+
+    def config(self, num_classes: int = 400) -> ModelConfig:
+        """The model at the paper's scale, ViT-B at 8 x 224 x 224 where nothing is changed."""
+        if self.paper is not None:
+            return read_config({"num_classes": num_classes, **self.paper})
+        models = {path.removeprefix("model."): value for path, value in self.change.items() if path[:6] == "model."}
+        return read_config({"num_classes": num_classes, **models})
+
+
+def run_of(artefact: str, variant: Variant, profile: Profile, probe: str, seed: int) -> RunSpec:
+    """The run of a variant on a probe; one that changes nothing is Table 1's."""
+    fields = _part(changed(video_fields(profile, probe), variant.change), variant.share)
+    own = f"{artefact}-{profile}-{probe}-{variant.key}-s{seed}"
+    name = own if variant.changes_something or probe not in PROBES else video_name(profile, probe, seed)
+    start = _start(artefact, variant, profile, probe, seed)
+    return RunSpec.parse({"name": name, "seed": seed, **fields, "init_from": start}, artefact)
+
+
+def _start(artefact: str, variant: Variant, profile: Profile, probe: str, seed: int) -> dict[str, Any] | None:
+    """Fields of the run that a variant starts from."""
+    if variant.image is None:
+        return None
+    shared = {path: value for path, value in variant.change.items() if path.removeprefix("model.") in SHARED_FIELDS}
+    changes = {**shared, **variant.image}
+    special = bool(changes) or variant.image_share != 1
+    name = f"{artefact}-{profile}-image-{variant.key}-s{seed}" if special else image_name(profile, seed)
+    fields = _part(changed(image_fields(profile), changes), variant.image_share)
+    image = {"name": name, "seed": seed, **fields}
+    if not variant.through:
+        return image
+    other = next(name for name in PROBES if name != probe) if variant.through == "other" else variant.through
+    scheme = {path: value for path, value in variant.change.items() if path == "model.attention"}
+    own = special or scheme or other not in PROBES
+    name = f"{artefact}-{profile}-{other}-before-s{seed}" if own else video_name(profile, other, seed)
+    return {"name": name, "seed": seed, **changed(video_fields(profile, other), scheme), "init_from": image}
+
+
+def _part(fields: dict[str, Any], share: float) -> dict[str, Any]:
+    """The fields with a part of the training videos."""
+    return changed(fields, {"data.num_train": round(fields["data"]["num_train"] * share)})

@@ -1,0 +1,1 @@
+"""Records of runs: the log, reading it, data frames."""

@@ -1,0 +1,38 @@
+"""Which test videos a run had right, kept in its record as bits, so that tests over videos need the record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timesformer.evaluation.scores import read_scores
+from timesformer_experiments.analysis.comparisons import SCORES
+
+FIELD = "test_right"
+
+
+def with_hits(record: Mapping[str, Any], runs: Path) -> dict[str, Any]:
+    """The record with `test_right`, if its run has left scores: a bit for each test video in the order of their paths,
+    as hexadecimal digits of whole bytes."""
+    scores = runs / str(record["hash"]) / SCORES
+    if not scores.is_file():
+        return dict(record)
+    rows = read_scores(scores).per_video.sort_values("path")
+    right = [bool(np.array_equal(a, b)) for a, b in zip(rows["prediction"], rows["label"], strict=True)]
+    return {**record, FIELD: np.packbits(right).tobytes().hex()}
+
+
+def hits_of(record: Mapping[str, Any]) -> dict[str, bool]:
+    """By test video whether it was right; none where the record does not say.
+
+    The videos' names begin with the test set's fingerprint, so that those of different sets are never taken for one
+    another.
+    """
+    if FIELD not in record:
+        return {}
+    count, prefix = int(record["metrics"]["test_videos"]), record["dataset"]["test"]["fingerprint"]
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(record[FIELD]), np.uint8), count=count)
+    return {f"{prefix}:{number:06d}": bool(bit) for number, bit in enumerate(bits)}

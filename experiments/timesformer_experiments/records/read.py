@@ -1,0 +1,156 @@
+"""Records of runs read into a data frame (`timesformer_experiments.records.frame` says what its columns are)."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import pandas as pd
+
+from timesformer.errors import InputError
+from timesformer_experiments.records.frame import frame_of
+from timesformer_experiments.records.log import LOG, RECORD_VERSION, latest, read_records
+
+CELLS_FILE = "cells.json"
+OUTCOMES = ("done", "failed")
+HASH_NAMED = re.compile(r"[0-9a-f]{16}")
+PARTS: tuple[tuple[str, type | tuple[type, ...]], ...] = (
+    ("hash", str),
+    ("name", str),
+    ("spec", dict),
+    ("metrics", dict),
+    ("dataset", dict),
+    ("environment", dict),
+    ("cell", (dict, NoneType)),
+    ("init_from", (dict, NoneType)),
+)
+"""What is looked into, and what it must be."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record; its log, from the folder that was read; file and line; starts: it fills no cell of its sweep."""
+
+    record: dict[str, Any]
+    log: str
+    place: str
+    starts: bool
+
+
+def load_results(folder: str | Path, *, starts: bool = False) -> pd.DataFrame:
+    """The records of a sweep, of a folder of runs, or of all logs in a folder and below: a row for each run that
+    finished or failed, as it ended last (a finished run stays finished).  For the columns see
+    `timesformer_experiments.records.frame`.
+
+    Rows come in the order of the sweep's cells where the folder knows them, else as they were recorded; cells that the
+    sweep's file had once and has no longer are left out, with a warning.  starts: also the runs of a sweep that fill no
+    cell and are there only for others to start from.
+
+    Raises:
+        InputError: there are no records, or a line is none; the message names file and line.
+    """
+    with _no_collection():
+        found = [each for each in find_records(Path(folder)) if starts or not each.starts]
+        return frame_of([(each.record, each.log, each.place) for each in found])
+
+
+def find_records(folder: Path) -> list[Found]:
+    """The records that hold, one a run, in the order of `load_results`, whose errors it raises."""
+    logs = _logs(folder)
+    if not logs:
+        raise InputError(f"{folder}: no records there (no file {LOG} in it or below it)")
+    found: dict[str, Found] = {}
+    for log in logs:
+        name = log.relative_to(folder).as_posix() if log != folder else log.name
+        for each in _of_log(log, name):
+            key = each.record["hash"]
+            if key not in found or _holds(each.record, found[key].record):
+                found[key] = each
+    return list(found.values())
+
+
+def _holds(record: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a run's record in one log holds against that in another."""
+    done, was_done = (each["outcome"] == "done" for each in (record, before))
+    later = str(record.get("finished_utc")) > str(before.get("finished_utc"))
+    return done > was_done or (done == was_done and later)
+
+
+def _logs(folder: Path) -> list[Path]:
+    """All logs in a folder and below, or the one that is meant; runs' own folders have none."""
+    if folder.is_file():
+        return [folder]
+    logs = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not HASH_NAMED.fullmatch(name) and not name.startswith("."))
+        if LOG in files:
+            logs.append(Path(place) / LOG)
+    return logs
+
+
+def _of_log(log: Path, name: str) -> list[Found]:
+    """The records that hold in a log, in the order of the sweep's cells, or of their first mention."""
+    records = read_records(log)
+    for number, record in enumerate(records, start=1):
+        _check(record, f"{log}:{number}")
+    lines = {id(record): number for number, record in enumerate(records, start=1)}
+    holding = latest(records)
+    order = _order(log.with_name(CELLS_FILE))
+    is_sweep = any(record.get("cell") is not None for record in holding.values())
+    stale = {key for key, record in holding.items() if order and record.get("cell") is not None and key not in order}
+    if stale:
+        logger.warning("%s: left out %d records of cells that the sweep no longer has", log, len(stale))
+    keys = dict.fromkeys([*(key for key in order if key in holding), *holding])
+    found = []
+    for key in keys:
+        record = holding[key]
+        if key not in stale:
+            found.append(Found(record, name, f"{log}:{lines[id(record)]}", is_sweep and record.get("cell") is None))
+    return found
+
+
+def _order(cells: Path) -> dict[str, None]:
+    """The hashes of a sweep's cells in their order, as far as they are known."""
+    if not cells.is_file():
+        return {}
+    try:
+        return {entry["hash"]: None for entry in json.loads(cells.read_bytes())["cells"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{cells}: not the cells of a sweep ({type(error).__name__}: {error})") from error
+
+
+def _check(record: dict[str, Any], place: str) -> None:
+    for part, kind in PARTS:
+        if not isinstance(record.get(part), kind):
+            raise InputError(f"{place}: {part}: expected {_said(kind)}, got {json.dumps(record.get(part))[:80]}")
+    if record["outcome"] not in OUTCOMES:
+        raise InputError(f"{place}: outcome: expected one of {', '.join(OUTCOMES)}, got {record['outcome']!r}")
+    if (version := record.get("record_version", RECORD_VERSION)) != RECORD_VERSION:
+        raise InputError(f"{place}: record_version: expected {RECORD_VERSION}, got {version!r}")
+
+
+def _said(kind: type | tuple[type, ...]) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join({str: "text", dict: "an object", NoneType: "null"}[each] for each in kinds)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector, which would look through all records again and again: half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,1 @@
+"""Tables, pages, figures and statistics, whatever they show."""

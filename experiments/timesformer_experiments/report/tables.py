@@ -1,0 +1,287 @@
+"""A table whose every cell says where its value comes from, as csv, markdown, LaTeX, HTML and in the terminal."""
+
+from __future__ import annotations
+
+import html
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from rich.table import Table as RichTable
+
+from timesformer.text import printable
+
+Origin = Literal["label", "counted", "predicted", "measured", "needs_data", "published"]
+MARKS: dict[Origin, str] = {
+    "label": "",
+    "counted": "c",
+    "predicted": "e",
+    "measured": "m",
+    "needs_data": "d",
+    "published": "p",
+}
+MEANINGS: dict[Origin, str] = {
+    "counted": "counted here, exactly",
+    "predicted": "estimated: predicted without running",
+    "measured": "measured here",
+    "needs_data": "not measured: needs the real dataset",
+    "published": "printed or drawn by the authors of the paper",
+}
+RICH_STYLES: dict[Origin, str] = {
+    "label": "bold",
+    "counted": "green",
+    "predicted": "yellow",
+    "measured": "cyan",
+    "needs_data": "magenta",
+    "published": "dim",
+}
+NO_VALUE = "–"
+SHORT = 24
+"""Characters of a text that is kept in one line."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    `key`: column of the data frame and heading in the csv; ends in its unit and begins with its origin unless it is a
+    label. `title`: heading for readers, with the unit. `decimals`: digits shown behind the point, None for six
+    significant ones. `scale`: what a value is divided by before it is shown. `bounds`: the columns with the lower and
+    upper end of the interval, if it has one. `least`: what is smaller is shown as less than this.
+    """
+
+    key: str
+    title: str
+    origin: Origin
+    decimals: int | None = 1
+    scale: float = 1.0
+    bounds: tuple[str, str] | None = None
+    least: float | None = None
+
+    def text(self, row: dict[str, Any]) -> str:
+        """The value of a row as shown, without its mark."""
+        value = row[self.key]
+        if missing(value):
+            return NO_VALUE
+        if isinstance(value, str):
+            return value
+        if self.least is not None and value < self.least:
+            return f"< {self.least:g}"
+        shown = _number(value / self.scale, self.decimals)
+        if self.bounds is None or any(missing(row[bound]) for bound in self.bounds):
+            return shown
+        low, high = (row[bound] / self.scale for bound in self.bounds)
+        return f"{shown} {_interval(value / self.scale, low, high, self.decimals)}"
+
+
+def missing(value: Any) -> bool:
+    """Whether there is no value."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _number(value: float, decimals: int | None) -> str:
+    return f"{value:,.6g}" if decimals is None else f"{value:,.{decimals}f}"
+
+
+def _interval(value: float, low: float, high: float, decimals: int | None) -> str:
+    """`± x` where the interval is symmetric (seeds), `(low–high)` where it is not (proportions)."""
+    if math.isclose(value - low, high - value, abs_tol=1e-9):
+        return f"± {_number(high - value, decimals)}"
+    return f"({_number(low, decimals)}–{_number(high, decimals)})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data frame with its columns in order and a caption; `measured`: what the mark of measured values means."""
+
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    caption: str
+    measured: str = MEANINGS["measured"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The values of each row by column."""
+        return [{str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")]
+
+    def cells(self) -> list[list[tuple[str, Column]]]:
+        """For each row the shown values, each beside its column."""
+        return [[(column.text(row), column) for column in self.columns] for row in self.rows()]
+
+    def origins(self) -> list[Origin]:
+        """The origins that occur, in the order of their explanation."""
+        return [origin for origin in MEANINGS if any(column.origin == origin for column in self.columns)]
+
+    def meaning(self, origin: Origin) -> str:
+        """What the mark of an origin means in this table."""
+        return self.measured if origin == "measured" else MEANINGS[origin]
+
+
+def to_csv(table: Table) -> str:
+    """Full precision, one column for each value and each end of an interval; the heading names the origin."""
+    return table.frame.to_csv(index=False, lineterminator="\n")
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table; each value carries the mark of its origin, explained below it."""
+    lines = [
+        "| " + " | ".join(_markdown(column.title) for column in table.columns) + " |",
+        "|" + "|".join("---" if column.origin == "label" else "---:" for column in table.columns) + "|",
+    ]
+    for row in table.cells():
+        lines.append("| " + " | ".join(_markdown(text) + _superscript(text, column) for text, column in row) + " |")
+    legend = " · ".join(f"<sup>{MARKS[origin]}</sup> {table.meaning(origin)}" for origin in table.origins())
+    return "\n".join([*lines, "", legend, ""])
+
+
+def _markdown(text: str) -> str:
+    """Text in a cell of a pipe table: no pipe, no line break, no markup of its own."""
+    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ").replace("*", "\\*").replace("_", "\\_")
+
+
+def _superscript(text: str, column: Column) -> str:
+    mark = MARKS[column.origin]
+    return f"<sup>{mark}</sup>" if mark and text != NO_VALUE else ""
+
+
+def to_html(table: Table) -> str:
+    """A `<table>` with everything escaped; origins are marked by letter and by class.
+
+    On a page of `timesformer_experiments.report.pages` it can be sorted: columns of numbers say so and have the full
+    value in each cell.
+    """
+    rows = table.rows()
+    numeric = {column.key: _numeric([row[column.key] for row in rows]) for column in table.columns}
+
+    def heading(column: Column) -> str:
+        kind = "number" if numeric[column.key] else "text"
+        return f'<th scope="col" class="{column.origin}" data-kind="{kind}">{html.escape(column.title)}</th>'
+
+    def cell(row: dict[str, Any], column: Column) -> str:
+        text, value = column.text(row), row[column.key]
+        data = f' data-value="{float(value)!r}"' if numeric[column.key] and not missing(value) else ""
+        short = " short" if column.origin == "label" and len(text) <= SHORT else ""
+        return f'<td class="{column.origin}{short}"{data}>{html.escape(text)}{_superscript(text, column)}</td>'
+
+    head = "".join(map(heading, table.columns))
+    body = "".join("<tr>" + "".join(cell(row, column) for column in table.columns) + "</tr>" for row in rows)
+    legend = " · ".join(
+        f'<span class="{origin}"><sup>{MARKS[origin]}</sup> {html.escape(table.meaning(origin))}</span>'
+        for origin in table.origins()
+    )
+    return (
+        f'<div class="wide"><table class="sortable"><caption>{html.escape(table.caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        + (f'<p class="legend">{legend}</p>' if legend else "")
+    )
+
+
+def _numeric(values: list[Any]) -> bool:
+    """Whether all values that there are are numbers."""
+    there = [value for value in values if not missing(value)]
+    return bool(there) and all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in there)
+
+
+LONG_ROWS = 45
+"""Above this a LaTeX table runs over pages."""
+LATEX: dict[str, str] = {
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "\n": " ",
+}
+
+
+def to_latex(table: Table, label: str) -> str:
+    """A table for LaTeX with booktabs (and longtable, above `LONG_ROWS` rows), everything escaped.
+
+    label: after `tab:`.
+    """
+    columns = "".join("l" if column.origin == "label" else "r" for column in table.columns)
+    head = " & ".join(_latex(column.title) for column in table.columns) + r" \\"
+    body = [
+        " & ".join(_latex(text) + _latex_mark(text, column) for text, column in row) + r" \\" for row in table.cells()
+    ]
+    legend = r" $\cdot$ ".join(
+        rf"\textsuperscript{{{MARKS[origin]}}}\,{_latex(table.meaning(origin))}" for origin in table.origins()
+    )
+    caption = rf"\caption{{{_latex(table.caption)}.{' ' + legend + '.' if legend else ''}}}\label{{tab:{label}}}"
+    if len(body) > LONG_ROWS:
+        lines = [
+            r"% needs \usepackage{booktabs,longtable}",
+            rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
+            caption + r"\\",
+            r"\toprule",
+            head,
+            r"\midrule",
+            r"\endhead",
+            *body,
+            r"\bottomrule",
+            r"\end{longtable}",
+        ]
+    else:
+        lines = [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            caption,
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(LATEX.get(char, char) for char in text)
+
+
+def _latex_mark(text: str, column: Column) -> str:
+    mark = MARKS[column.origin]
+    return rf"\textsuperscript{{{mark}}}" if mark and text != NO_VALUE else ""
+
+
+def to_rich(table: Table) -> RichTable:
+    """For the terminal; origins are marked by letter and by colour."""
+    legend = " · ".join(f"{MARKS[origin]} {table.meaning(origin)}" for origin in table.origins())
+    shown = RichTable(title=table.caption, caption=legend, header_style="bold", title_justify="left")
+    for column in table.columns:
+        justify: Literal["left", "right"] = "left" if column.origin == "label" else "right"
+        shown.add_column(_rich(column.title), justify=justify, style=RICH_STYLES[column.origin], overflow="fold")
+    for row in table.cells():
+        shown.add_row(*(_rich(_marked(printable(text), column)) for text, column in row))
+    return shown
+
+
+def _marked(text: str, column: Column) -> str:
+    """A value with its interval and its mark stays in one line."""
+    if column.origin == "label":
+        return text
+    mark = MARKS[column.origin] if text != NO_VALUE else ""
+    return f"{text} {mark}".rstrip().replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _rich(text: str) -> str:
+    """Square brackets are markup to rich."""
+    return text.replace("[", "\\[")

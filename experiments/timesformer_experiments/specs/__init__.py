@@ -1,0 +1,1 @@
+"""Descriptions that a user writes: runs, their data and costs, sweeps; validated, with hashes."""

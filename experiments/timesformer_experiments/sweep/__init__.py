@@ -1,0 +1,1 @@
+"""Sweeps: carried out, forecast, watched."""

@@ -1,0 +1,167 @@
+"""A sweep carried out in its folder, by any number of drivers at once, as often as it takes.
+
+DIR/sweep.yaml       the file
+    cells.json       its cells: hash, name and values, and the runs that they start from
+    records.jsonl    a record for each run that finished or failed (`timesformer_experiments.records.log`)
+    <hash>/          what a run leaves (`timesformer_experiments.run.train`); its record alone where it is only a cost
+    .reserve         room for records on a full disk
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from timesformer.checkpoints import write_atomic
+from timesformer.errors import InputError
+from timesformer_experiments.jobs.attempt import TIMED, Job
+from timesformer_experiments.jobs.plan import Plan, carry_out, prepare_probes
+from timesformer_experiments.jobs.watching import Watch
+from timesformer_experiments.jobs.workers import OnJobStep, Places, Pool, Workers, visible_gpus
+from timesformer_experiments.records.log import keep_reserve, now_utc
+from timesformer_experiments.run.train import default_data_dir
+from timesformer_experiments.specs.run import read_yaml
+from timesformer_experiments.specs.sweep import Sweep, parse_sweep
+
+SWEEP_FILE, CELLS_FILE = "sweep.yaml", "cells.json"
+Retry = Literal["none", "failed"]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """How a sweep ended: the records of its cells in their order, and of the runs they start from that failed."""
+
+    cells: list[dict[str, Any]]
+    starts_failed: list[dict[str, Any]]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Name -> reason of everything that failed."""
+        ended = (*self.starts_failed, *self.cells)
+        return {record["name"]: record["reason"] for record in ended if record["outcome"] != "done"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sweep with its folder: what is to be done there, and how far that is."""
+
+    sweep: Sweep
+    plan: Plan
+    file: Path
+
+    @property
+    def timed(self) -> bool:
+        """Whether time is measured, which neighbours would disturb."""
+        return any(measure in TIMED for measure in self.sweep.measure)
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained."""
+        return "accuracy" in self.sweep.measure
+
+
+def open_sweep(file: Path, out: Path, data_dir: Path | None = None, retry: Retry = "none") -> Opened:
+    """Reads and validates a sweep file, and finds out how far the folder is; writes nothing.
+
+    Raises InputError that names file and field, also if the folder holds another sweep.
+    """
+    sweep = parse_sweep(read_yaml(file, "a sweep"), file)
+    stored = out / SWEEP_FILE
+    if stored.is_file() and (other := read_yaml(stored, "a sweep").get("name")) != sweep.name:
+        raise InputError(f"--out {out}: it holds the sweep {other!r}, this is {sweep.name!r}")
+    plan = Plan(sweep.jobs(file, file.parent), out, data_dir if data_dir is not None else default_data_dir(out))
+    plan.recall(retry=retry == "failed")
+    return Opened(sweep, plan, file)
+
+
+def default_jobs(opened: Opened) -> int:
+    """One run a GPU, or one on a CPU; what is only counted takes all cores."""
+    gpus = len(visible_gpus())
+    if gpus or opened.trains or opened.timed:
+        return gpus or 1
+    return os.cpu_count() or 1
+
+
+def carry_out_sweep(opened: Opened, *, jobs: int = 0, ray: str | None = None, progress: bool = True) -> SweepResult:
+    """Runs what is left of a sweep.
+
+    jobs: workers on this machine, 0 for `default_jobs`.  ray: address of a cluster that does the work instead.
+
+    Raises InputError before anything runs if folders cannot be written or the machine does not serve.
+    """
+    plan = opened.plan
+    if jobs < 0:
+        raise InputError(f"--jobs {jobs}: expected 0 or more")
+    gpus = visible_gpus()
+    jobs = jobs or default_jobs(opened)
+    if opened.timed and not gpus and (jobs > 1 or ray is not None):
+        raise InputError(
+            "measure: latency and throughput are wrong for runs beside one another on CPUs; sweep without them first, "
+            "then with them and --jobs 1 into the same folder: finished runs are completed"
+        )
+    plan.require_usable()
+    _write_sweep(opened)
+    if plan.left():
+        jobs = min(jobs, plan.left())
+        watch = Watch(len(plan.jobs), shown=progress, runs_dir=plan.runs_dir, slots=jobs)
+        watch.done, watch.failed = plan.counts()
+        with closing(_pool(opened, jobs, gpus, ray, watch.step, watch.say)) as pool, watch.showing():
+            if ray is None:
+                prepare_probes(plan, os.cpu_count() or 1, watch.say)
+            else:
+                watch.slots = max(1, pool.slots)  # type: ignore[attr-defined]
+            carry_out(plan, pool, watch)
+    return _result(plan)
+
+
+def _pool(
+    opened: Opened,
+    jobs: int,
+    gpus: tuple[str, ...],
+    ray: str | None,
+    on_step: OnJobStep,
+    say: Callable[[str], None],
+) -> Pool:
+    plan = opened.plan
+    if ray is not None:
+        from timesformer_experiments.jobs.cluster import Cluster
+
+        return Cluster(ray, plan.runs_dir, plan.data_dir, plan.since, on_step, say)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    places = Places(plan.runs_dir, plan.data_dir, threads, plan.since)
+    return Workers(places, on_step, jobs, gpus[:jobs])
+
+
+def _write_sweep(opened: Opened) -> None:
+    """The sweep's file and cells into its folder, and room for records."""
+    plan = opened.plan
+    text = opened.file.read_bytes()
+    stored = plan.runs_dir / SWEEP_FILE
+    if not stored.is_file() or stored.read_bytes() != text:
+        write_atomic(stored, text)
+    cells = {
+        "sweep": opened.sweep.name,
+        "measure": list(opened.sweep.measure),
+        "written_utc": now_utc(),
+        "cells": [_entry(key, job) for key, job in plan.jobs.items() if job.cell is not None],
+        "starts": [_entry(key, job) for key, job in plan.jobs.items() if job.cell is None],
+    }
+    write_atomic(plan.runs_dir / CELLS_FILE, json.dumps(cells, indent=1) + "\n")
+    keep_reserve(plan.runs_dir)
+
+
+def _entry(key: str, job: Job) -> dict[str, Any]:
+    return {"hash": key, "name": job.name, "cell": job.cell}
+
+
+def _result(plan: Plan) -> SweepResult:
+    ended = {**plan.records, **plan.failures}
+    return SweepResult(
+        [ended[key] for key, job in plan.jobs.items() if job.cell is not None],
+        [plan.failures[key] for key, job in plan.jobs.items() if job.cell is None and key in plan.failures],
+    )

@@ -1,0 +1,220 @@
+"""What a sweep will cost, before anything of it runs: MACs, memory and time of the runs that are left."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from timesformer.config.registry import macs_per_view
+from timesformer.evaluation.evaluate import protocol_named
+from timesformer_experiments.cli.options import plain_text
+from timesformer_experiments.jobs.attempt import TIMED, Job, predicted_memory
+from timesformer_experiments.jobs.plan import Plan
+from timesformer_experiments.jobs.watching import duration
+from timesformer_experiments.specs.run import ProbeData, RunSpec
+
+BACKWARD = 2
+"""MACs of a backward pass over those of the forward pass."""
+GEMM_SIDE, GEMM_SECONDS = 512, 0.3
+EFFICIENCY = 0.2
+"""Assumed where nothing has been measured: part of the rate of a large matrix product that training reaches."""
+START_SECONDS = 5.0
+"""Assumed where nothing has been measured: what a run needs beside its steps."""
+COUNT_SECONDS = 1.5
+"""Assumed where nothing has been measured: what counting a cell takes."""
+SHOWN = 40
+
+
+@dataclass(frozen=True)
+class RunForecast:
+    """One run: its state ("done", "failed", "left"), MACs of training and test, and predicted memory where it is left.
+
+    memory_bytes: peak of a training step on each of its processes, or of inference where nothing is trained, on a GPU
+    where this machine has one; None where nothing is predicted.
+    """
+
+    hash: str
+    name: str
+    state: str
+    train_macs: int
+    test_macs: int
+    memory_bytes: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A whole sweep; MACs, memory and time are of the runs that are left."""
+
+    sweep: str
+    cells: int
+    runs: tuple[RunForecast, ...]
+    slots: int
+    how: str
+
+    @property
+    def left(self) -> tuple[RunForecast, ...]:
+        """Runs without an outcome."""
+        return tuple(run for run in self.runs if run.state == "left")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        left = self.left
+        memory = [run.memory_bytes for run in left if run.memory_bytes is not None]
+        return {
+            "sweep": self.sweep,
+            "cells": self.cells,
+            "runs": len(self.runs),
+            "done": sum(run.state == "done" for run in self.runs),
+            "failed": sum(run.state == "failed" for run in self.runs),
+            "left": len(left),
+            "train_macs": sum(run.train_macs for run in left),
+            "test_macs": sum(run.test_macs for run in left),
+            "largest_memory_bytes": max(memory, default=None),
+            "jobs": self.slots,
+            "seconds": sum(run.seconds for run in left) / self.slots,
+            "seconds_how": self.how,
+            "each": [asdict(run) for run in self.runs],
+        }
+
+
+def forecast(
+    sweep: str, plan: Plan, slots: int, memory: bool = True, say: Callable[[str], None] = lambda text: None
+) -> Forecast:
+    """The forecast of a plan whose records have been recalled.
+
+    slots: runs side by side.  memory: also predict it, which takes a second or two for each size of model.
+    """
+    left = [job for key, job in plan.jobs.items() if key not in plan.records and key not in plan.failures]
+    macs = {key: _macs(job) for key, job in plan.jobs.items()}
+    rate, start, count, how = _speed(plan, macs, left)
+    peaks: dict[str, int] = {}
+    if memory:
+        needing = {job.cost.hash(): job for job in left if _needs_memory(job)}
+        for number, (key, job) in enumerate(needing.items(), start=1):
+            if number % 10 == 0:
+                say(f"memory predicted for {number} of {len(needing)} sizes")
+            trains = "accuracy" in job.measure
+            found = predicted_memory(job.cost, "cuda" if torch.cuda.is_available() else "cpu")
+            peaks[key] = int(found["train_peak_memory_bytes" if trains else "inference_peak_memory_bytes"])
+    runs = []
+    for key, job in plan.jobs.items():
+        state = "done" if key in plan.records else "failed" if key in plan.failures else "left"
+        train, test = macs[key]
+        trains = "accuracy" in job.measure
+        seconds = start + train / rate(job) if trains else count
+        peak = peaks.get(job.cost.hash()) if state == "left" and _needs_memory(job) else None
+        runs.append(RunForecast(key, job.name, state, train, test, peak, seconds if state == "left" else 0.0))
+    cells = sum(job.cell is not None for job in plan.jobs.values())
+    return Forecast(sweep, cells, tuple(runs), slots, how)
+
+
+def _needs_memory(job: Job) -> bool:
+    """Whether a model is ever at work: counting needs none."""
+    return "accuracy" in job.measure or any(measure in TIMED for measure in job.measure)
+
+
+def _macs(job: Job) -> tuple[int, int]:
+    """MACs of the training and of the test of a run."""
+    spec = job.spec
+    if not isinstance(spec, RunSpec) or "accuracy" not in job.measure:
+        return 0, 0
+    if isinstance(spec.data, ProbeData):
+        train, test = spec.data.num_train, spec.data.num_test
+    else:
+        train, test = (len(videos) for videos in spec.data.annotations())
+    view = macs_per_view(spec.model, kind="executed")
+    steps = spec.recipe.total_steps(train)
+    views = protocol_named(spec.protocol).views.per_video or 1
+    return (1 + BACKWARD) * view * spec.recipe.batch_size * steps, view * views * test
+
+
+def _speed(
+    plan: Plan, macs: dict[str, tuple[int, int]], left: Sequence[Job]
+) -> tuple[Callable[[Job], float], float, float, str]:
+    """MACs a second for a job, seconds beside its steps, seconds of counting a cell, and how these are known."""
+    rates: dict[str, list[float]] = {}
+    starts, counts = [], []
+    for key, record in plan.records.items():
+        job, metrics = plan.jobs[key], record["metrics"]
+        if "accuracy" not in job.measure:
+            counts.append(record["wall_seconds"])
+        elif metrics["train_seconds"] > 0:
+            rates.setdefault(job.spec.model.attention, []).append(macs[key][0] / metrics["train_seconds"])
+            starts.append(max(0.0, record["wall_seconds"] - metrics["train_seconds"]))
+    count = statistics.median(counts) if counts else COUNT_SECONDS
+    if all("accuracy" not in job.measure for job in left):
+        source = f"measured over {len(counts)} finished cells" if counts else "assumed"
+        return lambda job: 1.0, 0.0, count, f"{count:.2g} s a cell, {source}"
+    if rates:
+        overall = statistics.median([rate for found in rates.values() for rate in found])
+
+        def rate(job: Job) -> float:
+            return statistics.median(rates.get(job.spec.model.attention, [overall]))
+
+        return rate, statistics.median(starts), count, f"from the speed of {len(starts)} finished runs"
+    gemm = gemm_rate()
+    how = (
+        f"calibrated: {EFFICIENCY:.0%} of the {gemm / 1e9:.1f} GMAC/s of a matrix product of {GEMM_SIDE} measured now, "
+        f"and {START_SECONDS:.0f} s a run beside its steps; better once a run is finished"
+    )
+    return lambda job: EFFICIENCY * gemm, START_SECONDS, count, how
+
+
+def gemm_rate() -> float:
+    """MACs a second of a square matrix product in fp32, on the device that would train, with one thread on a CPU."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a = torch.randn(GEMM_SIDE, GEMM_SIDE, device=device)
+        torch.mm(a, a)
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < GEMM_SECONDS:
+            torch.mm(a, a)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            done += 1
+        return float(done * GEMM_SIDE**3 / (time.perf_counter() - began))
+    finally:
+        torch.set_num_threads(before)
+
+
+def summary(found: Forecast) -> str:
+    """The forecast in a line."""
+    facts = found.to_dict()
+    words = [f"{found.sweep}: {found.cells} cells, {facts['runs']} runs"]
+    words.append(f"{facts['done']} done, {facts['failed']} failed, {facts['left']} left")
+    if facts["train_macs"]:
+        words.append(f"{facts['train_macs'] / 1e12:,.3g} TMACs to train, {facts['test_macs'] / 1e12:,.3g} to test")
+    if facts["largest_memory_bytes"] is not None:
+        words.append(f"at most {facts['largest_memory_bytes'] / 2**30:,.2f} GiB predicted for one")
+    if facts["left"]:
+        words.append(f"about {duration(facts['seconds'])} with {found.slots} at a time ({found.how})")
+    return "; ".join(words)
+
+
+def show(found: Forecast) -> Group:
+    """For a terminal: the line, then the runs that are left, the most expensive ones if they are many."""
+    parts: list[Any] = [Text(summary(found))]
+    left = sorted(found.left, key=lambda run: -run.train_macs)
+    if left:
+        table = Table("run", box=None, pad_edge=False)
+        for heading in ("GMACs to train", "to test", "memory [GiB]", "time"):
+            table.add_column(heading, justify="right")
+        for run in left[:SHOWN]:
+            memory = "–" if run.memory_bytes is None else f"{run.memory_bytes / 2**30:,.2f}"
+            macs = (f"{value / 1e9:,.1f}" for value in (run.train_macs, run.test_macs))
+            table.add_row(plain_text(run.name), *macs, memory, duration(run.seconds))
+        parts.append(table)
+        if len(left) > SHOWN:
+            parts.append(Text(f"… and {len(left) - SHOWN} more; all with --json"))
+    return Group(*parts)

@@ -1,0 +1,149 @@
+"""How far a sweep is, from its folder alone: also while drivers are at work there, on this machine or on others."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from calendar import timegm
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from timesformer.errors import InputError
+from timesformer_experiments.cli.options import plain_text
+from timesformer_experiments.jobs.watching import PROGRESS, duration, number
+from timesformer_experiments.records.log import LOG, latest, read_records
+from timesformer_experiments.run.train import is_claimed
+from timesformer_experiments.sweep.carry_out import CELLS_FILE
+
+RECENT = 20
+"""Finished runs from which the rate is taken."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run of a sweep.
+
+    state: "done", "failed", "running", "interrupted" (begun, and nobody is at it) or "waiting"; role: "cell", or
+    "start" for a run that others start from
+    """
+
+    hash: str
+    name: str
+    role: str
+    state: str
+    reason: str | None = None
+    reason_kind: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    clips_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """How far a sweep is; seconds_left is a guess from the latest runs, None where there is nothing to guess from."""
+
+    sweep: str
+    runs: tuple[RunStatus, ...]
+    runs_per_hour: float | None
+    seconds_left: float | None
+
+    def counts(self) -> dict[str, int]:
+        """Runs in every state."""
+        states = ("done", "failed", "running", "interrupted", "waiting")
+        return {state: sum(run.state == state for run in self.runs) for state in states}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "sweep": self.sweep,
+            "counts": self.counts(),
+            "cells": sum(run.role == "cell" for run in self.runs),
+            "runs_per_hour": self.runs_per_hour,
+            "seconds_left": self.seconds_left,
+            "runs": [asdict(run) for run in self.runs],
+        }
+
+
+def sweep_status(folder: Path) -> SweepStatus:
+    """The state of every run.  Raises InputError if there is no sweep in the folder."""
+    try:
+        listed = json.loads((folder / CELLS_FILE).read_text())
+        sweep, entries = (
+            listed["sweep"],
+            [(e, "start") for e in listed["starts"]] + [(e, "cell") for e in listed["cells"]],
+        )
+    except OSError as error:
+        raise InputError(f"{folder}: there is no sweep in it (no {CELLS_FILE})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / CELLS_FILE}: not the cells of a sweep ({error})") from error
+    log = folder / LOG
+    records = latest(read_records(log)) if log.exists() else {}
+    runs = tuple(_state(folder, entry, role, records.get(entry["hash"])) for entry, role in entries)
+    keys = {entry["hash"] for entry, _ in entries}
+    per_hour = _rate([record for key, record in records.items() if key in keys and record["outcome"] == "done"])
+    left = sum(run.state in ("running", "interrupted", "waiting") for run in runs)
+    seconds = 0.0 if not left else None if per_hour is None else 3600 * left / per_hour
+    return SweepStatus(sweep, runs, per_hour if left else None, seconds)
+
+
+def _state(folder: Path, entry: dict[str, Any], role: str, record: dict[str, Any] | None) -> RunStatus:
+    key, name = entry["hash"], entry["name"]
+    own = folder / key
+    if record is not None and record["outcome"] == "done":
+        return RunStatus(key, name, role, "done")
+    if is_claimed(own):
+        progress = _progress(own / PROGRESS)
+        return RunStatus(key, name, role, "running", **progress)
+    if record is not None:
+        return RunStatus(key, name, role, "failed", record.get("reason"), record.get("reason_kind"))
+    return RunStatus(key, name, role, "interrupted" if (own / "checkpoint").is_dir() else "waiting")
+
+
+def _progress(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        return {name: found.get(name) for name in ("step", "steps", "loss", "clips_per_second")}
+    except (OSError, ValueError):
+        return {}
+
+
+def _rate(done: Sequence[dict[str, Any]]) -> float | None:
+    """Finished runs an hour, between the ends of the first and the last of the latest."""
+    ends = sorted(timegm(time.strptime(record["finished_utc"], "%Y-%m-%dT%H:%M:%SZ")) for record in done)[-RECENT:]
+    if len(ends) < 2 or ends[-1] <= ends[0]:
+        return None
+    return 3600 * (len(ends) - 1) / (ends[-1] - ends[0])
+
+
+def show(status: SweepStatus) -> Group:
+    """For a terminal: counts, running and failed runs."""
+    counts = status.counts()
+    line = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    if status.runs_per_hour is not None:
+        line += f"; {status.runs_per_hour:.0f} runs an hour"
+    if status.seconds_left:
+        line += f", about {duration(status.seconds_left)} left"
+    parts: list[Any] = [Text(f"{status.sweep}: {line}")]
+    running = [run for run in status.runs if run.state == "running"]
+    if running:
+        table = Table("running", "step", "loss", "clips/s", box=None, pad_edge=False)
+        for run in running:
+            step = "…" if run.step is None else f"{run.step}/{run.steps}"
+            loss, rate = (math.nan if value is None else value for value in (run.loss, run.clips_per_second))
+            table.add_row(plain_text(run.name), step, number(loss, 3), number(rate, 1))
+        parts.append(table)
+    failed = [run for run in status.runs if run.state == "failed"]
+    if failed:
+        table = Table("failed", "kind", "reason", box=None, pad_edge=False)
+        for run in failed:
+            table.add_row(*(plain_text(text or "") for text in (run.name, run.reason_kind, run.reason)))
+        parts.append(table)
+    return Group(*parts)

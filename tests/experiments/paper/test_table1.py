@@ -1,0 +1,293 @@
+"""Table 1: what it trains, what it makes of records, and the whole way from encoded videos to the page."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from timesformer.checkpoints import load_model
+from timesformer.config.counting import macs_per_view
+from timesformer.errors import InputError
+from timesformer_experiments.cli.main import app
+from timesformer_experiments.cost import count as cost
+from timesformer_experiments.jobs import attempt as jobs
+from timesformer_experiments.paper import PROFILES, Profile, load, names
+from timesformer_experiments.paper.artefacts.tables import table1
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.specs.run import RunSpec
+
+
+@pytest.fixture(autouse=True)
+def one_count() -> Iterator[None]:
+    """Without the second count of MACs, which is tested elsewhere and takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        yield
+
+
+def record(probe: str, attention: str, seed: int, top1: float, **other: Any) -> dict[str, Any]:
+    """A record with what the table and the page read."""
+    return {
+        "hash": f"{probe}-{attention}-{seed}",
+        "name": f"run {probe} {attention}",
+        "outcome": "done",
+        "seed": seed,
+        "spec": {"data": {"probe": probe, "stills": False}, "model": {"attention": attention, "num_classes": 8}},
+        "metrics": {
+            "top1_percent": top1,
+            "top1_low_percent": top1 - 2.0,
+            "top1_high_percent": top1 + 1.0,
+            "test_videos": 512,
+        },
+        "environment": {
+            "cpu_model": "a cpu",
+            "cpu_cores": 2,
+            "platform": "Linux",
+            "device": "cpu",
+            "threads": 1,
+            "git_commit": None,
+            "git_dirty": None,
+            "versions": {"torch": "2"},
+        },
+        "wall_seconds": 1.0,
+        "finished_utc": "2026-01-01T00:00:00Z",
+        **other,
+    }
+
+
+MOTION = {"space": 49.0, "joint": 96.0, "divided": 91.0, "local_global": 90.0, "axial": 85.0}
+
+
+def records(seeds: int) -> list[dict[str, Any]]:
+    return [
+        record(probe, attention, seed, top1 + seed if probe == "motion" else 97.0)
+        for seed in range(seeds)
+        for probe in table1.PROBES
+        for attention, top1 in MOTION.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def one_seed() -> Report:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        return load("table1").report(records(1), "quick")
+
+
+def test_it_is_found_by_its_file() -> None:
+    assert {"figure3", "table1"} <= set(names())
+    with pytest.raises(InputError, match=", ".join(names())):
+        load("table9")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_scheme_starts_from_the_image_model_of_its_seed(profile: Profile) -> None:
+    specs = table1.plan(profile)
+    seeds = table1.SETTINGS[profile].seeds
+    assert len(specs) == seeds * (1 + 5 * 2)
+    assert len({spec.hash() for spec in specs}) == len(specs)
+    for spec in specs:
+        if spec.init_from is None:
+            assert spec.data.stills
+            assert (spec.model.attention, spec.model.num_frames) == ("space", 1)
+        else:
+            assert isinstance(spec.init_from, RunSpec)
+            assert spec.init_from.seed == spec.seed
+            assert spec.init_from.data.stills
+            assert spec.model.num_frames == 8
+
+
+def test_motion_is_never_flipped() -> None:
+    assert all(not spec.data.flip for spec in table1.plan("quick") if spec.name.startswith("table1-quick-motion"))
+
+
+def test_columns_of_the_paper_stand_beside_ours(one_seed: Report) -> None:
+    frame = one_seed.table.frame.set_index("attention")
+    assert list(frame.index) == list(table1.SCHEMES)
+    assert (frame["counted_params"] / 1e6).round(1).tolist() == frame["published_params_millions"].tolist()
+    assert frame.loc["divided", "counted_tflops_total"] == pytest.approx(0.59, abs=0.005)
+    assert frame["published_tflops_total"].notna().tolist() == [False, False, True, False, False]
+    assert frame["published_k400_top1_percent"].tolist() == [76.9, 77.4, 78.0, 75.9, 73.5]
+    assert frame["published_ssv2_top1_percent"].tolist() == [36.6, 58.5, 59.5, 56.3, 56.2]
+    assert frame["measured_motion_top1_percent"].tolist() == list(MOTION.values())
+    assert frame.loc["joint", "measured_motion_top1_low_percent"] == 94.0
+    for column in one_seed.table.columns:
+        assert column.origin == "label" or column.key.startswith(column.origin)
+
+
+def test_findings_follow_from_the_numbers(one_seed: Report) -> None:
+    text = " ".join(one_seed.findings)
+    assert "5 of 5 as printed" in text
+    assert "space reaches 49.0 % and does not pass" in text
+    assert "axial, is 36.0 points above space" in text
+    assert "joint, divided, local_global, axial, space; the intervals of the first two do not overlap" in text
+    passing = [record("motion", "space", 0, 55.0) if r["hash"] == "motion-space-0" else r for r in records(1)]
+    assert "and passes by more than its interval" in " ".join(load("table1").report(passing, "quick").findings)
+
+
+def test_what_is_not_above_chance_is_undecided(one_seed: Report) -> None:
+    assert "top-1 accuracy, chance 12.5 %" in one_seed.table.caption
+    assert "Above chance" not in {column.title for column in one_seed.table.columns}
+    near = [record("motion", "space", 0, 14.0) if r["hash"] == "motion-space-0" else r for r in records(1)]
+    report = load("table1").report(near, "quick")
+    assert "Above chance" in {column.title for column in report.table.columns}
+    frame = report.table.frame.set_index("attention")
+    assert frame["measured_above_chance"].tolist() == ["undecided on motion", "yes", "yes", "yes", "yes"]
+    assert any("Space (S): undecided on motion" in line for line in report.findings)
+
+
+def test_seeds_are_averaged_with_their_interval() -> None:
+    row = table1.rows(table1.accuracies_of(records(3))).set_index("attention").loc["joint"]
+    assert row["measured_motion_top1_percent"] == pytest.approx(97.0)
+    assert row["measured_motion_top1_high_percent"] - 97.0 == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert row["measured_motion_seeds"] == 3
+
+
+def test_records_that_do_not_make_the_table_are_refused() -> None:
+    with pytest.raises(InputError, match="no finished run of axial on motion"):
+        table1.accuracies_of(records(1)[:-1])
+    failed = [*records(1)[:-1], record("motion", "axial", 0, 85.0, outcome="failed")]
+    with pytest.raises(InputError, match="axial on motion"):
+        table1.accuracies_of(failed)
+    with pytest.raises(InputError, match="two different runs of axial on motion with seed 0"):
+        table1.accuracies_of([*records(1), record("motion", "axial", 0, 80.0, hash="another")])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The smoke profile through the command line, from encoding the videos to the page."""
+    folder = tmp_path_factory.mktemp("table1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        done = CliRunner().invoke(app, [*command(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    return folder, json.loads(done.stdout)
+
+
+def command(folder: Path) -> list[str]:
+    places = ["--out", str(folder / "results"), "--runs", str(folder / "runs")]
+    return ["reproduce", "table1", "--profile", "smoke", "--jobs", "1", *places]
+
+
+def test_reproduce_leaves_table_figure_page_records_and_model(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, shown = made
+    results = folder / "results"
+    files = {path.name for path in (results / "table1" / "smoke").iterdir()}
+    assert files == {"table1.csv", "table1.md", "table1.png", "report.html", "records.jsonl"}
+    assert {str(path) for path in results.rglob("*") if path.is_file()} == set(shown["artefacts"][0]["files"])
+    rows = list(csv.DictReader((results / "table1" / "smoke" / "table1.csv").open()))
+    stored = {r["name"]: r for r in map(json.loads, (results / "table1/smoke/records.jsonl").read_text().splitlines())}
+    assert len(stored) == 11
+    for row in rows:
+        of_run = stored[f"table1-smoke-motion-{row['attention']}-s0"]["metrics"]["top1_percent"]
+        assert float(row["measured_motion_top1_percent"]) == of_run
+    model = load_model(results / "checkpoints" / "divided-motion")
+    assert model.model.config.attention == "divided"
+    assert model.labels[0] == "left"
+    for probe in table1.PROBES:
+        facts = json.loads((results / "probes" / f"{probe}-smoke.json").read_text())
+        assert set(facts["cheap_classifiers"]) == {"mean_frame", "first_frame", "file_size"}
+
+
+@pytest.mark.parametrize(
+    ("there", "kept"),
+    [
+        (None, True),
+        ({"name": "table1-smoke-motion-divided-s0"}, True),
+        ({"name": "table1-quick-motion-divided-s0"}, True),
+        ({"name": "table1-full-motion-divided-s0"}, False),
+        ({"name": "mine"}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_takes_the_place_of_one_of_its_own_or_a_smaller_profile(
+    there: dict[str, str] | None, kept: bool, tmp_path: Path
+) -> None:
+    model, target = tmp_path / "model", tmp_path / table1.CHECKPOINT
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    if there is not None:
+        target.mkdir(parents=True)
+        (target / "config.json").write_text("{}")
+        (target / "provenance.json").write_text(json.dumps(there))
+    files = table1.keep_model(model, target, "quick")
+    assert bool(files) == (target / "model.safetensors").is_file() == kept
+
+
+def test_a_second_call_trains_nothing(made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, shown = made
+
+    def no_training(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a finished run was started again")
+
+    monkeypatch.setattr(jobs, "train_and_evaluate", no_training)
+    done = CliRunner().invoke(app, [*command(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    first, second = shown["artefacts"][0], json.loads(done.stdout)["artefacts"][0]
+    assert pd.DataFrame(second["rows"]).equals(pd.DataFrame(first["rows"]))
+
+
+def test_report_rebuilds_the_files_from_the_records(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = made
+    results = folder / "results"
+    before = {path: path.read_bytes() for path in (results / "table1" / "smoke").iterdir()}
+    for path in before:
+        if path.name != "records.jsonl":
+            path.unlink()
+    done = CliRunner().invoke(app, ["report", "--out", str(results)])
+    assert done.exit_code == 0, done.output
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_unwritable_results_stop_it_before_training(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("in the way")
+    done = CliRunner().invoke(app, command(tmp_path))
+    assert done.exit_code == 2
+    assert "cannot write results there" in done.stderr
+    assert str(tmp_path / "results") in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_smoke_profile_as_a_user_starts_it(tmp_path: Path) -> None:
+    """Two processes, both counts; interrupted after the first finished run and started again."""
+    places = ["--out", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    words = [
+        sys.executable,
+        "-m",
+        "timesformer_experiments.cli.main",
+        "reproduce",
+        "table1",
+        "--profile",
+        "smoke",
+        "--jobs",
+        "2",
+        *places,
+    ]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "runs").glob("*/record.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    first.wait(timeout=300)
+    finished = {path: path.read_bytes() for path in (tmp_path / "runs").glob("*/record.json")}
+    assert finished
+    second = subprocess.run(words, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert all(path.read_bytes() == content for path, content in finished.items())
+    assert "Divided Space-Time (T+S)" in second.stdout
+    assert (tmp_path / "results" / "table1" / "smoke" / "report.html").is_file()
+
+
+def test_an_accuracy_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match=r"run motion-joint-0: top1_percent: expected 0 to 100, got 412\.5"):
+        table1.accuracies_of([*records(1)[:-4], record("motion", "joint", 0, 412.5), *records(1)[-3:]])

@@ -1,0 +1,1 @@
+"""Configurations of models, their registry, and counts from the declaration."""

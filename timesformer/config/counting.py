@@ -1,0 +1,119 @@
+"""Costs from the declaration: pairs of query and key, and multiply–accumulates (one MAC counts as one FLOP, as in
+the paper, fvcore and mmaction2; matrix products only)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
+
+import torch.nn.functional as F
+
+from timesformer.attention.mixer import Mixer
+from timesformer.attention.partition import Grid, Partition
+from timesformer.attention.predicate import Predicate
+from timesformer.attention.scheme import Encoder, Step
+
+if TYPE_CHECKING:
+    from timesformer.config.transformer import TimeSformerConfig
+
+Kind = Literal["needed", "executed"]
+FLEX_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of query and key of one part of a step: rows of patches, rows of the class token."""
+
+    patches: int
+    cls: int
+
+    @property
+    def total(self) -> int:
+        return self.patches + self.cls
+
+
+def step_pairs(step: Step, grid: Grid, *, kind: Kind = "needed", backend: str = "auto") -> list[Pairs | None]:
+    """Pairs for each part of the step on a (t, h, w) grid; None for a mixer, which counts itself.
+
+    `needed` counts the pairs of the declaration, `executed` those that the path computes: a predicate runs as a
+    dense masked product, and in blocks of 128 x 128 on the `flex` backend.
+    """
+    tokens = grid[0] * grid[1] * grid[2]
+    with_class = step.cls != "absent"
+    found: list[Pairs | None] = []
+    for over in step.over:
+        if isinstance(over, Mixer):
+            found.append(None)
+            continue
+        if isinstance(over, Partition):
+            sizes = [(tile.num_groups, tile.group_size) for tile in over.tiles(grid)]
+            patches = sum(groups * size * (size + with_class) for groups, size in sizes)
+            replicated = sum(groups * (size + 1) for groups, size in sizes)
+        else:
+            patches, replicated = _predicate_pairs(over, grid, kind, backend) + tokens * with_class, 0
+        cls = {"absent": 0, "global": tokens + 1, "replicated": replicated}[step.cls]
+        found.append(Pairs(patches, cls))
+    return found
+
+
+def _predicate_pairs(over: Predicate, grid: Grid, kind: Kind, backend: str) -> int:
+    tokens = grid[0] * grid[1] * grid[2]
+    if kind == "needed":
+        return sum(int(rows.sum()) for rows in over.chunks(grid))
+    if backend != "flex":
+        return tokens * tokens
+    mask = over.mask(grid)
+    pad = -tokens % FLEX_BLOCK
+    blocks = F.pad(mask, (0, pad, 0, pad)).unflatten(1, (-1, FLEX_BLOCK)).unflatten(0, (-1, FLEX_BLOCK)).any(3).any(1)
+    return int(blocks.sum()) * FLEX_BLOCK**2
+
+
+def encoder_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, int, Grid]]:
+    """Each encoder with its depth, its number of streams a clip, and the grid of a stream."""
+    t, h, w = config.grid
+    for number, encoder in enumerate(config.scheme.encoders):
+        depth = config.depth if encoder.depth == "depth" else config.temporal_depth
+        if encoder.class_tokens == "frame":
+            yield encoder, depth, t, (1, h, w)
+        else:
+            yield encoder, depth, 1, (t, h, w) if number == 0 else (t, 1, 1)
+
+
+def macs_per_view(config: "TimeSformerConfig", kind: Kind = "executed") -> int:
+    """Multiply–accumulates of one clip and crop: embedding, every linear layer, q·k and attention·v, head."""
+    d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
+    t, h, w = config.grid
+    patch = config.in_channels * config.tubelet_size * config.patch_size**2
+    total = t * h * w * patch * d + d * sum(config.heads)
+    for encoder, depth, streams, grid in encoder_runs(config):
+        tokens = grid[0] * grid[1] * grid[2]
+        cls = encoder.class_tokens != "none"
+        block = (tokens + cls) * 2 * d * mlp
+        for step in encoder.steps:
+            rows = tokens + (step.cls != "absent")
+            block += rows * d * d * (5 if step.extra_linear else 4)
+            width, heads = d // len(step.over), config.num_heads // len(step.over)
+            for over, pairs in zip(step.over, step_pairs(step, grid, kind=kind, backend=config.backend), strict=True):
+                if pairs is not None:
+                    block += 2 * width * pairs.total
+                elif isinstance(over, Mixer):
+                    block += over.macs(grid, width, heads) + 2 * width * (tokens + 1) * (step.cls == "global")
+        total += depth * streams * block
+    return total
+
+
+def comparisons_per_patch(config: "TimeSformerConfig") -> float | None:
+    """Keys that a patch is compared with in one block, the mean over patches and heads (paper, section 3: joint
+    N·F + 1, divided N + F + 2 with the class token in both steps, as `cls_policy="global"` has it).
+
+    None where a step is a mixer: what it compares a patch with is not declared as keys.
+    """
+    total = Fraction(0)
+    for encoder, _, _, grid in encoder_runs(config):
+        tokens = grid[0] * grid[1] * grid[2]
+        for step in encoder.steps:
+            parts = [pairs.patches for pairs in step_pairs(step, grid) if pairs is not None]
+            if len(parts) < len(step.over):
+                return None
+            total += Fraction(sum(parts), tokens * len(parts))
+    return float(total)

@@ -1,0 +1,1 @@
+"""Video files: opened, indexed, decoded, judged."""

@@ -1,0 +1,232 @@
+"""A sample's frames, wherever they lie: a video file, a folder of images, or a segment of either."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from timesformer.data.annotations import Sample
+from timesformer.data.files import content_hash
+from timesformer.data.natural import natural_key
+from timesformer.data.video.video import Video, VideoError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+DEFAULT_FPS = 30.0
+"""Frames per second of a folder of images, which does not say."""
+
+_DECODERS = {b"\xff\xd8": ("mjpeg", b"\xff\xda", b"\xff\xd9"), b"\x89P": ("png", b"IDAT", b"IEND")}
+"""First bytes -> decoder, mark of the pixels, mark of the end."""
+
+
+class OpenVideo(Protocol):
+    """What `open_video` gives: a context manager with num_frames, fps, height, width.
+
+    `frames(indices)` is uint8 (t, H, W, 3), RGB; indices in any order, repeats allowed.
+    """
+
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> "OpenVideo": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_video(source: Sample | Path | str) -> OpenVideo:
+    """Open a sample, or a whole video by its path; a folder is read as images.
+
+    Raises VideoError for what cannot be read and for a segment that reaches beyond the video; its `path` is the
+    sample's `place`.
+    """
+    sample = source if isinstance(source, Sample) else Sample(Path(source), 0)
+    video: OpenVideo
+    try:
+        video = FrameFolder(sample.path, sample.fps) if sample.path.is_dir() else Video(sample.path)
+    except VideoError as error:
+        raise VideoError(sample.place, error.reason) from error
+    if not sample.is_segment:
+        return video
+    try:
+        return Segment(video, *segment_range(sample, video.num_frames, video.fps), sample.place)
+    except BaseException:
+        video.close()
+        raise
+
+
+def frames_key(sample: Sample) -> str:
+    """A hash of what a sample's frames are made from, which names them in the cache and in fingerprints.
+
+    Of a file: its content's; of a folder of images: over the images' names and contents, and the rate; of a segment:
+    with its range, for a folder over the segment's images alone.  Raises OSError for a missing file.
+    """
+    if not sample.path.is_dir():
+        content = content_hash(sample.path)
+        if not sample.is_segment:
+            return content
+        return _digest(content, f"{sample.start_frame} {sample.end_frame} {sample.fps}")
+    names = _images(sample.path)[slice(sample.start_frame, sample.end_frame)]
+    return _digest(str(sample.fps), *(f"{name} {content_hash(sample.path / name)}" for name in names))
+
+
+def _digest(*lines: str) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _images(folder: Path) -> list[str]:
+    """The names of the images in a folder, numbers in rising order."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
+
+
+def segment_range(sample: Sample, num_frames: int, fps: float) -> tuple[int, int]:
+    """The segment's frames in a video of this length and rate: converted where its numbers count at another rate."""
+    start, end = sample.start_frame or 0, sample.end_frame
+    ratio = 1.0 if sample.fps is None or fps <= 0 else fps / sample.fps
+    if abs(ratio - 1) > 0.01:  # 59.94 frames per second count as 60
+        start, end = int(start * ratio), None if end is None else max(round(end * ratio), int(start * ratio) + 1)
+    return start, num_frames if end is None else end
+
+
+class FrameFolder:
+    """A folder of jpg or png images as a video, in the order of the numbers in their names; a context manager.
+
+    fps: frames per second, which the images do not say (30 by default).  Other files are left out.
+
+    Raises VideoError for a folder without images, and in `frames` for an image that cannot be decoded or has another
+    size than the first one.
+    """
+
+    def __init__(self, path: Path | str, fps: float | None = None) -> None:
+        self.path = Path(path)
+        self.fps = DEFAULT_FPS if fps is None else fps
+        try:
+            self._names = _images(self.path)
+        except OSError as error:
+            raise VideoError(path, f"the folder cannot be read ({error.strerror})") from error
+        if not self._names:
+            raise VideoError(path, f"no such file; there is a folder, but without images ({', '.join(IMAGE_SUFFIXES)})")
+        self.num_frames = len(self._names)
+        self._reformatter = VideoReformatter()
+        first = self._decode(0)
+        self.height, self.width = first.height, first.width
+
+    def __enter__(self) -> "FrameFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at `indices`: uint8 (t, H, W, 3), RGB.  Raises VideoError."""
+        wanted = check_indices(indices, self.num_frames, self.path)
+        pixels = {index: self._pixels(index) for index in sorted(set(wanted))}
+        return (
+            np.stack([pixels[index] for index in wanted]) if wanted else np.empty((0, self.height, self.width, 3), "u1")
+        )
+
+    def _pixels(self, index: int) -> np.ndarray:
+        image = self._decode(index)
+        if (image.height, image.width) != (self.height, self.width):
+            raise VideoError(
+                self.path,
+                f"image {self._names[index]} has {image.width} x {image.height} pixels, the first one "
+                f"{self.width} x {self.height}",
+            )
+        return self._reformatter.reformat(image, format="rgb24").to_ndarray()
+
+    def _decode(self, index: int) -> VideoFrame:
+        name = self._names[index]
+        try:
+            data = (self.path / name).read_bytes()
+        except OSError as error:
+            raise VideoError(self.path, f"image {name} cannot be read ({error.strerror})") from error
+        decoder, pixels, end = _DECODERS.get(data[:2], ("", b"", b""))
+        if not decoder:
+            raise VideoError(self.path, f"image {name} is neither a jpg nor a png file")
+        # A decoder fills up what a cut off image lacks.
+        if data.rfind(end) < data.rfind(pixels):
+            raise VideoError(self.path, f"image {name} is cut off")
+        try:
+            context = av.CodecContext.create(decoder, "r")
+            assert isinstance(context, VideoCodecContext)
+            found = [*context.decode(av.Packet(data)), *context.decode(None)]
+        except FFmpegError as error:
+            raise VideoError(self.path, f"image {name} cannot be decoded ({error.strerror})") from error
+        if len(found) != 1 or not isinstance(found[0], VideoFrame):
+            raise VideoError(self.path, f"image {name} cannot be decoded")
+        return found[0]
+
+
+class Segment:
+    """Frames `start` to before `end` of an open video, as a video of its own; a context manager that closes the video.
+
+    Raises VideoError for a range that is empty or reaches beyond the video; every error names `place`.
+    """
+
+    def __init__(self, video: OpenVideo, start: int, end: int, place: str) -> None:
+        if not 0 <= start < end <= video.num_frames:
+            raise VideoError(place, f"frames {start} to {end - 1} asked for, the video has 0 to {video.num_frames - 1}")
+        self.video, self.start, self.place = video, start, place
+        self.num_frames, self.fps = end - start, video.fps
+
+    @property
+    def height(self) -> int:
+        """Rows of a frame."""
+        return self.video.height
+
+    @property
+    def width(self) -> int:
+        """Columns of a frame."""
+        return self.video.width
+
+    def __enter__(self) -> "Segment":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the video."""
+        self.video.close()
+
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frames at `indices`, counted from the segment's start: uint8 (t, H, W, 3), RGB.  Raises VideoError."""
+        wanted = check_indices(indices, self.num_frames, self.place)
+        try:
+            return self.video.frames([self.start + index for index in wanted])
+        except VideoError as error:
+            raise VideoError(self.place, error.reason) from error
+
+
+def check_indices(indices: Sequence[int] | np.ndarray, num_frames: int, place: Path | str) -> list[int]:
+    """The indices as whole numbers.  Raises VideoError for one outside the video."""
+    wanted = [int(index) for index in indices]
+    for index in wanted:
+        if not 0 <= index < num_frames:
+            raise VideoError(place, f"frame {index} asked for, but the video has frames 0 to {num_frames - 1}")
+    return wanted

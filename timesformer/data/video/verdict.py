@@ -1,0 +1,169 @@
+"""What is to be said of one file of a dataset: one word, the reasons, and the facts of its header."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timesformer.data.files import content_hash
+from timesformer.data.video.open import FrameFolder
+from timesformer.data.video.video import Video, VideoError
+
+UNREADABLE = {
+    "missing": "no such file",
+    "empty": "zero bytes",
+    "not-video": "something else than a video",
+    "audio-only": "sound without pictures",
+    "no-frames": "a header without frames",
+    "truncated": "cut off",
+    "damaged": "frames that cannot be decoded",
+    "unreadable": "cannot be read for another reason",
+}
+"""Words for what cannot be used: training and evaluation refuse these files."""
+
+ODD = {
+    "one-frame": "one frame, which is repeated to fill a clip",
+    "short": "fewer frames than asked for",
+    "duplicate": "listed before, or the same content as another file",
+    "rotated": "shown turned or mirrored; frames are given upright",
+    "variable-rate": "frames at uneven distances; they are numbered in their order",
+    "odd-rate": "an unusual or unknown frame rate",
+    "odd-size": "an odd number of rows or columns, or very few of them",
+}
+"""Words for what is readable but worth a look, the weightiest first."""
+
+KINDS = (*UNREADABLE, *ODD, "ok")
+
+FPS_RANGE = (10.0, 61.0)
+"""Frame rates outside are called odd."""
+SMALLEST = 32
+"""Pixels; a shorter side is called odd."""
+_MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """kind: a word of `KINDS`; reason: in full."""
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file as its header, or all of it, shows it; what could not be learned is None.
+
+    size_bytes, modified_ns: of the file, -1 for a missing one
+    content: sha256 of all bytes; sample: sha256 of size, first and last MiB
+    frames, fps, height, width (as shown); index: see `Video.index`
+    decoded: whether every frame was decoded; findings: what was found, nothing for a file that is as it should be
+    """
+
+    size_bytes: int
+    modified_ns: int
+    decoded: bool = False
+    content: str | None = None
+    sample: str | None = None
+    frames: int | None = None
+    fps: float | None = None
+    height: int | None = None
+    width: int | None = None
+    index: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "FileFacts":
+        """The inverse of `to_dict`; raises TypeError or KeyError for something else."""
+        return cls(**fields | {"findings": tuple(Finding(**found) for found in fields["findings"])})
+
+
+def worst(findings: list[Finding]) -> str:
+    """The weightiest word, `ok` if there is none."""
+    return min((finding.kind for finding in findings), key=KINDS.index, default="ok")
+
+
+def sampled_hash(path: Path) -> str:
+    """sha256 of a file's size, first and last MiB: tells big files apart at the cost of two reads, proves nothing."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\n".encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(_MEBIBYTE))
+        file.seek(max(size - _MEBIBYTE, min(size, _MEBIBYTE)))
+        digest.update(file.read(_MEBIBYTE))
+    return digest.hexdigest()
+
+
+def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float | None = None) -> FileFacts:
+    """Open a video file or a folder of images, decode its first frame (with `decode`: all, damage that FFmpeg paints
+    over included), and hash it (with `whole`: all bytes).  fps: of a folder of images.
+
+    Nothing is raised for a file that cannot be read: that is its finding.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        found = Finding("missing", "no such file") if missing else Finding("unreadable", f"{error.strerror}")
+        return FileFacts(-1, -1, findings=(found,))
+    known: dict[str, Any] = {"size_bytes": status.st_size, "modified_ns": status.st_mtime_ns, "decoded": decode}
+    if path.is_file():
+        try:
+            known["sample"] = sampled_hash(path)
+            known["content"] = content_hash(path) if whole else None
+        except OSError as error:
+            return FileFacts(**known, findings=(Finding("unreadable", f"cannot be read ({error.strerror})"),))
+    try:
+        if path.is_dir():
+            with FrameFolder(path, fps) as folder:
+                if decode:
+                    for index in range(folder.num_frames):
+                        folder.frames([index])
+                known |= {"frames": folder.num_frames, "height": folder.height, "width": folder.width}
+                known |= {"fps": folder.fps, "index": "folder"}
+                findings = _size(folder.height, folder.width)
+        else:
+            with Video(path, strict=decode) as video:
+                known |= {"frames": video.num_frames, "fps": video.fps, "index": video.index}
+                known |= {"height": video.height, "width": video.width}  # decodes the first frame
+                findings = _oddities(video)
+                if decode:
+                    video.check()
+    except VideoError as error:
+        return FileFacts(**known, findings=(Finding(error.kind, error.reason),))
+    return FileFacts(**known, findings=tuple(findings))
+
+
+def _oddities(video: Video) -> list[Finding]:
+    findings = []
+    if video.turned:
+        height, width = video.coded_size
+        findings.append(Finding("rotated", f"{width} x {height} pixels shown as {video.width} x {video.height}"))
+    if (apart := _uneven(video)) is not None:
+        findings.append(Finding("variable-rate", f"frames {apart[0]:.3g} to {apart[1]:.3g} seconds apart"))
+    if video.fps <= 0:
+        findings.append(Finding("odd-rate", "the file does not say how many frames a second it has"))
+    elif not FPS_RANGE[0] <= video.fps <= FPS_RANGE[1]:
+        findings.append(Finding("odd-rate", f"{video.fps:.4g} frames per second"))
+    return findings + _size(video.height, video.width)
+
+
+def _size(height: int, width: int) -> list[Finding]:
+    odd = height % 2 or width % 2 or min(height, width) < SMALLEST
+    return [Finding("odd-size", f"{width} x {height} pixels")] if odd else []
+
+
+def _uneven(video: Video) -> tuple[float, float] | None:
+    """Shortest and longest time between frames, in seconds, if they differ by more than rounding explains."""
+    if video.stamps is None or video.num_frames < 3:
+        return None
+    apart = np.diff(np.asarray(video.stamps, np.float64))
+    usual = float(np.median(apart))
+    if np.abs(apart - usual).max() <= max(1.5, 0.1 * usual):
+        return None
+    return float(apart.min()) * video.time_base, float(apart.max()) * video.time_base

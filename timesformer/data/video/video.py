@@ -1,0 +1,356 @@
+"""Random access to the frames of a video file, by PyAV.
+
+As few frames are decoded as the key frames allow.  Wanted frames that no key frame separates are one run: decoding
+starts at the key frame before the first and ends with the last.  From one run to the next a key frame is sought if that
+skips anything, otherwise decoding goes on.  On the way, H.264 pictures that no other refers to are passed over
+(threads = 1), and only wanted frames are converted.  All of it gives the same pixels as decoding the whole file.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
+
+from timesformer.data.video.display import UPRIGHT, display_matrix, upright, upright_size
+from timesformer.data.video.index import NO_FRAMES, FrameTable, IndexFault, read_table
+from timesformer.data.video.mp4 import TOP_BOXES, is_cut_off
+from timesformer.errors import InputError
+
+_COVER = Disposition.attached_pic
+
+
+class VideoError(InputError):
+    """A video that cannot be read: `path`, `reason`, and `kind`, one word of `KINDS` in
+    `timesformer.data.video.verdict`."""
+
+    def __init__(self, path: Path | str, reason: str, kind: str = "unreadable") -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason, self.kind = str(path), reason, kind
+
+    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str, str]]:
+        return type(self), (self.path, self.reason, self.kind)  # crosses process boundaries (loader workers)
+
+
+# What Matroska, AVI and Flash files begin with: a container with such a mark that does not open has been cut off.
+_BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV")
+
+
+class Video:
+    """An open video file; a context manager.
+
+    num_frames, fps; height, width: as shown, after the rotation that the file asks for (the first use may decode a
+        frame to learn it)
+    key_frames: indices at which decoding can start
+    index: "index" if the container's index told where the frames lie, "packets" if the whole file was read for it
+    stamps: when each frame is shown, in units of `time_base` seconds; None if the file does not say
+
+    threads: decoding threads, 0 = as FFmpeg sees fit.  For short clips one is fastest.
+    strict: damage that FFmpeg would paint over is an error
+
+    Frames are numbered in the order in which they are shown, whatever their distance in time.
+
+    Raises VideoError for a file that is missing, empty, no video, without video stream or cut off.
+    """
+
+    def __init__(self, path: Path | str, threads: int = 1, strict: bool = False) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise VideoError(path, "no such file", "missing")
+        if self.path.stat().st_size == 0:
+            raise VideoError(path, "the file is empty", "empty")
+        self._threads, self._strict = threads, strict
+        self._packets: Iterator[av.Packet] | None = None  # None: a key frame must be sought before anything is decoded
+        self._reformatter = VideoReformatter()
+        self._open()
+        try:
+            self._read_header()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open(self) -> None:
+        """Open the file, at its start."""
+        try:
+            self._container = av.open(str(self.path))
+        except (FFmpegError, OSError) as error:
+            raise self._not_opened(error) from error
+        # The picture on the cover of a piece of music is a video stream too.
+        found = [stream for stream in self._container.streams.video if not stream.disposition & _COVER]
+        if not found:
+            kind = "audio-only" if self._container.streams.audio else "not-video"
+            self._container.close()
+            raise self._faulty(IndexFault("the file has no video stream", kind))
+        self._stream = found[0]
+        if self._stream.codec_context is None:
+            empty = not any(packet.size for packet in self._container.demux(self._stream))
+            self._container.close()
+            if empty:
+                raise self._faulty(IndexFault(*NO_FRAMES))
+            raise VideoError(self.path, "there is no decoder for its video stream")
+        self._stream.thread_type = "NONE" if self._threads == 1 else "AUTO"
+        self._codec = self._stream.codec_context
+        self._codec.thread_count = self._threads
+        if self._strict:
+            self._codec.options = {"err_detect": "explode"}
+        # Only in H.264 does a picture say in its own header that no other refers to it.
+        self._may_skip = self._threads == 1 and self._codec.name == "h264"
+        self._skipping = False
+
+    def _not_opened(self, error: FFmpegError | OSError) -> VideoError:
+        if isinstance(error, PermissionError):
+            return VideoError(self.path, f"cannot be read ({error.strerror})")
+        with open(self.path, "rb") as file:
+            head = file.read(12)
+        if head[4:8] in TOP_BOXES or head.startswith(_BEGINNINGS):
+            reason = f"not a video that can be opened ({error.strerror}): cut off or damaged where its index should be"
+            return VideoError(self.path, reason, "truncated")
+        return VideoError(self.path, f"not a video that can be opened ({error.strerror})", "not-video")
+
+    def _faulty(self, error: IndexFault) -> VideoError:
+        if error.kind in ("no-frames", "not-video") and is_cut_off(self.path):
+            return VideoError(self.path, f"cut off within its index: {error}", "truncated")
+        return VideoError(self.path, str(error), error.kind)
+
+    def _read_header(self) -> None:
+        try:
+            self._table: FrameTable = read_table(self.path, self._container, self._stream)
+        except IndexFault as error:
+            raise self._faulty(error) from error
+        except FFmpegError as error:
+            raise self._damaged(error) from error
+        self.num_frames, self.key_frames = self._table.num_frames, self._table.key_frames
+        self.stamps, self.index = self._table.stamps, self._table.source
+        self.time_base = float(self._stream.time_base) if self._stream.time_base else 0.0
+        self._numbers = dict(zip(self.stamps, range(self.num_frames), strict=True)) if self.stamps else None
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.fps = float(rate) if rate else 0.0
+        self._size: tuple[int, int] | None = None
+        self._decoded: deque[av.VideoFrame] = deque()  # decoded and not looked at yet
+        self._sought = 0  # the key frame that was sought and has not come out yet; 0: none
+        self._next = 0  # the frame that comes out of the decoder next, or a later one
+        self._seekable, self._turned = True, False
+        self._check_duration()
+
+    def _check_duration(self) -> None:
+        """Matroska and WebM files do not say how many frames they hold, but how long they last."""
+        if self.index == "index" or len(self._container.streams) > 1:
+            return  # sound may well last longer
+        if self.stamps is None or not self.time_base or not self._container.duration or not self.fps:
+            return
+        declared = self._container.duration / 1e6
+        start = self._container.start_time or 0
+        lasting = self.stamps[-1] * self.time_base - start / 1e6 + 1 / self.fps
+        if declared - lasting > max(0.5, 0.1 * declared):
+            raise VideoError(self.path, f"cut off: {lasting:.1f} of {declared:.1f} seconds are there", "truncated")
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._packets = None
+        self._decoded.clear()
+        self._container.close()
+
+    @property
+    def height(self) -> int:
+        """Rows of a frame as shown."""
+        return self._shown_size()[0]
+
+    @property
+    def width(self) -> int:
+        """Columns of a frame as shown."""
+        return self._shown_size()[1]
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """(height, width) before rotation."""
+        return self._codec.height, self._codec.width
+
+    @property
+    def turned(self) -> bool:
+        """Whether frames are shown turned or mirrored."""
+        self._shown_size()
+        return self._turned
+
+    def _shown_size(self) -> tuple[int, int]:
+        if self._size is None:
+            self.frames([0])
+        assert self._size is not None
+        return self._size
+
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frames at `indices` (any order, repeats allowed): uint8 (t, H, W, 3), RGB.
+
+        Raises VideoError for an index outside the video, for frames that cannot be decoded and for a video whose frames
+        change their size.
+        """
+        wanted = [int(index) for index in indices]
+        for index in wanted:
+            if not 0 <= index < self.num_frames:
+                raise VideoError(
+                    self.path, f"frame {index} asked for, but the video has frames 0 to {self.num_frames - 1}"
+                )
+        if not wanted:
+            return np.empty((0, self.height, self.width, 3), np.uint8)
+        pixels: dict[int, np.ndarray] = {}
+        try:
+            for index, frame in self._read(sorted(set(wanted))):
+                pixels[index] = self._pixels(frame)
+        except FFmpegError as error:
+            raise self._damaged(error) from error
+        return np.stack([pixels[index] for index in wanted])
+
+    def all_frames(self) -> np.ndarray:
+        """Every frame: uint8 (num_frames, H, W, 3), RGB."""
+        return self.frames(range(self.num_frames))
+
+    def check(self) -> None:
+        """Decode every frame, keeping none.  Raises VideoError as `frames` does."""
+        try:
+            for _, frame in self._read(list(range(self.num_frames))):
+                self._require_size(*upright_size(frame))
+        except FFmpegError as error:
+            raise self._damaged(error) from error
+
+    def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
+        self._turned = self._turned or display_matrix(frame) != UPRIGHT
+        pixels = upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), frame)
+        self._require_size(pixels.shape[0], pixels.shape[1])
+        return pixels
+
+    def _damaged(self, error: FFmpegError) -> VideoError:
+        self._packets = None
+        return VideoError(self.path, f"cut off or damaged ({error.strerror})", "damaged")
+
+    def _require_size(self, height: int, width: int) -> None:
+        if self._size is None:
+            self._size = height, width
+        if (height, width) != self._size:
+            reason = f"its frames change from {self._size[1]} x {self._size[0]} to {width} x {height} pixels"
+            raise VideoError(self.path, reason)
+
+    def _read(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The wanted frames, rising, with their indices."""
+        runs: list[list[int]] = []
+        for index in wanted:
+            key = self.key_frames[self._table.start(index)]
+            if not runs or key - runs[-1][-1] > 1:
+                runs.append([])
+            runs[-1].append(index)
+        # Behind the last run decoding may go on in the next call, if this one reads frame after frame.
+        sparse = len(wanted) > 1 and wanted[-1] - wanted[-2] > 1
+        for number, run in enumerate(runs):
+            yield from self._read_run(run, ending=sparse or number + 1 < len(runs))
+
+    def _read_run(self, run: list[int], ending: bool) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The wanted frames of one run.  `ending`: nothing behind its last frame will be asked for."""
+        place = self._table.start(run[0])
+        if self._packets is None or not self.key_frames[place] <= self._next <= run[0]:
+            self._seek(place)
+        missing = run
+        for attempt in range(2):
+            for index, frame in self._decode(missing, ending, skip=attempt == 0):
+                yield index, frame
+                missing = missing[1:]
+            if not missing:
+                return
+            if attempt == 0:  # the seek landed late or at no true key frame: read from the start, all of it
+                self._seekable = self._seekable and place > 0
+                self._restart()
+        raise VideoError(
+            self.path, f"frame {missing[0]} of {self.num_frames} cannot be decoded: cut off or damaged", "damaged"
+        )
+
+    def _seek(self, place: int) -> None:
+        """Go to the key frame at this place of the table; without time stamps, to the start."""
+        if place == 0 and not self._seekable:
+            self._restart()
+            return
+        self._container.seek(self._table.targets[place], stream=self._stream)
+        self._begin(self.key_frames[place])
+
+    def _restart(self) -> None:
+        """Go to the start of the file without seeking."""
+        self._packets = None
+        self._decoded.clear()
+        self._container.close()
+        self._open()
+        self._begin(0)
+
+    def _begin(self, index: int) -> None:
+        self._packets = iter(self._container.demux(self._stream))
+        self._decoded.clear()
+        self._next = self._sought = index
+
+    def _decode(self, run: list[int], ending: bool, skip: bool) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The frames of a run as they come out of the decoder, until all are found or one is missing."""
+        left, unfed = deque(run), set(run)
+        while left:
+            while self._decoded and left:
+                frame = self._decoded.popleft()
+                index = self._number(frame.pts) if self._numbers else self._next
+                if index < self._sought:  # cut away by an edit list, or belonging to what lies before the key frame
+                    continue
+                if self._sought and not self._arrived(index, frame):
+                    return
+                self._next = index + 1
+                if index > left[0]:
+                    return
+                if index == left[0]:
+                    left.popleft()
+                    yield index, frame
+            if left and not self._feed(run[-1], unfed, ending, skip):
+                return
+
+    def _number(self, stamp: int | None) -> int:
+        """The frame shown at this time; -1 for none."""
+        return -1 if stamp is None or self._numbers is None else self._numbers.get(stamp, -1)
+
+    def _arrived(self, index: int, frame: av.VideoFrame) -> bool:
+        """Whether the first frame after a seek is the key frame, and one that can be shown without those before it.
+
+        Streams made by gradual intra refresh mark frames as key frames that are not: there nothing is sought any more.
+        """
+        if index != self._sought or frame.pict_type in (PictureType.P, PictureType.B):
+            self._table = replace(self._table, key_frames=[0], targets=self._table.targets[:1])
+            self.key_frames = [0]
+            return False
+        self._sought = 0
+        return True
+
+    def _feed(self, last: int, unfed: set[int], ending: bool, skip: bool) -> bool:
+        """Give the decoder a packet; once it has all that are wanted, take out what it holds.  False: at the end."""
+        if self._packets is None:
+            return False
+        packet = next(self._packets, None)
+        if packet is None:
+            self._packets = None
+            return False
+        if self._numbers is None or not packet.size:  # an empty packet, the last one, empties the decoder
+            self._decoded.extend(self._codec.decode(packet))
+            return True
+        index = self._number(packet.pts)
+        # Frames behind the last one wanted are kept: a later call may go on with them.
+        skipping = skip and self._may_skip and index < last and index not in unfed
+        if skipping != self._skipping:
+            self._skipping, self._codec.skip_frame = skipping, "NONREF" if skipping else "DEFAULT"
+        self._decoded.extend(self._codec.decode(packet))
+        unfed.discard(index)
+        if ending and not unfed:
+            self._decoded.extend(self._codec.decode(None))
+            self._packets = None
+        return True

@@ -1,0 +1,205 @@
+"""What a model makes of videos before its classifier, in files.
+
+In Python, for a clip (b, t, 3, H, W) that is normalised as the checkpoint's preprocessing says:
+
+    model.features(clip)              (b, d): what the classifier reads, the class token or the mean of the patches
+    model.forward_features(clip)      patches (b, t, h, w, d) and cls (b, d) or None, after the last norm
+
+`write_features` does this for videos, under a protocol's views, and says in the file what it was made with.
+"""
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import torch
+from torch import Tensor
+
+from timesformer.checkpoints import weights_sha256, write_atomic
+from timesformer.data import Preprocessing, Sample
+from timesformer.errors import InputError
+from timesformer.evaluation.evaluate import Protocol, protocol_named
+from timesformer.evaluation.feature_files import NpyFile, NpzFile, ParquetFile, Rows, Writer
+from timesformer.evaluation.viewing import each_batch
+from timesformer.models.timesformer import TimeSformer
+from timesformer.progress import OnStep
+
+NO_LABEL = -1
+"""The label of a sample that has none."""
+
+AXES = {
+    "features": ("row", "channel"),
+    "patches": ("row", "time", "height", "width", "channel"),
+    "cls": ("row", "channel"),
+}
+"""The arrays' axes.  features: the pooled vector; patches: tokens in their grid (the space scheme averages time to 1);
+cls: the class token, where the model has one."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_features` did: the files, their number of rows, (path, reason) of videos that could not be read, and
+    the metadata that stands in the file."""
+
+    files: tuple[Path, ...]
+    rows: int
+    unreadable: list[tuple[str, str]]
+    metadata: dict[str, Any]
+
+
+def write_features(
+    out: Path | str,
+    model: TimeSformer,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    *,
+    protocol: str | Protocol = "paper",
+    tokens: bool = False,
+    per_view: bool = False,
+    metadata: dict[str, Any] | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool | OnStep = False,
+) -> Written:
+    """Writes a row for each video that can be read: the mean over its views of the pooled vector; `per_view`, a row for
+    each view; `tokens`, all tokens of each view.
+
+    out: .parquet (features), .npy (features, or the patches; the rest in a .json beside it) or .npz (all).  Nothing but
+    the batch at hand is in memory, and the file is whole or not there.  A label of -1 stands for none.
+
+    Raises:
+        InputError: another kind of file, tokens for .parquet, an unknown protocol, not one readable video, or a file
+            that cannot be written.
+    """
+    out = Path(out)
+    protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
+    if out.suffix not in (".parquet", ".npy", ".npz"):
+        raise InputError(f"{out}: expected a name that ends in .parquet, .npy or .npz")
+    if tokens and out.suffix == ".parquet":
+        raise InputError(f"{out}: tokens go into .npy or .npz, parquet holds one vector a row")
+    beside = out.with_suffix(".json")
+    arrays = _arrays(model, tokens)[: 1 if out.suffix == ".npy" else None]
+    job = _Job(model, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size)
+    rows, unreadable = 0, dict[str, str]()
+    described: dict[str, Any] = {}
+
+    def write(path: Path) -> None:
+        nonlocal rows
+        writer = _writer(path, out, beside, job)
+        try:
+            for batch, arrays in job.run(unreadable, workers, device, progress):
+                rows += len(batch.path)
+                writer.add(batch, arrays)
+            if not rows:
+                reasons = "".join(f"\n  {name}: {reason}" for name, reason in unreadable.items())
+                raise InputError(f"{out}: not written, not one of {len(samples)} videos can be read:{reasons}")
+            described.update(_described(job, preprocessing, metadata or {}, unreadable))
+            writer.finish(described)
+        except BaseException:
+            writer.abandon()
+            raise
+
+    write_atomic(out, write)
+    return Written((out, beside) if out.suffix == ".npy" else (out,), rows, list(unreadable.items()), described)
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: TimeSformer
+    samples: list[Sample]
+    record: Preprocessing
+    protocol: Protocol
+    arrays: tuple[str, ...]
+    per_view: bool
+    batch_size: int
+
+    def run(
+        self, unreadable: dict[str, str], workers: int, device: torch.device | str | None, progress: bool | OnStep
+    ) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
+        """Rows and their arrays, batch by batch."""
+        found = each_batch(
+            self.model,
+            self.samples,
+            self.record,
+            self.protocol.views,
+            unreadable,
+            batch_size=self.batch_size,
+            workers=workers,
+            device=device,
+            progress=progress,
+        )
+        for indices, counts, clips in found:
+            views = [(index, view) for index, count in zip(indices, counts, strict=True) for view in range(count)]
+            parts = (self._arrays(part) for part in clips)
+            if self.per_view:
+                for start, arrays in zip(range(0, len(views), self.batch_size), parts, strict=True):
+                    yield self._rows(views[start : start + self.batch_size]), arrays
+            else:
+                vectors = np.concatenate([arrays["features"] for arrays in parts])
+                means = np.stack([some.mean(0) for some in np.split(vectors, np.cumsum(counts)[:-1])])
+                yield self._rows([first for first in views if first[1] == 0]), {"features": means}
+
+    @torch.inference_mode()
+    def _arrays(self, clips: Tensor) -> dict[str, np.ndarray]:
+        """The arrays of some views."""
+        if self.arrays == ("features",):
+            return {"features": self.model.features(clips).float().cpu().numpy()}
+        tokens = self.model.forward_features(clips)
+        return {name: getattr(tokens, name).float().cpu().numpy() for name in self.arrays}
+
+    def _rows(self, views: list[tuple[int, int]]) -> Rows:
+        """Of (sample, view); which view is left out where a row is a video."""
+        rows, crops = Rows(), self.protocol.views.crops
+        for number, view in views:
+            sample = self.samples[number]
+            rows.path.append(sample.name)
+            rows.label.append(None if sample.label == NO_LABEL else sample.label)
+            if self.per_view:
+                rows.clip.append(view // crops)
+                rows.crop.append(view % crops)
+        return rows
+
+
+def _arrays(model: TimeSformer, tokens: bool) -> tuple[str, ...]:
+    """Names of the arrays, the main one first."""
+    if not tokens:
+        return ("features",)
+    return ("patches", "cls") if model.scheme.encoders[-1].class_tokens != "none" else ("patches",)
+
+
+def _writer(path: Path, out: Path, beside: Path, job: _Job) -> Writer:
+    if out.suffix == ".npz":
+        return NpzFile(path, job.arrays, out)
+    if out.suffix == ".npy":
+        return NpyFile(path, job.arrays[0], beside)
+    labels = {type(sample.label) for sample in job.samples if sample.label != NO_LABEL}
+    kind = None if not labels else pyarrow.list_(pyarrow.int64()) if tuple in labels else pyarrow.int64()
+    return ParquetFile(path, kind, job.per_view)
+
+
+def _described(
+    job: _Job, record: Preprocessing, metadata: dict[str, Any], unreadable: dict[str, str]
+) -> dict[str, Any]:
+    """What the features are, and what they were made with."""
+    pool = job.model.scheme.encoders[-1].pool
+    return {
+        **metadata,
+        **{key: value for key, value in job.protocol.statement().items() if key != "merge"},
+        "rows_are": "views" if job.per_view else "videos (mean over views)",
+        "axes": {name: list(AXES[name]) for name in job.arrays},
+        "pooled": {"class": "class token", "mean": "mean of the patches"}[pool],
+        "model": job.model.config.to_dict(),
+        "weights_sha256": weights_sha256(job.model),
+        "preprocessing": record.to_dict(),
+        "videos_unreadable": [{"path": path, "reason": reason} for path, reason in unreadable.items()],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("timesformer-ablations", "torch", "numpy", "av")},
+        },
+    }

@@ -1,0 +1,274 @@
+"""Class names for videos: the likeliest classes of each, or of each stretch of a long one.
+
+loaded = load_model("results/checkpoints/divided-motion")
+record = Preprocessing.from_dict(loaded.preprocessing)
+for video in predict(loaded.model, ["a.mp4"], record, loaded.labels).videos:
+    print(video.path, video.top[0].label, video.top[0].probability)
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timesformer.data import Preprocessing, Sample, VideoError, Views
+from timesformer.data.video.open import open_video
+from timesformer.errors import InputError
+from timesformer.evaluation.evaluate import Merge, Protocol, protocol_named
+from timesformer.evaluation.viewing import each_batch
+from timesformer.heads import Labels, check_labels
+from timesformer.models.timesformer import TimeSformer
+from timesformer.progress import OnStep
+
+UNIFORM_SECONDS = 4.0
+"""Length of a timeline's stretches where the model's frames are spread over the whole video: what a video of
+Something-Something lasts on average, on which such models are trained."""
+
+DEFAULT_FPS = 30.0
+"""Frames per second of a video that does not say."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class, its index and its probability, 0 to 1.
+
+    Where a model has several heads, `head` names one and the index counts in it; column: the place of its probability
+    among those of all heads
+    """
+
+    label: str
+    index: int
+    probability: float
+    head: str
+    column: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of a video, best first (of each head in turn), and the probabilities of all (classes,);
+    where a model has several heads those of all heads, one after the other."""
+
+    path: str
+    top: tuple[Guess, ...]
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `predict` found: the videos in their order, and (path, reason) of those that could not be read."""
+
+    videos: list[Prediction]
+    unreadable: list[tuple[str, str]]
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Stretch(Prediction):
+    """The likeliest classes of a part of a video, from start_seconds to before end_seconds."""
+
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A video, stretch by stretch: consecutive, without overlap; where all could be read they cover it.
+
+    top: the likeliest classes on the mean over all stretches
+    """
+
+    path: str
+    seconds: float
+    top: tuple[Guess, ...]
+    stretches: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True)
+class Timelines:
+    """What `timelines` found; unreadable holds videos, and stretches of videos as `path[first frame:end]`."""
+
+    videos: list[Timeline]
+    unreadable: list[tuple[str, str]]
+    protocol: Protocol
+    stretch_seconds: float
+
+
+def predict(
+    model: TimeSformer,
+    videos: Sequence[Path | str],
+    preprocessing: Preprocessing,
+    labels: Labels,
+    *,
+    protocol: str | Protocol = "paper",
+    top: int = 5,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool | OnStep = False,
+) -> Predictions:
+    """The `top` classes of each video under a protocol's views; `batch_size` counts views.
+
+    A probability is the mean of the views' softmax where the protocol merges probabilities, and the softmax of their
+    mean logits where it merges logits (the order of the classes is the protocol's).
+
+    Raises:
+        InputError: an unknown protocol, labels that do not fit the model, or scores that are not finite.
+    """
+    protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
+    samples = [Sample(Path(video), 0, str(video)) for video in videos]
+    namer = _Namer(model, labels, top)
+    found, unreadable = [], dict[str, str]()
+    for index, probabilities in _each(
+        model, samples, preprocessing, protocol, unreadable, batch_size, workers, device, progress
+    ):
+        found.append(Prediction(samples[index].name, namer.top(probabilities), probabilities))
+    return Predictions(found, list(unreadable.items()), protocol)
+
+
+def timelines(
+    model: TimeSformer,
+    videos: Sequence[Path | str],
+    preprocessing: Preprocessing,
+    labels: Labels,
+    *,
+    seconds: float | None = None,
+    protocol: str | Protocol = "clip",
+    top: int = 5,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool | OnStep = False,
+) -> Timelines:
+    """The `top` classes of each stretch of each video, one clip with the protocol's crops for every stretch.
+
+    seconds: length of a stretch; None: what a clip of the model lasts (dense sampling), or UNIFORM_SECONDS.  A last
+    stretch shorter than half of it belongs to the one before.  The frames of a clip are spread evenly over its stretch,
+    which for the default length is the model's own stride.
+
+    Raises:
+        InputError: as `predict` does, and for a length that is no number above 0.
+    """
+    protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
+    length = _stretch_seconds(preprocessing) if seconds is None else seconds
+    if not (math.isfinite(length) and length > 0):
+        raise InputError(f"timeline: seconds must be a number above 0, got {length}")
+    namer, unreadable = _Namer(model, labels, top), dict[str, str]()
+    samples: list[Sample] = []
+    owners: list[tuple[str, float]] = []  # path and frame rate, by sample
+    lasting: dict[str, float] = {}
+    for video in dict.fromkeys(map(str, videos)):
+        try:
+            with open_video(video) as file:
+                frames, fps = file.num_frames, file.fps if file.fps > 0 else DEFAULT_FPS
+        except VideoError as error:
+            unreadable[video] = error.reason
+            continue
+        lasting[video] = frames / fps
+        for start, end in stretches(frames, length * fps):
+            samples.append(Sample(Path(video), 0, f"{video}[{start}:{end}]", start, end))
+            owners.append((video, fps))
+    even = replace(preprocessing, sampling="uniform", frame_rate=None)
+    views = Protocol(protocol.name, Views(1, protocol.views.crops), protocol.merge)
+    parts: dict[str, list[Stretch]] = {video: [] for video in lasting}
+    for index, probabilities in _each(model, samples, even, views, unreadable, batch_size, workers, device, progress):
+        (video, fps), sample = owners[index], samples[index]
+        assert sample.start_frame is not None
+        assert sample.end_frame is not None
+        times = sample.start_frame / fps, sample.end_frame / fps
+        parts[video].append(Stretch(video, namer.top(probabilities), probabilities, *times))
+    found = [
+        Timeline(video, lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some))
+        for video, some in parts.items()
+        if some
+    ]
+    return Timelines(found, list(unreadable.items()), views, length)
+
+
+def stretches(num_frames: int, length: float) -> list[tuple[int, int]]:
+    """Consecutive ranges of frames that cover a video, each `length` frames long (rounded, at least 1), the last one at
+    least half as long; one range where the video is shorter than that."""
+    length = max(1.0, length)
+    count = max(1, math.floor(num_frames / length + 0.5))
+    bounds = [round(number * length) for number in range(count)]
+    return list(zip(bounds, [*bounds[1:], num_frames], strict=True))
+
+
+def _stretch_seconds(record: Preprocessing) -> float:
+    if record.sampling == "dense":
+        assert record.frame_rate is not None
+        return record.num_frames * record.frame_rate / record.target_fps
+    return UNIFORM_SECONDS
+
+
+def top_classes(model: TimeSformer, logits: Tensor, labels: Labels, top: int = 5) -> tuple[Guess, ...]:
+    """The likeliest classes by the logits (classes,) of one clip, best first (of each head in turn).
+
+    Raises:
+        InputError: labels that do not fit the model, or scores that are not finite.
+    """
+    return _Namer(model, labels, top).top(_probabilities(logits[None].cpu(), model, "mean_softmax", "clip"))
+
+
+class _Namer:
+    """Probabilities to names."""
+
+    def __init__(self, model: TimeSformer, labels: Labels, top: int) -> None:
+        if top < 1:
+            raise InputError(f"top: expected at least 1, got {top}")
+        labels = check_labels(labels, model.config.heads)
+        self.heads = list(labels.items()) if isinstance(labels, dict) else [("", labels)]
+        self.number = top
+
+    def top(self, probabilities: np.ndarray) -> tuple[Guess, ...]:
+        """The likeliest classes of each head; of equals the one with the lower index first."""
+        found, start = [], 0
+        for head, names in self.heads:
+            some = probabilities[start : start + len(names)]
+            order = np.argsort(-some, kind="stable")[: self.number]
+            found += [Guess(names[i], int(i), float(some[i]), head, start + int(i)) for i in order]
+            start += len(names)
+        return tuple(found)
+
+
+def _each(
+    model: TimeSformer,
+    samples: list[Sample],
+    record: Preprocessing,
+    protocol: Protocol,
+    unreadable: dict[str, str],
+    batch_size: int,
+    workers: int,
+    device: torch.device | str | None,
+    progress: bool | OnStep,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, probabilities) of each sample that can be read; the others' reasons go into `unreadable`."""
+    found = each_batch(
+        model,
+        samples,
+        record,
+        protocol.views,
+        unreadable,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        progress=progress,
+    )
+    for indices, counts, parts in found:
+        with torch.inference_mode():
+            logits = torch.cat([model(part).float().cpu() for part in parts])
+        for index, views in zip(indices, logits.split(counts), strict=True):
+            yield index, _probabilities(views, model, protocol.merge, samples[index].name)
+
+
+def _probabilities(logits: Tensor, model: TimeSformer, merge: Merge, name: str) -> np.ndarray:
+    """Of all classes, (classes,), from the logits of a video's views (views, classes); each head sums to 1."""
+    if not torch.isfinite(logits).all():
+        raise InputError(f"{name}: the model's scores are not finite")
+    parts = []
+    for some in logits.double().split(model.config.heads, dim=1):
+        parts.append(some.softmax(-1).mean(0) if merge == "mean_softmax" else some.mean(0).softmax(-1))
+    return torch.cat(parts).numpy()

@@ -1,0 +1,49 @@
+"""Videos without labels, read as a model wants them: what prediction and feature extraction share."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, SequentialSampler
+
+from timesformer.data import Preprocessing, Sample, VideoDataset, Views, collate
+from timesformer.data.loading import batches
+from timesformer.models.timesformer import TimeSformer
+from timesformer.progress import OnStep, step_bar
+
+
+def each_batch(
+    model: TimeSformer,
+    samples: list[Sample],
+    record: Preprocessing,
+    views: Views,
+    unreadable: dict[str, str],
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device | str | None,
+    progress: bool | OnStep,
+) -> Iterator[tuple[list[int], list[int], Iterator[Tensor]]]:
+    """(index of each sample, its number of views, all their views) of batch after batch, in the samples' order.
+
+    The views come one sample's after the other, in parts (at most batch_size, t, 3, H, W), on `device` (None: where the
+    model is), to which the model is moved; it is in evaluation mode.  Reasons of what cannot be read go into
+    `unreadable`.
+    """
+    if not samples:
+        return
+    dataset = VideoDataset(samples, record, train=False, views=views, allow_unreadable=True)
+    place = torch.device(device) if device is not None else next(model.parameters()).device
+    model.to(place).eval()
+    together = max(1, batch_size // (views.per_video or batch_size))
+    keys = BatchSampler(SequentialSampler(dataset), together, drop_last=False)
+    with step_bar("videos", progress) as on_step:
+        for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
+            unreadable.update(batch["unreadable"])
+            if len(batch["label"]):
+                clip = batch["clip"]
+                counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)
+                clips = clip if "views" in batch else clip.flatten(0, 1)
+                yield batch["index"].tolist(), counts, (part.to(place) for part in clips.split(batch_size))
+            on_step(number, len(keys), math.nan)

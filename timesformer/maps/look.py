@@ -1,0 +1,219 @@
+"""What `timesformer attend` makes of one model and one clip: arrays, pictures, films, a side of the explorer page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from timesformer.attention.operator import Query
+from timesformer.checkpoints import write_atomic
+from timesformer.evaluation.prediction import Guess, top_classes
+from timesformer.heads import Labels
+from timesformer.maps import METHODS, AttentionMap, AttentionMaps, Saliency, TopKeys
+from timesformer.maps.attention import as_queries, chosen_heads, chosen_sites, map_of
+from timesformer.maps.capture import Call, as_input, evaluating, grid_of, watching
+from timesformer.maps.explorer import Side, explorer_side, keys_that_fit
+from timesformer.maps.films import side_by_side, write_film
+from timesformer.maps.overlay import shares
+from timesformer.maps.pictures import draw_heads, draw_overlays, draw_time
+from timesformer.maps.seen import Seen
+from timesformer.maps.top_keys import keys_of
+from timesformer.models.timesformer import TimeSformer
+
+MOST_LAYERS = 6
+"""Rows of a picture of layers."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be shown; None: all of it.  target: a column of the logits, None: the predicted class."""
+
+    query: Query = "class"
+    layers: list[int] | None = None
+    steps: list[str] | None = None
+    heads: list[int] | None = None
+    methods: tuple[str, ...] = ("rollout",)
+    target: int | None = None
+    smooth: bool = False
+
+
+@dataclass
+class Look:
+    """One model's look at a clip.  explained: the class that was asked for, None where it is the predicted one; files:
+    what was written; left_out: pictures that would show nothing, and why."""
+
+    name: str
+    guesses: tuple[Guess, ...]
+    keys: list[TopKeys]
+    explained: str | None = None
+    methods: dict[str, Saliency] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def look(
+    model: TimeSformer, seen: Seen, labels: Labels, name: str, choice: Choice, out: Path, say: Say, sides: int = 1
+) -> Look:
+    """Writes attention.npz, methods.npz, the pictures and the films into a folder.
+
+    sides: models on the explorer page, for which the strongest keys are gathered; 0: without them
+
+    Raises:
+        InputError: a layer, step, head, query or target that the model does not have.
+    """
+    maps, times, result = _one_pass(model, seen, labels, name, choice, sides)
+    if choice.target is not None and isinstance(labels, list):
+        result.explained = labels[choice.target]
+    say(f"{name}: attention")
+    for method in choice.methods:
+        result.methods[method] = METHODS[method](model, seen.clip, choice.target)
+        say(f"{name}: {method}")
+    _write(result, out / "attention.npz", maps.save)
+    _write(result, out / "methods.npz", lambda path: _save_methods(path, result.methods, seen))
+    _layer_pictures(result, maps, seen, choice, out)
+    for found in times:
+        if _crosses_time(found):
+            _picture(result, out / f"time-{found.step}.png", draw_time(found))
+    shown = {method: shares(found.weights[0, 0]) for method, found in result.methods.items()}
+    _picture(
+        result,
+        out / "methods.png",
+        draw_overlays(seen.frames, shown, seconds=seen.seconds, title=_methods_title(result), smooth=choice.smooth),
+    )
+    first, weights = next(iter(shown.items()))
+    film = side_by_side(seen, weights, smooth=choice.smooth)
+    for suffix in (".mp4", ".gif"):
+        result.files.append(write_film(out / f"{first}{suffix}", film, seen.film_fps))
+    say(f"{name}: pictures and films")
+    return result
+
+
+def side(model: TimeSformer, seen: Seen, found: Look, note: str) -> Side:
+    """The model's side of the explorer page."""
+    guesses = [
+        (f"{guess.head}: {guess.label}" if guess.head else guess.label, guess.probability) for guess in found.guesses
+    ]
+    return explorer_side(
+        model, seen, name=found.name, note=note, guesses=guesses, methods=found.methods, keys=found.keys
+    )
+
+
+def _one_pass(
+    model: TimeSformer, seen: Seen, labels: Labels, name: str, choice: Choice, sides: int
+) -> tuple[AttentionMaps, list[AttentionMap], Look]:
+    """The query's maps, in the last layer of each step also those of one place at all times, what the model predicts
+    and the strongest keys: all from one forward pass."""
+    clip = as_input(model, seen.clip)
+    grid = grid_of(model, clip)
+    queries = as_queries(choice.query, grid)
+    wanted, heads = chosen_sites(model, choice.layers, choice.steps), chosen_heads(model, choice.heads)
+    last = {site.step.name: site for site in wanted}
+    place = (grid[1] // 2, grid[2] // 2) if choice.query == "class" else choice.query[1:]
+    count, cell = 0, grid
+    if sides:
+        count, cell = keys_that_fit(
+            model, seen, layers=choice.layers, steps=choice.steps, heads=choice.heads, sides=sides
+        )
+    maps: list[AttentionMap] = []
+    times: list[AttentionMap] = []
+    keys: list[TopKeys] = []
+
+    def visit(call: Call) -> None:
+        maps.append(map_of(call, queries, heads, grid[0]))
+        if call.site is last[call.site.step.name] and grid[0] > 1:
+            times.append(map_of(call, [(t, *place) for t in range(grid[0])], heads, grid[0]))
+        if sides:
+            keys.append(keys_of(call, grid, heads, count, cell))
+
+    with watching(wanted, visit), evaluating(model), torch.no_grad():
+        logits = model(clip)[0]
+    return AttentionMaps(maps), times, Look(name, top_classes(model, logits, labels), keys)
+
+
+def _layer_pictures(result: Look, maps: AttentionMaps, seen: Seen, choice: Choice, out: Path) -> None:
+    """For each step the layers, each as the mean over its heads; and the heads of the last layer."""
+    for step in dict.fromkeys(one.step for one in maps):
+        some = [one for one in maps if one.step == step]
+        if not any(one.weights.any() for one in some):
+            result.left_out.append(
+                f"{step}: the class token takes no part in it; --query t,h,w shows where a patch looks"
+            )
+            continue
+        rows = [
+            some[i] for i in np.unique(np.linspace(0, len(some) - 1, min(MOST_LAYERS, len(some))).round().astype(int))
+        ]
+        means = {f"layer {one.layer}": one.weights[0, :, 0].mean(0) for one in rows}
+        marked = None if choice.query == "class" else choice.query
+        title = f"{step}, mean of heads, from {_said(choice.query)}"
+        figure = draw_overlays(
+            seen.frames, means, seconds=seen.seconds, query=marked, title=title, smooth=choice.smooth
+        )
+        _picture(result, out / f"layers-{step}.png", figure)
+        figure = draw_heads(seen.frames, some[-1], seconds=seen.seconds, smooth=choice.smooth)
+        _picture(result, out / f"heads-{step}.png", figure)
+
+
+def _crosses_time(found: AttentionMap) -> bool:
+    weights = found.weights[0].sum((-2, -1))  # head, time of the query, time
+    return bool((weights * (1 - np.eye(weights.shape[-1]))).any())
+
+
+def _save_methods(path: Path, methods: dict[str, Saliency], seen: Seen) -> None:
+    """Each method's map (t, h, w) under its name, and the seconds of the frames."""
+    with path.open("wb") as file:
+        arrays: dict[str, Any] = {name: found.weights[0, 0] for name, found in methods.items()}
+        np.savez_compressed(file, seconds=seen.seconds, **arrays)
+
+
+def _write(result: Look, path: Path, write: Callable[[Path], object]) -> None:
+    result.files.append(write_atomic(path, write))
+
+
+def _picture(result: Look, path: Path, figure: Figure) -> None:
+    _write(result, path, lambda to: figure.savefig(to, dpi=96, pil_kwargs={"compress_level": 1}))
+
+
+def _title(result: Look) -> str:
+    best = ", ".join(f"{guess.label} {100 * guess.probability:.0f} %" for guess in result.guesses[:1])
+    return f"{result.name}: {best}"
+
+
+def _methods_title(result: Look) -> str:
+    explained = "" if result.explained is None else f"; explained: {result.explained}"
+    return f"{_title(result)}{explained}"
+
+
+def _said(query: Query) -> str:
+    return "the class token" if query == "class" else f"the patch at time {query[0]}, row {query[1]}, column {query[2]}"
+
+
+def described(found: Look, model: TimeSformer, seen: Seen) -> dict[str, Any]:
+    """For --json."""
+    return {
+        "name": found.name,
+        "attention": model.config.attention,
+        "grid": list(grid_of(model, seen.clip)),
+        "frames_seconds": seen.seconds.tolist(),
+        "top": [
+            {"label": guess.label, "index": guess.index, "probability": guess.probability}
+            | ({"head": guess.head} if guess.head else {})
+            for guess in found.guesses
+        ],
+        "methods": list(found.methods),
+        "explained": found.explained,
+        "left_out": found.left_out,
+    }
+
+
+def some_of(wanted: Sequence[Any] | None, known: Sequence[Any]) -> list[Any] | None:
+    """What a second model has of the choice made for the first; all of it where that is nothing."""
+    kept = [one for one in wanted or () if one in known]
+    return kept or None

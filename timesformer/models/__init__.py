@@ -1,0 +1,1 @@
+"""Networks: the video transformer and convolutional baselines."""

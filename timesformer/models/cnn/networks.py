@@ -1,0 +1,114 @@
+"""C2D, I3D and SlowFast.
+
+Sources: I3D with a ResNet-50 as in Wang et al., Non-local Neural Networks (arXiv 1711.07971): a stem of 5x7x7, the
+maximum over pairs of frames after the first stage, 3x1x1 in the first stage and then in every second bottleneck.
+SlowFast: Feichtenhofer et al., arXiv 1812.03982, table 1: lateral connections over time with stride alpha and twice the
+fast pathway's channels; over 5 frames in the paper, over 7 in the released 8x8 models, as here: with 5 there would not
+be the 34.6 M parameters that are published for these.
+
+All average over the whole clip, then drop out, then have one linear layer.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from timesformer._typing import Float
+from timesformer.config.cnn import CnnConfig
+from timesformer.errors import InputError
+from timesformer.models.cnn.residual import EXPANSION, ConvNorm, Pathway
+
+STEMS = {"c2d": 1, "i3d": 5}
+TIMES = {"c2d": ((1,), (1,), (1,), (1,)), "i3d": ((3,), (3, 1), (3, 1), (1, 3))}
+SLOW_TIMES, FAST_TIMES = ((1,), (1,), (3,), (3,)), ((3,), (3,), (3,), (3,))
+LATERAL_FRAMES, LATERAL_WIDTH = 7, 2
+
+
+class Cnn(nn.Module):
+    """What the baselines have in common: clip in, logits (b, classes) out, with several heads one after the other."""
+
+    def __init__(self, config: CnnConfig, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.drop = nn.Dropout(config.drop_rate)
+        self.head = nn.Linear(channels, sum(config.heads))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        self.extras: dict[str, Any] = {}  # what a loaded model came with: preprocessing, labels, provenance
+
+    def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
+        """The pooled vector of each clip."""
+        raise NotImplementedError
+
+    def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b classes"]:
+        logits: Tensor = self.head(self.drop(self.features(clip)))
+        return logits
+
+    def save_pretrained(self, folder: str | Path, **extras: Any) -> Path:
+        """Writes the model in our format; see `TimeSformer.save_pretrained`."""
+        from timesformer.checkpoints import save_model
+
+        return save_model(folder, self, **{**self.extras, **extras})
+
+    def _channels_first(self, clip: Tensor) -> Tensor:
+        """(b, t, c, h, w) -> (b, c, t, h, w).  Raises InputError for what the network cannot take."""
+        if clip.dim() != 5 or clip.shape[2] != self.config.in_channels:
+            raise InputError(
+                f"clip: expected (clips, frames, {self.config.in_channels} channels, height, width), "
+                f"got {tuple(clip.shape)}"
+            )
+        return rearrange(clip, "b t c h w -> b c t h w")
+
+
+class SinglePath(Cnn):
+    """C2D, which looks at each frame by itself, or I3D."""
+
+    def __init__(self, config: CnnConfig) -> None:
+        path = Pathway(config.in_channels, config.width, config.blocks, STEMS[config.baseline], TIMES[config.baseline])
+        super().__init__(config, path.out_channels)
+        self.path = path
+
+    def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
+        x = self.path.start(self._channels_first(clip))
+        for number, stage in enumerate(self.path.stages):
+            x = stage(x)
+            if number == 0 and self.config.baseline == "i3d":
+                if x.shape[2] < 2:
+                    raise InputError(f"clip: i3d halves the frames, expected at least 2, got {x.shape[2]}")
+                x = nn.functional.max_pool3d(x, (2, 1, 1))
+        return x.mean((2, 3, 4))
+
+
+class SlowFast(Cnn):
+    """A slow pathway on every alpha-th frame, wide; a fast one on all of them, narrow; before each stage the slow one
+    gets what the fast one has found."""
+
+    def __init__(self, config: CnnConfig) -> None:
+        thin = config.fast_width
+        widths = [thin, *(EXPANSION * thin * 2**number for number in range(len(config.blocks) - 1))]
+        extra = [LATERAL_WIDTH * width for width in widths]
+        slow = Pathway(config.in_channels, config.width, config.blocks, 1, SLOW_TIMES, extra)
+        fast = Pathway(config.in_channels, thin, config.blocks, 5, FAST_TIMES)
+        super().__init__(config, slow.out_channels + fast.out_channels)
+        self.slow, self.fast = slow, fast
+        self.lateral = nn.ModuleList(
+            ConvNorm(width, more, (LATERAL_FRAMES, 1, 1), (config.alpha, 1, 1))
+            for width, more in zip(widths, extra, strict=True)
+        )
+
+    def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
+        frames, alpha = self._channels_first(clip), self.config.alpha
+        if frames.shape[2] % alpha:
+            raise InputError(f"clip: {frames.shape[2]} frames; expected a multiple of alpha {alpha}")
+        slow, fast = self.slow.start(frames[:, :, ::alpha]), self.fast.start(frames)
+        for lateral, wide, thin in zip(self.lateral, self.slow.stages, self.fast.stages, strict=True):
+            slow, fast = wide(torch.cat([slow, lateral(fast).relu()], 1)), thin(fast)
+        return torch.cat([slow.mean((2, 3, 4)), fast.mean((2, 3, 4))], 1)
+
+
+def build(config: CnnConfig) -> Cnn:
+    """The network of a configuration."""
+    return SlowFast(config) if config.baseline == "slowfast" else SinglePath(config)

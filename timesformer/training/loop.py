@@ -1,0 +1,295 @@
+"""A plain training loop on accelerate that resumes exactly.
+
+A run that is killed and started again equals an undisturbed one bit for bit on the CPU (with the same number of
+threads): the order of the samples is keyed by seed and epoch, what happens to a sample by seed, epoch and sample (the
+dataset's part), mixup and dropout by seed and micro-step, and the learning rate is a function of the step.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from timesformer.data import collate
+from timesformer.data.loading import Collate, SampleStream, batches
+from timesformer.errors import InputError
+from timesformer.heads import cross_entropy, heads_of, is_right, predict
+from timesformer.progress import OnStep, step_bar
+from timesformer.seeding import seed_all
+from timesformer.training.mixup import draw_mix
+from timesformer.training.recipe import Recipe
+from timesformer.training.sharding import Strategy, exchanging, shard
+from timesformer.training.state import TrainingState, load_state, save_state
+
+REPORT_EVERY = 20
+"""Steps between two looks at the loss: a look makes an accelerator wait."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss became infinite or not a number; the message names the step."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run did.
+
+    losses, accuracies: of each step's training clips (accuracies 0 to 1; with mixup against the label of which a clip
+    holds more); train_loss and train_top1_percent: means over the last tenth of the steps; seconds: of training, over
+    all sessions of a resumed run; resumed_from: the step at which this session began; unreadable: (path, reason) of
+    videos that were left out; validation: metrics by step
+    """
+
+    steps: int
+    seconds: float
+    clips_per_second: float
+    losses: list[float]
+    accuracies: list[float]
+    train_loss: float
+    train_top1_percent: float
+    resumed_from: int
+    unreadable: list[tuple[str, str]]
+    validation: list[dict[str, Any]]
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    validation: Callable[[nn.Module], dict[str, Any]] | None = None,
+    progress: bool | OnStep = True,
+    tracker: str | None = None,
+    tracker_folder: str | Path | None = None,
+    strategy: Strategy = "ddp",
+    collate: Collate = collate,
+) -> FitResult:
+    """Trains `model` in place, resuming from the checkpoint in `folder` if there is one.
+
+    dataset: `dataset[(epoch, index)]` is a pure function that gives `clip` (frames, channels, height, width), `label`
+    and `index`; `collate` makes batches of them (by default `timesformer.data.collate`).  validation: called with the
+    model in evaluation mode at each checkpoint and at the end.  progress: a bar on standard error, or a function of
+    (steps done, all steps, mean loss since the last call).  tracker: one of accelerate's by name, logs into
+    `tracker_folder` (by default `folder`).  strategy: how several processes (accelerate's, started by its launcher,
+    torchrun or `timesformer_experiments.run.distributed`) share the work: "ddp", each with a whole model, or "fsdp",
+    each with a part of its parameters, gradients and optimiser state.  Checkpoints are whole either way, so that any
+    number of processes resumes from them.
+
+    Raises:
+        InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable; a tracker
+            that is unknown or not installed.
+        TrainingDiverged: the loss is not finite.
+    """
+    folder = Path(folder)
+    accelerator = _accelerator(tracker, Path(tracker_folder or folder))
+    loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate)
+    with step_bar("training", progress, loop.accelerator.is_main_process) as on_step:
+        return loop.run(on_step)
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset[Any],
+        recipe: Recipe,
+        folder: Path,
+        validation: Callable[[nn.Module], dict[str, Any]] | None,
+        accelerator: Accelerator,
+        strategy: Strategy,
+        collate: Collate,
+    ) -> None:
+        self.dataset, self.recipe, self.folder = dataset, recipe, folder
+        self.validation, self.collate = validation, collate
+        self.num_samples = len(dataset)  # type: ignore[arg-type]
+        self.steps = recipe.total_steps(self.num_samples)
+        self.accelerator = accelerator
+        self.tracker = bool(accelerator.log_with)
+        self.heads = heads_of(model)
+        device = self.accelerator.device
+        self.model = model.to(device)
+        if hasattr(model, "gradient_checkpointing"):
+            switch: Any = model  # TimeSformer, or a user's model with the same attribute
+            switch.gradient_checkpointing = recipe.gradient_checkpointing
+        elif recipe.gradient_checkpointing:
+            raise InputError(f"gradient_checkpointing: {type(model).__name__} does not offer it")
+        self.sharded = strategy == "fsdp" and accelerator.num_processes > 1
+        if self.sharded:  # before the optimiser: parameters are others afterwards
+            shard(model, device, accelerator.num_processes)
+        self.optimiser = recipe.build_optimiser(model)
+        self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        config = getattr(model, "config", None)
+        self.defining = {
+            "recipe": recipe.defining(),
+            "model": config.to_dict() if config is not None else {},
+            "num_samples": self.num_samples,
+        }
+        state = load_state(folder, model, self.optimiser, self.defining, device)
+        self.state = state or TrainingState(0, 0.0, torch.full((2, self.steps), torch.nan, device=device))
+        self.resumed_from = self.state.step
+        several = accelerator.num_processes > 1 and not self.sharded
+        self.wrapped = accelerator.prepare_model(model) if several else model
+
+    def run(self, on_step: OnStep) -> FitResult:
+        state, steps = self.state, self.steps
+        if state.step < steps:
+            self._checkpoint()  # an unwritable folder is found out now, not after hours
+            loaded = self._batches(state.step)
+            clock, reported = time.perf_counter(), state.step
+            self.wrapped.train()
+            for step in range(state.step, steps):
+                self._step(step, loaded)
+                state.step = step + 1
+                due = state.step % self.recipe.checkpoint_every == 0 or state.step == steps
+                if due or state.step % REPORT_EVERY == 0:
+                    loss = self._look(reported)
+                    on_step(state.step, steps, loss)
+                    reported = state.step
+                if due:
+                    now = time.perf_counter()
+                    state.seconds += now - clock
+                    self._validate()
+                    self._checkpoint()
+                    clock = time.perf_counter()
+        if self.tracker:
+            self.accelerator.end_training()
+        self.model.eval()
+        return self._result()
+
+    def _batches(self, step: int) -> Iterator[dict[str, Any]]:
+        recipe, accelerator = self.recipe, self.accelerator
+        stream = SampleStream(
+            self.num_samples,
+            recipe.seed,
+            recipe.batch_size // recipe.accumulate,
+            step * recipe.accumulate,
+            self.steps * recipe.accumulate,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        pin_memory = accelerator.device.type == "cuda"
+        return batches(self.dataset, stream, self.collate, recipe.workers, pin_memory)
+
+    def _step(self, step: int, loaded: Iterator[dict[str, Any]]) -> None:
+        """One step of the optimiser over `accumulate` micro-batches."""
+        recipe, accelerator, curves = self.recipe, self.accelerator, self.state.curves
+        rate = recipe.learning_rate(step, self.num_samples)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        losses, hits = [], []
+        for part in range(recipe.accumulate):
+            batch = next(loaded)
+            self.state.unreadable.update(batch.get("unreadable", ()))
+            if len(batch["label"]) == 0:
+                if accelerator.num_processes > 1:  # the others would wait for this one's gradients for ever
+                    raise InputError(f"training set: every video of a part of step {step} is unreadable")
+                continue
+            clip = batch["clip"].to(accelerator.device, non_blocking=True)
+            label = batch["label"].to(accelerator.device, non_blocking=True)
+            keys = (step * recipe.accumulate + part, accelerator.process_index)
+            mix = draw_mix(recipe.mixup_alpha, len(label), recipe.seed, *keys, device=accelerator.device)
+            clip = mix.clips(clip)
+            seed_all(recipe.seed, "micro-step", *keys)
+            with self._sync(last=part == recipe.accumulate - 1):
+                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    logits = self.wrapped(clip)
+                loss_of = partial(cross_entropy, logits.float(), heads=self.heads, smoothing=recipe.label_smoothing)
+                loss = mix.loss(loss_of, label)
+                accelerator.backward(loss / recipe.accumulate)
+            losses.append(loss.detach())
+            hits.append(is_right(predict(logits.detach(), self.heads), mix.dominant(label)).float().mean())
+        if not losses:
+            raise InputError(f"training set: every video of step {step} is unreadable")
+        curves[:, step] = torch.stack([_mean(losses), _mean(hits)])
+        if recipe.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _sync(self, last: bool) -> AbstractContextManager[Any]:
+        """Several processes exchange gradients in a step's last part only."""
+        if self.sharded:
+            return exchanging(self.wrapped, last)
+        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+
+    def _look(self, since: int) -> float:
+        """The mean loss of the steps since then; raises TrainingDiverged if one of them is not finite."""
+        state = self.state
+        losses = state.curves[0, since : state.step]
+        mean = float(losses.mean())
+        if mean != mean or mean in (float("inf"), -float("inf")):
+            bad = since + int((~torch.isfinite(losses)).nonzero()[0])
+            rate = self.recipe.learning_rate(bad, self.num_samples)
+            raise TrainingDiverged(
+                f"the loss of step {bad} (of {self.steps}) is {float(state.curves[0, bad])}, the learning rate there "
+                f"{rate:.3g}; try a smaller lr, warm-up or clip_grad_norm"
+            )
+        if self.tracker:
+            rate = self.recipe.learning_rate(state.step - 1, self.num_samples)
+            self.accelerator.log({"train/loss": mean, "train/learning_rate": rate}, step=state.step)
+        return mean
+
+    def _validate(self) -> None:
+        if self.validation is None:
+            return
+        self.model.eval()
+        metrics = self.validation(self.model)
+        self.wrapped.train()
+        self.state.validation.append({"step": self.state.step, **metrics})
+        if self.tracker:
+            numbers = {f"validation/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
+            self.accelerator.log(numbers, step=self.state.step)
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.num_processes > 1:  # gradients are the same everywhere, losses are not
+            self.state.curves = self.accelerator.reduce(self.state.curves, "mean")
+        main = self.accelerator.is_main_process
+        if main or self.sharded:  # parts are gathered by all processes
+            save_state(self.folder, self.state, self.model, self.optimiser, self.defining, write=main)
+        self.accelerator.wait_for_everyone()
+
+    def _result(self) -> FitResult:
+        state = self.state
+        losses, accuracies = state.curves.cpu().double()
+        tail = max(1, self.steps // 10)
+        return FitResult(
+            steps=self.steps,
+            seconds=state.seconds,
+            clips_per_second=self.steps * self.recipe.batch_size / max(state.seconds, 1e-9),
+            losses=losses.tolist(),
+            accuracies=accuracies.tolist(),
+            train_loss=float(losses[-tail:].mean()),
+            train_top1_percent=100 * float(accuracies[-tail:].mean()),
+            resumed_from=self.resumed_from,
+            unreadable=sorted(state.unreadable.items()),
+            validation=state.validation,
+        )
+
+
+def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
+    """Its precision stays off: accelerate fixes that once for the whole process, ours is the recipe's."""
+    # Some schemes have parameters without a gradient (a class token that no step reads in the last block).
+    kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    if tracker is None:
+        return Accelerator(mixed_precision="no", kwargs_handlers=kwargs)
+    try:
+        accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs)
+    except ValueError as error:
+        raise InputError(f"tracker: {error}") from error
+    if not accelerator.log_with:  # accelerate leaves it out in silence
+        raise InputError(f"tracker: {tracker!r} is not installed")
+    accelerator.init_trackers("training")
+    return accelerator
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()

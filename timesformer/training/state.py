@@ -1,0 +1,143 @@
+"""The checkpoint of a training run: one safetensors file, written whole or not at all, from which it resumes exactly.
+
+Tensors: `model.*`, `optimiser.<parameter>.<name>`, `curves`.  Everything else is JSON in the file's metadata.  The
+random state is no part of it, because it is derived from seed and step, nor the schedule, a function of the step.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from timesformer.checkpoints import write_atomic
+from timesformer.errors import InputError
+from timesformer.training.sharding import gathered, part_of
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """What a run has done so far.
+
+    step: optimiser steps done; seconds: time spent on them; curves: loss and accuracy (0 to 1) of each step, NaN where
+    there is none yet, float32 (2, total steps); unreadable: path -> reason; validation: metrics with their step
+    """
+
+    step: int
+    seconds: float
+    curves: Tensor
+    unreadable: dict[str, str] = field(default_factory=dict)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    folder: Path,
+    state: TrainingState,
+    model: nn.Module,
+    optimiser: Optimizer,
+    defining: dict[str, Any],
+    write: bool = True,
+) -> None:
+    """Replaces the checkpoint in `folder`.  `defining` is what the run must agree in to resume from it.
+
+    A model that is shared by several processes is gathered: all of them call this, one with `write`.
+    """
+    tensors = {f"model.{name}": value for name, value in _model_tensors(model).items()}
+    for name, parameter in _parameters(model, optimiser).items():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{name}.{key}"] = value
+    tensors["curves"] = state.curves
+    metadata = {
+        "defining": defining,
+        "step": state.step,
+        "seconds": state.seconds,
+        "unreadable": state.unreadable,
+        "validation": state.validation,
+    }
+    copies = {}
+    for name, value in tensors.items():
+        whole = gathered(value.detach())
+        if write:
+            copies[name] = whole.to("cpu", copy=True).contiguous()
+    if write:
+        write_atomic(folder / FILE, save(copies, metadata={"format": "pt", "state": json.dumps(metadata)}))
+
+
+def load_state(
+    folder: Path, model: nn.Module, optimiser: Optimizer, defining: dict[str, Any], device: torch.device
+) -> TrainingState | None:
+    """Restores model and optimiser in place; None where there is no checkpoint.
+
+    Raises:
+        InputError: the file is damaged, or belongs to a run with another configuration (the message names the field).
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = json.loads(file.metadata()["state"])
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a readable checkpoint of a training run ({error})") from error
+    _check_same_run(path, metadata["defining"], json.loads(json.dumps(defining)))
+    own = _model_tensors(model)
+    found = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in found.items()}:
+        different = sorted(name for name in own.keys() | found.keys() if _shape(own, name) != _shape(found, name))
+        raise InputError(f"{path}: the model is another one; {different[0]} differs")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(part_of(found[name].to(value.device), value))
+    for name, parameter in _parameters(model, optimiser).items():
+        prefix = f"optimiser.{name}."
+        for key in [key for key in tensors if key.startswith(prefix)]:
+            # Scalars such as Adam's step count stay on the CPU, where the optimiser keeps them.
+            value = tensors[key]
+            whole = value if value.ndim == 0 else part_of(value.to(device), parameter)
+            optimiser.state[parameter][key.removeprefix(prefix)] = whole
+    return TrainingState(
+        step=metadata["step"],
+        seconds=metadata["seconds"],
+        curves=tensors["curves"].to(device),
+        unreadable=metadata["unreadable"],
+        validation=metadata["validation"],
+    )
+
+
+def _check_same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> None:
+    for key in sorted(theirs.keys() | ours.keys()):
+        a, b = theirs.get(key), ours.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            _check_same_run(path, a, b, f"{prefix}{key}.")
+        elif a != b:
+            raise InputError(
+                f"{path}: checkpoint of another run, {prefix}{key} is {a!r} there and {b!r} here; "
+                "expected an empty folder or the same configuration"
+            )
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
+
+
+def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers, each once even where modules share it."""
+    kept = model.state_dict().keys()
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: value for name, value in named.items() if name in kept}
+
+
+def _parameters(model: nn.Module, optimiser: Optimizer) -> dict[str, nn.Parameter]:
+    """The parameters that the optimiser changes."""
+    known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in known}
