@@ -2,7 +2,7 @@
 
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.models.timesformer import TimeSformer
+from timesformer.models import TimeSformer
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "TimeSformer", "TimeSformerConfig", "__version__"]

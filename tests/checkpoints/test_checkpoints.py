@@ -7,7 +7,8 @@ import torch
 
 from tests.attention.custom import SHIPPED
 from timesformer import InputError, TimeSformer, TimeSformerConfig
-from timesformer.checkpoints import load_model, save_model, transfer, write_atomic
+from timesformer.checkpoints import load_model, save_model, transfer
+from timesformer.files import write_atomic
 
 SIZES = {"image_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
 

@@ -15,7 +15,7 @@ from timesformer.checkpoints import LoadedModel, export, load_model, save_model,
 from timesformer.checkpoints.formats.hf_files import preprocessing_of_processor, processor_of_preprocessing
 from timesformer.checkpoints.published import preprocessing_of
 from timesformer.data import Preprocessing
-from timesformer.models.embedding import resize_space, resize_table, resize_time
+from timesformer.positions import resize_space, resize_table, resize_time
 
 DIVIDED = "divided_space_time"
 

@@ -113,7 +113,7 @@ class Dense:
             out = out.transpose(1, 2).unflatten(1, qkv.shape[1:4])
             return out, None if cls_qkv is None else mixed[:, :, patches]
 
-        monkeypatch.setattr("timesformer.models.timesformer.attend", attend)
+        monkeypatch.setattr("timesformer.models.blocks.attend", attend)
 
 
 def reduced(a: Tensor, fusion: str, discard: float = 0.0, has_class: bool = True) -> Tensor:

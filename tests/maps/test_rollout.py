@@ -15,7 +15,7 @@ from tests.maps.rolled import Mix, rolled
 from timesformer import InputError, TimeSformer
 from timesformer.attention.operator import Query
 from timesformer.maps import Saliency, rollout
-from timesformer.models.timesformer import Attention
+from timesformer.models.blocks import Attention
 
 QUERIES: list[Query] = ["class", (0, 0, 0), (2, 1, 3)]
 

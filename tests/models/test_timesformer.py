@@ -10,7 +10,7 @@ from tests.attention.custom import MEAN_ENCODER, SCHEMES, SHIPPED, has_class_tok
 from timesformer import InputError, TimeSformer, TimeSformerConfig
 from timesformer.attention import BackendError, Partition, attend, build, oracle
 from timesformer.config.counting import comparisons_per_patch, macs_per_view
-from timesformer.models.timesformer import Attention
+from timesformer.models.blocks import Attention
 
 TINY = TimeSformerConfig(
     num_frames=4, image_size=(24, 32), patch_size=8, num_classes=5, embed_dim=24, depth=2, temporal_depth=1, num_heads=2
@@ -68,7 +68,7 @@ def test_model_equals_model_with_the_oracle_inside(attention: str, monkeypatch: 
         assert not class_only
         return oracle(step, qkv, cls_qkv, modules=modules)
 
-    monkeypatch.setattr("timesformer.models.timesformer.attend", dense)
+    monkeypatch.setattr("timesformer.models.blocks.attend", dense)
     torch.testing.assert_close(model(clip), expected, rtol=1e-10, atol=1e-10)
 
 

@@ -2,7 +2,7 @@
 
 from timesformer.checkpoints.detect import FORMATS, read_source
 from timesformer.checkpoints.exporting import export
-from timesformer.checkpoints.files import read_tensors, save_model, weights_sha256, write_atomic
+from timesformer.checkpoints.folder import read_tensors, save_model, weights_sha256
 from timesformer.checkpoints.load import LoadedModel, load_any_model, load_model, settings_of
 from timesformer.checkpoints.raw import locate, weight_files
 from timesformer.checkpoints.report import TransferReport
@@ -23,5 +23,4 @@ __all__ = [
     "transfer",
     "weight_files",
     "weights_sha256",
-    "write_atomic",
 ]

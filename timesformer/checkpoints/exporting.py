@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timesformer.checkpoints.files import save_model, write_json
+from timesformer.checkpoints.folder import save_model
 from timesformer.checkpoints.formats import hf_timesformer, vivit
 from timesformer.checkpoints.load import LoadedModel
+from timesformer.config.registry import Model
 from timesformer.errors import InputError
-from timesformer.models.timesformer import TimeSformer
+from timesformer.files import write_json
 
 WRITERS: dict[str, Callable[..., Path]] = {
     "hf-timesformer": hf_timesformer.write,
@@ -17,7 +18,7 @@ WRITERS: dict[str, Callable[..., Path]] = {
 OWN = "timesformer-ablations"
 
 
-def export(model: TimeSformer | LoadedModel[TimeSformer], folder: str | Path, format: str = "hf-timesformer") -> Path:
+def export(model: Model | LoadedModel, folder: str | Path, format: str = "hf-timesformer") -> Path:
     """Writes a model as another library reads it: `hf-timesformer` or `hf-vivit`, or in our own format
     (`timesformer-ablations`).  Label names, preprocessing and provenance go along.
 
@@ -28,17 +29,18 @@ def export(model: TimeSformer | LoadedModel[TimeSformer], folder: str | Path, fo
     folder = Path(folder)
     names = ("labels", "preprocessing", "provenance")
     extras: dict[str, Any]
+    network: Any
     if isinstance(model, LoadedModel):
-        extras, model = {name: getattr(model, name) for name in names}, model.model
+        extras, network = {name: getattr(model, name) for name in names}, model.model
     else:
-        extras = {name: model.extras.get(name) for name in names}
-    if model.fused:
+        extras, network = {name: model.extras.get(name) for name in names}, model
+    if network.fused:
         raise InputError(f"{folder}: this model was fused for inference: export the one that it was made from")
     if format == OWN:
-        return save_model(folder, model, **extras)
+        return save_model(folder, network, **extras)
     if format not in WRITERS:
         raise InputError(f"format: expected one of {', '.join((*WRITERS, OWN))}, got {format!r}")
-    WRITERS[format](model, folder, extras["labels"], extras["preprocessing"])
+    WRITERS[format](network, folder, extras["labels"], extras["preprocessing"])
     if extras["provenance"] is not None:
         write_json(folder / "provenance.json", extras["provenance"])
     return folder

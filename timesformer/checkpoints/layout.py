@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from timesformer.checkpoints.source import Raw, UnexplainedTensors
-from timesformer.config.registry import ModelConfig, build_model
+from timesformer.config.registry import Model, ModelConfig, build_model
 from timesformer.config.transformer import TimeSformerConfig
-from timesformer.models.timesformer import TimeSformer
 
 
 @lru_cache(maxsize=32)
@@ -57,7 +56,7 @@ class Layout:
             raise UnexplainedTensors(raw.path, name, extra)
         return {ours: _to_ours(ours, tensors[stored]) for ours, stored in table.items() if stored in tensors}
 
-    def write(self, model: TimeSformer) -> dict[str, Tensor]:
+    def write(self, model: Model) -> dict[str, Tensor]:
         """The inverse: a model's weights by stored names and in stored shapes."""
         c, p = model.config.in_channels, model.config.patch_size
         state = {name: value.detach().cpu() for name, value in model.state_dict().items()}

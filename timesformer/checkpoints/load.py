@@ -3,55 +3,55 @@
 import logging
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from timesformer.checkpoints import own
 from timesformer.checkpoints.detect import read_source
-from timesformer.checkpoints.files import default_preprocessing
+from timesformer.checkpoints.folder import default_preprocessing
 from timesformer.checkpoints.formats.fair import LICENCE, LICENCE_NOTICE
+from timesformer.checkpoints.published import preprocessing_of
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
 from timesformer.checkpoints.transfer import transfer
-from timesformer.config.registry import Model, ModelConfig, build_model
+from timesformer.config.cnn import CnnConfig
+from timesformer.config.registry import ModelConfig, build_model
 from timesformer.errors import InputError
 from timesformer.heads import Labels, default_labels
-from timesformer.models.embedding import Resize
-from timesformer.models.timesformer import TimeSformer
+from timesformer.positions import Resize
 
 log = logging.getLogger("timesformer")
-AnyModel = TypeVar("AnyModel", bound=Model, covariant=True)
 
 
 @dataclass(frozen=True)
-class LoadedModel(Generic[AnyModel]):
+class LoadedModel:
     """A model with what travels with it: preprocessing record, label names, where it came from, and the report of what
-    became of every weight."""
+    became of every weight.  `model` is a `TimeSformer` or a `Cnn`."""
 
-    model: AnyModel
+    model: Any
     preprocessing: dict[str, Any]
     labels: Labels
     provenance: dict[str, Any]
     report: TransferReport
 
 
-def load_model(source: str | Path, **options: Any) -> LoadedModel[TimeSformer]:
+def load_model(source: str | Path, **options: Any) -> LoadedModel:
     """The video transformer in a checkpoint; see `load_any_model`, whose options it takes.
 
     Raises InputError as that does, and for a convolutional baseline.
     """
     loaded = load_any_model(source, **options)
-    model = loaded.model
-    if not isinstance(model, TimeSformer):
+    config = loaded.model.config
+    if isinstance(config, CnnConfig):
         raise InputError(
-            f"{source}: a convolutional baseline ({model.config.baseline}), which can be trained and evaluated; "
+            f"{source}: a convolutional baseline ({config.baseline}), which can be trained and evaluated; "
             "expected a video transformer"
         )
-    return LoadedModel(model, loaded.preprocessing, loaded.labels, loaded.provenance, loaded.report)
+    return loaded
 
 
 def load_any_model(
     source: str | Path, *, strict: bool = True, position_resize: Resize = "bicubic", **overrides: Any
-) -> LoadedModel[Model]:
+) -> LoadedModel:
     """The model in a checkpoint: a folder, a file (.safetensors, .bin, FAIR's .pyth, .npz, flax) or a hub name.
 
     Formats are told apart by content.  `overrides` are fields of the configuration: with them the model is built
@@ -117,8 +117,6 @@ def _preprocessing(read: Source, source: str | Path) -> tuple[dict[str, Any], st
     if read.format == own.FORMAT.name:
         assert read.preprocessing is not None
         return read.preprocessing, "the checkpoint's"
-    from timesformer.checkpoints.published import preprocessing_of
-
     names = (str(source), str(Path(source).resolve()))
     built_in = next(((name, record) for name in names if (record := preprocessing_of(name)) is not None), None)
     record, origin = default_preprocessing(read.config), "the released default (the checkpoint carries none)"

@@ -1,6 +1,6 @@
 """Our own format: a folder that `save_model` wrote; config.json names this library."""
 
-from timesformer.checkpoints.files import LIBRARY
+from timesformer.checkpoints.folder import LIBRARY
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.raw import read_json
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors

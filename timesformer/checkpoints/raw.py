@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timesformer.checkpoints.files import read_tensors
+from timesformer.checkpoints.folder import read_tensors
 from timesformer.checkpoints.formats.flax import is_flax, read_flax
 from timesformer.checkpoints.formats.vit import read_npz
 from timesformer.checkpoints.hub import HUB_NAME, download

@@ -13,12 +13,11 @@ from timesformer.checkpoints.formats.cnn import transfer_cnn
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
+from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import Model
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.models.cnn import Cnn
-from timesformer.models.embedding import Resize, resize_space, resize_table, resize_time
-from timesformer.models.timesformer import TimeSformer
+from timesformer.positions import Resize, resize_space, resize_table, resize_time
 
 SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
 
@@ -35,7 +34,7 @@ def transfer(
     Every attention step of a block starts from the source's step of the same name, or else from the source's first
     step (appendix A of the paper: temporal and spatial attention start from the same image weights); extra linears
     that the source lacks stay zero; the head is kept only where the number of classes agrees; positions are resized
-    (bicubic in space, linear in time, or by a rule of the released code: see `timesformer.models.embedding`; a full
+    (bicubic in space, linear in time, or by a rule of the released code: see `timesformer.positions`; a full
     table starts from spatial positions repeated in time), and time positions that the source lacks stay zero.
 
     `strict=False` initialises weights that are missing or of a wrong shape, and leaves out what has no use, where they
@@ -51,9 +50,10 @@ def transfer(
         raise InputError(f"position_resize: expected one of {get_args(Resize)}, got {position_resize!r}")
     if not isinstance(source, Source):
         source = read_source(source, strict=strict)
-    if isinstance(model, Cnn):
+    if isinstance(model.config, CnnConfig):
         return transfer_cnn(model, source)
     ours, where = model.config, source.where
+    assert isinstance(ours, TimeSformerConfig)
     if not isinstance(source.config, TimeSformerConfig):
         raise InputError(f"{where}: a convolutional network ({source.config.baseline}) cannot start a transformer")
     assumed = {name: getattr(ours, name) for name in SHARED_FIELDS if name in source.assumed}
@@ -137,7 +137,7 @@ def _step(name: str) -> tuple[str, str]:
     return name.split(".blocks.")[0], name.split(".steps.")[1].split(".")[0]
 
 
-def _origin(name: str, model: TimeSformer, theirs: TimeSformerConfig, weights: dict[str, Tensor]) -> str:
+def _origin(name: str, model: Model, theirs: TimeSformerConfig, weights: dict[str, Tensor]) -> str:
     """The source's name for one of our weights; empty where none of its weights is meant."""
     if not name.startswith("encoders.0.") or ".steps." not in name:
         return name
@@ -146,7 +146,7 @@ def _origin(name: str, model: TimeSformer, theirs: TimeSformerConfig, weights: d
     source = theirs.scheme.encoders[0]
     present = [s.name for s in source.steps if f"{head}.steps.{s.name}.proj.weight" in weights]
     if step not in present:
-        starts_at_zero = part.startswith("proj.") and model.scheme.encoders[0].step(step).zero_start
+        starts_at_zero = part.startswith("proj.") and model.config.scheme.encoders[0].step(step).zero_start
         if part.startswith("fc.") or starts_at_zero or not present:
             return ""  # an extra linear belongs to its own step alone
         step = "space" if "space" in present else present[0]
@@ -168,8 +168,8 @@ def _why_new(name: str) -> str:
     return "starts at zero" if ".proj." in name else "the source has none"
 
 
-def _leave_out(source: Source, model: TimeSformer, report: TransferReport, names: list[str], strict: bool) -> None:
-    steps = {step.name for step in model.scheme.encoders[0].steps}
+def _leave_out(source: Source, model: Model, report: TransferReport, names: list[str], strict: bool) -> None:
+    steps = {step.name for step in model.config.scheme.encoders[0].steps}
     for name in names:
         other_step = ".steps." in name and name.split(".steps.")[1].split(".")[0] not in steps
         if name.startswith("head"):
@@ -187,7 +187,7 @@ def _leave_out(source: Source, model: TimeSformer, report: TransferReport, names
 
 
 def _resized(
-    name: str, value: Tensor, theirs: TimeSformerConfig, ours: TimeSformerConfig, model: TimeSformer, rule: Resize
+    name: str, value: Tensor, theirs: TimeSformerConfig, ours: TimeSformerConfig, model: Model, rule: Resize
 ) -> Tensor:
     if name == "patch_embed.proj.weight" and theirs.tubelet_size == 1:
         return _inflate_tubelet(value, ours)

@@ -5,9 +5,7 @@ A video's or segment's frames lie in one file named by the hash of its content (
 so any number of processes may read and fill one cache: at worst two of them decode the same video.
 """
 
-import os
 import struct
-import tempfile
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import torch
 from timesformer.data.annotations import Sample
 from timesformer.data.video.open import frames_key, open_video
 from timesformer.data.video.video import VideoError
+from timesformer.files import write_atomic
 
 _HEADER = struct.Struct("<8sIIId32x")  # magic, frames, height, width, frames per second
 _MAGIC = b"TSFRAME1"
@@ -100,16 +99,9 @@ class FrameCache:
                 )
             return False
         file.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                frames, _, height, width = video.pixels.shape
-                out.write(_HEADER.pack(_MAGIC, frames, height, width, video.fps))
-                out.write(video.pixels.tobytes())
-            os.replace(temporary, file)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        frames, _, height, width = video.pixels.shape
+        header = _HEADER.pack(_MAGIC, frames, height, width, video.fps)
+        write_atomic(file, header + video.pixels.tobytes(), durable=False)
         self._used += size
         return True
 

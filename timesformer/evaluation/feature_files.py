@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
-from timesformer.checkpoints import write_atomic
 from timesformer.data.annotations import Label
+from timesformer.files import write_atomic
 
 KEY = "timesformer"
 """Where the metadata stands, as JSON: in parquet's metadata, as an array of npz."""

@@ -20,12 +20,13 @@ import pyarrow
 import torch
 from torch import Tensor
 
-from timesformer.checkpoints import weights_sha256, write_atomic
+from timesformer.checkpoints import weights_sha256
 from timesformer.data import Preprocessing, Sample
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import Protocol, protocol_named
 from timesformer.evaluation.feature_files import NpyFile, NpzFile, ParquetFile, Rows, Writer
 from timesformer.evaluation.viewing import each_batch
+from timesformer.files import write_atomic
 from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
 

@@ -11,7 +11,8 @@ from timesformer.attention import Grid, Step
 from timesformer.attention.operator import StepOperator, operator
 from timesformer.attention.scheme import Encoder
 from timesformer.errors import InputError
-from timesformer.models.timesformer import Attention, Block, EncoderStack, TimeSformer
+from timesformer.models.blocks import Attention, Block
+from timesformer.models.timesformer import EncoderStack, TimeSformer
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from timesformer.attention import Grid
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer.maps.attention import chosen_heads, chosen_sites
 from timesformer.maps.capture import grid_of
 from timesformer.maps.overlay import shares

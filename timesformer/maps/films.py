@@ -7,8 +7,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer.maps.overlay import overlay
 from timesformer.maps.seen import Seen
 

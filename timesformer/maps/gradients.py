@@ -17,7 +17,8 @@ from timesformer.errors import InputError
 from timesformer.heads import heads_of, predict
 from timesformer.maps.capture import Call, as_input, evaluating, grid_of, sites, watching
 from timesformer.maps.walk import Saliency, Taken, walk_back
-from timesformer.models.timesformer import Block, TimeSformer
+from timesformer.models.blocks import Block
+from timesformer.models.timesformer import TimeSformer
 
 Target = int | Sequence[int] | None
 """A column of the logits, or one for each clip; None: the class that the model predicts (with several heads, the sum
@@ -77,7 +78,7 @@ def grad_cam(model: TimeSformer, clip: Tensor, target: Target = None) -> Salienc
     Arguments and errors as for `relevance`."""
     clip, grid = as_input(model, clip), grid_of(model, clip)
     entering: list[Tensor] = []
-    block = model._stacks()[0].blocks[-1]
+    block = model.stacks()[0].blocks[-1]
     assert isinstance(block, Block)
 
     def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -128,7 +129,7 @@ def _differentiable(model: TimeSformer, clip: Tensor) -> Iterator[Tensor]:
     if model.fused:
         raise InputError("this model was fused for inference and has no gradients: use the one it was made from")
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    stacks = model._stacks()
+    stacks = model.stacks()
     recomputed = [stack.gradient_checkpointing for stack in stacks]
     if _activation_bytes(model, clip) > RECOMPUTE_BYTES:
         model.gradient_checkpointing = True
@@ -147,7 +148,7 @@ def _differentiable(model: TimeSformer, clip: Tensor) -> Iterator[Tensor]:
 def _activation_bytes(model: TimeSformer, clip: Tensor) -> int:
     """About what the first encoder's blocks keep for a backward pass: 8 widths of a token for a step (its norm, qkv,
     attention, projection, extra linear and residual), 2 and 2 hidden ones for the MLP."""
-    config, stack = model.config, model._stacks()[0]
+    config, stack = model.config, model.stacks()[0]
     t, h, w = grid_of(model, clip)
     widths = 8 * len(stack.encoder.steps) + 2 + 2 * config.mlp_ratio
     return int(len(clip) * t * h * w * len(stack.blocks) * widths * config.embed_dim * clip.element_size())

@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 
 from timesformer.attention.operator import Query
-from timesformer.checkpoints import write_atomic
 from timesformer.evaluation.prediction import Guess, top_classes
+from timesformer.files import write_atomic
 from timesformer.heads import Labels
 from timesformer.maps import METHODS, AttentionMap, AttentionMaps, Saliency, TopKeys
 from timesformer.maps.attention import as_queries, chosen_heads, chosen_sites, map_of

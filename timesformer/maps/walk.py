@@ -64,7 +64,7 @@ def walk_back(
     The query "class" is what the head reads: the class token (the mean over the frames' class tokens), or the mean over
     the patches.  A patch is a token of the first encoder after its last block.  `grid`: that of a clip.
     """
-    encoders = [stack.encoder for stack in model._stacks()]
+    encoders = [stack.encoder for stack in model.stacks()]
     weight = model.head.weight
     like = weight.new_zeros((), dtype=torch.promote_types(weight.dtype, torch.float32))
     last = len(encoders) - 1

@@ -1,9 +1,6 @@
 """Patches of pixels to tokens, and the position embeddings of an encoder."""
 
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -11,12 +8,7 @@ from timesformer._typing import Float
 from timesformer.attention.partition import Grid
 from timesformer.attention.scheme import Position
 from timesformer.errors import InputError
-
-Resize = Literal["bicubic", "fair-load", "fair-forward"]
-"""How positions of another size are made.  `bicubic`: bicubic in space and linear in time, which a model also does with
-clips of other sizes than its own.  `fair-load`: as the released code does when it loads weights, nearest over the rows
-of a frame as one flat list (224 -> 448 repeats each row four times, whatever its place), nearest in time.
-`fair-forward`: as the released code does with clips of another size, nearest in height, width and time."""
+from timesformer.positions import resize_space, resize_table, resize_time
 
 
 class PatchEmbed(nn.Module):
@@ -90,36 +82,3 @@ class Positions(nn.Module):
         if self.kind == "space_time":
             patches = patches + resize_time(self.time, grid[0])[:, None, None]
         return patches, cls
-
-
-def resize_space(
-    rows: Float[Tensor, "n d"], old: tuple[int, int], new: tuple[int, int], rule: Resize = "bicubic"
-) -> Float[Tensor, "{new[0]} {new[1]} d"]:
-    """Positions of a frame on another grid of patches, by one of the rules of `Resize`."""
-    if old == new:
-        return rows.unflatten(0, old)
-    if rule == "fair-load":
-        return F.interpolate(rows.T[None], size=new[0] * new[1], mode="nearest")[0].T.unflatten(0, new)
-    image = rows.unflatten(0, old).permute(2, 0, 1)[None]
-    if rule == "fair-forward":
-        return F.interpolate(image, size=new, mode="nearest")[0].permute(1, 2, 0)
-    return F.interpolate(image, size=new, mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
-
-
-def resize_time(rows: Float[Tensor, "t d"], frames: int, rule: Resize = "bicubic") -> Float[Tensor, "{frames} d"]:
-    """Positions in time for another number of frames: linear, or nearest by the released code's rules."""
-    if rows.shape[0] == frames:
-        return rows
-    if rule != "bicubic":
-        return F.interpolate(rows.T[None], size=frames, mode="nearest")[0].T
-    return F.interpolate(rows.T[None], size=frames, mode="linear", align_corners=False)[0].T
-
-
-def resize_table(
-    rows: Float[Tensor, "p d"], old: Grid, new: Grid, rule: Resize = "bicubic"
-) -> Float[Tensor, "{new[0]} {new[1]} {new[2]} d"]:
-    """A full table of positions on another grid: each frame in space, then in time."""
-    table = rows.unflatten(0, old)
-    if old[1:] != new[1:]:
-        table = torch.stack([resize_space(frame.flatten(0, 1), old[1:], new[1:], rule) for frame in table])
-    return resize_time(table.flatten(1), new[0], rule).unflatten(1, (*new[1:], -1))

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer.training.sharding import gathered, part_of
 
 FILE = "checkpoint.safetensors"

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from timesformer.checkpoints import write_atomic
+from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import CELL, axes_of, groups, shown
 from timesformer_experiments.analysis.comparisons import ACCURACY, Right, read_right
 from timesformer_experiments.records.read import load_results

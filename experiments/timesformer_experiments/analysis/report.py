@@ -24,8 +24,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import axes_of
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
 from timesformer_experiments.analysis.figures import figures, front, pdf

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from timesformer import TimeSformerConfig
 from timesformer.attention import build
-from timesformer.models.timesformer import Attention, Block
+from timesformer.models.blocks import Attention, Block
 from timesformer_kernels import launch, norm_kernels
 
 MOVES = frozenset(

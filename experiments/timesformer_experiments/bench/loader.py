@@ -25,10 +25,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from timesformer.checkpoints import write_atomic
 from timesformer.data import FrameCache, Preprocessing, Sample, Video, VideoDataset, collate
 from timesformer.data.loading import batches
 from timesformer.data.sampling import dense_indices
+from timesformer.files import write_atomic
 from timesformer_experiments.records.log import environment, now_utc
 from timesformer_experiments.report.tables import Column, Table
 

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from timesformer.attention import names
-from timesformer.checkpoints import write_atomic
+from timesformer.files import write_atomic
 from timesformer_experiments.records.log import LOG, environment, make_record, now_utc
 from timesformer_experiments.records.read import load_results
 from timesformer_experiments.report.tables import Column, Table

@@ -46,9 +46,9 @@ def audit(
     """
     import av.logging
 
-    from timesformer.checkpoints import write_atomic
     from timesformer.data import read_annotations
     from timesformer.data.video.survey import survey
+    from timesformer.files import write_atomic
 
     for path in out or []:
         if path.suffix not in (".csv", ".json"):

@@ -22,7 +22,7 @@ def draw(
 ) -> None:
     """Draw which patches a query sees in every step of a scheme."""
     from timesformer.attention import build, load_file
-    from timesformer.checkpoints import write_atomic
+    from timesformer.files import write_atomic
     from timesformer.maps import draw_scheme
 
     if scheme_file is not None:
@@ -128,7 +128,7 @@ def bench(
     `--device cuda`, the allocator's peak). With `--only kernels` and the like: kernels, blocks and whole models on a
     GPU against their peers, in slices that add to one record; the same command goes on where it ended.
     """
-    from timesformer.checkpoints import write_atomic
+    from timesformer.files import write_atomic
     from timesformer_experiments.report.report import require_writable
     from timesformer_experiments.report.tables import to_csv, to_markdown, to_rich
 

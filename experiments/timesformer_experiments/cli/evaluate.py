@@ -268,8 +268,8 @@ def _measure(
 
 
 def _write_scores(result: EvalResult, path: Path, stated: dict[str, Any]) -> None:
-    from timesformer.checkpoints import write_atomic
     from timesformer.evaluation.scores import write_scores
+    from timesformer.files import write_atomic
 
     if path.suffix == ".csv":
         write_atomic(path, lambda target: result.per_video.to_csv(target, index=False))

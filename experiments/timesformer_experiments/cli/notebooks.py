@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 
 FOLDER = Path(__file__).parents[3] / "notebooks"
 DIGEST = "executed_sha256"

@@ -111,7 +111,7 @@ def _show_predictions(result: Predictions, as_json: bool) -> dict[str, Any]:
 
 
 def _show_timelines(result: Timelines, plot: Path | None, as_json: bool) -> dict[str, Any]:
-    from timesformer.checkpoints import write_atomic
+    from timesformer.files import write_atomic
     from timesformer.maps import draw_timelines
 
     if not as_json:

@@ -193,7 +193,7 @@ def traced(step: Step) -> tuple[list[Phase], list[list[nn.Module]]]:
             replace(config, depth=min(config.depth, depth), temporal_depth=min(config.temporal_depth, depth))
         )
     model.gradient_checkpointing = step.gradient_checkpointing
-    stacks = [list(stack.blocks) for stack in model._stacks()]
+    stacks = [list(stack.blocks) for stack in model.stacks()]
     return trace(model, stacks, shape, step, [] if config.backend == "flex" else _predicates(config)), stacks
 
 

@@ -232,7 +232,7 @@ def attention_without_values(
 
     with ExitStack() as patches:
         patches.enter_context(kernels_anywhere())
-        patches.enter_context(mock.patch("timesformer.models.timesformer.attend", attend))
+        patches.enter_context(mock.patch("timesformer.models.blocks.attend", attend))
         patches.enter_context(mock.patch("timesformer.attention.attend.flex_attention", flex))
         patches.enter_context(mock.patch.object(Predicate, "mask", mask))
         if softmax != "own":

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer_experiments.jobs.attempt import TIMED, Job, predicted_memory
 from timesformer_experiments.jobs.cluster_task import Board, look_around, task
 from timesformer_experiments.jobs.workers import Event, OnJobStep

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from timesformer.checkpoints import write_atomic
+from timesformer.files import write_atomic
 from timesformer_experiments.jobs.attempt import Job, size_of_log
 from timesformer_experiments.jobs.workers import Places, outcome
 

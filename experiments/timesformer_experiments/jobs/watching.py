@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from timesformer.checkpoints import write_atomic
+from timesformer.files import write_atomic
 from timesformer_experiments.cli.options import plain_text
 from timesformer_experiments.jobs.attempt import Job
 

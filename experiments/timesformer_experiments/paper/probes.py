@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from timesformer.checkpoints import write_atomic
 from timesformer.data.cache import FrameCache
 from timesformer.data.probes import ProbeInfo
 from timesformer.data.probes.diagnostics import cheap_classifiers, contact_sheet
 from timesformer.errors import InputError
 from timesformer.evaluation.protocols import protocol_named
+from timesformer.files import write_atomic
 from timesformer_experiments.report.report import png
 from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown
 from timesformer_experiments.specs.run import ProbeData, RunSpec

@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 
 from timesformer import TimeSformerConfig
+from timesformer.config.cnn import CnnConfig
 from timesformer.errors import InputError
-from timesformer.models.cnn import CnnConfig
 from timesformer.training.recipe import Recipe
 
 FIRST = ("hash", "name", "kind", "sweep", "outcome", "reason", "reason_kind", "seed", "protocol")

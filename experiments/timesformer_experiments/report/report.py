@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.pages import document, items
 from timesformer_experiments.report.published import Published, Remark, paper

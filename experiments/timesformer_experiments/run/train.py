@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from timesformer.checkpoints import save_model, transfer, write_atomic
+from timesformer.checkpoints import save_model, transfer
 from timesformer.config.registry import Model, build_model
 from timesformer.data import Annotations, FrameCache, VideoDataset, read_annotations
 from timesformer.data.probes import make_probe
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import EvalResult, evaluate, protocol_named
 from timesformer.evaluation.scores import write_scores
+from timesformer.files import write_atomic
 from timesformer.heads import Labels, default_labels, heads_of
 from timesformer.progress import OnStep
 from timesformer.seeding import seed_all

@@ -24,12 +24,12 @@ from pydantic import (
 
 from timesformer.attention import load_file
 from timesformer.checkpoints import locate, weight_files
+from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, read_config
 from timesformer.data import Preprocessing
 from timesformer.data.files import content_hash
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import protocol_named
-from timesformer.models.cnn import CnnConfig
 from timesformer.training.recipe import Recipe
 from timesformer.training.sharding import Strategy
 from timesformer_experiments.specs.data import CsvData, DataSpec, ProbeData, Strict

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from timesformer.checkpoints import write_atomic
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer_experiments.jobs.attempt import TIMED, Job
 from timesformer_experiments.jobs.plan import Plan, carry_out, prepare_probes
 from timesformer_experiments.jobs.watching import Watch

@@ -53,7 +53,7 @@ def whole(step: Step) -> memory.Memory:
     with torch.device("meta"):
         model = TimeSformer(step.config)
     model.gradient_checkpointing = step.gradient_checkpointing
-    stacks = [list(stack.blocks) for stack in model._stacks()]
+    stacks = [list(stack.blocks) for stack in model.stacks()]
     shape = (step.batch, step.config.num_frames, 3, *step.config.height_width)
     predicates = [
         (over, grid)
@@ -111,7 +111,7 @@ def real_attention(
 
     for predicate, grid in predicates:
         ledger.own(predicate.mask(grid), "attention")
-    with mock.patch("timesformer.models.timesformer.attend", attend):
+    with mock.patch("timesformer.models.blocks.attend", attend):
         yield
 
 
@@ -137,7 +137,7 @@ def test_fake_tensors_allocate_what_real_ones_do(attention: str, settings: dict[
         patches.enter_context(mock.patch.object(memory, "FakeTensorMode", nullcontext))
         patches.enter_context(mock.patch.object(memory, "attention_without_values", real_attention))
         patches.enter_context(mock.patch.object(memory, "without_values"))
-        stacks = [list(stack.blocks) for stack in model._stacks()]
+        stacks = [list(stack.blocks) for stack in model.stacks()]
         shape = (2, made.num_frames, 3, *made.height_width)
         real = highest(trace(model, stacks, shape, step, memory._predicates(made)), "")
     fake = highest(candidates(step), "")

@@ -11,8 +11,9 @@ from torch import Tensor
 from tests.models.cnn.test_networks import lively, small
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_any_model, load_model, save_model, transfer
+from timesformer.checkpoints.formats.cnn import inflate
 from timesformer.errors import InputError
-from timesformer.models.cnn import BASELINES, CnnConfig, build, inflate
+from timesformer.models.cnn import BASELINES, CnnConfig, build
 
 BLOCKS = (1, 2, 1, 1)
 

@@ -4,20 +4,22 @@ import re
 
 from torch import Tensor
 
+from timesformer._typing import Float
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
+from timesformer.config.cnn import CnnConfig
+from timesformer.config.registry import Model
 from timesformer.errors import InputError
-from timesformer.models.cnn import Cnn, CnnConfig, inflate
 
 SHARED_FIELDS = ("width", "blocks", "in_channels")
 BLOCK = re.compile(r"layer(\d)\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))\.(\w+)")
 TOP = {"conv1": "path.stem.conv", "bn1": "path.stem.norm", "fc": "head"}
 
 
-def transfer_cnn(model: Cnn, source: Source) -> TransferReport:
+def transfer_cnn(model: Model, source: Source) -> TransferReport:
     """Starts a baseline from another one, in place; see `timesformer.checkpoints.transfer`.
 
-    A kernel of one frame is inflated over the frames of its counterpart (`timesformer.models.cnn.inflate`).  SlowFast's
+    A kernel of one frame is inflated over the frames of its counterpart (`inflate`).  SlowFast's
     slow pathway starts from a single path; where the lateral connections bring in more channels than the source has,
     those keep what the new model began with, as do the fast pathway and the connections themselves.  The head is kept
     where it has the same classes and width.
@@ -47,6 +49,17 @@ def transfer_cnn(model: Cnn, source: Source) -> TransferReport:
     report.reasons |= dict.fromkeys(report.left_out, "the new model has no such part") | source.unused
     model.load_state_dict(model.state_dict() | state)
     return report
+
+
+def inflate(weight: Float[Tensor, "out c h w"], frames: int) -> Float[Tensor, "out c {frames} h w"]:
+    """An image network's kernel repeated in time and divided by the number of frames: on a clip of one image, over and
+    over, it gives what it gave on the image (Carreira and Zisserman, arXiv 1705.07750, section 2.4.1).
+
+    Raises InputError for anything but a kernel of four dimensions.
+    """
+    if weight.dim() != 4 or frames < 1:
+        raise InputError(f"inflate: expected a kernel (out, in, h, w) and 1 frame or more, got {tuple(weight.shape)}")
+    return (weight / frames).unsqueeze(2).repeat(1, 1, frames, 1, 1)
 
 
 def _width(tensors: dict[str, Tensor]) -> int | None:

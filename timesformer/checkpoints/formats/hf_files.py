@@ -7,9 +7,9 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from timesformer.checkpoints.files import write_atomic, write_json
 from timesformer.checkpoints.source import Raw
 from timesformer.errors import InputError
+from timesformer.files import write_atomic, write_json
 from timesformer.heads import Labels
 
 OURS = "timesformer_ablations"  # the key of what config.json and preprocessor_config.json have no field for

@@ -16,10 +16,10 @@ from timesformer.checkpoints.formats.hf_files import OURS, hf_labels, labels_of,
 from timesformer.checkpoints.layout import Layout
 from timesformer.checkpoints.rules import mlp_ratio
 from timesformer.checkpoints.source import Format, Raw, Source
+from timesformer.config.registry import Model
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.heads import Labels
-from timesformer.models.timesformer import TimeSformer
 
 ATTENTION_TYPES = {"space_only": "space", "joint_space_time": "joint", "divided_space_time": "divided"}
 ACTIVATIONS = {
@@ -149,7 +149,7 @@ def _require_expressible(config: TimeSformerConfig) -> str:
     return names[scheme.name]
 
 
-def write(model: TimeSformer, folder: Path, labels: Labels | None, preprocessing: dict[str, Any] | None) -> Path:
+def write(model: Model, folder: Path, labels: Labels | None, preprocessing: dict[str, Any] | None) -> Path:
     """Writes config.json, preprocessor_config.json and model.safetensors, which `transformers` loads.
 
     Raises:

@@ -16,9 +16,9 @@ from timesformer.checkpoints.formats.hf_vit import IN_FILES, layout_of, model_ru
 from timesformer.checkpoints.formats.scenic import released_preprocessing
 from timesformer.checkpoints.rules import Rule, convert, explain, flat, mlp_ratio, patches, without_batch
 from timesformer.checkpoints.source import Format, Raw, Source
+from timesformer.config.registry import Model
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.models.timesformer import TimeSformer
 
 PREFIX = "vivit."
 JOINT = Partition(t=ALL, h=ALL, w=ALL)
@@ -116,7 +116,7 @@ def _require_expressible(config: TimeSformerConfig) -> None:
     require("num_classes", isinstance(config.num_classes, int), "one head")
 
 
-def write(model: TimeSformer, folder: Path, labels: list[str] | None, preprocessing: dict[str, Any] | None) -> Path:
+def write(model: Model, folder: Path, labels: list[str] | None, preprocessing: dict[str, Any] | None) -> Path:
     """Writes config.json, preprocessor_config.json and model.safetensors, which `transformers` loads.
 
     Raises:

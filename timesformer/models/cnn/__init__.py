@@ -6,8 +6,10 @@ They are built from a `CnnConfig` as a TimeSformer is from its own (`timesformer
 """
 
 from timesformer.config.cnn import BASELINES, CnnConfig
+from timesformer.config.registry import register
 from timesformer.models.cnn.counting import macs_per_view
 from timesformer.models.cnn.networks import Cnn, SinglePath, SlowFast, build
-from timesformer.models.cnn.residual import inflate
 
-__all__ = ["BASELINES", "Cnn", "CnnConfig", "SinglePath", "SlowFast", "build", "inflate", "macs_per_view"]
+__all__ = ["BASELINES", "Cnn", "CnnConfig", "SinglePath", "SlowFast", "build", "macs_per_view"]
+
+register("baseline", CnnConfig, build, lambda config, kind: macs_per_view(config))

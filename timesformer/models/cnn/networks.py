@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from timesformer._typing import Float
 from timesformer.config.cnn import CnnConfig
+from timesformer.config.registry import Model
 from timesformer.errors import InputError
 from timesformer.models.cnn.residual import EXPANSION, ConvNorm, Pathway
 
@@ -27,7 +28,7 @@ SLOW_TIMES, FAST_TIMES = ((1,), (1,), (3,), (3,)), ((3,), (3,), (3,), (3,))
 LATERAL_FRAMES, LATERAL_WIDTH = 7, 2
 
 
-class Cnn(nn.Module):
+class Cnn(Model):
     """What the baselines have in common: clip in, logits (b, classes) out, with several heads one after the other."""
 
     def __init__(self, config: CnnConfig, channels: int) -> None:
@@ -37,11 +38,7 @@ class Cnn(nn.Module):
         self.head = nn.Linear(channels, sum(config.heads))
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        self.extras: dict[str, Any] = {}  # what a loaded model came with: preprocessing, labels, provenance
-
-    def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
-        """The pooled vector of each clip."""
-        raise NotImplementedError
+        self.extras = {}
 
     def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.head(self.drop(self.features(clip)))

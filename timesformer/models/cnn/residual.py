@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from timesformer._typing import Float
-from timesformer.errors import InputError
 
 EXPANSION = 4
 """A bottleneck gives out so many times its inner channels."""
@@ -103,14 +102,3 @@ class Pathway(nn.Module):
         """Stem and maximum."""
         out: Tensor = self.pool(self.stem(x).relu())
         return out
-
-
-def inflate(weight: Float[Tensor, "out c h w"], frames: int) -> Float[Tensor, "out c {frames} h w"]:
-    """An image network's kernel repeated in time and divided by the number of frames: on a clip of one image, over and
-    over, it gives what it gave on the image (Carreira and Zisserman, arXiv 1705.07750, section 2.4.1).
-
-    Raises InputError for anything but a kernel of four dimensions.
-    """
-    if weight.dim() != 4 or frames < 1:
-        raise InputError(f"inflate: expected a kernel (out, in, h, w) and 1 frame or more, got {tuple(weight.shape)}")
-    return (weight / frames).unsqueeze(2).repeat(1, 1, frames, 1, 1)

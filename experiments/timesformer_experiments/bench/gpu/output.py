@@ -7,10 +7,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+from timesformer.files import write_atomic
 from timesformer_experiments.bench.gpu import say
 from timesformer_experiments.bench.gpu.bench import record_path
 from timesformer_experiments.bench.gpu.floors import Floor
-from timesformer_experiments.bench.gpu.record import Row, read_lines, write_whole
+from timesformer_experiments.bench.gpu.record import Row, read_lines
 from timesformer_experiments.bench.gpu.targets import targets, to_markdown
 
 COLUMNS = (
@@ -31,14 +32,14 @@ def write(out: Path) -> list[Path]:
         path = record_path(out, device)
         rows = finished(read_lines(path))
         if rows:
-            written.append(write_whole(path.with_suffix(".csv"), to_csv(rows, COLUMNS)))
+            written.append(write_atomic(path.with_suffix(".csv"), to_csv(rows, COLUMNS)))
             written += _pictures(rows, path)
     gpu = _gpu_rows(out)
     if gpu:
-        written.append(write_whole(out / "gpu_measured.csv", to_csv(auto_table(gpu), MEASURED_COLUMNS)))
+        written.append(write_atomic(out / "gpu_measured.csv", to_csv(auto_table(gpu), MEASURED_COLUMNS)))
     found = targets(gpu)
-    written.append(write_whole(out / "gpu_targets.csv", to_csv([t.row() for t in found], tuple(found[0].row()))))
-    written.append(write_whole(out / "gpu_targets.md", to_markdown(found, gpu)))
+    written.append(write_atomic(out / "gpu_targets.csv", to_csv([t.row() for t in found], tuple(found[0].row()))))
+    written.append(write_atomic(out / "gpu_targets.md", to_markdown(found, gpu)))
     return written
 
 
@@ -142,4 +143,4 @@ def _pictures(rows: list[Row], path: Path) -> list[Path]:
     except ImportError as error:
         say(f"no pictures: {error}")
         return []
-    return [write_whole(path.with_name(f"{path.stem}_{name}.png"), png) for name, png in draw(rows).items()]
+    return [write_atomic(path.with_name(f"{path.stem}_{name}.png"), png) for name, png in draw(rows).items()]

@@ -1,8 +1,7 @@
-"""The record of a benchmark: JSON lines that are appended, the last one of a key counts; and files written whole."""
+"""The record of a benchmark: JSON lines that are appended, the last one of a key counts."""
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +76,3 @@ def read_lines(path: Path) -> list[Row]:
             raise InputError(f"{path}, line {number}: not a line of a benchmark's record ({error})") from error
         rows.append(row)
     return rows
-
-
-def write_whole(path: Path, content: bytes | str) -> Path:
-    """Writes a file so that it is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return path

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from timesformer import TimeSformer, TimeSformerConfig
-from timesformer.checkpoints import load_model, write_atomic
+from timesformer.checkpoints import load_model
 from timesformer.data import FrameCache, VideoDataset, read_annotations
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer.maps import METHODS, Saliency, deletion_insertion, energy_inside, pointing_game
 from timesformer.maps.capture import grid_of
 from timesformer.maps.gradients import Target

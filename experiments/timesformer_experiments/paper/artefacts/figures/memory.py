@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from timesformer import TimeSformerConfig
 from timesformer.attention import build
-from timesformer.checkpoints import write_atomic
+from timesformer.files import write_atomic
 from timesformer_experiments.cost.memory import RESERVE_BYTES, Step, candidates, highest
 from timesformer_experiments.paper import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.figures.figure3 import PANELS, SCHEMES, sweep

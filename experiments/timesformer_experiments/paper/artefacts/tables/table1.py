@@ -16,10 +16,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from timesformer import TimeSformerConfig
-from timesformer.checkpoints import write_atomic
 from timesformer.data import FrameCache
 from timesformer.data.probes.diagnostics import ORDER_BLIND_CEILING_PERCENT
 from timesformer.errors import InputError
+from timesformer.files import write_atomic
 from timesformer_experiments.cost.count import cost
 from timesformer_experiments.paper import PROFILES, Artefact, Folders, Profile
 from timesformer_experiments.paper.ablation import protocol_said, undecided, undecided_rows

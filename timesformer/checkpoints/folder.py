@@ -1,10 +1,6 @@
 """Our format on disk: config.json, model.safetensors, preprocessing.json, labels.json, provenance.json."""
 
 import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from torch import Tensor
 
 from timesformer.config.registry import Model, ModelConfig
 from timesformer.errors import InputError
+from timesformer.files import write_atomic, write_json
 from timesformer.heads import Labels, check_labels, default_labels
 
 LIBRARY = "timesformer-ablations"
@@ -41,36 +38,6 @@ def weights_sha256(model: Model) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
-    """Writes a file so that it is either whole or not there: a temporary file beside it, synced, then renamed.
-
-    `content` is the bytes or text, or a function that writes to the path that it is given.
-
-    Raises:
-        InputError: the folder cannot be made or written; the message names it.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if isinstance(content, str | bytes):
-                file.write(content.encode() if isinstance(content, str) else content)
-        if callable(content):
-            content(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def save_model(
@@ -99,11 +66,6 @@ def save_model(
         write_json(folder / f"{name}.json", value)
     write_json(folder / "config.json", {"library": LIBRARY, "model": config.to_dict()})
     return folder
-
-
-def write_json(path: Path, value: object) -> Path:
-    """Writes a JSON file whole or not at all."""
-    return write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

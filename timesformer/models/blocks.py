@@ -1,0 +1,209 @@
+"""What a block is made of: attention steps and the MLP, each around a residual connection.
+
+Letters: b clips, t frames, h w patch rows and columns, n = h * w, d channels, k heads, e width of a head.
+Patches (b, t, h, w, d) and class token (b, d) stay apart from the first layer to the last: no concatenation.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from timesformer.attention import Mixer, Partition, Step, attend
+from timesformer.attention.attend import split_heads
+from timesformer.attention.scheme import Encoder
+from timesformer.config.transformer import TimeSformerConfig
+from timesformer_kernels import add_norm
+
+
+class Attention(nn.Module):
+    """One residual attention step: norm, qkv, attention, projection, drop path, extra linear.
+
+    As in the released code the extra linear comes after drop path, which acts per clip and group.
+    """
+
+    def __init__(self, step: Step, config: TimeSformerConfig, drop_path: float) -> None:
+        super().__init__()
+        d = config.embed_dim
+        self.step, self.heads, self.backend, self.drop_path = step, config.num_heads, config.backend, drop_path
+        self.norm = nn.LayerNorm(d, eps=config.norm_eps)
+        self.qkv = nn.Linear(d, 3 * d) if step.qkv_from is None else None
+        self.proj = nn.Linear(d, d)
+        self.drop = nn.Dropout(config.drop_rate)
+        self.fc = nn.Linear(d, d) if step.extra_linear else None
+        mixers = [
+            over.modules(d // len(step.over), part.stop - part.start)
+            for over, part in zip(step.over, split_heads(step, self.heads), strict=True)
+            if isinstance(over, Mixer)
+        ]
+        self.mixer = nn.ModuleDict({name: module for modules in mixers for name, module in modules.items()})
+
+    def forward(
+        self,
+        patches: Tensor,
+        cls: Tensor | None,
+        qkv: nn.Module,
+        normed: Tensor | None = None,
+        class_only: bool = False,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What the step adds to patches (b, t, h, w, d) and class token (b, d); None where it adds nothing, and for
+        the patches with `class_only`.  `normed`: the patches after the norm, if they are known."""
+        if self.step.cls == "absent":
+            cls = None
+        weights = self._group_weights(patches)
+        out, cls_out = attend(
+            self.step,
+            qkv(self.norm(patches) if normed is None else normed).unflatten(-1, (3, self.heads, -1)),
+            None if cls is None else qkv(self.norm(cls)).unflatten(-1, (3, self.heads, -1)),
+            backend=self.backend,
+            group_weights=weights,
+            modules=self.mixer,
+            class_only=class_only,
+        )
+        if out is not None:
+            out = self.drop(self.proj(out.flatten(-2)))
+            if weights is not None:
+                out = out * self._per_token(weights, patches)
+            if self.fc is not None:
+                out = self.fc(out)
+        if cls_out is None:
+            return out, None
+        cls_out = cls_out.flatten(-2)
+        if weights is None:
+            cls_out = self.drop(self.proj(cls_out))
+        elif self.step.cls == "replicated":  # the mean over groups of weight * (projection + bias)
+            cls_out = nn.functional.linear(cls_out, self.proj.weight)
+            cls_out = self.drop(cls_out + self.proj.bias * weights.flatten(1).mean(1, keepdim=True))
+        else:
+            cls_out = self.drop(self.proj(cls_out)) * _drop_path_mask((cls_out.shape[0], 1), self.drop_path, cls_out)
+        return out, cls_out if self.fc is None else self.fc(cls_out)
+
+    def _group_weights(self, patches: Tensor) -> Tensor | None:
+        """Drop path's weights (b, gt, gh, gw): 0, or 1 / (1 - p)."""
+        if not self.training or self.drop_path == 0:
+            return None
+        over, (b, t, h, w, _) = self.step.over[0], patches.shape
+        counts = over.counts((t, h, w)) if isinstance(over, Partition) and len(self.step.over) == 1 else (1, 1, 1)
+        return _drop_path_mask((b, *counts), self.drop_path, patches)
+
+    def _per_token(self, weights: Tensor, patches: Tensor) -> Tensor:
+        """Group weights laid out over the tokens, (b, t, h, w, 1)."""
+        over = self.step.over[0]
+        if isinstance(over, Partition) and len(self.step.over) == 1:
+            for dim, split in enumerate(over.splits, start=1):
+                length = patches.shape[dim]
+                index = torch.arange(length, device=patches.device)
+                weights = weights.index_select(dim, split.part_of(index, length))
+        return weights[..., None]
+
+
+def _drop_path_mask(shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor:
+    keep = 1 - rate
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep) / keep
+
+
+class Mlp(nn.Module):
+    """norm, linear, activation, linear; drop path per clip."""
+
+    def __init__(self, config: TimeSformerConfig, drop_path: float) -> None:
+        super().__init__()
+        hidden = int(config.embed_dim * config.mlp_ratio)
+        self.drop_path = drop_path
+        self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.fc1 = nn.Linear(config.embed_dim, hidden)
+        self.act = (
+            nn.ReLU()
+            if config.activation == "relu"
+            else nn.GELU(approximate="none" if config.activation == "gelu" else "tanh")
+        )
+        self.fc2 = nn.Linear(hidden, config.embed_dim)
+        self.drop = nn.Dropout(config.drop_rate)
+
+    def forward(
+        self, patches: Tensor, cls: Tensor | None, normed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What it adds to patches and class token; `normed`: the patches after the norm, if they are known."""
+        out, cls_out = self.one(patches, normed), None if cls is None else self.one(cls)
+        if self.training and self.drop_path:
+            mask = _drop_path_mask((patches.shape[0],), self.drop_path, patches)
+            out = out * mask[:, None, None, None, None]
+            cls_out = None if cls_out is None else cls_out * mask[:, None]
+        return out, cls_out
+
+    def one(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
+        """What it adds to tokens (…, d), before drop path."""
+        x = self.drop(self.act(self.fc1(self.norm(x) if normed is None else normed)))
+        out: Tensor = self.drop(self.fc2(x))
+        return out
+
+
+class Block(nn.Module):
+    """The stages of attention steps, then the MLP, each around a residual connection."""
+
+    def __init__(self, encoder: Encoder, config: TimeSformerConfig, drop_path: float) -> None:
+        super().__init__()
+        self.stages = [[step.name for step in stage] for stage in encoder.block]
+        self.steps = nn.ModuleDict({step.name: Attention(step, config, drop_path) for step in encoder.steps})
+        self.mlp = Mlp(config, drop_path)
+        self.fused_norm = config.backend == "triton"
+
+    def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        normed = None
+        for number, stage in enumerate(self.stages, start=1):
+            following = self.stages[number] if number < len(self.stages) else None
+            norm = self.mlp.norm if following is None else self._step(following[0]).norm
+            read_once = following is None or len(following) == 1  # steps side by side have a norm each
+            patches, cls, normed = self._stage(stage, patches, cls, normed, norm if read_once else None)
+        more_patches, more_cls = self.mlp(patches, cls, normed)
+        return patches + more_patches, None if cls is None else cls + more_cls
+
+    def class_only(self, patches: Tensor, cls: Tensor) -> Tensor:
+        """The class token (b, d) after the block, without what it does not depend on: the last stage that it takes
+        part in and the MLP are computed for it alone."""
+        *before, last = self.stages[: self._last_with_class()]
+        for stage in before:
+            patches, found, _ = self._stage(stage, patches, cls)
+            assert found is not None
+            cls = found
+        added = [self._attention(name, patches, cls, class_only=True)[1] for name in last]
+        cls = sum((more for more in added if more is not None), start=cls)
+        more: Tensor = self.mlp.one(cls)
+        return cls + more
+
+    def _last_with_class(self) -> int:
+        """Stages up to and with the last one in which the class token takes part."""
+        return max(
+            i for i, stage in enumerate(self.stages, 1) for name in stage if self._step(name).step.cls != "absent"
+        )
+
+    def _stage(
+        self,
+        stage: list[str],
+        patches: Tensor,
+        cls: Tensor | None,
+        normed: Tensor | None = None,
+        norm: nn.LayerNorm | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Patches and class token after a stage, and the patches after the `norm` that reads them next."""
+        added = [self._attention(name, patches, cls, normed) for name in stage]
+        normed = None
+        for number, (more_patches, more_cls) in enumerate(added, start=1):
+            assert more_patches is not None
+            if norm is not None and number == len(added) and self.fused_norm:
+                patches, normed = add_norm(patches, more_patches, norm.weight, norm.bias, norm.eps)
+            else:
+                patches = patches + more_patches
+            cls = cls if cls is None or more_cls is None else cls + more_cls
+        return patches, cls, normed
+
+    def _step(self, name: str) -> Attention:
+        module = self.steps[name]
+        assert isinstance(module, Attention)
+        return module
+
+    def _attention(
+        self, name: str, patches: Tensor, cls: Tensor | None, normed: Tensor | None = None, class_only: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        module = self._step(name)
+        source = module if module.step.qkv_from is None else self._step(module.step.qkv_from)
+        assert source.qkv is not None
+        out: tuple[Tensor | None, Tensor | None] = module(patches, cls, source.qkv, normed, class_only)
+        return out
