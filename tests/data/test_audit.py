@@ -12,9 +12,9 @@ from tests.data.conftest import write_video
 from tests.data.video.test_video import natural_video, remux
 from timesformer import InputError
 from timesformer.data import Sample, Video
+from timesformer.data import survey as survey_module
 from timesformer.data.audit import audit
-from timesformer.data.video import survey as survey_module
-from timesformer.data.video.survey import survey
+from timesformer.data.survey import survey
 from timesformer.data.video.verdict import KINDS, ODD, UNREADABLE, FileFacts, examine, sampled_hash, worst
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from timesformer.evaluation.scores import write_scores
 from timesformer.intervals import wilson_interval
-from timesformer_experiments.jobs.attempt import Job
 from timesformer_experiments.records.log import LOG, append_record, make_record
+from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.sweep import parse_sweep
 
 STARTED = "2026-01-01T00:00:00Z"

@@ -13,10 +13,10 @@ import pandas as pd
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import read_scores
 from timesformer_experiments.analysis.axes import Axes, groups
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.read import HASH_NAMED
 from timesformer_experiments.report.statistics import Comparison, compare, corrected
 
-SCORES = "scores.parquet"
 RIGHT = "right.parquet"
 """Beside a log: for each run and video whether its prediction was right; what is kept of the runs' scores."""
 ACCURACY = "top1_percent"
@@ -35,7 +35,7 @@ def read_right(folder: Path, frame: pd.DataFrame) -> Right:
         kept = _kept(place / RIGHT)
         for row in frame[(frame["log"] == log) & (frame["outcome"] == "done")].itertuples():
             key = str(row.hash)
-            scores = place / key / SCORES
+            scores = RunFolder(place, key).scores
             if HASH_NAMED.fullmatch(key) and scores.is_file():
                 found[key] = _of_scores(scores)
                 _require_agreement(found[key], getattr(row, ACCURACY, None), scores)

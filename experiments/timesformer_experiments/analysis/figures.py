@@ -14,7 +14,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from timesformer.attention import build, names
 from timesformer_experiments.analysis.axes import FRAMES, SIZES, follows
-from timesformer_experiments.analysis.summary import (
+from timesformer_experiments.analysis.summary import Summary
+from timesformer_experiments.cost.measures import (
     ACCURACY,
     INFERENCE,
     LATENCY,
@@ -23,7 +24,6 @@ from timesformer_experiments.analysis.summary import (
     THROUGHPUT,
     TRAINING,
     Metric,
-    Summary,
 )
 from timesformer_experiments.report.report import COLOURS, MARKERS
 

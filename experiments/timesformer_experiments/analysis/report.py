@@ -30,16 +30,13 @@ from timesformer_experiments.analysis.axes import axes_of
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
 from timesformer_experiments.analysis.figures import figures, front, pdf
 from timesformer_experiments.analysis.summary import (
-    ACCURACY,
-    TFLOPS,
-    TRAINING,
-    Metric,
     Summary,
     comparison_table,
     failures_table,
     summarise,
     summary_table,
 )
+from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING, Metric
 from timesformer_experiments.records.log import LOG
 from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results
 from timesformer_experiments.report import pages

@@ -10,69 +10,9 @@ from typing import Any
 import pandas as pd
 
 from timesformer_experiments.analysis.axes import FRAMES, HEIGHT, WIDTH, Axes, groups, shown
+from timesformer_experiments.cost.measures import ACCURACY, MACS, METRICS, TFLOPS, Metric
 from timesformer_experiments.report.statistics import Comparison, mean_interval
-from timesformer_experiments.report.tables import Column, Origin, Table, missing
-
-GIB, MIB = 2**30, 2**20
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A smaller unit than the usual one, taken where all values are below `limit`."""
-
-    limit: float
-    large: str
-    small: str
-    scale: float
-
-
-SMALLER = {
-    "params": Unit(1e6, "[M]", "[k]", 1e3),
-    "tflops_total": Unit(0.1, "TFLOPs", "GFLOPs", 1e-3),
-    "macs_per_view": Unit(1e8, "[G]", "[M]", 1e6),
-    "train_peak_memory_bytes": Unit(GIB, "GiB", "MiB", MIB),
-    "inference_peak_memory_bytes": Unit(GIB, "GiB", "MiB", MIB),
-}
-"""By metric."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of a record, as it is shown.
-
-    title: with the unit.  axis: what a figure calls it.  scale: what it is divided by.  spread: shown with an interval.
-    """
-
-    name: str
-    title: str
-    axis: str
-    origin: Origin
-    scale: float = 1.0
-    spread: bool = False
-
-    @property
-    def key(self) -> str:
-        """Its column in a summary: the origin, then the name with the unit."""
-        return f"{self.origin}_{self.name}"
-
-    @property
-    def bounds(self) -> tuple[str, str]:
-        """The columns of the ends of its interval."""
-        stem, _, unit = self.key.rpartition("_")
-        return f"{stem}_low_{unit}", f"{stem}_high_{unit}"
-
-
-METRICS = (
-    Metric("top1_percent", "Top-1 [%]", "top-1 accuracy [%]", "measured", spread=True),
-    Metric("params", "Params [M]", "parameters [M]", "counted", 1e6),
-    Metric("tflops_total", "TFLOPs", "TFLOPs, all views", "counted"),
-    Metric("macs_per_view", "MACs a view [G]", "MACs of one view [G]", "counted", 1e9),
-    Metric("train_peak_memory_bytes", "Training [GiB]", "training peak memory [GiB]", "predicted", GIB),
-    Metric("inference_peak_memory_bytes", "Inference [GiB]", "inference peak memory [GiB]", "predicted", GIB),
-    Metric("latency_seconds", "Latency [ms]", "latency of a clip [ms]", "measured", 1e-3, spread=True),
-    Metric("clips_per_second", "Clips a second", "clips a second", "measured", spread=True),
-)
-ACCURACY, PARAMS, TFLOPS, MACS, TRAINING, INFERENCE, LATENCY, THROUGHPUT = METRICS
+from timesformer_experiments.report.tables import Column, Table, missing
 
 
 @dataclass(frozen=True)
@@ -120,9 +60,9 @@ def _there(frame: pd.DataFrame, name: str) -> bool:
 
 def _suited(metric: Metric, frame: pd.DataFrame) -> Metric:
     """In the next smaller unit where all values are small."""
-    if metric.name not in SMALLER or float(frame[metric.name].max()) >= SMALLER[metric.name].limit:
+    unit = metric.smaller
+    if unit is None or float(frame[metric.name].max()) >= unit.limit:
         return metric
-    unit = SMALLER[metric.name]
     title, axis = (text.replace(unit.large, unit.small) for text in (metric.title, metric.axis))
     return replace(metric, title=title, axis=axis, scale=unit.scale)
 

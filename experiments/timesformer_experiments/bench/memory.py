@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention import names
 from timesformer.errors import InputError
 from timesformer.training.recipe import Optimiser, Precision, Recipe
+from timesformer_experiments.bench.fresh import figure_of
 from timesformer_experiments.bench.transformers import peak_resident_bytes
 from timesformer_experiments.cost.memory import predict
 from timesformer_experiments.report.tables import Column, Table
@@ -167,12 +167,10 @@ def measured_bytes(case: Case, threads: int = 1) -> int:
     Raises:
         RuntimeError: the process failed; the message ends in what it wrote.
     """
-    command = [sys.executable, "-m", "timesformer_experiments.bench.memory", json.dumps(asdict(case)), str(threads)]
-    environment = {**os.environ, **({} if case.malloc_keeps else MALLOC)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        raise RuntimeError(f"{case.label}: the step failed ({done.returncode}):\n{done.stderr}")
-    return int(done.stdout.split()[-1])
+    values = (json.dumps(asdict(case)), str(threads))
+    return figure_of(
+        case.label, "timesformer_experiments.bench.memory", *values, environment={} if case.malloc_keeps else MALLOC
+    )
 
 
 def run(

@@ -12,7 +12,6 @@ import importlib
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from timesformer import TimeSformer, TimeSformerConfig
+from timesformer_experiments.bench.fresh import figure_of
 from timesformer_experiments.report.tables import Column, Table
 
 Quantity = Literal["forward_seconds", "training_peak_bytes"]
@@ -150,18 +150,10 @@ def training_peak_bytes(case: Case, threads: int, repetitions: int) -> dict[Side
     growth: dict[Side, list[int]] = {side: [] for side in SIDES["training_peak_bytes"]}
     for _ in range(repetitions):
         for side in growth:
-            command = [
-                sys.executable,
-                "-m",
-                "timesformer_experiments.bench.transformers",
-                side,
-                json.dumps(asdict(case)),
-                str(threads),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0:
-                raise RuntimeError(f"{side}, {case.label}: training step failed ({done.returncode}):\n{done.stderr}")
-            growth[side].append(int(done.stdout.split()[-1]))
+            values = (side, json.dumps(asdict(case)), str(threads))
+            growth[side].append(
+                figure_of(f"{side}, {case.label}", "timesformer_experiments.bench.transformers", *values)
+            )
     return growth
 
 

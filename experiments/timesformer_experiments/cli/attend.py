@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_experiments.cli.options import Json, Runs, bad_input, chosen_device, model_source, print_json, progress
-from timesformer_experiments.cli.predict import Checkpoint, Device
+from timesformer_experiments.cli.options import (
+    Checkpoint,
+    Device,
+    Json,
+    Runs,
+    bad_input,
+    chosen_device,
+    model_source,
+)
+from timesformer_experiments.report.terminal import print_json, progress
 
 if TYPE_CHECKING:
     from timesformer.attention.operator import Query

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_experiments.cli.options import Json, bad_input, console, print_json, progress
+from timesformer_experiments.cli.options import Json, bad_input
+from timesformer_experiments.report.terminal import console, print_json, progress
 
 if TYPE_CHECKING:
-    from timesformer.data.video.survey import SampleVerdict, Survey
+    from timesformer.data.survey import SampleVerdict, Survey
     from timesformer_experiments.report.tables import Table
 
 FAILED = 1
@@ -47,7 +48,7 @@ def audit(
     import av.logging
 
     from timesformer.data import read_annotations
-    from timesformer.data.video.survey import survey
+    from timesformer.data.survey import survey
     from timesformer.files import write_atomic
 
     for path in out or []:

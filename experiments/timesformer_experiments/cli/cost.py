@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_experiments.cli.options import Json, SchemeFile, bad_input, console, print_json, progress
+from timesformer_experiments.cli.options import Json, SchemeFile, bad_input
+from timesformer_experiments.report.terminal import console, print_json, progress
 
 if TYPE_CHECKING:
     from timesformer_experiments.cost.count import Cost

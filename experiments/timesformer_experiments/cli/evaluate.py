@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, console, model_source, print_json
+from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, model_source
+from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
     from timesformer.data import Annotations, Preprocessing, VideoDataset
@@ -133,7 +134,8 @@ def _runs_of(
     """The runs of a YAML file, each with its own model unless another is given."""
     from timesformer.checkpoints import load_any_model
     from timesformer.evaluation.evaluate import protocol_named
-    from timesformer_experiments.run.train import datasets, default_data_dir
+    from timesformer_experiments.records.folder import RunFolder, default_data_dir
+    from timesformer_experiments.run.inputs import datasets
     from timesformer_experiments.specs.run import load_specs
 
     specs = load_specs(file)
@@ -141,7 +143,7 @@ def _runs_of(
         raise bad_input(f"{file}: --checkpoint and --scores are for a file with one run, this has {len(specs)}")
     jobs = []
     for spec in specs:
-        folder = checkpoint if checkpoint is not None else str(runs / spec.hash() / "model")
+        folder = checkpoint if checkpoint is not None else str(RunFolder(runs, spec.hash()).model)
         if checkpoint is None and not Path(folder).is_dir():
             raise bad_input(f"{folder}: no model there; `timesformer train {file}` makes it")
         loaded = load_any_model(folder)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from timesformer_experiments.cli.options import Json, SchemeFile, print_json, progress
+from timesformer_experiments.cli.options import Json, SchemeFile
+from timesformer_experiments.report.terminal import print_json, progress
 
 
 def export(

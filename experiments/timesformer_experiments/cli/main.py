@@ -14,16 +14,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from timesformer_experiments.cli import attend as cli_attend
-from timesformer_experiments.cli import audit as cli_audit
-from timesformer_experiments.cli import bench as cli_tools
-from timesformer_experiments.cli import cost as cli_cost
-from timesformer_experiments.cli import evaluate as cli_evaluate
-from timesformer_experiments.cli import export as cli_export
-from timesformer_experiments.cli import predict as cli_predict
-from timesformer_experiments.cli import report as cli_report
-from timesformer_experiments.cli import reproduce as cli_runs
-from timesformer_experiments.cli import sweep as cli_sweep
+from timesformer_experiments.cli.attend import attend
+from timesformer_experiments.cli.audit import audit
+from timesformer_experiments.cli.bench import bench
+from timesformer_experiments.cli.cost import cost
+from timesformer_experiments.cli.draw import draw
+from timesformer_experiments.cli.evaluate import evaluate
+from timesformer_experiments.cli.export import export
+from timesformer_experiments.cli.features import features
+from timesformer_experiments.cli.predict import predict
+from timesformer_experiments.cli.probe import probe
+from timesformer_experiments.cli.report import report
+from timesformer_experiments.cli.reproduce import reproduce
+from timesformer_experiments.cli.sweep import status, sweep
+from timesformer_experiments.cli.train import train
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -57,20 +61,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (cli_runs.reproduce, cli_cost.cost, cli_runs.train):
+COMMANDS = (
+    reproduce,
+    cost,
+    train,
+    evaluate,
+    probe,
+    draw,
+    report,
+    sweep,
+    status,
+    bench,
+    audit,
+    export,
+    predict,
+    features,
+    attend,
+)
+for command in COMMANDS:
     app.command()(command)
-app.command()(cli_evaluate.evaluate)
-app.command()(cli_tools.probe)
-app.command()(cli_tools.draw)
-app.command()(cli_report.report)
-app.command()(cli_sweep.sweep)
-app.command()(cli_sweep.status)
-app.command()(cli_tools.bench)
-app.command()(cli_audit.audit)
-app.command()(cli_export.export)
-app.command()(cli_predict.predict)
-app.command()(cli_predict.features)
-app.command()(cli_attend.attend)
 
 
 def main() -> None:

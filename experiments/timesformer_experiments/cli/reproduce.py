@@ -1,33 +1,23 @@
-"""`timesformer reproduce` and `train`: runs, and what is made of their records."""
+"""`timesformer reproduce`: the paper's tables and figures, on probes or (`--profile paper`) on the real datasets."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_experiments.cli.options import (
-    DataDir,
-    Jobs,
-    Json,
-    Out,
-    Runs,
-    bad_input,
-    console,
-    folders,
-    print_json,
-    profile_named,
-    progress,
-)
+from timesformer_experiments.cli.options import DataDir, Jobs, Json, Out, Runs, bad_input, folders, profile_named
+from timesformer_experiments.cli.show import show_artefact, show_together
+from timesformer_experiments.report.terminal import console, print_json, progress
 
 if TYPE_CHECKING:
-    from timesformer_experiments.paper import Profile
-    from timesformer_experiments.report.report import Report
+    import pandas as pd
 
-File = Annotated[Path, typer.Argument(help="YAML file with one run, or a list of them under `runs:`.")]
+    from timesformer_experiments.paper import Folders
+    from timesformer_experiments.report.report import Report
 
 
 def reproduce(
@@ -72,9 +62,7 @@ def reproduce(
     if not artefacts:
         raise bad_input(f"name what to make: {', '.join(names())}, or the groups {', '.join(GROUPS)}, all")
     if profile == "paper":
-        from timesformer_experiments.cli.real import on_real_data
-
-        on_real_data(chosen(artefacts), data, init_from, folders(out, runs, data_dir), jobs, check, as_json)
+        _on_real_data(chosen(artefacts), data, init_from, folders(out, runs, data_dir), jobs, check, as_json)
         return
     if data or check:
         raise bad_input("--data, --check: they are for --profile paper")
@@ -91,79 +79,47 @@ def reproduce(
     show_together({of_profile: reports}, made, places.out, as_json)
 
 
-def show_artefact(found: Report, files: list[Path], profile: str, as_json: bool) -> dict[str, Any]:
-    """Print a report unless JSON is wanted, and return it as plain data."""
-    from timesformer_experiments.report.tables import to_rich
-
-    if not as_json:
-        screen = console()
-        screen.print(to_rich(found.table))
-        for line in (*(f"- {finding}" for finding in found.findings), *map(str, files)):
-            screen.print(line, markup=False, highlight=False, soft_wrap=True)
-    return {
-        "artefact": found.name,
-        "profile": profile,
-        "rows": json.loads(found.table.frame.to_json(orient="records")),
-        "findings": list(found.findings),
-        "files": [str(path) for path in files],
-    }
-
-
-def show_together(
-    reports: Mapping[Profile, Sequence[Report]], made: list[dict[str, Any]], out: Path, as_json: bool
+def _on_real_data(
+    names: Sequence[str], data: str, init_from: str, places: Folders, jobs: int, check: bool, as_json: bool
 ) -> None:
-    """Write one page for each profile with several reports; print its path, or everything that was made as JSON."""
-    from timesformer_experiments.report.report import write_together
+    """Train and evaluate what the artefacts name on the datasets of `data`, or with `check` say what is missing.
 
-    pages = [str(write_together(of, profile, out)) for profile, of in reports.items() if len(of) > 1]
-    if as_json:
-        print_json({"artefacts": made, "pages": pages})
-    else:
-        for page in pages:
-            console().print(page, markup=False, highlight=False, soft_wrap=True)
-
-
-def train(
-    file: File,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Train and evaluate the runs of a file, each after the run that it starts from.
-
-    Finished runs are not repeated, an interrupted one carries on from its checkpoint.
+    Exit code 1 of a check where something is.
     """
-    from timesformer.data import VideoError
-    from timesformer_experiments.jobs.plan import run_all, run_one
-    from timesformer_experiments.specs.run import load_specs
+    from timesformer_experiments.jobs.plan import run_all
+    from timesformer_experiments.paper import load, real
+    from timesformer_experiments.report.report import require_writable, write
 
-    specs = load_specs(file)
-    if len(specs) == 1:
-        try:
-            records = [run_one(specs[0], runs, data_dir=data_dir)]
-        except VideoError as error:
-            raise bad_input(
-                f"{error}\n`timesformer audit` names all such files; data.allow_unreadable: true trains without them"
-            ) from error
-    else:
-        records = run_all(specs, runs, jobs=jobs, data_dir=data_dir)
+    if not data:
+        raise bad_input("--data: --profile paper needs DATASET=FOLDER, several with commas")
+    folders = real.parse_data(data)
+    if check:
+        _show_check({name: real.check(name, folders, init_from) for name in names}, as_json)
+        return
+    made = []
+    for name in names:
+        cells = real.cells(name, folders, init_from)
+        results = places.out / name / "paper"
+        require_writable(results)
+        progress(f"{name}, paper: {len(cells)} runs; those finished before are taken from {places.runs}")
+        records = run_all([cell.spec for cell in cells], places.runs, jobs=jobs or 1, data_dir=places.data)
+        report = real.report(name, load(name).title, cells, records)
+        made.append(show_artefact(report, write(report, results), "paper", as_json))
     if as_json:
-        print_json({"records": records})
+        print_json({"artefacts": made})
+
+
+def _show_check(found: dict[str, pd.DataFrame], as_json: bool) -> None:
+    from timesformer_experiments.paper.real import CHECKED
+    from timesformer_experiments.report.tables import Table, to_rich
+
+    missing = sum(int((lines["fine"] == "NO").sum()) for lines in found.values())
+    if as_json:
+        checks = {name: json.loads(lines.to_json(orient="records")) for name, lines in found.items()}
+        print_json({"checks": checks, "missing": missing})
     else:
-        _print_accuracies([(record["name"], record["metrics"], runs / record["hash"]) for record in records])
-
-
-def _print_accuracies(results: list[tuple[str, dict[str, Any], Path]]) -> None:
-    import pandas as pd
-
-    from timesformer_experiments.report.tables import Column, Table, to_rich
-
-    rows = [{"run": name, **metrics, "folder": str(folder)} for name, metrics, folder in results]
-    columns = (
-        Column("run", "Run", "label"),
-        Column("top1_percent", "top-1 [%]", "measured", bounds=("top1_low_percent", "top1_high_percent")),
-        Column("test_videos", "Test videos", "measured", decimals=0),
-        Column("folder", "Folder", "label"),
-    )
-    console().print(to_rich(Table(pd.DataFrame(rows), columns, "Top-1 accuracy with its 95 % interval")))
+        for name, lines in found.items():
+            caption = f"{name}, profile paper: what it needs; nothing was started"
+            console().print(to_rich(Table(lines, CHECKED, caption)))
+    if missing:
+        raise typer.Exit(1)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from timesformer_experiments.cli.options import DataDir, Json, bad_input, console, print_json, progress
+from timesformer_experiments.cli.options import DataDir, Json, bad_input
+from timesformer_experiments.report.terminal import console, print_json, progress
 
 
 def sweep(

@@ -20,12 +20,13 @@ from typing import Any
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.jobs.attempt import TIMED, Job, predicted_memory
+from timesformer_experiments.cost.measures import predicted_memory, timed
 from timesformer_experiments.jobs.cluster_task import Board, look_around, task
 from timesformer_experiments.jobs.workers import Event, OnJobStep
-from timesformer_experiments.records.log import LOG, append_record
-from timesformer_experiments.run.train import Busy, claimed, store_record
+from timesformer_experiments.records.folder import Busy, RunFolder
+from timesformer_experiments.records.log import append_record
 from timesformer_experiments.specs.cost import CostSpec
+from timesformer_experiments.specs.job import Job
 
 BASE_BYTES = 2**30
 """Host memory of a process beside what is predicted: the interpreter, torch, clips on their way."""
@@ -115,12 +116,12 @@ class Cluster:
     def request(self, job: Job) -> Request:
         """What a job needs, from its predicted memory."""
         cpus, gpus = (job.spec.threads or 1) * job.spec.processes, 0.0
-        if isinstance(job.spec, CostSpec) and not any(measure in TIMED for measure in job.measure):
+        if isinstance(job.spec, CostSpec) and not timed(job.measure):
             return Request(cpus, gpus, BASE_BYTES)  # counting needs neither a card nor memory to speak of
         peak = self._predicted(job)
         if not self.card_bytes:
             return Request(cpus, gpus, job.spec.processes * (peak + BASE_BYTES))
-        whole = job.spec.processes > 1 or any(measure in TIMED for measure in job.measure)
+        whole = job.spec.processes > 1 or timed(job.measure)
         gpus = float(job.spec.processes) if whole else share_of_card(peak, self.card_bytes)
         return Request(cpus, gpus, job.spec.processes * 2 * BASE_BYTES)
 
@@ -164,7 +165,7 @@ class Cluster:
                 return
             claim = ExitStack()
             if not self.shared:  # nobody else holds the folder here
-                claim.enter_context(claimed(self.runs_dir / key, job.name))
+                claim.enter_context(RunFolder(self.runs_dir, key).claimed(job.name))
         except Busy:
             self.waiting.append(Event(key, "busy"))
             return
@@ -177,7 +178,7 @@ class Cluster:
         options = {"num_cpus": request.num_cpus, "num_gpus": request.num_gpus, "memory": request.memory}
         source, files = job.source, None
         if source is not None and not self.shared:
-            model = self.runs_dir / source.hash() / "model"
+            model = RunFolder(self.runs_dir, source.hash()).model
             files = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
         scratch = None
         if not self.shared:
@@ -236,12 +237,13 @@ class Cluster:
 
     def _bring_home(self, key: str, record: dict[str, Any], files: dict[str, bytes]) -> None:
         """What a run left on its machine into the sweep's folder, the record last."""
+        folder = RunFolder(self.runs_dir, key)
         for name, content in files.items():
-            write_atomic(self.runs_dir / key / name, content)
+            write_atomic(folder.path / name, content)
         if record["outcome"] == "done":
-            store_record(record, self.runs_dir)
+            folder.store(record)
         else:
-            append_record(self.runs_dir / LOG, record, once=True)
+            append_record(folder.log, record, once=True)
 
     def close(self) -> None:
         """Ends the jobs that are running; they can be resumed."""

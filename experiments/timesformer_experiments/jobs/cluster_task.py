@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from timesformer.files import write_atomic
-from timesformer_experiments.jobs.attempt import Job, size_of_log
 from timesformer_experiments.jobs.workers import Places, outcome
+from timesformer_experiments.records.folder import RunFolder, size_of_log
+from timesformer_experiments.specs.job import Job
 
 REPORT_EVERY_SECONDS = 0.5
 NOT_SENT = (".lock", "record.json", "progress.json", "crash.txt")
@@ -73,7 +74,7 @@ def task(
         since = size_of_log(runs_dir)
         for name, content in (source_files or {}).items():
             assert job.source is not None
-            write_atomic(runs_dir / job.source.hash() / "model" / name, content)
+            write_atomic(RunFolder(runs_dir, job.source.hash()).model / name, content)
     reported = 0.0
 
     def on_step(done: int, total: int, loss: float) -> None:
@@ -84,7 +85,7 @@ def task(
             board.step.remote(key, done, total, loss)
 
     kind, record = outcome(job, Places(runs_dir, data_dir, job.spec.threads or 1, since), on_step)
-    return kind, record, left_in(runs_dir / key) if scratch is not None and record is not None else {}
+    return kind, record, left_in(RunFolder(runs_dir, key).path) if scratch is not None and record is not None else {}
 
 
 def left_in(folder: Path) -> dict[str, bytes]:

@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from timesformer.errors import InputError
-from timesformer_experiments.jobs.attempt import Job, failed, failed_since, jobs_of, size_of_log
+from timesformer_experiments.jobs.attempt import failed
 from timesformer_experiments.jobs.watching import Watch
 from timesformer_experiments.jobs.workers import Event, InTurn, Places, Pool, Workers
+from timesformer_experiments.records.folder import RunFolder, default_data_dir, size_of_log
 from timesformer_experiments.records.log import LOG, latest, read_records
 from timesformer_experiments.run.failures import Failed
-from timesformer_experiments.run.train import (
-    check_annotations,
-    default_data_dir,
-    is_claimed,
-    prepare,
-    run_one,
-    stored_record,
-)
+from timesformer_experiments.run.inputs import check_annotations, prepare
+from timesformer_experiments.run.train import run_one
+from timesformer_experiments.specs.job import Job, jobs_of
 from timesformer_experiments.specs.run import ProbeData, RunSpec, resolve, with_dependencies
 
 __all__ = ["Plan", "RunsFailed", "carry_out", "run_all", "run_one"]
@@ -111,7 +107,7 @@ class Plan:
         for key, job in self.jobs.items():
             record = known.get(key)
             if record is None or record["outcome"] != "done":  # perhaps a crash kept its record out of the log
-                record = stored_record(job.spec, self.runs_dir) or record
+                record = RunFolder(self.runs_dir, key).record() or record
             if record is None:
                 continue
             if record["outcome"] == "done":
@@ -164,11 +160,11 @@ class Plan:
             return []
         self.looked, ended = time.monotonic(), []
         for key in sorted(self.elsewhere):
-            job = self.jobs[key]
-            claimed = is_claimed(self.runs_dir / key)  # before the record: it is let go of after that is written
-            record = stored_record(job.spec, self.runs_dir)
-            if record is None or not job.complete(record):
-                record = failed_since(job, self.runs_dir, self.since)
+            folder = RunFolder(self.runs_dir, key)
+            claimed = folder.is_claimed()  # before the record: it is let go of after that is written
+            record = folder.record()
+            if record is None or not self.jobs[key].complete(record):
+                record = folder.failed_since(self.since)
             if record is not None:
                 self.take(key, record)
                 ended.append(key)

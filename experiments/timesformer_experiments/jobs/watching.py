@@ -18,11 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from timesformer.files import write_atomic
-from timesformer_experiments.cli.options import plain_text
-from timesformer_experiments.jobs.attempt import Job
+from timesformer_experiments.cost.measures import brief
+from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.report.terminal import plain_text
+from timesformer_experiments.specs.job import Job
 
-PROGRESS = "progress.json"
-"""In a run's folder while it is at work: step, steps, loss, clips_per_second, updated_unix_seconds."""
 WRITE_EVERY_SECONDS = 1.0
 SHOWN_RUNS = 20
 
@@ -107,7 +107,7 @@ class Watch:
         run.first = run.first or (now, done)
         if self.runs_dir is not None and now - run.written > WRITE_EVERY_SECONDS:
             run.written = now
-            self._write(self.runs_dir / key / PROGRESS, run)
+            self._write(RunFolder(self.runs_dir, key).progress, run)
 
     def _write(self, path: Path, run: Running) -> None:
         rate = run.clips_per_second()
@@ -125,7 +125,7 @@ class Watch:
         """A job is no longer at work here."""
         if self.running.pop(key, None) is not None and self.runs_dir is not None:
             with suppress(OSError):
-                (self.runs_dir / key / PROGRESS).unlink()
+                (RunFolder(self.runs_dir, key).progress).unlink()
 
     def end(self, key: str, job: Job, record: dict[str, Any], counts: tuple[int, int]) -> None:
         """A job ends with a record; counts: of finished and failed jobs."""
@@ -182,17 +182,7 @@ def outcome_text(record: dict[str, Any]) -> str:
     """How a run ended, in a few words."""
     if record["outcome"] != "done":
         return f"failed: {record['reason']}"
-    metrics = record["metrics"]
-    if "top1_percent" in metrics:
-        return f"top-1 {metrics['top1_percent']:.1f} %"
-    words = []
-    if "macs_per_view" in metrics:
-        words.append(f"{metrics['macs_per_view'] / 1e9:,.1f} GMACs")
-    if "train_peak_memory_bytes" in metrics:
-        words.append(f"{metrics['train_peak_memory_bytes'] / 2**30:,.1f} GiB to train")
-    if "latency_seconds" in metrics:
-        words.append(f"{1000 * metrics['latency_seconds']:.1f} ms")
-    return ", ".join(words) or "done"
+    return brief(record["metrics"])
 
 
 def number(value: float, decimals: int) -> str:

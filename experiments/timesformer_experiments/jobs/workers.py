@@ -6,24 +6,22 @@ another one.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
-from timesformer_experiments.jobs.attempt import Job, attempt
-from timesformer_experiments.run.distributed import end_with_parent
-from timesformer_experiments.run.failures import CRASH_FILE, died, oom_kills
-from timesformer_experiments.run.train import Busy
+from timesformer_experiments.jobs.attempt import attempt
+from timesformer_experiments.records.folder import Busy, RunFolder
+from timesformer_experiments.run.failures import Failed, oom_kills
+from timesformer_experiments.run.processes import Child, start, waiting
+from timesformer_experiments.specs.job import Job
 
 OnJobStep = Callable[[str, int, int, float], None]
 """Called with (hash, steps done, all steps, mean loss)."""
@@ -113,11 +111,9 @@ def outcome(
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
-    connection: Connection
+    child: Child
     devices: tuple[str, ...]
     key: str | None = None
-    oom_before: int = 0
     slots: int = 0
 
 
@@ -157,37 +153,32 @@ class Workers:
             for other in idle:  # those that hold one of the devices, in another combination
                 if set(other.devices) & set(devices):
                     self._end(other)
-            worker = _start(self.places, devices)
+            seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else None
+            worker = _Worker(start(_work, self.places, environment=seen), devices)
             self.workers.append(worker)
-        worker.key, worker.oom_before = key, oom_kills()
-        worker.slots = count
+        worker.key, worker.slots, worker.child.oom_before = key, count, oom_kills()
         with suppress(OSError):  # it has died meanwhile: `events` finds out
-            worker.connection.send(job)
+            worker.child.connection.send(job)
 
     def events(self, seconds: float) -> list[Event]:
-        busy = {worker.connection: worker for worker in self.workers if worker.key is not None}
+        busy = [worker for worker in self.workers if worker.key is not None]
         if not busy:
             time.sleep(seconds)
             return []
-        found = []
-        for connection in wait(list(busy), seconds):
-            assert isinstance(connection, Connection)
-            event = self._receive(busy[connection])
-            if event is not None:
-                found.append(event)
-        return found
+        ready = waiting([worker.child for worker in busy], seconds)
+        events = [self._receive(worker) for worker in busy if worker.child in ready]
+        return [event for event in events if event is not None]
 
     def _receive(self, worker: _Worker) -> Event | None:
         key = worker.key
         assert key is not None
+        crash = RunFolder(self.places.runs_dir, key).crash
         try:
-            kind, value = worker.connection.recv()
-        except (EOFError, OSError):
-            worker.process.join()
-            crash = _read(self.places.runs_dir / key / CRASH_FILE)
+            kind, value = worker.child.receive(lambda: crash.read_text(errors="replace") if crash.is_file() else "")
+        except Failed as failure:
             self._release(worker)
             self.workers.remove(worker)
-            return Event(key, "died", died(worker.process.exitcode, worker.oom_before, crash))
+            return Event(key, "died", (str(failure), failure.kind))
         if kind == "step":
             self.on_step(key, *value)
             return None
@@ -200,15 +191,13 @@ class Workers:
         self.free_gpus += worker.devices
 
     def _end(self, worker: _Worker) -> None:
-        worker.process.terminate()
-        worker.process.join()
-        worker.connection.close()
+        worker.child.end()
         self.workers.remove(worker)
 
     def close(self) -> None:
         """Also at an interruption: checkpoints are atomic, so a worker can be ended at any moment."""
         for worker in self.workers:
-            worker.process.terminate()
+            worker.child.process.terminate()
         for worker in list(self.workers):
             self._end(worker)
 
@@ -220,42 +209,8 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(name.strip() for name in names[:count])
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _start(places: Places, devices: tuple[str, ...]) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, places))
-    with _environment(devices):
-        process.start()
-    theirs.close()  # so that the worker's end is an end of file here
-    return _Worker(process, ours, devices)
-
-
-@contextmanager
-def _environment(devices: tuple[str, ...]) -> Iterator[None]:
-    """What a new process sees of the GPUs."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if devices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
-        elif devices:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-
-
 def _work(connection: Connection, places: Places) -> None:
     """A worker process: carries out what it is sent until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
-    end_with_parent()
     torch.set_num_threads(1)
 
     def send(kind: str, value: Any) -> None:

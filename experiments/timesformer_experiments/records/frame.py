@@ -31,6 +31,7 @@ from timesformer import TimeSformerConfig
 from timesformer.config.cnn import CnnConfig
 from timesformer.errors import InputError
 from timesformer.training.recipe import Recipe
+from timesformer_experiments.cost.measures import METRICS
 
 FIRST = ("hash", "name", "kind", "sweep", "outcome", "reason", "reason_kind", "seed", "protocol")
 LAST = ("started_utc", "finished_utc", "wall_seconds")
@@ -54,8 +55,9 @@ TYPES: dict[str, Kind] = {
     **dict.fromkeys(("scheme_file_sha256", "dataset.train.fingerprint", "dataset.test.fingerprint"), "text"),
     **dict.fromkeys(("kind", "sweep", "outcome", "reason_kind", "protocol", "data.probe", "log"), "choice"),
     **dict.fromkeys(("started_utc", "finished_utc"), "time"),
-    **dict.fromkeys(("tflops_total", "train_loss", "wall_seconds"), "number"),
-    **dict.fromkeys(("seed", "params", "model.image_height", "model.image_width", "environment.processes"), "integer"),
+    **dict.fromkeys(("train_loss", "wall_seconds"), "number"),
+    **dict.fromkeys(("seed", "model.image_height", "model.image_width", "environment.processes"), "integer"),
+    **{metric.name: metric.kind for metric in METRICS if metric.kind is not None},
 }
 NUMBERS = ("_percent", "_seconds", "_per_second")
 """Ends of the names of metrics that are no whole numbers, even if all at hand are."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from timesformer.evaluation.scores import read_scores
-from timesformer_experiments.analysis.comparisons import SCORES
+from timesformer_experiments.records.folder import RunFolder
 
 FIELD = "test_right"
 
@@ -17,7 +17,7 @@ FIELD = "test_right"
 def with_hits(record: Mapping[str, Any], runs: Path) -> dict[str, Any]:
     """The record with `test_right`, if its run has left scores: a bit for each test video in the order of their paths,
     as hexadecimal digits of whole bytes."""
-    scores = runs / str(record["hash"]) / SCORES
+    scores = RunFolder(runs, str(record["hash"])).scores
     if not scores.is_file():
         return dict(record)
     rows = read_scores(scores).per_video.sort_values("path")

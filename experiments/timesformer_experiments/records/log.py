@@ -20,14 +20,13 @@ again, or was measured further, has several records; `latest` gives the one that
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
 import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 
 from timesformer.errors import InputError
 from timesformer_experiments.specs.run import RunSpec
@@ -163,16 +163,15 @@ def _memory_bytes() -> int | None:
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """A descriptor of the log, for reading and appending, held against other processes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError as error:
-        raise InputError(f"cannot write the records {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise InputError(f"cannot write the records {path}: {error.strerror}") from error
+        held.callback(os.close, descriptor)
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def append_record(path: str | Path, record: dict[str, Any], once: bool = False) -> None:

@@ -6,37 +6,32 @@ our own.  What they leave is the run's finished checkpoint, from which one proce
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import socket
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from timesformer.errors import InputError
 from timesformer.progress import OnStep, step_bar
-from timesformer_experiments.run.failures import Failed, died, kind_of, oom_kills, reason_of
-
-if TYPE_CHECKING:
-    from timesformer_experiments.specs.run import RunSpec
+from timesformer.training.loop import fit
+from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.run.failures import Failed, kind_of, reason_of
+from timesformer_experiments.run.inputs import datasets, initial_model
+from timesformer_experiments.run.processes import Child, start, waiting
+from timesformer_experiments.specs.run import RunSpec, load_scheme_file
 
 SETTLE_SECONDS = 2.0
 """How long to wait for what others say when one process fails: who failed first, and who only lost its peer."""
 
 
-def train_in_processes(
-    spec: RunSpec, folder: Path, runs_dir: Path, data_dir: Path, progress: bool | OnStep = False
-) -> None:
-    """Trains a run with `spec.processes` processes, as far as its checkpoint has not come yet.
+def train_in_processes(spec: RunSpec, folder: RunFolder, data_dir: Path, progress: bool | OnStep = False) -> None:
+    """Train a run with `spec.processes` processes, as far as its checkpoint has not come yet.
 
     Raises:
         InputError: fewer GPUs than processes, on a machine that has some.
@@ -45,25 +40,17 @@ def train_in_processes(
     gpus = torch.cuda.device_count()
     if 0 < gpus < spec.processes:
         raise InputError(f"processes: {spec.processes}, but there are {gpus} GPUs for them here")
-    context = multiprocessing.get_context("spawn")
-    port, before = _free_port(), oom_kills()
-    ranks: dict[Connection, SpawnProcess] = {}
+    port, ranks = _free_port(), list[Child]()
     try:
         for rank in range(spec.processes):
-            ours, theirs = context.Pipe()
-            values = (rank, port, theirs, spec, folder, runs_dir, data_dir, torch.get_num_threads())
-            process = context.Process(target=_rank, args=values)
-            process.start()
-            theirs.close()
-            ranks[ours] = process
+            ranks.append(start(_rank, rank, port, spec, folder, data_dir, torch.get_num_threads()))
         with step_bar(spec.name, progress) as on_step:
-            _follow(ranks, on_step, before)
+            _follow(ranks, on_step)
     finally:
-        for process in ranks.values():
-            process.kill()
-        for connection, process in ranks.items():
-            process.join()
-            connection.close()
+        for child in ranks:
+            child.process.kill()
+        for child in ranks:
+            child.end(kill=True)
 
 
 def _free_port() -> int:
@@ -73,26 +60,24 @@ def _free_port() -> int:
         return port
 
 
-def _follow(ranks: dict[Connection, SpawnProcess], on_step: OnStep, oom_before: int) -> None:
+def _follow(ranks: list[Child], on_step: OnStep) -> None:
     """Until all are done, or one has failed."""
-    left, failures, give_up = dict(ranks), list[Failed](), float("inf")
+    left, failures, give_up = list(ranks), list[Failed](), float("inf")
     while left and time.monotonic() < give_up:
-        ready = wait(list(left), timeout=SETTLE_SECONDS if failures else None)
+        ready = waiting(left, SETTLE_SECONDS if failures else None)
         if not ready and failures:
             break
-        for connection in ready:
-            assert isinstance(connection, Connection)
+        for child in ready:
             try:
-                kind, value = connection.recv()
-            except (EOFError, OSError):
-                process = left.pop(connection)
-                process.join()
-                failures.insert(0, Failed(*died(process.exitcode, oom_before)))
+                kind, value = child.receive()
+            except Failed as failure:
+                left.remove(child)
+                failures.insert(0, failure)
                 continue
             if kind == "step":
                 on_step(*value)
                 continue
-            del left[connection]
+            left.remove(child)
             if kind == "failed":
                 failures.append(value)
         if failures:
@@ -103,32 +88,22 @@ def _follow(ranks: dict[Connection, SpawnProcess], on_step: OnStep, oom_before: 
 
 
 def _rank(
-    rank: int,
-    port: int,
-    connection: Connection,
-    spec: RunSpec,
-    folder: Path,
-    runs_dir: Path,
-    data_dir: Path,
-    threads: int,
+    connection: Connection, rank: int, port: int, spec: RunSpec, folder: RunFolder, data_dir: Path, threads: int
 ) -> None:
     """One of the processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes itself
-    end_with_parent()
-    world = spec.processes
     os.environ.update(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
         RANK=str(rank),
         LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world),
-        LOCAL_WORLD_SIZE=str(world),
+        WORLD_SIZE=str(spec.processes),
+        LOCAL_WORLD_SIZE=str(spec.processes),
     )
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
     torch.set_num_threads(threads)
     try:
-        _train(spec, folder, runs_dir, data_dir, lambda *step: connection.send(("step", step)))
+        _train(spec, folder, data_dir, lambda *step: connection.send(("step", step)))
         message: tuple[str, Any] = ("done", None)
     except Exception as error:
         traceback.print_exc()
@@ -136,42 +111,20 @@ def _rank(
     connection.send(message)
 
 
-def _train(spec: RunSpec, folder: Path, runs_dir: Path, data_dir: Path, on_step: OnStep) -> None:
-    from timesformer.training.loop import fit
-    from timesformer_experiments.run.train import datasets, initial_model
-    from timesformer_experiments.specs.run import load_scheme_file
-
+def _train(spec: RunSpec, folder: RunFolder, data_dir: Path, on_step: OnStep) -> None:
     if spec.scheme_file is not None:
         load_scheme_file(spec.scheme_file)
     train_set, _, _ = datasets(spec, data_dir)
-    model, _, _ = initial_model(spec, runs_dir)
+    model, _, _ = initial_model(spec, folder.runs_dir)
     fit(
         model,
         train_set,
         replace(spec.recipe, seed=spec.seed),
-        folder / "checkpoint",
+        folder.checkpoint,
         progress=on_step if os.environ["RANK"] == "0" else False,
         tracker=spec.tracker,
-        tracker_folder=folder / "tracker",
+        tracker_folder=folder.tracker,
         strategy=spec.strategy,
     )
     if torch.distributed.is_initialized():  # a tracker that ends has ended it
         torch.distributed.destroy_process_group()
-
-
-def end_with_parent(before: Callable[[], object] = lambda: None) -> None:
-    """Ends this process when its parent is gone, however that ended; `before` is called first.
-
-    Checkpoints are written whole or not at all, so a process may end at any moment.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        before()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end with parent").start()

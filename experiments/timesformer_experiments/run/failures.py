@@ -34,8 +34,6 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
 _NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "Unable to allocate")
 _DECODING = "timesformer/data/"
-CRASH_FILE = "crash.txt"
-"""Where a process leaves the Python stack of a fatal signal, in the run's folder."""
 
 
 class Failed(RuntimeError):
@@ -108,7 +106,7 @@ def died(exitcode: int | None, oom_before: int, crash: str = "") -> tuple[str, s
     """Reason and kind for a process that ended by itself.
 
     exitcode: as `multiprocessing` has it, negative for a signal.  oom_before: `oom_kills()` when it began.  crash: the
-    stack that it left (see `CRASH_FILE`), from which a crash while decoding is told.
+    stack that it left (`RunFolder.crash`), from which a crash while decoding is told.
     """
     if exitcode is None or exitcode >= 0:
         return f"its process ended by exit code {exitcode}", "error"
@@ -124,6 +122,6 @@ def died(exitcode: int | None, oom_before: int, crash: str = "") -> tuple[str, s
 
 
 def _short(place: str) -> str:
-    """`File "/a/b/timesformer/data/video/video.py", line 3 in read` -> `data/video.py, line 3 in read`."""
+    """`File "/a/b/timesformer/data/video/video.py", line 3 in read` -> `video/video.py, line 3 in read`."""
     name, _, rest = place.removeprefix('File "').partition('"')
     return "/".join(Path(name).parts[-2:]) + rest

@@ -29,18 +29,30 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from timesformer.errors import InputError
-from timesformer_experiments.jobs.attempt import MEASURES, Job, Measure
+from timesformer_experiments.cost.measures import MEASURES
 from timesformer_experiments.specs.cost import CostSpec
 from timesformer_experiments.specs.data import Strict
+from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import RunSpec, absolute_paths, describe, read_yaml, resolve, with_dependencies
 
 PATH = re.compile(r"\w+(\.\w+)*")
 FIELD = re.compile(r"\{([\w.]+)\}")
+
+
+def _known(name: str) -> str:
+    if name not in MEASURES:
+        raise InputError(f"expected some of {', '.join(MEASURES)}, got {name!r}")
+    return name
+
+
+MeasureName = Annotated[str, AfterValidator(_known)]
+SWEEP_FILE, CELLS_FILE = "sweep.yaml", "cells.json"
+"""In a sweep's folder: the file itself, and the hashes, names and values of its cells."""
 
 
 class Sweep(Strict):
@@ -57,7 +69,7 @@ class Sweep(Strict):
     axes: dict[str, list[Any]] = Field(default_factory=dict)
     zipped: list[list[str]] = Field(default_factory=list, alias="zip")
     exclude: list[dict[str, Any]] = Field(default_factory=list)
-    measure: tuple[Measure, ...] = Field(default=("accuracy",), min_length=1)
+    measure: tuple[MeasureName, ...] = Field(default=("accuracy",), min_length=1)
     cell: str | None = None
 
     @field_validator("base")
@@ -83,7 +95,7 @@ class Sweep(Strict):
 
     @field_validator("measure")
     @classmethod
-    def _once(cls, measure: tuple[Measure, ...]) -> tuple[Measure, ...]:
+    def _once(cls, measure: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in MEASURES if name in measure)
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 DIR/sweep.yaml       the file
     cells.json       its cells: hash, name and values, and the runs that they start from
     records.jsonl    a record for each run that finished or failed (`timesformer_experiments.records.log`)
-    <hash>/          what a run leaves (`timesformer_experiments.run.train`); its record alone where it is only a cost
+    <hash>/          what a run leaves (`timesformer_experiments.records.folder`); of a cost its record alone
     .reserve         room for records on a full disk
 """
 
@@ -19,16 +19,16 @@ from typing import Any, Literal
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.jobs.attempt import TIMED, Job
+from timesformer_experiments.cost.measures import timed
 from timesformer_experiments.jobs.plan import Plan, carry_out, prepare_probes
 from timesformer_experiments.jobs.watching import Watch
 from timesformer_experiments.jobs.workers import OnJobStep, Places, Pool, Workers, visible_gpus
+from timesformer_experiments.records.folder import default_data_dir
 from timesformer_experiments.records.log import keep_reserve, now_utc
-from timesformer_experiments.run.train import default_data_dir
+from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import read_yaml
-from timesformer_experiments.specs.sweep import Sweep, parse_sweep
+from timesformer_experiments.specs.sweep import CELLS_FILE, SWEEP_FILE, Sweep, parse_sweep
 
-SWEEP_FILE, CELLS_FILE = "sweep.yaml", "cells.json"
 Retry = Literal["none", "failed"]
 
 
@@ -57,7 +57,7 @@ class Opened:
     @property
     def timed(self) -> bool:
         """Whether time is measured, which neighbours would disturb."""
-        return any(measure in TIMED for measure in self.sweep.measure)
+        return timed(self.sweep.measure)
 
     @property
     def trains(self) -> bool:

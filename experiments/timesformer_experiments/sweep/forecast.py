@@ -15,10 +15,11 @@ from rich.text import Text
 
 from timesformer.config.registry import macs_per_view
 from timesformer.evaluation.evaluate import protocol_named
-from timesformer_experiments.cli.options import plain_text
-from timesformer_experiments.jobs.attempt import TIMED, Job, predicted_memory
+from timesformer_experiments.cost.measures import predicted_memory, timed
 from timesformer_experiments.jobs.plan import Plan
 from timesformer_experiments.jobs.watching import duration
+from timesformer_experiments.report.terminal import plain_text
+from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 
 BACKWARD = 2
@@ -119,7 +120,7 @@ def forecast(
 
 def _needs_memory(job: Job) -> bool:
     """Whether a model is ever at work: counting needs none."""
-    return "accuracy" in job.measure or any(measure in TIMED for measure in job.measure)
+    return "accuracy" in job.measure or timed(job.measure)
 
 
 def _macs(job: Job) -> tuple[int, int]:

@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from timesformer.errors import InputError
-from timesformer_experiments.cli.options import plain_text
-from timesformer_experiments.jobs.watching import PROGRESS, duration, number
+from timesformer_experiments.jobs.watching import duration, number
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import LOG, latest, read_records
-from timesformer_experiments.run.train import is_claimed
-from timesformer_experiments.sweep.carry_out import CELLS_FILE
+from timesformer_experiments.report.terminal import plain_text
+from timesformer_experiments.specs.sweep import CELLS_FILE
 
 RECENT = 20
 """Finished runs from which the rate is taken."""
@@ -96,15 +96,15 @@ def sweep_status(folder: Path) -> SweepStatus:
 
 def _state(folder: Path, entry: dict[str, Any], role: str, record: dict[str, Any] | None) -> RunStatus:
     key, name = entry["hash"], entry["name"]
-    own = folder / key
+    own = RunFolder(folder, key)
     if record is not None and record["outcome"] == "done":
         return RunStatus(key, name, role, "done")
-    if is_claimed(own):
-        progress = _progress(own / PROGRESS)
+    if own.is_claimed():
+        progress = _progress(own.progress)
         return RunStatus(key, name, role, "running", **progress)
     if record is not None:
         return RunStatus(key, name, role, "failed", record.get("reason"), record.get("reason_kind"))
-    return RunStatus(key, name, role, "interrupted" if (own / "checkpoint").is_dir() else "waiting")
+    return RunStatus(key, name, role, "interrupted" if own.checkpoint.is_dir() else "waiting")
 
 
 def _progress(path: Path) -> dict[str, Any]:

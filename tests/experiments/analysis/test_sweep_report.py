@@ -31,7 +31,8 @@ from timesformer_experiments.analysis.axes import axes_of, follows, groups, show
 from timesformer_experiments.analysis.comparisons import RIGHT, compare_all, read_right
 from timesformer_experiments.analysis.figures import front, style, title_of
 from timesformer_experiments.analysis.report import SweepReport, sweep_report, with_palette, write_sweep_report
-from timesformer_experiments.analysis.summary import ACCURACY, TFLOPS, TRAINING, digits, summarise, summary_table
+from timesformer_experiments.analysis.summary import digits, summarise, summary_table
+from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING
 from timesformer_experiments.records.log import LOG
 from timesformer_experiments.report.report import COLOURS, png
 from timesformer_experiments.report.statistics import mean_interval, signed

@@ -24,13 +24,14 @@ from tests.experiments.jobs.fake_ray import (
 from tests.experiments.spec_fakes import SIZES, fields, small
 from tests.experiments.sweep_fakes import BASE, COST, changed, children, finish, start, table, write
 from timesformer.errors import InputError
+from timesformer_experiments.cost.measures import predicted_memory
 from timesformer_experiments.jobs import cluster
-from timesformer_experiments.jobs.attempt import Job, predicted_memory
 from timesformer_experiments.jobs.cluster import Cluster, connect, share_of_card
 from timesformer_experiments.jobs.plan import Plan, carry_out
 from timesformer_experiments.jobs.watching import Watch
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import latest, read_records
-from timesformer_experiments.run.train import claimed
+from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.sweep import parse_sweep
 
 IMAGE = fields(
@@ -193,7 +194,7 @@ def test_what_cannot_be_claimed_or_written(ray, tmp_path, data):
     made, _ = pool(tmp_path, data, shared=False)
     jobs = parse_sweep(COST).jobs()
     first, second, *_ = jobs
-    with claimed(tmp_path / "out" / first, "first"):
+    with RunFolder(tmp_path / "out", first).claimed("first"):
         made.submit(first, jobs[first])
     assert made.events(0)[0].kind == "busy"
     (tmp_path / "out" / second).write_text("")

@@ -20,8 +20,9 @@ from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.training.loop import TrainingDiverged
 from timesformer_experiments.jobs.plan import RunsFailed, run_all, run_one
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import read_records
-from timesformer_experiments.run.train import datasets, stored_record
+from timesformer_experiments.run.inputs import datasets
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_a_finished_run_is_not_repeated(data, tmp_path):
     log = tmp_path / "records.jsonl"
     assert len(read_records(log)) == 1
     log.unlink()  # as if a crash had come between the record and the log
-    assert stored_record(spec, tmp_path) == record
+    assert RunFolder(tmp_path, spec.hash()).record() == record
     assert read_records(log) == [record]
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from timesformer_experiments.jobs.parallel import side_by_side
+from timesformer.parallel import side_by_side
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

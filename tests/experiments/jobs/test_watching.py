@@ -10,8 +10,8 @@ from rich.console import Console
 
 from tests.experiments.spec_fakes import small
 from timesformer_experiments.jobs import watching
-from timesformer_experiments.jobs.attempt import Job
 from timesformer_experiments.jobs.watching import Watch, duration, number, outcome_text
+from timesformer_experiments.specs.job import Job
 
 
 @pytest.fixture

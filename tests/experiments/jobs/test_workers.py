@@ -7,9 +7,10 @@ import torch
 
 from tests.experiments.spec_fakes import small
 from timesformer_experiments.jobs import workers
-from timesformer_experiments.jobs.attempt import Job
 from timesformer_experiments.jobs.workers import Places, Workers, outcome, visible_gpus
-from timesformer_experiments.run.train import Busy
+from timesformer_experiments.records.folder import Busy
+from timesformer_experiments.run import processes
+from timesformer_experiments.specs.job import Job
 
 
 class Process:
@@ -43,7 +44,7 @@ def started(monkeypatch):
             found.append(Process())
             return found[-1]
 
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda how: Context())
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda how: Context())
     return found
 
 
@@ -98,10 +99,10 @@ def test_a_worker_that_died_before_it_was_asked(tmp_path, started):
     made.submit("a", Job(small()))
     worker = made.workers[0]
     release(made, "a")
-    worker.connection.close()
+    worker.child.connection.close()
     made.submit("b", Job(small()))
     (worker,) = made.workers
-    worker.process.exitcode = -9
+    worker.child.process.exitcode = -9
     event = made._receive(worker)
     assert (event.key, event.kind, event.value[1]) == ("b", "died", "killed")
     assert made.workers == []

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from timesformer.errors import InputError
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.paper.probes import ceiling_percent
-from timesformer_experiments.run.train import prepare, run_one
+from timesformer_experiments.run.inputs import prepare
+from timesformer_experiments.run.train import run_one
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 
 ROOT = Path(__file__).parents[3]

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import timesformer_experiments
 from tests.experiments.sweep_records import AXES, BASE, VIDEOS, jobs, write_cell, write_failure, write_sweep
 from timesformer.errors import InputError
 from timesformer_experiments import load_results
@@ -201,7 +202,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_the_package_is_imported_without_pandas() -> None:
-    code = "import sys, experiments; print('pandas' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, timesformer_experiments; print('pandas' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):

@@ -18,10 +18,13 @@ from timesformer.checkpoints import load_model
 from timesformer.errors import InputError
 from timesformer.training.loop import fit
 from timesformer.training.state import FILE
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run import distributed
 from timesformer_experiments.run.distributed import train_in_processes
 from timesformer_experiments.run.failures import Failed, kind_of
-from timesformer_experiments.run.train import datasets, initial_model, run_one
+from timesformer_experiments.run.inputs import datasets, initial_model
+from timesformer_experiments.run.processes import Child
+from timesformer_experiments.run.train import run_one
 
 RECIPE = {"steps": 12, "batch_size": 8, "accumulate": 2, "lr": 3e-3, "clip_grad_norm": 1.0, "checkpoint_every": 5}
 MODEL = {"attention": "divided_st", "num_frames": 2, **SIZES, "depth": 2}  # has parameters without a gradient
@@ -71,7 +74,7 @@ def test_one_step_of_fsdp_is_one_step_and_its_checkpoint_loads_anywhere(data, tm
     for spec in (one, two):
         folder = tmp_path / str(spec.processes)
         if spec.processes == 2:
-            train_in_processes(spec, folder, tmp_path, data)
+            train_in_processes(spec, RunFolder(tmp_path, folder.name), data)
         else:
             train_here(spec, folder, data)
     states = [load_file(tmp_path / name / "checkpoint" / FILE) for name in ("1", "2")]
@@ -81,7 +84,7 @@ def test_one_step_of_fsdp_is_one_step_and_its_checkpoint_loads_anywhere(data, tm
     steps = []
     result = train_here(two, tmp_path / "2", data)
     assert result.resumed_from == 1 == len(result.losses)
-    train_in_processes(two, tmp_path / "1", tmp_path, data, lambda *step: steps.append(step))
+    train_in_processes(two, RunFolder(tmp_path, "1"), data, lambda *step: steps.append(step))
     assert steps == []  # it was finished
 
 
@@ -93,7 +96,7 @@ def test_processes_resume_from_what_one_has_left(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_here(spec, halves, data, stop_at=10)
     steps = []
-    train_in_processes(spec, halves, tmp_path, data, lambda *step: steps.append(step[:2]))
+    train_in_processes(spec, RunFolder(tmp_path, "halves"), data, lambda *step: steps.append(step[:2]))
     assert steps == [(10, 12), (12, 12)]
     close(load_file(whole / "checkpoint" / FILE), load_file(halves / "checkpoint" / FILE), 1e-2)
 
@@ -124,7 +127,7 @@ def test_one_process_that_fails_ends_the_others(data, tmp_path, fault):
     spec = small(processes=2, scheme_file=str(scheme))
     kind, reason = FAULTS[fault]
     with pytest.raises(Failed, match=reason) as caught:
-        train_in_processes(spec, tmp_path / "run", tmp_path, data)
+        train_in_processes(spec, RunFolder(tmp_path, "run"), data)
     assert kind_of(caught.value) == kind
 
 
@@ -146,7 +149,7 @@ class Rank:
 
 def follow(*ranks):
     steps = []
-    distributed._follow({rank.ours: rank for rank in ranks}, lambda *step: steps.append(step), 0)
+    distributed._follow([Child(rank, rank.ours, 0) for rank in ranks], lambda *step: steps.append(step))
     return steps
 
 
@@ -169,7 +172,7 @@ def test_the_first_cause_is_told_not_the_lost_peer(monkeypatch):
 def test_more_processes_than_gpus(data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="processes: 2, but there are 1 GPUs"):
-        train_in_processes(small(processes=2), tmp_path, tmp_path, data)
+        train_in_processes(small(processes=2), RunFolder(tmp_path, "run"), data)
 
 
 def test_a_process_ends_with_its_parent(tmp_path):
@@ -177,7 +180,7 @@ def test_a_process_ends_with_its_parent(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import multiprocessing, os, sys, time\n"
-        "from timesformer_experiments.run.distributed import end_with_parent\n"
+        "from timesformer_experiments.run.processes import end_with_parent\n"
         "def child(path):\n"
         "    end_with_parent(lambda: open(path, 'w').write('gone'))\n"
         "    open(path + '.ready', 'w').close()\n"

@@ -70,7 +70,7 @@ def test_deaths():
     )
     stack = f"Fatal Python error: Segmentation fault\n\n{other}{current}"
     reason, kind = died(-signal.SIGSEGV, 0, stack)
-    assert (reason, kind) == ("its process ended by signal SIGSEGV in data/video.py, line 3 in frames", "decode")
+    assert (reason, kind) == ("its process ended by signal SIGSEGV in video/video.py, line 3 in frames", "decode")
     assert died(-signal.SIGSEGV, 0, stack.replace("data", "maps"))[1] == "killed"
 
 

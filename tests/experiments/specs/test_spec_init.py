@@ -10,7 +10,7 @@ from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import save_model, settings_of
 from timesformer.data import Augment, RandAugment
 from timesformer.errors import InputError
-from timesformer_experiments.run.train import datasets
+from timesformer_experiments.run.inputs import datasets
 from timesformer_experiments.specs.run import RunSpec, load_specs
 
 SIZES = {"num_frames": 2, "image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}

@@ -9,7 +9,7 @@ from tests.experiments.spec_fakes import SIZES, fields, small
 from tests.experiments.sweep_fakes import BASE, COST, TINY, changed, write
 from timesformer.errors import InputError
 from timesformer_experiments import load_results
-from timesformer_experiments.jobs.attempt import measured
+from timesformer_experiments.cost.measures import measured
 from timesformer_experiments.paper.artefacts.tables import table1
 from timesformer_experiments.records.log import LOG, latest, read_records
 from timesformer_experiments.specs.run import RunSpec

@@ -8,20 +8,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import timesformer_experiments.run.train
+import timesformer_experiments.records.folder
 from tests.experiments.spec_fakes import SIZES, fields, image
 from tests.experiments.sweep_fakes import BASE, COST, changed, finish, start, table, write
 from timesformer.errors import InputError
 from timesformer_experiments.cli.main import app
+from timesformer_experiments.cost import measures
 from timesformer_experiments.jobs import attempt as jobs
-from timesformer_experiments.jobs.attempt import Job, attempt
+from timesformer_experiments.jobs.attempt import attempt
 from timesformer_experiments.jobs.plan import Plan, carry_out, prepare_probes
 from timesformer_experiments.jobs.watching import Watch
 from timesformer_experiments.jobs.workers import Event, InTurn, Places
+from timesformer_experiments.records.folder import Busy, RunFolder
 from timesformer_experiments.records.log import RESERVE, append_record, latest, read_records
 from timesformer_experiments.run.failures import Failed
-from timesformer_experiments.run.train import Busy, claimed
 from timesformer_experiments.specs.cost import CostSpec
+from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import RunSpec
 from timesformer_experiments.specs.sweep import parse_sweep
 from timesformer_experiments.sweep import carry_out as sweep_run
@@ -234,11 +236,11 @@ def test_what_is_measured_of_a_cost(tmp_path):
             "recipe": {"batch_size": 4, "accumulate": 2, "precision": "bf16"},
         }
     )
-    found = jobs.measured(spec, jobs.MEASURES)
+    found = measures.measured(spec, tuple(measures.MEASURES))
     assert found["latency_seconds"] > 0 < found["clips_per_second"]
     assert found["speed_batch"] == found["memory_batch"] == 2
     assert found["train_peak_memory_bytes"] == sum(found[f"train_{part}_bytes"] for part in PARTS)
-    assert jobs.measured(spec, ["accuracy"]) == {}
+    assert measures.measured(spec, ["accuracy"]) == {}
 
 
 PARTS = ("params", "gradients", "optimiser", "activations", "attention")
@@ -246,7 +248,7 @@ PARTS = ("params", "gradients", "optimiser", "activations", "attention")
 
 def test_where_the_views_depend_on_the_video_there_is_no_total(tmp_path):
     spec = CostSpec.parse({"name": "x", "model": {"attention": "space", **SIZES}, "protocol": "coverx1"})
-    assert "tflops_total" not in jobs.measured(spec, ["macs"])
+    assert "tflops_total" not in measures.measured(spec, ["macs"])
 
 
 @pytest.mark.parametrize(
@@ -341,7 +343,7 @@ def test_cells_of_another_driver_are_waited_for(tmp_path, monkeypatch):
 def test_a_claimed_run_is_busy_and_a_failure_elsewhere_counts(tmp_path):
     plan = plan_of(tmp_path)
     key, job = next(iter(plan.jobs.items()))
-    with claimed(plan.runs_dir / key, job.name), pytest.raises(Busy):
+    with RunFolder(plan.runs_dir, key).claimed(job.name), pytest.raises(Busy):
         attempt(job, plan.runs_dir, plan.data_dir)
     failure = jobs.failed(job, plan.runs_dir, plan.data_dir, Failed("gone", "killed"))
     assert attempt(job, plan.runs_dir, plan.data_dir, since=0) == failure
@@ -386,7 +388,7 @@ def test_status_tells_what_is_going_on(data, tmp_path):
     attempt(plan.jobs[one], out, plan.data_dir)
     (out / three / "checkpoint").mkdir(parents=True)
     watch = Watch(4, shown=False, runs_dir=out)
-    with claimed(out / two, "two"):
+    with RunFolder(out, two).claimed("two"):
         watch.begin(two, plan.jobs[two])
         watch.step(two, 20, 100, 1.5)
         found = sweep_status(out)
@@ -415,7 +417,7 @@ def test_two_drivers_share_a_folder(data, tmp_path):
 
 def test_a_status_in_passing_does_not_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        timesformer_experiments.run.train, "PATIENCE_SECONDS", 10.0
+        timesformer_experiments.records.folder, "PATIENCE_SECONDS", 10.0
     )  # for a machine that is busy with other things
     folder = tmp_path / "run"
     folder.mkdir()
@@ -424,7 +426,7 @@ def test_a_status_in_passing_does_not_stop_a_run(tmp_path, monkeypatch):
         import threading
 
         threading.Timer(0.1, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
-        with claimed(folder, "run"):
+        with RunFolder(folder.parent, folder.name).claimed("run"):
             pass
 
 

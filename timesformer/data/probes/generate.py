@@ -9,19 +9,16 @@
 """
 
 import csv
-import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from timesformer.data.probes.basic import Appearance, Mixture, Motion
 from timesformer.data.probes.detail import Detail
@@ -30,6 +27,7 @@ from timesformer.data.probes.encode import encode
 from timesformer.data.probes.kind import Clip, Kind, build
 from timesformer.data.probes.order import Order
 from timesformer.errors import InputError
+from timesformer.parallel import side_by_side
 
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Appearance, Motion, Order, Detail, Mixture)}
 LABELS: dict[str, tuple[str, ...]] = {name: kind.labels for name, kind in KINDS.items()}
@@ -116,7 +114,7 @@ def make_probe(
     target = folder / f"{name}-{key}"
     if not (target / "info.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f".{name}-{key}.lock"):
+        with FileLock(folder / f".{name}-{key}.lock"):
             if not (target / "info.json").is_file():
                 temporary = folder / f".{name}-{key}.partial"
                 shutil.rmtree(temporary, ignore_errors=True)  # left by a generation that was killed; we hold its lock
@@ -143,14 +141,6 @@ def open_probe(folder: Path | str) -> ProbeInfo:
     )
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that the operating system releases when the process ends, however it ends."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _make(
     clips: list[Clip], folder: Path, kind: Kind, seed: int, dial: Difficulty
 ) -> tuple[list[dict[str, object]], np.ndarray]:
@@ -174,12 +164,7 @@ def _write(target: Path, kind: Kind, parameters: dict[str, object], dial: Diffic
         folder.mkdir(parents=True)
         clips = kind.clips(split, int(str(parameters[f"num_{split_name}"])))
         chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
-        shared = ([folder] * len(chunks), [kind] * len(chunks), [seed] * len(chunks), [dial] * len(chunks))
-        if workers == 1:
-            results = list(map(_make, chunks, *shared))
-        else:
-            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-                results = list(pool.map(_make, chunks, *shared))
+        results = side_by_side(_make, [(chunk, folder, kind, seed, dial) for chunk in chunks], workers)
         facts = [row for rows, _ in results for row in rows]
         packed = np.concatenate([masks for _, masks in results])
         np.savez(folder / "masks.npz", names=np.array([clip.name for clip in clips]), packed=packed)

@@ -12,9 +12,10 @@ from timesformer.checkpoints import load_any_model
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.files import write_atomic
 from timesformer_experiments.paper import Folders
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.hits import FIELD
 from timesformer_experiments.records.log import make_record, now_utc
-from timesformer_experiments.run.train import datasets
+from timesformer_experiments.run.inputs import datasets
 from timesformer_experiments.specs.run import RunSpec
 
 
@@ -23,14 +24,14 @@ def evaluated(trained: RunSpec, wanted: RunSpec, folders: Folders) -> dict[str, 
 
     It is kept in the folder of the trained run, and has the hash that a run of its own would have.
     """
-    folder = folders.runs / trained.hash()
-    stored = folder / f"evaluation-{wanted.hash()}.json"
+    folder = RunFolder(folders.runs, trained.hash())
+    stored = folder.path / f"evaluation-{wanted.hash()}.json"
     if stored.is_file():
         record: dict[str, Any] = json.loads(stored.read_text())
         return record
     started, began = now_utc(), time.perf_counter()
     _, test_set, _ = datasets(wanted, folders.data)
-    model = load_any_model(folder / "model").model
+    model = load_any_model(folder.model).model
     views = test_set.views.per_video or 1
     tested = evaluate(model, test_set, wanted.protocol, max(views, 32), precision=wanted.recipe.precision)
     rows = tested.per_video.sort_values("path")

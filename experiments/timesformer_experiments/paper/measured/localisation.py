@@ -27,8 +27,9 @@ from timesformer.maps.capture import grid_of
 from timesformer.maps.gradients import Target
 from timesformer.maps.methods import Method
 from timesformer.seeding import seed_all
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import RECORD_VERSION, environment, now_utc
-from timesformer_experiments.run.train import prepare
+from timesformer_experiments.run.inputs import prepare
 from timesformer_experiments.specs.run import ProbeData, RunSpec, hash_of
 
 KIND = "localisation"
@@ -67,12 +68,12 @@ def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, vide
     measures = {"version": VERSION, "videos": videos, "methods": list(methods()), "steps": STEPS}
     definition = {**record["spec"], "measured_on": record["hash"], "localisation": measures}
     key = hash_of(definition)
-    stored = runs / record["hash"] / f"localisation-{key}.json"
+    stored = RunFolder(runs, record["hash"]).path / f"localisation-{key}.json"
     if stored.is_file():
         found: dict[str, Any] = json.loads(stored.read_text())
         return found
     began, started = time.perf_counter(), now_utc()
-    trained = load_model(runs / record["hash"] / "model").model.eval()
+    trained = load_model(RunFolder(runs, record["hash"]).model).model.eval()
     seed_all(spec.seed, "initialisation")
     untrained = TimeSformer(spec.model).eval()
     loaded = list(_batches(spec, data, videos))

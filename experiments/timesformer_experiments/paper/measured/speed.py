@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from timesformer.config.registry import ModelConfig, build_model
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import make_record, now_utc
-from timesformer_experiments.run.train import store_record, stored_record
 from timesformer_experiments.specs.cost import CostSpec
 
 REPETITIONS = 2
@@ -23,7 +23,8 @@ def speed_record(name: str, config: ModelConfig, runs: Path) -> dict[str, Any]:
     """A record of a model's `clips_per_second` in inference and `train_step_clips_per_second` (forward, backward, SGD),
     fp32, batch 1, random clips and weights; measured once and kept in `runs`."""
     spec = CostSpec(name=name, model=config)
-    before = stored_record(spec, runs)
+    folder = RunFolder(runs, spec.hash())
+    before = folder.record()
     if before is not None and TRAINING in before["metrics"]:
         return before
     started, began = now_utc(), time.perf_counter()
@@ -33,7 +34,7 @@ def speed_record(name: str, config: ModelConfig, runs: Path) -> dict[str, Any]:
     else:
         seconds = time.perf_counter() - began
         record = make_record(spec, started_utc=started, wall_seconds=seconds, metrics=metrics)
-    store_record(record, runs)
+    folder.store(record)
     return record
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from timesformer_experiments.jobs.parallel import side_by_side
+from timesformer.parallel import side_by_side
 from timesformer_experiments.paper import Artefact, Folders, Profile
 from timesformer_experiments.paper.ablation import Ablation, Rows
 from timesformer_experiments.paper.artefacts.tables.table8 import ABLATION as TABLE8

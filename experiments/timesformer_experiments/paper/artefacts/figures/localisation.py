@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from timesformer.errors import InputError
-from timesformer_experiments.jobs.parallel import side_by_side
+from timesformer.parallel import side_by_side
 from timesformer_experiments.paper import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table1 import SCHEMES
 from timesformer_experiments.paper.artefacts.tables.table1 import plan as runs_of_table1

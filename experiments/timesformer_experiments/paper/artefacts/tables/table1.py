@@ -34,10 +34,11 @@ from timesformer_experiments.paper.setting import (
     image_fields,
     image_name,
 )
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.report.published import published, remarks
 from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
 from timesformer_experiments.report.tables import Column, Table
-from timesformer_experiments.run.train import prepare
+from timesformer_experiments.run.inputs import prepare
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 from timesformer_experiments.specs.sweep import Sweep, parse_sweep
 
@@ -232,7 +233,7 @@ def finish(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders
     for record in records:
         spec = record["spec"]
         if (spec["model"]["attention"], spec["data"]["probe"], record["seed"]) == ("divided", "motion", 0):
-            files += keep_model(folders.runs / record["hash"] / "model", folders.out / CHECKPOINT, profile)
+            files += keep_model(RunFolder(folders.runs, record["hash"]).model, folders.out / CHECKPOINT, profile)
     return files
 
 

@@ -1,0 +1,21 @@
+"""A measurement in a process of its own: what earlier measurements left behind does not count."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+
+def figure_of(label: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> int:
+    """The whole number that `python -m module arguments` prints last.
+
+    Raises:
+        RuntimeError: the process failed; the message names `label` and ends in what the process wrote.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    if done.returncode != 0:
+        raise RuntimeError(f"{label}: the step failed ({done.returncode}):\n{done.stderr}")
+    return int(done.stdout.split()[-1])

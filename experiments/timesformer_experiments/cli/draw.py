@@ -1,0 +1,40 @@
+"""`timesformer draw`: a picture of a scheme."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from timesformer_experiments.cli.options import SchemeFile, bad_input
+
+
+def draw(
+    scheme: Annotated[str, typer.Argument(help="Name of a scheme.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
+    scheme_file: SchemeFile = None,
+    grid: Annotated[str, typer.Option(help="Frames, rows and columns of patches.")] = "3x4x4",
+) -> None:
+    """Draw which patches a query sees in every step of a scheme."""
+    from timesformer.attention import build, load_file
+    from timesformer.files import write_atomic
+    from timesformer.maps import draw_scheme
+
+    if scheme_file is not None:
+        load_file(scheme_file)
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise bad_input(f"--out {out}: expected a name that ends in .png, .svg or .pdf")
+    figure = draw_scheme(build(scheme), grid=_grid(grid))
+    write_atomic(out, lambda path: figure.savefig(path, dpi=150, bbox_inches="tight"))
+    print(out)
+
+
+def _grid(text: str) -> tuple[int, int, int]:
+    try:
+        t, h, w = (int(side) for side in text.split("x"))
+    except ValueError as error:
+        raise bad_input(f"--grid {text}: expected frames, rows and columns of patches, as 3x4x4") from error
+    if min(t, h, w) < 1:
+        raise bad_input(f"--grid {text}: expected at least one patch along every axis")
+    return t, h, w

@@ -1,0 +1,94 @@
+"""`timesformer features`: what a model makes of videos before its classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from timesformer_experiments.cli.options import (
+    AllowUnreadable,
+    BatchSize,
+    Checkpoint,
+    Clips,
+    Crops,
+    Device,
+    Json,
+    ProtocolName,
+    Runs,
+    Workers,
+    bad_input,
+    chosen_device,
+    chosen_protocol,
+    finish,
+    listed,
+    loaded_model,
+)
+from timesformer_experiments.report.terminal import print_json
+
+
+def features(
+    sources: Annotated[
+        list[str], typer.Argument(help="Videos and folders, or one annotation file (.csv, .json, .txt).")
+    ],
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, .npy or .npz; tokens .npy or .npz.")],
+    tokens: Annotated[bool, typer.Option("--tokens", help="Every token of every view, not one vector.")] = False,
+    per_view: Annotated[bool, typer.Option("--per-view", help="A vector for each view, not their mean.")] = False,
+    format: Annotated[str | None, typer.Option(help="Format of the annotation file: kinetics, ssv2, folder, …")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the videos that an annotation file names.")] = None,
+    protocol: ProtocolName = None,
+    clips: Clips = None,
+    crops: Crops = None,
+    allow_unreadable: AllowUnreadable = False,
+    batch_size: BatchSize = 8,
+    workers: Workers = 0,
+    device: Device = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Write what a model makes of videos before its classifier: the pooled vector of each, or all tokens.
+
+    The file says what it was made with: checkpoint, protocol, preprocessing, versions, unreadable videos.
+    """
+    from timesformer.evaluation.features import write_features
+
+    chosen = chosen_protocol(protocol or "paper", clips, crops)
+    samples = _samples(sources, format, root)
+    model, record, _ = loaded_model(checkpoint, runs)
+    result = write_features(
+        out,
+        model,
+        samples,
+        record,
+        protocol=chosen,
+        tokens=tokens,
+        per_view=per_view,
+        metadata={"checkpoint": checkpoint},
+        batch_size=batch_size,
+        workers=workers,
+        device=chosen_device(device),
+        progress=not as_json,
+    )
+    if as_json:
+        files = [str(path) for path in result.files]
+        print_json({"files": files, "rows": result.rows, **result.metadata, "unreadable": listed(result.unreadable)})
+    else:
+        for path in result.files:
+            print(path)
+    finish(result.unreadable, result.rows > 0, allow_unreadable)
+
+
+def _samples(sources: list[str], format: str | None, root: Path | None) -> list[Any]:
+    from timesformer.data import Sample, read_annotations
+    from timesformer.data.video.find import find_videos
+
+    listed = [source for source in sources if Path(source).suffix.lower() in (".csv", ".json", ".txt")]
+    if format is None and not listed:
+        if root is not None:
+            raise bad_input("--root: it belongs to an annotation file")
+        return [Sample(path, -1, str(path)) for path in find_videos(sources)]
+    if len(sources) != 1:
+        raise bad_input(f"{(listed or sources)[0]}: an annotation file stands alone, got {len(sources)} sources")
+    return list(read_annotations(format or "kinetics", sources[0], root))

@@ -1,0 +1,46 @@
+"""Reports of artefacts as the commands show them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timesformer_experiments.report.terminal import console, print_json
+
+if TYPE_CHECKING:
+    from timesformer_experiments.paper import Profile
+    from timesformer_experiments.report.report import Report
+
+
+def show_artefact(found: Report, files: list[Path], profile: str, as_json: bool) -> dict[str, Any]:
+    """Print a report unless JSON is wanted, and return it as plain data."""
+    from timesformer_experiments.report.tables import to_rich
+
+    if not as_json:
+        screen = console()
+        screen.print(to_rich(found.table))
+        for line in (*(f"- {finding}" for finding in found.findings), *map(str, files)):
+            screen.print(line, markup=False, highlight=False, soft_wrap=True)
+    return {
+        "artefact": found.name,
+        "profile": profile,
+        "rows": json.loads(found.table.frame.to_json(orient="records")),
+        "findings": list(found.findings),
+        "files": [str(path) for path in files],
+    }
+
+
+def show_together(
+    reports: Mapping[Profile, Sequence[Report]], made: list[dict[str, Any]], out: Path, as_json: bool
+) -> None:
+    """Write one page for each profile with several reports; print its path, or everything that was made as JSON."""
+    from timesformer_experiments.report.report import write_together
+
+    pages = [str(write_together(of, profile, out)) for profile, of in reports.items() if len(of) > 1]
+    if as_json:
+        print_json({"artefacts": made, "pages": pages})
+    else:
+        for page in pages:
+            console().print(page, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,59 @@
+"""`timesformer train`: the runs of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input
+from timesformer_experiments.report.terminal import console, print_json
+
+File = Annotated[Path, typer.Argument(help="YAML file with one run, or a list of them under `runs:`.")]
+
+
+def train(
+    file: File,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate the runs of a file, each after the run that it starts from.
+
+    Finished runs are not repeated, an interrupted one carries on from its checkpoint.
+    """
+    from timesformer.data import VideoError
+    from timesformer_experiments.jobs.plan import run_all, run_one
+    from timesformer_experiments.specs.run import load_specs
+
+    specs = load_specs(file)
+    if len(specs) == 1:
+        try:
+            records = [run_one(specs[0], runs, data_dir=data_dir)]
+        except VideoError as error:
+            raise bad_input(
+                f"{error}\n`timesformer audit` names all such files; data.allow_unreadable: true trains without them"
+            ) from error
+    else:
+        records = run_all(specs, runs, jobs=jobs, data_dir=data_dir)
+    if as_json:
+        print_json({"records": records})
+    else:
+        _print_accuracies([(record["name"], record["metrics"], runs / record["hash"]) for record in records])
+
+
+def _print_accuracies(results: list[tuple[str, dict[str, Any], Path]]) -> None:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table, to_rich
+
+    rows = [{"run": name, **metrics, "folder": str(folder)} for name, metrics, folder in results]
+    columns = (
+        Column("run", "Run", "label"),
+        Column("top1_percent", "top-1 [%]", "measured", bounds=("top1_low_percent", "top1_high_percent")),
+        Column("test_videos", "Test videos", "measured", decimals=0),
+        Column("folder", "Folder", "label"),
+    )
+    console().print(to_rich(Table(pd.DataFrame(rows), columns, "Top-1 accuracy with its 95 % interval")))

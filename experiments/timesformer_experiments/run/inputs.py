@@ -1,0 +1,98 @@
+"""Inputs of a run: its datasets and its model as training finds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from timesformer.checkpoints import transfer
+from timesformer.config.registry import Model, build_model
+from timesformer.data import Annotations, FrameCache, VideoDataset, read_annotations
+from timesformer.data.probes import make_probe
+from timesformer.evaluation.protocols import protocol_named
+from timesformer.heads import Labels, default_labels
+from timesformer.seeding import seed_all
+from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.specs.run import ProbeData, RunSpec
+
+
+def check_annotations(spec: RunSpec) -> None:
+    """Raises InputError for a malformed annotation file, before there is a folder of the run."""
+    if not isinstance(spec.data, ProbeData):
+        spec.data.annotations()
+
+
+def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset, Labels]:
+    """Training set, test set with the protocol's views, and the names of the classes."""
+    data, record = spec.data, spec.preprocessing
+    if isinstance(data, ProbeData):
+        probe = prepare(data, data_dir)
+        train, test = (read_annotations("kinetics", path) for path in (probe.train_csv, probe.test_csv))
+        labels: Labels = list(probe.labels)
+    else:
+        train, test = data.annotations()
+        labels = train.labels or default_labels(data.heads, train.heads)
+    frames = FrameCache(data_dir / "frames") if data.cache else None
+    allow = data.allow_unreadable
+
+    def dataset(samples: Annotations, train: bool) -> VideoDataset:
+        return VideoDataset(
+            samples,
+            record,
+            train=train,
+            jitter=data.jitter,
+            flip=data.flip,
+            augment=data.augment,
+            seed=spec.seed,
+            views=protocol_named(spec.protocol).views,
+            cache=frames,
+            allow_unreadable=allow,
+            stills=data.stills,
+        )
+
+    return dataset(train, True), dataset(test, False), labels
+
+
+def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> Any:
+    """Makes a probe, or finds it made."""
+    return make_probe(
+        data.probe,
+        data_dir / "probes",
+        num_train=data.num_train,
+        num_test=data.num_test,
+        seed=data.seed,
+        difficulty=data.difficulty,
+        dials=data.dials,
+        workers=workers,
+    )
+
+
+def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[Model, dict[str, Any] | None, str | None]:
+    """The model as training finds it, what it started from, and the licence of those weights."""
+    seed_all(spec.seed, "initialisation")
+    model = build_model(spec.model)
+    if spec.init_from is None:
+        return model, None, None
+    from_run = isinstance(spec.init_from, RunSpec)
+    source = RunFolder(runs_dir, spec.init_from.hash()).model if isinstance(spec.init_from, RunSpec) else spec.init_from
+    report = transfer(model, source)
+    started_from = {"init_from": spec.definition()["init_from"], "run": from_run, "weights": report.counts()}
+    return model, started_from, report.licence
+
+
+def audit_of(dataset: VideoDataset, unreadable: list[tuple[str, str]]) -> dict[str, Any]:
+    """The dataset's audit with the videos that could not be read, by the names that the annotation file gives them."""
+    names = {sample.place: sample.name for sample in dataset.samples}
+    found = dataset.audit()
+    reasons = {item["path"]: item["reason"] for item in found["unreadable"]} | dict(unreadable)
+    listed = [
+        {"path": _relative(names.get(path, path)), "reason": reason.replace(path, _relative(names.get(path, path)))}
+        for path, reason in sorted(reasons.items())
+    ]
+    return found | {"num_unreadable": len(listed), "unreadable": listed}
+
+
+def _relative(name: str) -> str:
+    """A name without folders of this machine: an absolute path keeps its last two parts."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else name
