@@ -24,7 +24,7 @@ def test_without_a_terminal_a_line_now_and_then(clock, capsys):
         on_step(4, 10, float("nan"))
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines() == ["training: 2 of 10, loss 2.250", "training: 4 of 10"]
+    assert err.splitlines() == ["training: 2 of 10, loss 2.250, 4 min left", "training: 4 of 10, 2 min left"]
 
 
 def test_no_progress_where_none_is_wanted(clock, capsys):

@@ -1,5 +1,6 @@
 """Progress on standard error: bars on a terminal, now and then a line elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -54,12 +55,27 @@ def step_bar(description: str, progress: bool | OnStep, main_process: bool = Tru
 def _lines(description: str) -> OnStep:
     """A line every `LINE_SECONDS`, so that the log of a long run says how far it is."""
     told = time.monotonic()
+    first: tuple[float, int] | None = None
 
     def on_step(done: int, total: int, loss: float) -> None:
-        nonlocal told
-        if time.monotonic() - told >= LINE_SECONDS:
-            told = time.monotonic()
-            note = "" if loss != loss else f", loss {loss:.3f}"
+        nonlocal told, first
+        now = time.monotonic()
+        first = first or (now, done)  # the first report comes after start-up
+        if now - told >= LINE_SECONDS:
+            told = now
+            note = "" if math.isnan(loss) else f", loss {loss:.3f}"
+            if done > first[1]:
+                note += f", {duration((total - done) * (now - first[0]) / (done - first[1]))} left"
             print(f"{description}: {done} of {total}{note}", file=sys.stderr, flush=True)
 
     return on_step
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `5 min`, `3.2 h`, `2.1 days`."""
+    if math.isnan(seconds):
+        return "–"
+    for limit, size, unit, decimals in ((90, 1, "s", 0), (5400, 60, "min", 0), (172800, 3600, "h", 1)):
+        if seconds < limit:
+            return f"{seconds / size:.{decimals}f} {unit}"
+    return f"{seconds / 86400:.1f} days"

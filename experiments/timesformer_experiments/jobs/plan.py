@@ -225,6 +225,7 @@ def carry_out(plan: Plan, pool: Pool, watch: Watch) -> None:
         for key in plan.look_elsewhere():
             _tell(key, plan, watch)
         watch.done, watch.failed, watch.elsewhere = *plan.counts(), len(plan.elsewhere)
+        watch.tick()
 
 
 def _settle(event: Event, plan: Plan, watch: Watch) -> None:

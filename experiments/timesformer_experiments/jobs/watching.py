@@ -1,4 +1,4 @@
-"""What is shown while runs go on, on standard error: a live table on a terminal, else a line for each that ends."""
+"""Progress of a set of runs, on standard error: a live table on a terminal, elsewhere lines now and then."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from timesformer.files import write_atomic
+from timesformer.progress import LINE_SECONDS, duration
 from timesformer_experiments.cost.measures import brief
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.report.terminal import plain_text
@@ -52,6 +53,18 @@ class Running:
         rate = self.clips_per_second()
         return (self.steps - self.step) * self.job.spec.recipe.batch_size / rate if rate > 0 else math.nan
 
+    def state(self) -> str:
+        """Step, loss and time left in a few words; how long it has been at work before its first step."""
+        if not self.steps:
+            return f"at work for {duration(time.perf_counter() - self.began)}"
+        words = [f"step {self.step}/{self.steps}"]
+        if not math.isnan(self.loss):
+            words.append(f"loss {self.loss:.3f}")
+        left = self.seconds_left()
+        if not math.isnan(left):
+            words.append(f"{duration(left)} left")
+        return ", ".join(words)
+
 
 @dataclass
 class Watch:
@@ -71,6 +84,7 @@ class Watch:
     ended_here: list[float] = field(default_factory=list)
     slots: int = 1
     began: float = field(default_factory=time.perf_counter)
+    told: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self.live = Live(console=self.console, get_renderable=self.table, refresh_per_second=2, transient=True)
@@ -93,6 +107,15 @@ class Watch:
         else:
             print(text, file=sys.stderr, flush=True)
 
+    def tick(self) -> None:
+        """Without a terminal, a line for each running run every `LINE_SECONDS`."""
+        if not self.shown or self.console.is_terminal or time.perf_counter() - self.told < LINE_SECONDS:
+            return
+        self.told = time.perf_counter()
+        ended = self.done + self.failed
+        for run in list(self.running.values())[:SHOWN_RUNS]:
+            self.say(f"[{ended}/{self.total}] {run.job.name}: {run.state()}{self._left()}")
+
     def begin(self, key: str, job: Job) -> None:
         """A job begins."""
         self.running[key] = Running(job, time.perf_counter())
@@ -108,6 +131,7 @@ class Watch:
         if self.runs_dir is not None and now - run.written > WRITE_EVERY_SECONDS:
             run.written = now
             self._write(RunFolder(self.runs_dir, key).progress, run)
+        self.tick()
 
     def _write(self, path: Path, run: Running) -> None:
         rate = run.clips_per_second()
@@ -140,7 +164,7 @@ class Watch:
 
     def _left(self) -> str:
         seconds = self.seconds_left()
-        return f"; about {duration(seconds)} left" if seconds > 60 else ""
+        return f"; all: about {duration(seconds)} left" if seconds > 60 else ""
 
     def seconds_left(self) -> float:
         """From the mean time of the jobs that have ended here; NaN before there is one."""
@@ -188,13 +212,3 @@ def outcome_text(record: dict[str, Any]) -> str:
 def number(value: float, decimals: int) -> str:
     """A number, or a dash where there is none."""
     return "–" if value is None or math.isnan(value) else f"{value:,.{decimals}f}"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `5 min`, `3.2 h`, `2.1 days`."""
-    if math.isnan(seconds):
-        return "–"
-    for limit, size, unit, decimals in ((90, 1, "s", 0), (5400, 60, "min", 0), (172800, 3600, "h", 1)):
-        if seconds < limit:
-            return f"{seconds / size:.{decimals}f} {unit}"
-    return f"{seconds / 86400:.1f} days"

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from timesformer.config.registry import macs_per_view
 from timesformer.evaluation.evaluate import protocol_named
+from timesformer.progress import duration
 from timesformer_experiments.cost.measures import predicted_memory, timed
 from timesformer_experiments.jobs.plan import Plan
-from timesformer_experiments.jobs.watching import duration
 from timesformer_experiments.report.terminal import plain_text
 from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import ProbeData, RunSpec

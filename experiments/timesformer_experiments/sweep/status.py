@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from timesformer.errors import InputError
-from timesformer_experiments.jobs.watching import duration, number
+from timesformer.progress import duration
+from timesformer_experiments.jobs.watching import number
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import LOG, latest, read_records
 from timesformer_experiments.report.terminal import plain_text

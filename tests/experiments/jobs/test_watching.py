@@ -85,10 +85,30 @@ def test_lines_where_there_is_no_terminal(clock, capsys):
         watch.begin("one", Job(small()))
         clock.now += 100
         watch.end("one", Job(small()), {"outcome": "done", "metrics": {}}, (1, 0))
-    assert capsys.readouterr().err == "[1/3] small: done, 100 s; about 3 min left\n"
+    assert capsys.readouterr().err == "[1/3] small: done, 100 s; all: about 3 min left\n"
     silent = Watch(1, shown=False)
     silent.say("nothing")
     assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_running_runs_tell_where_they_are(clock, capsys):
+    watch = Watch(3, console=Console(file=io.StringIO()), began=clock.now, told=clock.now)
+    with watch.showing():
+        watch.begin("one", Job(small(name="one")))
+        watch.begin("two", Job(small(name="two")))
+        watch.step("one", 20, 120, 2.0)
+        clock.now += 29
+        watch.step("one", 30, 120, 1.5)
+        assert capsys.readouterr().err == ""
+        clock.now += 1
+        watch.step("one", 40, 120, 1.25)  # 20 steps in 30 s
+        clock.now += 30
+        watch.tick()  # nobody reports: still a line
+    first, second, third, fourth = capsys.readouterr().err.splitlines()
+    assert first == "[0/3] one: step 40/120, loss 1.250, 2 min left"
+    assert second == "[0/3] two: at work for 30 s"
+    assert third == "[0/3] one: step 40/120, loss 1.250, 2 min left"
+    assert fourth == "[0/3] two: at work for 60 s"
 
 
 def test_what_cannot_be_written_is_left_out(clock, tmp_path):
