@@ -10,6 +10,7 @@ from timesformer.attention import (
     Encoder,
     Grid,
     Mixer,
+    MixerInputs,
     Partition,
     Predicate,
     Scheme,
@@ -38,37 +39,16 @@ class LinearAttention(Mixer):
     def modules(self, width: int, heads: int) -> nn.ModuleDict:
         return nn.ModuleDict({"value": nn.Linear(width // heads, width // heads, bias=False)})
 
-    def forward(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p e"]:
-        q, k = nn.functional.elu(q) + 1, nn.functional.elu(k) + 1
-        out = q @ (k.transpose(-1, -2) @ modules["value"](v))
+    def forward(self, inputs: MixerInputs) -> Float[Tensor, "b k p e"]:
+        q, k = nn.functional.elu(inputs.q) + 1, nn.functional.elu(inputs.k) + 1
+        out = q @ (k.transpose(-1, -2) @ inputs.modules["value"](inputs.v))
         return out / (q @ k.sum(-2, keepdim=True).transpose(-1, -2))
 
-    def reference(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p e"]:
-        return self.operator(q, k, v, grid, modules) @ (v @ modules["value"].weight.T)
+    def reference(self, inputs: MixerInputs) -> Float[Tensor, "b k p e"]:
+        return self.operator(inputs) @ (inputs.v @ inputs.modules["value"].weight.T)
 
-    def operator(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p p"]:
-        weights = (nn.functional.elu(q) + 1) @ (nn.functional.elu(k) + 1).transpose(-1, -2)
+    def operator(self, inputs: MixerInputs) -> Float[Tensor, "b k p p"]:
+        weights = (nn.functional.elu(inputs.q) + 1) @ (nn.functional.elu(inputs.k) + 1).transpose(-1, -2)
         return weights / weights.sum(-1, keepdim=True)
 
     def macs(self, grid: Grid, width: int, heads: int) -> int:

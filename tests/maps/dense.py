@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from timesformer import TimeSformer
-from timesformer.attention import Mixer, Partition, Step
+from timesformer.attention import Mixer, MixerInputs, Partition, Step
 
 Grid = tuple[int, int, int]
 
@@ -49,7 +49,7 @@ def matrix(step: Step, qkv: Tensor, cls_qkv: Tensor | None, has_class: bool, mod
             k = torch.cat([k, own_k], 2)
         scores = torch.einsum("bkie,bkje->bkij", q, k) / e**0.5
         if isinstance(over, Mixer):
-            rows = over.operator(q, k[:, :, :patches], v, grid, modules)
+            rows = over.operator(MixerInputs(q, k[:, :, :patches], v, grid, modules))
             out[:, part, :patches, :patches] = rows
         else:
             mask = torch.ones(patches, k.shape[2], dtype=torch.bool)
@@ -102,7 +102,7 @@ class Dense:
             if any(isinstance(over, Mixer) for over in step.over):  # a mixer may change v by weights of its own
                 (over,) = step.over
                 q, k = (qkv[..., i, :, :].flatten(1, 3).transpose(1, 2) for i in (0, 1))
-                out = over.reference(q, k, v, tuple(qkv.shape[1:4]), modules)
+                out = over.reference(MixerInputs(q, k, v, tuple(qkv.shape[1:4]), modules))
             else:
                 out = None
             patches = v.shape[2]

@@ -3,7 +3,7 @@ the tokens back."""
 
 from timesformer.attention.attend import attend
 from timesformer.attention.backends import BACKENDS, BackendError
-from timesformer.attention.mixer import Mixer
+from timesformer.attention.mixer import Mixer, MixerInputs
 from timesformer.attention.operator import StepOperator, operator
 from timesformer.attention.oracle import oracle
 from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride
@@ -19,6 +19,7 @@ __all__ = [
     "Encoder",
     "Grid",
     "Mixer",
+    "MixerInputs",
     "Partition",
     "Predicate",
     "Scheme",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from timesformer._typing import Float
 from timesformer.attention.backends import Backend, BackendError, choose, flex_attention, softmax_attention
-from timesformer.attention.mixer import Mixer
+from timesformer.attention.mixer import Mixer, MixerInputs
 from timesformer.attention.partition import Grid, Partition
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.scheme import ClassPolicy, Step
@@ -91,7 +91,7 @@ def _attend_part(
     if class_only:
         return None, cls
     if isinstance(over, Mixer):
-        patches = over.forward(q, k, v, grid, modules)
+        patches = over.forward(MixerInputs(q, k, v, grid, modules))
     else:
         patches = _attend_predicate(over, q, k, v, cls_qkv, grid, chosen)
     return patches.transpose(1, 2).unflatten(1, grid), cls

@@ -1,12 +1,30 @@
 """Token mixing that is no softmax over a neighbourhood (linear attention, trajectory attention)."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from timesformer._typing import Float
 from timesformer.attention.partition import Grid
+
+
+@dataclass(frozen=True)
+class MixerInputs:
+    """The tokens that a mixer mixes and the weights that it does so with.
+
+    - `q`, `k`, `v`: queries, keys and values of the p = t * h * w patches, time slowest, for the heads that the
+      mixer serves; views of the qkv buffer, with any strides.
+    - `grid`: numbers of frames, patch rows and patch columns (t, h, w).
+    - `modules`: the mixer's own weights, as `Mixer.modules` made them.
+    """
+
+    q: Float[Tensor, "b k p e"]
+    k: Float[Tensor, "b k p e"]
+    v: Float[Tensor, "b k p e"]
+    grid: Grid
+    modules: nn.ModuleDict
 
 
 class Mixer(ABC):
@@ -21,36 +39,15 @@ class Mixer(ABC):
         return nn.ModuleDict()
 
     @abstractmethod
-    def forward(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p e"]:
-        """The efficient path over p = t * h * w patches, time slowest."""
+    def forward(self, inputs: MixerInputs) -> Float[Tensor, "b k p e"]:
+        """The efficient path."""
 
     @abstractmethod
-    def reference(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p e"]:
+    def reference(self, inputs: MixerInputs) -> Float[Tensor, "b k p e"]:
         """The slow, obvious version that tests compare `forward` with."""
 
     @abstractmethod
-    def operator(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p p"]:
+    def operator(self, inputs: MixerInputs) -> Float[Tensor, "b k p p"]:
         """How much each query (row) takes from each key (column), for pictures and rollout."""
 
     @abstractmethod
@@ -63,6 +60,6 @@ class Mixer(ABC):
         generator = torch.Generator().manual_seed(0)
         tokens, width = grid[0] * grid[1] * grid[2], 16
         q, k, v = torch.randn(3, 1, 1, tokens, width, generator=generator).unbind()
-        weights = self.operator(q, k, v, grid, self.modules(width, 1))
+        weights = self.operator(MixerInputs(q, k, v, grid, self.modules(width, 1)))
         row = (query[0] * grid[1] + query[1]) * grid[2] + query[2]
         return (weights[0, 0, row].abs() > 1e-9).view(grid)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from timesformer._typing import Float, Int
 from timesformer.attention.attend import split_heads
-from timesformer.attention.mixer import Mixer
+from timesformer.attention.mixer import Mixer, MixerInputs
 from timesformer.attention.partition import Grid, Partition
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.scheme import Step
@@ -195,7 +195,7 @@ class StepOperator:
         q, k = self.q[:, heads], self.k[:, heads]
         if isinstance(over, Mixer):
             q, k, v = (x[:, :, : self.patches] for x in (q, k, self.v[:, heads]))
-            weights = over.operator(q, k, v, self.grid, self.modules)[:, :, rows]
+            weights = over.operator(MixerInputs(q, k, v, self.grid, self.modules))[:, :, rows]
             return nn.functional.pad(weights, (0, int(self.sees_class)))
         if isinstance(over, Predicate):
             first, last = int(rows.min()), int(rows.max())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from timesformer._typing import Bool, Float
-from timesformer.attention.mixer import Mixer
+from timesformer.attention.mixer import Mixer, MixerInputs
 from timesformer.attention.partition import Partition
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.scheme import Step
@@ -30,7 +30,8 @@ def oracle(
         heads = slice(number * share, (number + 1) * share)
         q, k, v = qkv.flatten(1, 3)[:, :, :, heads].permute(2, 0, 3, 1, 4)  # b k p e
         if isinstance(over, Mixer):
-            out = over.reference(q, k, v, grid, modules if modules is not None else nn.ModuleDict())
+            own = modules if modules is not None else nn.ModuleDict()
+            out = over.reference(MixerInputs(q, k, v, grid, own))
             mask = None
         else:
             mask = _mask(over, grid).to(q.device)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timesformer._typing import Float
-from timesformer.attention.mixer import Mixer
+from timesformer.attention.mixer import Mixer, MixerInputs
 from timesformer.attention.partition import Grid
 from timesformer.attention.scheme import Encoder, Scheme, Step
 
@@ -26,16 +26,9 @@ class Trajectory(Mixer):
     def modules(self, width: int, heads: int) -> nn.ModuleDict:
         return nn.ModuleDict({"query": nn.Linear(width, width), "key_value": nn.Linear(width, 2 * width)})
 
-    def forward(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p e"]:
-        t, heads = grid[0], q.shape[1]
-        frames_k, frames_v = (x.unflatten(2, (t, -1)) for x in (k, v))  # b k u n e, u the frame that is looked into
+    def forward(self, inputs: MixerInputs) -> Float[Tensor, "b k p e"]:
+        q, t, heads, modules = inputs.q, inputs.grid[0], inputs.q.shape[1], inputs.modules
+        frames_k, frames_v = (x.unflatten(2, (t, -1)) for x in (inputs.k, inputs.v))  # b k u n e, u: frame looked into
         found = F.scaled_dot_product_attention(q.unsqueeze(2).expand(-1, -1, t, -1, -1), frames_k, frames_v)
         tokens = found.permute(0, 3, 2, 1, 4).flatten(3)  # b p u d
         own = tokens.unflatten(1, (t, -1)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).flatten(1, 2)  # b p d
@@ -43,42 +36,26 @@ class Trajectory(Mixer):
         key, value = modules["key_value"](tokens).unflatten(-1, (2, heads, -1)).permute(3, 0, 1, 4, 2, 5)  # b p k u e
         return F.scaled_dot_product_attention(query, key, value).squeeze(3).transpose(1, 2)
 
-    def reference(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p e"]:
-        weights, tokens = self._dense(q, k, v, grid, modules)
+    def reference(self, inputs: MixerInputs) -> Float[Tensor, "b k p e"]:
+        weights, tokens = self._dense(inputs)
         b, heads, _, t, e = tokens.shape
         joined = tokens.permute(0, 2, 3, 1, 4).reshape(b, -1, t, heads * e)
-        value = modules["key_value"](joined)[..., heads * e :].reshape(b, -1, t, heads, e)
+        value = inputs.modules["key_value"](joined)[..., heads * e :].reshape(b, -1, t, heads, e)
         return torch.einsum("bkpu,bpuke->bkpe", weights, value)
 
-    def operator(
-        self,
-        q: Float[Tensor, "b k p e"],
-        k: Float[Tensor, "b k p e"],
-        v: Float[Tensor, "b k p e"],
-        grid: Grid,
-        modules: nn.ModuleDict,
-    ) -> Float[Tensor, "b k p p"]:
+    def operator(self, inputs: MixerInputs) -> Float[Tensor, "b k p p"]:
         """The weight of a frame times that of a patch in it; what the second values do to heads is left out."""
-        weights, _ = self._dense(q, k, v, grid, modules)
+        weights, _ = self._dense(inputs)
         parts = [
-            weights[..., frame, None] * _look(q, k[:, :, patches])
-            for frame, patches in enumerate(_frames(grid, q.device))
+            weights[..., frame, None] * _look(inputs.q, inputs.k[:, :, patches])
+            for frame, patches in enumerate(_frames(inputs))
         ]
         return torch.cat(parts, -1)
 
-    def _dense(
-        self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict
-    ) -> tuple[Float[Tensor, "b k p u"], Float[Tensor, "b k p u e"]]:
+    def _dense(self, inputs: MixerInputs) -> tuple[Float[Tensor, "b k p u"], Float[Tensor, "b k p u e"]]:
         """Weights of the frames and trajectory tokens, frame by frame and patch by patch."""
-        frames = _frames(grid, q.device)
-        tokens = torch.stack([_look(q, k[:, :, patches]) @ v[:, :, patches] for patches in frames], 3)
+        k, v, modules = inputs.k, inputs.v, inputs.modules
+        tokens = torch.stack([_look(inputs.q, k[:, :, patches]) @ v[:, :, patches] for patches in _frames(inputs)], 3)
         b, heads, p, t, e = tokens.shape
         joined = tokens.permute(0, 2, 3, 1, 4).reshape(b, p, t, heads * e)
         key = modules["key_value"](joined)[..., : heads * e].reshape(b, p, t, heads, e)
@@ -95,9 +72,9 @@ class Trajectory(Mixer):
         return over_space + projections + 2 * tokens * t * width
 
 
-def _frames(grid: Grid, device: torch.device) -> list[Tensor]:
+def _frames(inputs: MixerInputs) -> list[Tensor]:
     """The numbers of each frame's patches."""
-    return list(torch.arange(grid[0] * grid[1] * grid[2], device=device).view(grid[0], -1))
+    return list(torch.arange(inputs.q.shape[2], device=inputs.q.device).view(inputs.grid[0], -1))
 
 
 def _look(q: Tensor, k: Tensor) -> Tensor:
