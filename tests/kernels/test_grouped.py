@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,23 @@ def test_the_design_covers_every_pair() -> None:
 
 BITS = [
     Case("time", 8, "replicated", 32, torch.float32, "contiguous", "random", (3, 5)),
-    Case("space", 2, "weighted", 16, torch.float16, "offset", "random", (9, 9)),
-    Case("global", 4, "global", 16, torch.bfloat16, "contiguous", "random", (7, 7)),
-]
+    Case("space", 2, "weighted", 16, torch.float16, "offset", "random", (5, 13), batch=1),
+    Case("global", 4, "global", 16, torch.bfloat16, "contiguous", "random", (5, 5), batch=1),
+]  # groups of 65 patches and of a clip of 100: more than one block
+
+
+@lru_cache
+def first_run(case: Case) -> list[Tensor]:
+    """Outputs and gradients of a case; the tests run it again."""
+    qkv, cls, weights = random_inputs(case)
+    return run(lambda q, c: kernels(case, q, c, weights), qkv, cls, "random")
 
 
 @pytest.mark.parametrize("case", BITS, ids=str)
 def test_same_bits_on_every_run(case: Case) -> None:
     qkv, cls, weights = random_inputs(case)
-    first, second = (run(lambda q, c: kernels(case, q, c, weights), qkv, cls, "random") for _ in range(2))
-    for x, y in zip(first, second, strict=True):
+    second = run(lambda q, c: kernels(case, q, c, weights), qkv, cls, "random")
+    for x, y in zip(first_run(case), second, strict=True):
         assert torch.equal(x, y)
 
 
@@ -101,12 +108,10 @@ def test_same_bits_on_every_run(case: Case) -> None:
     ("case", "layout"), list(zip(BITS, ("permuted", "every_second", "offset"), strict=True)), ids=str
 )
 def test_strides_do_not_change_a_bit(case: Case, layout: str) -> None:
-    qkv, cls, weights = random_inputs(replace(case, layout="contiguous"))
-    expected = kernels(case, qkv, cls, weights)
-    found = kernels(case, laid_out(qkv, layout), laid_out(cls, layout), weights)
-    for x, y in zip(found, expected, strict=True):
-        assert x is not None
-        assert y is not None
+    qkv, cls, weights = random_inputs(case)
+    found = [x for x in kernels(case, laid_out(qkv, layout), laid_out(cls, layout), weights) if x is not None]
+    assert len(found) == 2
+    for x, y in zip(found, first_run(case), strict=False):  # gradients follow the outputs
         assert torch.equal(x, y)
 
 
