@@ -8,6 +8,7 @@ from timesformer.attention.operator import StepOperator, operator
 from timesformer.attention.oracle import oracle
 from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride
 from timesformer.attention.predicate import Predicate
+from timesformer.attention.reach import After, all_reached, first_meeting, meet, reach
 from timesformer.attention.registry import build, load_file, names, register
 from timesformer.attention.scheme import Encoder, Scheme, Step
 
@@ -15,6 +16,7 @@ __all__ = [
     "ALL",
     "BACKENDS",
     "EACH",
+    "After",
     "BackendError",
     "Encoder",
     "Grid",
@@ -26,13 +28,17 @@ __all__ = [
     "Split",
     "Step",
     "StepOperator",
+    "all_reached",
     "attend",
     "blocks",
     "build",
+    "first_meeting",
     "load_file",
+    "meet",
     "names",
     "operator",
     "oracle",
+    "reach",
     "register",
     "stride",
 ]
