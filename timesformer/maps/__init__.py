@@ -17,6 +17,7 @@ from timesformer.maps.measures import (
 from timesformer.maps.methods import METHODS
 from timesformer.maps.neighbourhoods import draw_scheme
 from timesformer.maps.pictures import draw_heads, draw_overlays, draw_time
+from timesformer.maps.reach import draw_reach
 from timesformer.maps.rollout import rollout
 from timesformer.maps.seen import Seen, see
 from timesformer.maps.timeline import draw_timelines
@@ -38,6 +39,7 @@ __all__ = [
     "draw_features",
     "draw_heads",
     "draw_overlays",
+    "draw_reach",
     "draw_scheme",
     "draw_time",
     "draw_timelines",

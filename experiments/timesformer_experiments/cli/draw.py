@@ -15,17 +15,26 @@ def draw(
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
     scheme_file: SchemeFile = None,
     grid: Annotated[str, typer.Option(help="Frames, rows and columns of patches.")] = "3x4x4",
+    reach: Annotated[bool, typer.Option("--reach", help="What a patch can depend on after each step instead.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="With --reach: draw so many steps.")] = None,
+    blocks: Annotated[int | None, typer.Option(min=1, help="With --reach: draw so many blocks.")] = None,
+    bridge: Annotated[bool, typer.Option(help="With --reach: the class token carries over what it has read.")] = True,
 ) -> None:
-    """Draw which patches a query sees in every step of a scheme."""
+    """Draw which patches a query sees in every step of a scheme, or with --reach those that it can depend on."""
     from timesformer.attention import build, load_file
     from timesformer.files import write_atomic
-    from timesformer.maps import draw_scheme
+    from timesformer.maps import draw_reach, draw_scheme
 
     if scheme_file is not None:
         load_file(scheme_file)
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise bad_input(f"--out {out}: expected a name that ends in .png, .svg or .pdf")
-    figure = draw_scheme(build(scheme), grid=_grid(grid))
+    if not reach and (steps is not None or blocks is not None or not bridge):
+        raise bad_input("--steps, --blocks, --no-bridge: expected with --reach")
+    if reach:
+        figure = draw_reach(build(scheme), grid=_grid(grid), steps=steps, blocks=blocks, bridge=bridge)
+    else:
+        figure = draw_scheme(build(scheme), grid=_grid(grid))
     write_atomic(out, lambda path: figure.savefig(path, dpi=150, bbox_inches="tight"))
     print(out)
 

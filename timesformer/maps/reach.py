@@ -1,0 +1,98 @@
+"""The picture of who can depend on whom, step by step, drawn from a scheme's declaration."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from timesformer.attention import Grid, Scheme, all_reached, meet, reach
+from timesformer.errors import InputError
+
+# Okabe-Ito: told apart with any colour vision; the hatch tells them apart without colour.
+QUERY, MET, REACHED, NOT_YET = "#0072B2", "#E69F00", "#56B4E9", "white"
+HATCHES = {QUERY: None, MET: "//", REACHED: "..", NOT_YET: None}
+ROWS = 16
+
+
+def draw_reach(
+    scheme: Scheme,
+    grid: Grid = (3, 4, 4),
+    query: Grid | None = None,
+    steps: int | None = None,
+    blocks: int | None = None,
+    bridge: bool = True,
+) -> Figure:
+    """What one query patch can depend on after each step: a row per step, every frame of the (t, h, w) grid in it.
+
+    Blue the query; orange the patches that it has been compared with directly, in this step or one before; light blue
+    those that it can depend on through other patches or, with `bridge`, through the class token; white the others.
+    The default query is the middle of the clip; by default the picture ends where every patch has reached every patch,
+    after two blocks at most.
+
+    Raises:
+        InputError: a query outside the grid, no step or more than 16 to draw, and what `timesformer.attention.reach`
+            refuses.
+    """
+    if query is None:
+        query = (grid[0] // 2, grid[1] // 2, grid[2] // 2)
+    if any(not 0 <= q < n for q, n in zip(query, grid, strict=True)):
+        raise InputError(f"query: {query} lies outside the grid {grid}")
+    if steps is not None and blocks is not None:
+        raise InputError(f"steps, blocks: expected one of them, got steps {steps} and blocks {blocks}")
+    full = all_reached(scheme, grid, bridge)  # first: it refuses schemes that have no answer
+    block = scheme.encoders[0].block
+    if steps is None and blocks is None:
+        steps = 2 * len(block) if full is None else max(1, min(full.steps, 2 * len(block)))
+    elif blocks is not None:
+        steps = blocks * len(block)
+    if steps is None or not 1 <= steps <= ROWS:
+        raise InputError(f"steps, blocks: expected 1 to {ROWS} steps to draw, got {steps}")
+    height = 0.3 + max(0.8, 1.6 * grid[1] / grid[2])
+    figure, axes = plt.subplots(
+        steps, grid[0], figsize=(1.7 * grid[0] + 0.9, height * steps + 1.0), squeeze=False, layout="constrained"
+    )
+    row = (query[0] * grid[1] + query[1]) * grid[2] + query[2]
+    streams = scheme.encoders[0].class_tokens == "frame"
+    met = np.zeros(grid, dtype=bool)
+    for number, line in enumerate(axes, start=1):
+        stage = block[(number - 1) % len(block)]
+        for step in stage:
+            if streams:  # a frame is a stream of its own
+                met[query[0]] |= meet(step, (1, *grid[1:])).numpy()[row % (grid[1] * grid[2])].reshape(grid[1:])
+            else:
+                met |= meet(step, grid).numpy()[row].reshape(grid)
+        reached = reach(scheme, grid, steps=number, bridge=bridge).numpy()[row].reshape(grid)
+        for frame, ax in enumerate(line):
+            colours = np.where(met[frame], MET, np.where(reached[frame], REACHED, NOT_YET))
+            if frame == query[0]:
+                colours[query[1:]] = QUERY
+            _frame(ax, colours)
+            ax.set_title(f"frame {frame}", fontsize=8)
+        names = " | ".join(step.name for step in stage)
+        line[0].set_ylabel(f"step {number}, block {-(-number // len(block))}\n{names}", fontsize=9)
+    carried = "with" if bridge else "without"
+    figure.suptitle(
+        f"{scheme.title or scheme.name}: what one patch can depend on,\n{carried} the class token as a bridge",
+        fontsize=10,
+    )
+    named = {QUERY: "the patch", MET: "met directly", REACHED: "reached through others", NOT_YET: "not yet"}
+    keys = [plt.Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="0.35", hatch=HATCHES[colour]) for colour in named]
+    figure.legend(keys, list(named.values()), loc="outside lower center", ncols=4 if grid[0] > 2 else 2, fontsize=8)
+    plt.close(figure)
+    return figure
+
+
+def _frame(ax: plt.Axes, colours: np.ndarray) -> None:
+    height, width = colours.shape
+    for place, colour in np.ndenumerate(colours):
+        ax.add_patch(
+            plt.Rectangle(
+                (place[1], place[0]),
+                1,
+                1,
+                facecolor=str(colour),
+                edgecolor="0.35",
+                hatch=HATCHES[str(colour)],
+                linewidth=0.6,
+            )
+        )
+    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
