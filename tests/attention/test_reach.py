@@ -15,6 +15,7 @@ from timesformer.attention import (
     After,
     Encoder,
     Grid,
+    Mixer,
     Partition,
     Predicate,
     Scheme,
@@ -40,6 +41,25 @@ def before(query: Coordinates, key: Coordinates, grid: Grid) -> Tensor:
     return (key[0] <= query[0]) & (key[0] >= query[0] - 1) & (key[1] == query[1]) & (key[2] == query[2])
 
 
+class FrameMean(Mixer):
+    """The mean over the frame: a mixer, so no patch reads the class token, and not everything is seen."""
+
+    def operator(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict) -> Tensor:
+        frame = torch.full((grid[1] * grid[2],) * 2, 1 / (grid[1] * grid[2]), dtype=q.dtype)
+        return torch.block_diag(*[frame] * grid[0]).expand(*q.shape[:2], -1, -1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict) -> Tensor:
+        return (
+            v.unflatten(2, (grid[0], -1)).mean(3, keepdim=True).expand(-1, -1, -1, grid[1] * grid[2], -1).flatten(2, 3)
+        )
+
+    def reference(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict) -> Tensor:
+        return self.operator(q, k, v, grid, modules) @ v
+
+    def macs(self, grid: Grid, width: int, heads: int) -> int:
+        return 0
+
+
 ROWS, COLUMNS = Partition(EACH, EACH, ALL), Partition(EACH, ALL, EACH)
 CHAIN = Step("chain", (Predicate(before),), cls="absent")
 
@@ -57,6 +77,7 @@ OWN = [
         "test_mixed_parts",
         (Encoder(((Step("both", (OVERS["linear"], ROWS), cls="global"), CHAIN),)),),
     ),
+    Scheme("test_frame_mean", (Encoder(((Step("mean", (FrameMean(),), cls="global"),),)),)),
     Scheme("test_single", (Encoder(((Step("alone", (Partition(EACH, EACH, EACH),)),),)),)),
 ]
 for _scheme in OWN:
@@ -296,6 +317,7 @@ def test_the_class_token_is_a_bridge_by_hand() -> None:
         ("space", None, None, None),
         ("test_streams", None, None, None),
         ("test_chain", None, None, None),
+        ("test_frame_mean", None, None, None),
         ("test_single", None, After(2, 2), None),
         ("test_half_heads", None, After(2, 1), None),
         ("test_beside", None, After(2, 1), None),

@@ -116,6 +116,8 @@ def cost(
         print_json(found[0] if len(found) == 1 and attention != "all" else {"costs": found})
         return
     console().print(_cost_table(costs))
+    if any(found.reach_grid for found in costs):
+        console().print(_reach_table(costs))
     if memories:
         console().print(_memory_table(costs, memories))
         console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
@@ -139,6 +141,30 @@ def _cost_table(costs: list[Cost]) -> Any:
     )
     size = f"{first.num_frames} x {first.image_height} x {first.image_width}, {first.num_classes} classes"
     return to_rich(Table(frame, columns, f"Cost at {size}; one multiply-accumulate counts as one FLOP"))
+
+
+def _reach_table(costs: list[Cost]) -> Any:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table, to_rich
+
+    frame = pd.DataFrame([{**found.to_dict(), "on": _by(found.reach_grid)} for found in costs])
+    columns = (
+        Column("attention", "Attention", "label"),
+        Column("steps_to_meet", "Steps to meet another place and frame", "counted", decimals=0),
+        Column("steps_to_reach_all", "Steps to reach all", "counted", decimals=0),
+        Column("steps_to_reach_all_without_class_token", "The same without class token", "counted", decimals=0),
+        Column("on", "Patches", "label"),
+    )
+    caption = (
+        "Attention steps until every patch has met one of another place and frame directly, and until every patch can "
+        "depend on every patch; on a smaller grid where the model's is large; –: never, or no patch comes out"
+    )
+    return to_rich(Table(frame, columns, caption))
+
+
+def _by(grid: tuple[int, int, int] | None) -> str | None:
+    return None if grid is None else " x ".join(map(str, grid))
 
 
 PARTS = ("params", "gradients", "optimiser", "activations", "attention")

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from timesformer import TimeSformer, TimeSformerConfig
+from timesformer.attention import Grid, all_reached, first_meeting
+from timesformer.attention.reach import small_grid
 from timesformer.config.counting import comparisons_per_patch
 from timesformer.config.registry import Model, ModelConfig, build_model, macs_per_view
 from timesformer.errors import InputError
@@ -39,6 +41,11 @@ class Cost:
     `comparisons_per_patch`: keys that a patch is compared with, summed over the steps of one block; None for a
     baseline, which compares nothing, and for a mixer. `tflops_total`: the paper's TFLOPs, `macs_per_view` x `views` /
     10^12.
+    `steps_to_meet`: steps until every patch has been compared directly with one of another place and frame;
+    `steps_to_reach_all`: until every patch can depend on every patch, also `_without_class_token` as a bridge between
+    patches. Counted through the blocks, of which there can be more than the model has; None where that never happens,
+    for a baseline and for a scheme of several encoders. `reach_grid`: frames, rows and columns of patches on which they
+    were counted: the model's, or a smaller grid where that one is large (`timesformer.attention.reach.small_grid`).
     """
 
     attention: str
@@ -53,6 +60,10 @@ class Cost:
     comparisons_per_patch: float | None
     views: int
     tflops_total: float
+    steps_to_meet: int | None
+    steps_to_reach_all: int | None
+    steps_to_reach_all_without_class_token: int | None
+    reach_grid: Grid | None
 
     def to_dict(self) -> dict[str, Any]:
         """Field names and plain values."""
@@ -129,4 +140,16 @@ def cost(config: ModelConfig, views: int = 1) -> Cost:
         comparisons_per_patch=comparisons_per_patch(config) if isinstance(config, TimeSformerConfig) else None,
         views=views,
         tflops_total=executed * views / 1e12,
+        **_reach(config),
     )
+
+
+def _reach(config: ModelConfig) -> dict[str, Any]:
+    """The steps of `Cost`, and the grid on which they were counted."""
+    steps = dict.fromkeys(("steps_to_meet", "steps_to_reach_all", "steps_to_reach_all_without_class_token"))
+    if not isinstance(config, TimeSformerConfig) or len(config.scheme.encoders) > 1:
+        return {**steps, "reach_grid": None}
+    scheme, grid = config.scheme, small_grid(config.scheme, config.grid)
+    found = (first_meeting(scheme, grid), all_reached(scheme, grid), all_reached(scheme, grid, bridge=False))
+    counted = (None if after is None else after.steps for after in found)
+    return {**dict(zip(steps, counted, strict=True)), "reach_grid": grid}
