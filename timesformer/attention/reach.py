@@ -217,8 +217,8 @@ def _after(stage: Iterable[Step], before: _State, stream: Grid, bridge: bool) ->
 @lru_cache(maxsize=32)
 def _keys(over: Partition | Predicate | Mixer, grid: Grid) -> _Keys:
     if isinstance(over, Partition):
-        groups, of = np.unique(over.group_ids(grid).flatten().numpy(), return_inverse=True)
-        return _Keys(tuple(np.flatnonzero(of == group) for group in range(len(groups))), of)
+        groups, group = np.unique(over.group_ids(grid).flatten().numpy(), return_inverse=True)
+        return _Keys(tuple(np.flatnonzero(group == number) for number in range(len(groups))), group)
     sets: dict[bytes, int] = {}
     of = [sets.setdefault(row.numpy().tobytes(), len(sets)) for row in _rows(over, grid)]
     return _Keys(tuple(np.flatnonzero(np.frombuffer(row, dtype=bool)) for row in sets), np.array(of))
