@@ -1,19 +1,14 @@
 """A page to look around in a model's attention: one HTML file that needs no server and no network.
 
 It holds the frames, for every patch its strongest keys in every layer, step and head (and their mean), and what the
-methods for the whole model say.  The page allows itself (Content-Security-Policy) its own style and script and
-pictures within it, and nothing else.  What comes from outside is data to it: JSON in a script element that is no
-script, shown as text.
+methods for the whole model say.  What comes from outside is data to it: JSON in a script element that is no script,
+shown as text.
 """
 
 import base64
-import hashlib
-import html
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +26,7 @@ from timesformer.maps.seen import Seen
 from timesformer.maps.top_keys import TopKeys, top_keys
 from timesformer.maps.walk import Saliency
 from timesformer.models.timesformer import TimeSformer
+from timesformer.pages import render_page
 from timesformer.text import printable
 
 PAGE_BYTES = 20_000_000
@@ -126,54 +122,25 @@ def write_explorer(path: Path | str, sides: Sequence[Side], *, title: str) -> Pa
 
 def explorer_page(sides: Sequence[Side], *, title: str) -> str:
     """The page's text."""
-    script = _part("explorer_data.js") + _part("explorer.js")
-    style = _part("explorer.css")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_allowed(style)}; script-src {_allowed(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    body = _part("explorer.html")
-    has_class = sides[0].about["query"] == "the class token"
-    for name, text in (
-        ("class_button", "Class token" if has_class else "Mean of all patches"),
-        ("explained", _EXPLAINED),
-        ("title", html.escape(printable(title))),  # last: what it holds is not filled in again
-    ):
-        body = body.replace("{" + name + "}", text)
-    numbered = iter(range(sum(len(side.chunks) for side in sides)))
-    models, chunks = [], []
+    models: list[dict[str, Any]] = []
+    chunks: list[bytes] = []
     for side in sides:
-        numbers = [next(numbered) for _ in side.chunks]
-        renumbered = {key: [{**one, "chunk": numbers[one["chunk"]]} for one in side.about[key]] for key in _CHUNKED}
-        models.append(side.about | renumbered)
-        chunks += [
-            f'<script type="text/plain" id="chunk-{number}">{base64.b64encode(chunk).decode()}</script>'
-            for number, chunk in zip(numbers, side.chunks, strict=True)
-        ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'
-        f"<title>{html.escape(printable(title))}</title>"
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>\n'
-        f'<body>{body}<script type="application/json" id="data">{_json({"models": models})}</script>\n'
-        + "\n".join(chunks)
-        + f"\n<script>{script}</script></body></html>\n"
+        numbered = {
+            key: [{**one, "chunk": len(chunks) + one["chunk"]} for one in side.about[key]]
+            for key in ("maps", "methods")
+        }
+        models.append(side.about | numbered)
+        chunks += side.chunks
+    return render_page(
+        "timesformer.maps",
+        "explorer.html",
+        title=printable(title),
+        style="explorer.css",
+        scripts=("explorer_data.js", "explorer.js"),
+        has_class=sides[0].about["query"] == "the class token",
+        models=models,
+        chunks=chunks,
     )
-
-
-_CHUNKED = ("maps", "methods")
-_EXPLAINED = """<p>A map is what one query takes from every patch in one attention step: the softmax, the weights of
-a row. Weights on patches and on the class token sum to one. The class token's row is whole; of the other rows the
-strongest keys are kept, and the text above the frames says how much of the weight they hold. A step in which the
-class token takes no part leaves it to itself: its row then shows no patch. A method for the whole model says what its
-prediction draws on, as shares of the whole. Each map is as bright as its largest weight allows; the scale beside the
-video says what that is.</p>"""
-
-
-def _json(value: Any) -> str:
-    """JSON that no end of a script element and no comment can be part of."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _about_keys(found: TopKeys, chunks: list[bytes], grid: Grid) -> dict[str, Any]:
@@ -235,11 +202,3 @@ def _picture(pixels: np.ndarray) -> str:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _part(name: str) -> str:
-    return files("timesformer.maps").joinpath(name).read_text(encoding="utf-8")
-
-
-def _allowed(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

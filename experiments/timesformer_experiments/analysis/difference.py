@@ -7,7 +7,6 @@ both folders hold which videos were right, over seeds where there are several, w
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from timesformer_experiments.records.read import load_results
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.report import require_writable
 from timesformer_experiments.report.statistics import compare, student
-from timesformer_experiments.report.tables import Column, Table, missing, to_csv, to_html, to_markdown
+from timesformer_experiments.report.tables import Column, Table, missing, to_csv, to_markdown
 
 TIMES = ("wall_seconds", "train_seconds", "evaluate_seconds", "train_clips_per_second")
 """How long it took is not a result."""
@@ -313,11 +312,10 @@ def write_difference(found: Difference, out: Path) -> list[Path]:
     lines = [f"# {title}", "", *(f"- {finding}" for finding in found.findings()), ""]
     for table in there.values():
         lines += [table.caption, "", to_markdown(table)]
-    body = f"<h1>{html.escape(title)}</h1>{pages.items(found.findings())}{''.join(map(to_html, there.values()))}"
     contents = {
         "diff.json": json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n",
         "diff.md": "\n".join(lines),
-        "diff.html": pages.document(title, body),
+        "diff.html": pages.page("difference.html", title, findings=found.findings(), tables=list(there.values())),
         **{f"diff_{stem}.csv": to_csv(table) for stem, table in there.items()},
     }
     for name, text in contents.items():

@@ -13,7 +13,6 @@ from), sweep.yaml and cells.json, from which the same is made again.
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass
 from io import BytesIO
@@ -42,7 +41,7 @@ from timesformer_experiments.records.read import CELLS_FILE, find_records, load_
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.report import png, require_writable
 from timesformer_experiments.report.statistics import Comparison
-from timesformer_experiments.report.tables import Table, to_csv, to_html, to_latex, to_markdown
+from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_markdown
 
 SWEEP_FILE = "sweep.yaml"
 LONG_TABLE = 60
@@ -232,14 +231,15 @@ def _markdown(report: SweepReport) -> str:
 
 
 def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
-    tables = "".join(f'<section id="{stem}">{to_html(table)}</section>' for stem, table in report.tables.items())
-    shown = "".join(f"<h2>{_said(name)}</h2>{pages.picture(image, _said(name))}" for name, image in pictures.items())
-    words = ""
-    if report.comparisons:
-        sentences = pages.items([each.sentence() for each in report.comparisons])
-        words = f"<details><summary>Differences in words</summary>{sentences}</details>"
-    body = f"{shown}{tables}{words}" if len(report.summary.frame) > LONG_TABLE else f"{tables}{words}{shown}"
-    return pages.document(report.title, f"<h1>{html.escape(report.title)}</h1>{pages.items(report.findings)}{body}")
+    return pages.page(
+        "sweep.html",
+        report.title,
+        findings=report.findings,
+        tables=report.tables,
+        figures=[(_said(name), image) for name, image in pictures.items()],
+        figures_first=len(report.summary.frame) > LONG_TABLE,
+        sentences=[each.sentence() for each in report.comparisons],
+    )
 
 
 def _said(name: str) -> str:

@@ -5,7 +5,6 @@ What an artefact (a table or figure of the paper) has to say is a `Report`; `wri
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from matplotlib.figure import Figure
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.report import pages
-from timesformer_experiments.report.pages import document, items
 from timesformer_experiments.report.published import Published, Remark, paper
-from timesformer_experiments.report.tables import Column, Table, to_csv, to_html, to_markdown
+from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown
 
 # Okabe and Ito's palette: distinguishable with any colour vision; shapes tell the schemes apart without colour too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -45,6 +43,14 @@ class Report:
     sources: tuple[Published, ...]
     remarks: tuple[Remark, ...]
     records: tuple[dict[str, Any], ...] = ()
+
+    def source_sentences(self) -> list[str]:
+        """Where the published values are from, a sentence a block."""
+        return [_source(block) for block in self.sources]
+
+    def remark_sentences(self) -> list[str]:
+        """The remarks, each with its confidence and source."""
+        return [f"{remark.text} ({remark.confidence}: {remark.source})" for remark in self.remarks]
 
 
 def new_figure(width: float, height: float, panels: int) -> tuple[Figure, list[Any]]:
@@ -126,16 +132,22 @@ def _published(report: Report) -> list[str]:
         "",
         f"Paper: {paper()}",
         "",
-        *(f"- {_source(block)}" for block in report.sources),
-        *(f"- {remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks),
+        *(f"- {sentence}" for sentence in [*report.source_sentences(), *report.remark_sentences()]),
         "",
     ]
 
 
 def page(report: Report, picture: bytes) -> str:
     """One page that needs no other file (see `timesformer_experiments.report.pages`)."""
-    return document(
-        report.title, f"<h1>{html.escape(report.title)}</h1>{_shown(report, picture, 2)}{_runs(report.records)}"
+    runs = [record for record in report.records if "top1_percent" in record["metrics"]]
+    return pages.page(
+        "artefact.html",
+        report.title,
+        report=report,
+        image=picture,
+        paper=paper(),
+        runs=_runs(runs) if runs else None,
+        machines=sorted({_machine(record["environment"]) for record in runs}),
     )
 
 
@@ -148,35 +160,13 @@ def write_together(reports: Sequence[Report], profile: str, folder: Path) -> Pat
 
 def together(reports: Sequence[Report], profile: str) -> str:
     """One page with the tables and figures of several reports; of each, a link leads to its own page with its runs."""
+    artefacts = [(report, png(report.figure)) for report in reports]
     title = f"{len(reports)} tables and figures, profile {profile}"
-    contents = "".join(f'<li><a href="#{report.name}">{html.escape(report.title)}</a></li>' for report in reports)
-    sections = "".join(
-        f'<section id="{report.name}"><h2>{html.escape(report.title)}</h2>{_shown(report, png(report.figure), 3)}'
-        f'<p><a href="{report.name}/{profile}/report.html">Its own page, with its runs</a></p></section>'
-        for report in reports
-    )
-    return document(title, f"<h1>{html.escape(title)}</h1><nav><ul>{contents}</ul></nav>{sections}")
+    return pages.page("together.html", title, artefacts=artefacts, profile=profile, paper=paper())
 
 
-def _shown(report: Report, picture: bytes, level: int) -> str:
-    """Findings, table, figure and what is published; level: of the heading of the last."""
-    sources = items([_source(block) for block in report.sources])
-    remarks = items([f"{remark.text} ({remark.confidence}: {remark.source})" for remark in report.remarks])
-    published = (
-        f'<section class="sources"><h{level}>Published values</h{level}><p>{html.escape(paper())}</p>{sources}{remarks}'
-        "</section>"
-        if report.sources or report.remarks
-        else ""
-    )
-    shown = pages.picture(picture, f"{report.title}: the figure of the table above")
-    return f"{items(report.findings)}{to_html(report.table)}{shown}{published}"
-
-
-def _runs(records: Sequence[dict[str, Any]]) -> str:
-    """How the measured values came about: a line for each run, then the machine and the versions."""
-    records = [record for record in records if "top1_percent" in record["metrics"]]
-    if not records:
-        return ""
+def _runs(records: Sequence[dict[str, Any]]) -> Table:
+    """How the measured values came about, a line for each run."""
     rows = [
         {
             "name": record["name"],
@@ -196,9 +186,7 @@ def _runs(records: Sequence[dict[str, Any]]) -> str:
         Column("finished", "Finished, UTC", "label"),
         Column("hash", "Configuration", "label"),
     )
-    table = to_html(Table(pd.DataFrame(rows), columns, "Runs, with 95 % intervals over test videos"))
-    machines = sorted({_machine(record["environment"]) for record in records})
-    return f'<section class="runs"><h2>Runs</h2>{table}{items(machines)}</section>'
+    return Table(pd.DataFrame(rows), columns, "Runs, with 95 % intervals over test videos")
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A table whose every cell says where its value comes from, as csv, markdown, LaTeX, HTML and in the terminal."""
+"""A table whose every cell says where its value comes from, as csv, markdown, LaTeX and in the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 import math
 import numbers
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from rich.table import Table as RichTable
@@ -92,6 +92,30 @@ def _interval(value: float, low: float, high: float, decimals: int | None) -> st
     return f"({_number(low, decimals)}–{_number(high, decimals)})"
 
 
+class Cell(NamedTuple):
+    """A value as shown; number: what it is sorted by, None where it is text or there is none."""
+
+    text: str
+    column: Column
+    number: float | None
+
+    @property
+    def mark(self) -> str:
+        """The letter of its origin."""
+        return MARKS[self.column.origin] if self.text != NO_VALUE else ""
+
+    @property
+    def short(self) -> bool:
+        """Whether it is text that stays in one line."""
+        return self.column.origin == "label" and len(self.text) <= SHORT
+
+
+def _numeric(values: list[Any]) -> bool:
+    """Whether all values that there are are numbers."""
+    there = [value for value in values if not missing(value)]
+    return bool(there) and all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in there)
+
+
 @dataclass(frozen=True)
 class Table:
     """A data frame with its columns in order and a caption; `measured`: what the mark of measured values means."""
@@ -109,13 +133,30 @@ class Table:
         """For each row the shown values, each beside its column."""
         return [[(column.text(row), column) for column in self.columns] for row in self.rows()]
 
-    def origins(self) -> list[Origin]:
-        """The origins that occur, in the order of their explanation."""
-        return [origin for origin in MEANINGS if any(column.origin == origin for column in self.columns)]
+    def sortable_cells(self) -> list[list[Cell]]:
+        """For each row the shown values, each with the number that it is sorted by."""
+        rows = self.rows()
+        return [
+            [
+                Cell(
+                    column.text(row),
+                    column,
+                    float(row[column.key]) if numeric and not missing(row[column.key]) else None,
+                )
+                for column, numeric in zip(self.columns, self.numeric(), strict=True)
+            ]
+            for row in rows
+        ]
 
-    def meaning(self, origin: Origin) -> str:
-        """What the mark of an origin means in this table."""
-        return self.measured if origin == "measured" else MEANINGS[origin]
+    def numeric(self) -> list[bool]:
+        """Whether all values that a column has are numbers."""
+        return [_numeric(self.frame[column.key].tolist()) for column in self.columns]
+
+    def legend(self) -> list[tuple[Origin, str, str]]:
+        """The origins that occur, each with its mark and what that means in this table."""
+        occurring = {column.origin for column in self.columns}
+        meanings = MEANINGS | {"measured": self.measured}
+        return [(origin, MARKS[origin], meaning) for origin, meaning in meanings.items() if origin in occurring]
 
 
 def to_csv(table: Table) -> str:
@@ -131,7 +172,7 @@ def to_markdown(table: Table) -> str:
     ]
     for row in table.cells():
         lines.append("| " + " | ".join(_markdown(text) + _superscript(text, column) for text, column in row) + " |")
-    legend = " · ".join(f"<sup>{MARKS[origin]}</sup> {table.meaning(origin)}" for origin in table.origins())
+    legend = " · ".join(f"<sup>{mark}</sup> {meaning}" for _, mark, meaning in table.legend())
     return "\n".join([*lines, "", legend, ""])
 
 
@@ -143,44 +184,6 @@ def _markdown(text: str) -> str:
 def _superscript(text: str, column: Column) -> str:
     mark = MARKS[column.origin]
     return f"<sup>{mark}</sup>" if mark and text != NO_VALUE else ""
-
-
-def to_html(table: Table) -> str:
-    """A `<table>` with everything escaped; origins are marked by letter and by class.
-
-    On a page of `timesformer_experiments.report.pages` it can be sorted: columns of numbers say so and have the full
-    value in each cell.
-    """
-    rows = table.rows()
-    numeric = {column.key: _numeric([row[column.key] for row in rows]) for column in table.columns}
-
-    def heading(column: Column) -> str:
-        kind = "number" if numeric[column.key] else "text"
-        return f'<th scope="col" class="{column.origin}" data-kind="{kind}">{html.escape(column.title)}</th>'
-
-    def cell(row: dict[str, Any], column: Column) -> str:
-        text, value = column.text(row), row[column.key]
-        data = f' data-value="{float(value)!r}"' if numeric[column.key] and not missing(value) else ""
-        short = " short" if column.origin == "label" and len(text) <= SHORT else ""
-        return f'<td class="{column.origin}{short}"{data}>{html.escape(text)}{_superscript(text, column)}</td>'
-
-    head = "".join(map(heading, table.columns))
-    body = "".join("<tr>" + "".join(cell(row, column) for column in table.columns) + "</tr>" for row in rows)
-    legend = " · ".join(
-        f'<span class="{origin}"><sup>{MARKS[origin]}</sup> {html.escape(table.meaning(origin))}</span>'
-        for origin in table.origins()
-    )
-    return (
-        f'<div class="wide"><table class="sortable"><caption>{html.escape(table.caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        + (f'<p class="legend">{legend}</p>' if legend else "")
-    )
-
-
-def _numeric(values: list[Any]) -> bool:
-    """Whether all values that there are are numbers."""
-    there = [value for value in values if not missing(value)]
-    return bool(there) and all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in there)
 
 
 LONG_ROWS = 45
@@ -217,9 +220,7 @@ def to_latex(table: Table, label: str) -> str:
     body = [
         " & ".join(_latex(text) + _latex_mark(text, column) for text, column in row) + r" \\" for row in table.cells()
     ]
-    legend = r" $\cdot$ ".join(
-        rf"\textsuperscript{{{MARKS[origin]}}}\,{_latex(table.meaning(origin))}" for origin in table.origins()
-    )
+    legend = r" $\cdot$ ".join(rf"\textsuperscript{{{mark}}}\,{_latex(meaning)}" for _, mark, meaning in table.legend())
     caption = rf"\caption{{{_latex(table.caption)}.{' ' + legend + '.' if legend else ''}}}\label{{tab:{label}}}"
     if len(body) > LONG_ROWS:
         lines = [
@@ -264,7 +265,7 @@ def _latex_mark(text: str, column: Column) -> str:
 
 def to_rich(table: Table) -> RichTable:
     """For the terminal; origins are marked by letter and by colour."""
-    legend = " · ".join(f"{MARKS[origin]} {table.meaning(origin)}" for origin in table.origins())
+    legend = " · ".join(f"{mark} {meaning}" for _, mark, meaning in table.legend())
     shown = RichTable(title=table.caption, caption=legend, header_style="bold", title_justify="left")
     for column in table.columns:
         justify: Literal["left", "right"] = "left" if column.origin == "label" else "right"

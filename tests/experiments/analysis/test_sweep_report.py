@@ -12,7 +12,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from tests.experiments.report.test_report import NASTY
+from tests.experiments.report.test_report import NASTY, table_html
 from tests.experiments.sweep_records import (
     AXES,
     BASE,
@@ -36,7 +36,7 @@ from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING
 from timesformer_experiments.records.log import LOG
 from timesformer_experiments.report.report import COLOURS, png
 from timesformer_experiments.report.statistics import mean_interval, signed
-from timesformer_experiments.report.tables import Column, Table, to_html, to_latex, to_markdown, to_rich
+from timesformer_experiments.report.tables import Column, Table, to_latex, to_markdown, to_rich
 
 RESULTS = Path(__file__).parents[3] / "results"
 
@@ -194,14 +194,14 @@ def test_tables_with_missing_values_and_small_numbers() -> None:
         "| 1.23457e+06 | &lt; 0.0001 | – | a |",
         "| 1.234e-05 | 0.2500 | 2.0<sup>e</sup> | much longer than what is kept in one line |",
     ]
-    page = to_html(table)
+    page = table_html(table)
     assert 'data-kind="number">p' in page
     assert 'data-kind="text">Word' in page
     assert '<td class="label short" data-value="1e-05">&lt; 0.0001</td>' in page
     assert '<td class="predicted">–</td>' in page
     assert '<td class="label">much longer' in page
     assert "estimated: predicted without running" in page
-    assert '<p class="legend">' not in to_html(Table(frame, columns[:1], "c"))
+    assert '<p class="legend">' not in table_html(Table(frame, columns[:1], "c"))
     nasty = Table(pd.DataFrame([{"n": "a\x1b[31mb"}]), columns[:1], "c")
     assert "\x1b" not in str(list(to_rich(nasty).columns[0].cells))
 

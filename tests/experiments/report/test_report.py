@@ -1,7 +1,6 @@
 """The files of a report: what they show, that text is escaped, that origins are marked."""
 
 import csv
-import html
 import io
 import math
 import re
@@ -14,13 +13,20 @@ import pytest
 from rich.console import Console
 
 from timesformer.errors import InputError
+from timesformer.pages import environment, source
 from timesformer_experiments.report import report as reports
-from timesformer_experiments.report.pages import SCRIPT
+from timesformer_experiments.report.pages import PACKAGE, SCRIPT
 from timesformer_experiments.report.published import Published, Remark, published, remarks
 from timesformer_experiments.report.report import Report, new_figure, require_writable, write, write_together
-from timesformer_experiments.report.tables import Column, Table, to_csv, to_html, to_markdown, to_rich
+from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown, to_rich
 
-NASTY = "<script>alert('x')</script> | *a_b* [red]"
+NASTY = """<script>alert('x')</script> "q" {{ 7 * 7 }} | *a_b* [red]"""
+OUR_SCRIPT = f"<script>{source(PACKAGE, SCRIPT)}</script>"
+
+
+def table_html(table: Table) -> str:
+    """A table as it stands on every page."""
+    return str(environment(PACKAGE).get_template("parts.html").module.table(table))  # type: ignore[attr-defined]
 
 
 def example(text: str = "divided") -> Report:
@@ -106,12 +112,13 @@ def test_page_is_escaped_and_needs_no_other_file(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     parser = Tags()
     parser.feed(text)
-    assert text.count("<script") == text.count(f"<script>{SCRIPT}</script>") == 1
+    assert text.count("<script") == text.count(OUR_SCRIPT) == 1
     assert not {"link", "iframe", "object", "base"} & parser.tags
     assert all(address.startswith("data:image/png;base64,") for address in parser.loaded)
     assert len(parser.loaded) == 1
     assert text.count("&lt;script&gt;") >= 6
-    assert 'class="published"' in to_html(example().table)
+    assert text.count("{{ 7 * 7 }}") == text.count("&lt;script&gt;")
+    assert 'class="published"' in table_html(example().table)
 
 
 def test_one_page_of_several_reports_leads_to_their_own(tmp_path: Path) -> None:
@@ -121,7 +128,7 @@ def test_one_page_of_several_reports_leads_to_their_own(tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     parser = Tags()
     parser.feed(text)
-    assert text.count("<script") == text.count(f"<script>{SCRIPT}</script>") == 1
+    assert text.count("<script") == text.count(OUR_SCRIPT) == 1
     pictures = [address for address in parser.loaded if address.startswith("data:image/png;base64,")]
     assert len(pictures) == 2
     assert [address for address in parser.loaded if address not in pictures] == [
@@ -181,5 +188,5 @@ def test_a_table_says_what_measured_means_in_it() -> None:
         (Table(frame, columns, "Here", measured="measured on this machine"), "measured on this machine"),
     ):
         assert f"</sup> {said}" in to_markdown(table)
-        assert f"</sup> {html.escape(said)}" in to_html(table)
+        assert f"</sup> {said}" in table_html(table)
         assert str(to_rich(table).caption) == f"m {said}"

@@ -1,5 +1,5 @@
 "use strict";
-// The page's data: JSON in #data; arrays in script elements, base64 of zlib; see explorer.py for their layout.
+// The page's data: JSON in #data; arrays in script elements, base64 of zlib; see packing.py for their layout.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const LOW = [232, 96, 28], HIGH = [255, 246, 196], DIM = 0.5, COVER = 0.85;
 const query = { cls: true, t: 0.5, h: 0.5, w: 0.5 };  // a place is a fraction of the clip, the same for every panel
