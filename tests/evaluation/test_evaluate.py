@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 import torch
-from scipy.stats import binomtest
 from torch import nn
 
 from tests.training.training_fakes import FakeDataset, FakeModel, Fixed
@@ -77,9 +76,14 @@ def test_merging():
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (3, 7), (50, 100), (200, 200), (0, 50), (399, 400)])
-def test_wilson_agrees_with_scipy(hits, count):
-    expected = binomtest(hits, count).proportion_ci(method="wilson")
-    assert wilson_interval(hits, count) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-9)
+def test_a_share_at_an_end_of_wilsons_interval_is_just_consistent_with_what_was_counted(hits, count):
+    low, high = (end / 100 for end in wilson_interval(hits, count))
+    for end, is_end_of_scale in ((low, hits == 0), (high, hits == count)):
+        if is_end_of_scale:
+            assert end == hits / count
+        else:
+            assert abs(hits / count - end) == pytest.approx(1.959963984540054 * math.sqrt(end * (1 - end) / count))
+    assert 0 <= low <= hits / count <= high <= 1
 
 
 def test_nothing_counted_says_nothing():

@@ -114,6 +114,15 @@ def write_failure(folder: Path, job: Job, reason: str = "RuntimeError: broken", 
     return job.hash()
 
 
+def write_example(folder: Path, reason: str = "RuntimeError: broken") -> Path:
+    """A sweep along `AXES` whose last cell has failed for this reason.  Returns the folder."""
+    *done, last = jobs(AXES).values()
+    for job in done:
+        write_cell(folder, job)
+    write_failure(folder, last, reason, "out_of_memory")
+    return folder
+
+
 def write_sweep(folder: Path, axes: dict[str, list[Any]] | None = None, **more: Any) -> dict[str, Job]:
     """All cells of a sweep, finished."""
     cells = jobs(axes)

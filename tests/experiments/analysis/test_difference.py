@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.experiments.report.test_report import example
+from tests.experiments.report.test_report import NASTY, OUR_SCRIPT, example
 from tests.experiments.sweep_records import AXES, BASE, SMALL, jobs, right_answers, write_cell, write_failure
 from timesformer_experiments.analysis.difference import difference, write_difference
 from timesformer_experiments.cli.main import app
@@ -63,6 +63,19 @@ def test_differences_are_matched_by_axes_with_intervals(two: tuple[Path, Path], 
     assert "a → b: 0 same, 7 changed, 1 added, 1 removed." in text
     assert "recipe.steps: 2 → 3" in page
     assert page.count("<table") == 2
+
+
+def test_the_page_of_a_difference_escapes_what_it_is_given(tmp_path: Path) -> None:
+    first, second, *_ = jobs(SMALL).values()
+    for folder in (tmp_path / "a", tmp_path / NASTY.replace("/", "")):
+        write_cell(folder, first)
+    write_cell(tmp_path / "a", second)
+    write_failure(tmp_path / NASTY.replace("/", ""), second)
+    write_difference(difference(tmp_path / "a", tmp_path / NASTY.replace("/", "")), tmp_path / "out")
+    page = (tmp_path / "out" / "diff.html").read_text()
+    assert page.count("<script") == page.count(OUR_SCRIPT) == 1
+    assert page.count("&lt;script&gt;alert(") >= 3
+    assert "{{ 7 * 7 }}" in page
 
 
 def test_differences_of_accuracy_are_tested(tmp_path: Path) -> None:
