@@ -39,7 +39,7 @@ def test_annotations_are_a_sequence(tmp_path: Path) -> None:
     named = read_annotations("kinetics", path, labels=["x", "y"])
     assert named.num_classes == 2
     assert Sample(tmp_path, 0, "n").place == str(tmp_path)
-    with pytest.raises(InputError, match=r"format: expected one of kinetics, ssv2, .*, got 'ucf'"):
+    with pytest.raises(InputError, match=r"format: expected one of diving48, epic_kitchens, .*, got 'ucf'"):
         read_annotations("ucf", path)
     with pytest.raises(InputError, match="fps: expected a number above 0, got 0"):
         read_annotations("kinetics", path, fps=0)

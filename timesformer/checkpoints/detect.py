@@ -1,31 +1,40 @@
-"""The formats that are known, told apart by content."""
+"""The formats that are known, told apart by content.  A further format is one more module of `formats/`."""
 
+import importlib
+import pkgutil
 from dataclasses import replace
 from pathlib import Path
 
-from timesformer.checkpoints import own
-from timesformer.checkpoints.formats import cnn, fair, hf_timesformer, scenic, vit, vivit
+from timesformer.checkpoints import formats, own
 from timesformer.checkpoints.formats.hf_files import preprocessing_of_processor
 from timesformer.checkpoints.raw import locate, read_raw
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
 from timesformer.errors import InputError
 
-FORMATS: tuple[Format, ...] = (
-    own.FORMAT,
-    hf_timesformer.FORMAT,
-    vivit.FORMAT,
-    fair.FORMAT,
-    scenic.FORMAT,
-    *vit.FORMATS,
-    cnn.FORMAT,
-)
+
+def _formats() -> tuple[Format, ...]:
+    """Our own format and every `Format` that a module of `formats/` defines."""
+    found = [own.FORMAT]
+    for info in pkgutil.iter_modules(formats.__path__):
+        module = importlib.import_module(f"{formats.__name__}.{info.name}")
+        found += [value for value in vars(module).values() if isinstance(value, Format)]
+    return tuple(dict.fromkeys(found))
+
+
+FORMATS = _formats()
 
 
 def identify(raw: Raw) -> Format:
-    """The format of a checkpoint.  Raises InputError that lists what was seen and what is known."""
-    for known in FORMATS:
-        if known.matches(raw):
-            return known
+    """The format of a checkpoint.
+
+    Raises InputError that lists what was seen and what is known, and where several formats claim the checkpoint.
+    """
+    matching = [known for known in FORMATS if known.matches(raw)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        claims = " and ".join(known.name for known in matching)
+        raise InputError(f"{raw.path}: {claims} both claim this checkpoint; expected one format to match")
     config = raw.config or {}
     kind = f"model_type {config['model_type']!r}" if "model_type" in config else "neither library nor model_type"
     if "library" in config:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timesformer.checkpoints.formats.fair import HEAD_WIDTH
+from timesformer.checkpoints.formats import fair
 from timesformer.checkpoints.formats.flax import class_rule, dense_rules, dimensions, embedding_rules, encoder_rules
 from timesformer.checkpoints.formats.hf_files import labels_of, pair_or_int
 from timesformer.checkpoints.formats.hf_timesformer import ACTIVATIONS
@@ -70,8 +70,10 @@ def _timm_prefix(raw: Raw) -> str:
 
 
 def _matches_timm(raw: Raw) -> bool:
-    """Key names; a TimeSformer's has them too, so its format is asked first."""
+    """Key names, which a TimeSformer of the released code has too: that is a format of its own."""
     if raw.config is not None and ("model_type" in raw.config or "library" in raw.config):
+        return False
+    if fair.FORMAT.matches(raw):
         return False
     prefix = _timm_prefix(raw)
     return {f"{prefix}{name}" for name in ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")} <= set(
@@ -102,9 +104,9 @@ def _read_timm(raw: Raw) -> Source:
     explain(raw, rules, unused, TIMM.name)
     projection, positions = f"{prefix}patch_embed.proj.weight", f"{prefix}pos_embed"
     width, channels, patch, _ = stored_shape(raw, projection, 4)
-    heads = HUGE_HEADS if width == HUGE else width // HEAD_WIDTH
-    if width % HEAD_WIDTH:
-        raise InputError(f"{raw.path}: width {width}; expected a multiple of {HEAD_WIDTH}, the width of a head")
+    heads = HUGE_HEADS if width == HUGE else width // fair.HEAD_WIDTH
+    if width % fair.HEAD_WIDTH:
+        raise InputError(f"{raw.path}: width {width}; expected a multiple of {fair.HEAD_WIDTH}, the width of a head")
     hidden = stored_shape(raw, f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
     config = TimeSformerConfig(
         **IMAGE,  # type: ignore[arg-type]
@@ -279,4 +281,3 @@ def _read_flax(raw: Raw) -> Source:
 HUGGING_FACE = Format("Hugging Face ViT", _matches_hf, _read_hf)
 TIMM = Format("ViT image weights with timm's names", _matches_timm, _read_timm)
 FLAX = Format("flax ViT image weights", _matches_flax, _read_flax)
-FORMATS = [HUGGING_FACE, TIMM, FLAX]

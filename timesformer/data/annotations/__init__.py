@@ -1,18 +1,14 @@
-"""Lists of videos and their labels.  A further annotation format is one more reader in `READERS`."""
+"""Lists of videos and their labels.  A further annotation format is one more module here: see `READERS`."""
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from timesformer.data.annotations.classes import read_class_names, read_labels
-from timesformer.data.annotations.diving48 import read_diving48
-from timesformer.data.annotations.epic_kitchens import read_epic_kitchens
-from timesformer.data.annotations.folder import read_folder
-from timesformer.data.annotations.howto100m import read_howto100m
-from timesformer.data.annotations.kinetics import read_kinetics, read_kinetics_csv
-from timesformer.data.annotations.moments import read_moments
+from timesformer.data.annotations.kinetics import read_kinetics_csv
 from timesformer.data.annotations.sample import Annotations, Label, Labels, NumClasses, Sample, count_labels
-from timesformer.data.annotations.ssv2 import read_ssv2, read_ssv2_frames
 from timesformer.errors import InputError
 
 __all__ = [
@@ -30,19 +26,26 @@ __all__ = [
 ]
 
 Reader = Callable[[Path, Path | None, NumClasses | None, Labels | None], Annotations]
-READERS: dict[str, Reader] = {
-    "kinetics": read_kinetics,
-    "ssv2": read_ssv2,
-    "ssv2_frames": read_ssv2_frames,
-    "diving48": read_diving48,
-    "howto100m": read_howto100m,
-    "epic_kitchens": read_epic_kitchens,
-    "moments": read_moments,
-    "folder": read_folder,
-}
+
+
+def _readers() -> dict[str, Reader]:
+    """The entries of `READERS` in every module of this folder that has one."""
+    found: dict[str, Reader] = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for name, reader in getattr(module, "READERS", {}).items():
+            if name in found:
+                both = f"{found[name].__module__} and {module.__name__}"
+                raise InputError(f"annotation format {name!r}: the name is taken twice, by {both}")
+            found[name] = reader
+    return found
+
+
+READERS: dict[str, Reader] = _readers()
 """Annotation formats by the name that a run's `data.format` gives: (file, root, num_classes, labels) -> annotations.
 
-In every format a folder of images may take the place of a video file.
+A format is an entry of `READERS` in a module of this folder; nothing else has to be told of it.  In every format a
+folder of images may take the place of a video file.
 """
 
 

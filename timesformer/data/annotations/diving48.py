@@ -43,3 +43,6 @@ def read_diving48(
         video = find_video(base, name, ".mp4")
         samples.append(Sample(video, label, f"{name}[{start}:{end}]" if start else name, *span))
     return Annotations(require_some(samples, path), names)
+
+
+READERS = {"diving48": read_diving48}

@@ -99,3 +99,6 @@ def _rate(video: str, stop: int, timestamp: str, place: str) -> float:
     if lasting < 1 or abs(stop / lasting / usual - 1) < 0.1:
         return usual
     return round(stop / lasting, 3)
+
+
+READERS = {"epic_kitchens": read_epic_kitchens}

@@ -36,3 +36,6 @@ def read_folder(
     if not samples:
         raise InputError(f"{path}: there is no video in the folders of its {len(folders)} classes")
     return Annotations(tuple(samples), names)
+
+
+READERS = {"folder": read_folder}

@@ -63,3 +63,6 @@ def _files(root: Path, wanted: set[str]) -> dict[str, Path]:
                 found[stem] = min(found.get(stem, candidate), candidate)
         folders[:] = [name for name in folders if name not in wanted]
     return {stem: Path(file) for stem, (_, file) in found.items()}
+
+
+READERS = {"howto100m": read_howto100m}

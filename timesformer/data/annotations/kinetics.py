@@ -43,3 +43,6 @@ def read_kinetics(
 def read_kinetics_csv(path: Path | str, root: Path | str | None = None, num_classes: int | None = None) -> list[Sample]:
     """The samples of a file in Kinetics' format; see `read_kinetics`."""
     return list(read_kinetics(Path(path), None if root is None else Path(root), num_classes))
+
+
+READERS = {"kinetics": read_kinetics}

@@ -46,3 +46,6 @@ def read_moments(
             video = video.with_suffix("")
         samples.append(Sample(video, index[label], name))
     return Annotations(require_some(samples, path), names)
+
+
+READERS = {"moments": read_moments}

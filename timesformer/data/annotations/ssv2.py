@@ -144,3 +144,6 @@ def _listed(path: Path) -> dict[str, _Video]:
             raise InputError(f"{place}: frame_id: {image.name} ({frame}) does not follow {known.last_name}")
         known.frames, known.last, known.last_name = known.frames + 1, frame, image.name
     return videos
+
+
+READERS = {"ssv2": read_ssv2, "ssv2_frames": read_ssv2_frames}
