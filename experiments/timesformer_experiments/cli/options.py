@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from timesformer.data import Preprocessing
     from timesformer.evaluation.protocols import Protocol
-    from timesformer_experiments.paper import Folders, Profile
+    from timesformer_experiments.paper.artefact import Folders, Profile
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results.")]
@@ -44,7 +44,7 @@ def bad_input(text: str) -> ValueError:
 
 def folders(out: Path, runs: Path, data_dir: Path | None) -> Folders:
     """The folders of a command; probes and frames lie in `.cache` beside the runs unless said otherwise."""
-    from timesformer_experiments.paper import Folders
+    from timesformer_experiments.paper.artefact import Folders
     from timesformer_experiments.records.folder import default_data_dir
 
     return Folders(data=data_dir if data_dir is not None else default_data_dir(runs), runs=runs, out=out)
@@ -52,7 +52,7 @@ def folders(out: Path, runs: Path, data_dir: Path | None) -> Folders:
 
 def profile_named(name: str) -> Profile:
     """The profile of a name; InputError with the names there are."""
-    from timesformer_experiments.paper import PROFILES
+    from timesformer_experiments.paper.artefact import PROFILES
 
     for profile in PROFILES:
         if name == profile:

@@ -12,7 +12,7 @@ from timesformer_experiments.cli.show import show_artefact, show_together
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from timesformer_experiments.paper import Profile
+    from timesformer_experiments.paper.artefact import Profile
     from timesformer_experiments.report.report import Report
 
 
@@ -44,7 +44,7 @@ def report(
         return
     if compare is not None:
         raise bad_input(f"--compare {compare}: it is for a folder with records, not for the paper's tables and figures")
-    from timesformer_experiments.paper import load
+    from timesformer_experiments.paper.registry import load
     from timesformer_experiments.paper.reproduce import rebuild
 
     made: list[dict[str, Any]] = []
@@ -58,7 +58,8 @@ def report(
 
 def _artefacts(what: str, out: Path | None) -> list[tuple[str, Profile, Path]] | None:
     """Name, profile and results folder of the artefacts that are meant; None for a folder with other records."""
-    from timesformer_experiments.paper import PROFILES, load, names
+    from timesformer_experiments.paper.artefact import PROFILES
+    from timesformer_experiments.paper.registry import load, names
     from timesformer_experiments.paper.reproduce import stored_profiles
 
     folder = Path(what)

@@ -16,7 +16,7 @@ from timesformer_experiments.report.terminal import console, print_json, progres
 if TYPE_CHECKING:
     import pandas as pd
 
-    from timesformer_experiments.paper import Folders
+    from timesformer_experiments.paper.artefact import Folders
     from timesformer_experiments.report.report import Report
 
 
@@ -46,7 +46,7 @@ def reproduce(
 
     Started again after an interruption it carries on; what is finished is not repeated.
     """
-    from timesformer_experiments.paper import GROUPS, chosen, load, names
+    from timesformer_experiments.paper.registry import GROUPS, chosen, load, names
     from timesformer_experiments.paper.reproduce import reproduce as make
     from timesformer_experiments.paper.reproduce import train_together
 
@@ -87,7 +87,8 @@ def _on_real_data(
     Exit code 1 of a check where something is.
     """
     from timesformer_experiments.jobs.plan import run_all
-    from timesformer_experiments.paper import load, real
+    from timesformer_experiments.paper import real
+    from timesformer_experiments.paper.registry import load
     from timesformer_experiments.report.report import require_writable, write
 
     if not data:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from timesformer_experiments.paper import Profile
+    from timesformer_experiments.paper.artefact import Profile
     from timesformer_experiments.report.report import Report
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from timesformer_experiments.cost.count import cost
-from timesformer_experiments.paper import Artefact, Profile
 from timesformer_experiments.paper.accuracy import Accuracy, Cell, Key, accuracies, columns_of, comparisons, decided
+from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.paper.drawing import Curve, draw_curves, draw_dots
 from timesformer_experiments.paper.probes import ceiling_percent
 from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER, PROBES, SETTINGS

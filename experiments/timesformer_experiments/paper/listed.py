@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from timesformer import TimeSformerConfig
 from timesformer_experiments.cost.count import cost
-from timesformer_experiments.paper import Artefact, Profile
+from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.paper.datasets import DATASETS, MODELS, VIEWS
 from timesformer_experiments.paper.drawing import OURS, PAPER, legend_above
 from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from timesformer_experiments.paper import Artefact, Profile
 from timesformer_experiments.paper.ablation import NOTE, Ablation, protocol_said
 from timesformer_experiments.paper.accuracy import Accuracy, Key
+from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.paper.drawing import draw_curves
 from timesformer_experiments.report.published import remarks
 from timesformer_experiments.report.report import Report

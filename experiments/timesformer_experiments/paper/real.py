@@ -29,6 +29,7 @@ from timesformer_experiments.paper.accuracy import Cell, accuracies, columns_of
 from timesformer_experiments.paper.datasets import DATASETS, MODELS, Dataset
 from timesformer_experiments.paper.drawing import draw_dots
 from timesformer_experiments.paper.listed import Listed
+from timesformer_experiments.paper.registry import module_of
 from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER
 from timesformer_experiments.report.published import published
 from timesformer_experiments.report.report import Report

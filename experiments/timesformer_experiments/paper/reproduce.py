@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from timesformer_experiments.paper import PROFILES, Artefact, Folders, Profile
+from timesformer_experiments.paper.artefact import PROFILES, Artefact, Folders, Profile
 from timesformer_experiments.records.hits import with_hits
 from timesformer_experiments.report import report as reports
 from timesformer_experiments.specs.run import RunSpec

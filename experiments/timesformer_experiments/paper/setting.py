@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from timesformer_experiments.paper import Profile
+from timesformer_experiments.paper.artefact import Profile
 
 PROBES = {"appearance": "k400", "motion": "ssv2"}
 NAMES_IN_THE_PAPER = {

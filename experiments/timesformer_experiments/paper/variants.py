@@ -8,7 +8,7 @@ from typing import Any
 
 from timesformer.checkpoints.transfer import SHARED_FIELDS
 from timesformer.config.registry import ModelConfig, read_config
-from timesformer_experiments.paper import Profile
+from timesformer_experiments.paper.artefact import Profile
 from timesformer_experiments.paper.setting import PROBES, changed, image_fields, image_name, video_fields, video_name
 from timesformer_experiments.specs.run import RunSpec
 

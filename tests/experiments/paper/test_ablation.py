@@ -15,11 +15,12 @@ from timesformer.evaluation.scores import read_scores
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.cost import count as cost
 from timesformer_experiments.jobs import attempt as jobs
-from timesformer_experiments.paper import PROFILES, Profile, chosen, load, names
 from timesformer_experiments.paper.ablation import Ablation
+from timesformer_experiments.paper.artefact import PROFILES, Profile
 from timesformer_experiments.paper.artefacts.ablations import order
 from timesformer_experiments.paper.artefacts.tables import table1, table4
 from timesformer_experiments.paper.drawing import draw_dots
+from timesformer_experiments.paper.registry import chosen, load, names
 from timesformer_experiments.paper.variants import Variant
 from timesformer_experiments.records.hits import hits_of, with_hits
 from timesformer_experiments.report.report import Report

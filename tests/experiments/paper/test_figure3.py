@@ -10,8 +10,8 @@ import pytest
 
 from timesformer.config.counting import macs_per_view
 from timesformer_experiments.cost import count as cost
-from timesformer_experiments.paper import load
 from timesformer_experiments.paper.artefacts.figures import figure3
+from timesformer_experiments.paper.registry import load
 from timesformer_experiments.report.published import published
 from timesformer_experiments.report.report import Report
 

@@ -1,6 +1,6 @@
 """Figure 6 evaluates Table 8's runs again: they are the same runs, and the records are those of the other protocols."""
 
-from timesformer_experiments.paper import PROFILES
+from timesformer_experiments.paper.artefact import PROFILES
 from timesformer_experiments.paper.artefacts.figures import figure6
 from timesformer_experiments.paper.artefacts.figures.figure6 import ABLATION, MODELS
 from timesformer_experiments.paper.artefacts.tables import table8

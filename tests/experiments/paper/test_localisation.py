@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 from timesformer.errors import InputError
 from timesformer.maps import METHODS
 from timesformer_experiments.cli.main import app
-from timesformer_experiments.paper import GROUPS
 from timesformer_experiments.paper.artefacts.figures import localisation
 from timesformer_experiments.paper.artefacts.tables import table1
 from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, methods
+from timesformer_experiments.paper.registry import GROUPS
 from timesformer_experiments.records.read import load_results
 
 AREA = 10.0

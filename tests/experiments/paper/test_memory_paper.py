@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from timesformer_experiments.paper import Folders, load
+from timesformer_experiments.paper.artefact import Folders
 from timesformer_experiments.paper.artefacts.figures import memory as artefact
 from timesformer_experiments.paper.measured import memory_peers
 from timesformer_experiments.paper.measured.memory_peers import Mmaction2, rows, structure
+from timesformer_experiments.paper.registry import load
 from timesformer_experiments.report.published import published
 
 

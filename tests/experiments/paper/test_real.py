@@ -16,8 +16,9 @@ from timesformer.data.probes import make_probe
 from timesformer.errors import InputError
 from timesformer.training.recipe import Recipe
 from timesformer_experiments.cli.main import app
-from timesformer_experiments.paper import datasets, names, real
+from timesformer_experiments.paper import datasets, real
 from timesformer_experiments.paper.datasets import DATASETS
+from timesformer_experiments.paper.registry import names
 from timesformer_experiments.specs.run import RunSpec
 
 SHAPE = {"image_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 16}

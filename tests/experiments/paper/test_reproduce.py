@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from timesformer.errors import InputError
 from timesformer_experiments.cli.main import app
-from timesformer_experiments.paper import Artefact, Folders, Profile, load, reproduce
+from timesformer_experiments.paper import reproduce
+from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
+from timesformer_experiments.paper.registry import load
 from timesformer_experiments.report.report import Report, new_figure
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.run import RunSpec
@@ -77,7 +79,7 @@ def stub(name: str) -> Artefact:
 
 
 def test_several_artefacts_have_one_page_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timesformer_experiments.paper.load", stub)
+    monkeypatch.setattr("timesformer_experiments.paper.registry.load", stub)
     out = tmp_path / "out"
 
     def shown(*words: str) -> dict[str, Any]:

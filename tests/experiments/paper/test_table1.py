@@ -20,8 +20,9 @@ from timesformer.errors import InputError
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.cost import count as cost
 from timesformer_experiments.jobs import attempt as jobs
-from timesformer_experiments.paper import PROFILES, Profile, load, names
+from timesformer_experiments.paper.artefact import PROFILES, Profile
 from timesformer_experiments.paper.artefacts.tables import table1
+from timesformer_experiments.paper.registry import load, names
 from timesformer_experiments.report.report import Report
 from timesformer_experiments.specs.run import RunSpec
 

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 
 from tests.experiments.paper.experiments_records import record_of
-from timesformer_experiments.paper import Profile, load
 from timesformer_experiments.paper.ablation import Ablation
+from timesformer_experiments.paper.artefact import Profile
 from timesformer_experiments.paper.artefacts.verdicts import verdicts
 from timesformer_experiments.paper.artefacts.verdicts.verdicts import CLAIMS, TABLE1, ablations, rows
+from timesformer_experiments.paper.registry import load
 
 VIDEOS = 400
 

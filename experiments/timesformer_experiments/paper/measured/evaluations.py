@@ -11,7 +11,7 @@ import numpy as np
 from timesformer.checkpoints import load_any_model
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.files import write_atomic
-from timesformer_experiments.paper import Folders
+from timesformer_experiments.paper.artefact import Folders
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.hits import FIELD
 from timesformer_experiments.records.log import make_record, now_utc

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from timesformer.attention import build
 from timesformer_experiments.cost.count import cost
-from timesformer_experiments.paper import Artefact, Profile
+from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.report.published import Published, published, remarks
 from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
 from timesformer_experiments.report.tables import Column, Table

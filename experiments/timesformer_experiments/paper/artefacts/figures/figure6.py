@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from timesformer.parallel import side_by_side
-from timesformer_experiments.paper import Artefact, Folders, Profile
 from timesformer_experiments.paper.ablation import Ablation, Rows
+from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table8 import ABLATION as TABLE8
 from timesformer_experiments.paper.artefacts.tables.table8 import BLIND_ON_ORDER
 from timesformer_experiments.paper.cnns import slowfast

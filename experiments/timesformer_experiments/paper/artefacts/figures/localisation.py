@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from timesformer.errors import InputError
 from timesformer.parallel import side_by_side
-from timesformer_experiments.paper import Artefact, Folders, Profile
+from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table1 import SCHEMES
 from timesformer_experiments.paper.artefacts.tables.table1 import plan as runs_of_table1
 from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, measured

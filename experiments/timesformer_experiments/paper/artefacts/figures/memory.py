@@ -18,7 +18,7 @@ from timesformer import TimeSformerConfig
 from timesformer.attention import build
 from timesformer.files import write_atomic
 from timesformer_experiments.cost.memory import RESERVE_BYTES, Step, candidates, highest
-from timesformer_experiments.paper import Artefact, Folders, Profile
+from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.figures.figure3 import PANELS, SCHEMES, sweep
 from timesformer_experiments.paper.measured.memory_peers import rows as mmaction2_rows
 from timesformer_experiments.paper.measured.memory_peers import structure

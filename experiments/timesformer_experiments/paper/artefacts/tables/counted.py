@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 from timesformer.config.registry import ModelConfig, build_model, macs_per_view, read_config
-from timesformer_experiments.paper import Artefact, Profile
+from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.report.published import published, remarks
 from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
 from timesformer_experiments.report.tables import Column, Table

@@ -21,9 +21,9 @@ from timesformer.data.probes.diagnostics import ORDER_BLIND_CEILING_PERCENT
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.cost.count import cost
-from timesformer_experiments.paper import PROFILES, Artefact, Folders, Profile
 from timesformer_experiments.paper.ablation import protocol_said, undecided, undecided_rows
 from timesformer_experiments.paper.accuracy import Accuracy, Key, accuracy, columns_of, decided
+from timesformer_experiments.paper.artefact import PROFILES, Artefact, Folders, Profile
 from timesformer_experiments.paper.probes import describe
 from timesformer_experiments.paper.setting import (
     ADAMW,

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from timesformer.config.registry import ModelConfig, read_config
-from timesformer_experiments.paper import Artefact, Folders, Profile
 from timesformer_experiments.paper.ablation import Ablation, Rows
+from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.cnns import VIEWS, i3d, slowfast
 from timesformer_experiments.paper.datasets import DATASETS
 from timesformer_experiments.paper.measured.speed import TRAINING, speed_record

@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from timesformer_experiments.paper import Artefact, Profile
 from timesformer_experiments.paper.ablation import NOTE, Ablation, Rows
 from timesformer_experiments.paper.accuracy import Accuracy, Key
+from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.paper.artefacts.ablations import backbone, order, patch_size, pretraining
 from timesformer_experiments.paper.artefacts.figures import figure4, figure5
 from timesformer_experiments.paper.artefacts.tables import table3, table4, table8
