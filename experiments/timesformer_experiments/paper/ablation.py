@@ -46,7 +46,7 @@ class Ablation:
     dataset whose part it plays. counted: whether parameters and cost at the paper's scale belong to the table, and with
     how many classes and views. also: further published fields, with the headings of their columns. curve: the axis
     where the variants are points of a curve. from_nothing: whether on the probes no run starts from an image model.
-    concludes: what a reader should conclude, from the frame.
+    headings: of columns, where not the usual ones. concludes: what a reader should conclude, from the frame.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Ablation:
     also: Mapping[str, str] = field(default_factory=dict)
     curve: Curve | None = None
     from_nothing: bool = False
+    headings: Mapping[str, str] = field(default_factory=dict)
     concludes: Callable[[pd.DataFrame], tuple[str, ...]] = lambda frame: ()
 
     def cells(self, profile: Profile) -> list[Cell]:
@@ -150,7 +151,11 @@ class Ablation:
         found.append(Column("needs_data", "Real data, here", "needs_data"))
         if not undecided_rows(frame).empty:
             found.append(Column("measured_above_chance", "Above chance", "measured"))
-        return tuple(column for column in found if column.origin == "label" or frame[column.key].notna().any())
+        return tuple(
+            replace(column, title=self.headings.get(column.key, column.title))
+            for column in found
+            if column.key in frame and (column.origin == "label" or frame[column.key].notna().any())
+        )
 
     def measured(self, records: Sequence[dict[str, Any]], profile: Profile) -> dict[Key, Accuracy]:
         """Accuracy by variant and probe; raises `InputError` where a run is missing among the records."""
@@ -182,19 +187,24 @@ class Ablation:
             table=Table(
                 frame,
                 self.columns(frame),
-                f"{self.title}. {protocol_said(profile, measured, frame)}{self._counted_said()}",
+                self.caption(profile, measured, frame),
                 measured="measured here, on this repository's probes",
             ),
-            figure=draw_dots(frame, self.probes, self.axis) if self.curve is None else self.draw(frame),
+            figure=self.draw(frame),
             findings=self.findings(measured, frame),
             sources=self.published_blocks(),
             remarks=self.all_remarks(),
             records=tuple(records),
         )
 
+    def caption(self, profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
+        """What the table shows, measured and counted how."""
+        return f"{self.title}. {protocol_said(profile, measured, frame)}{self._counted_said()}"
+
     def draw(self, frame: pd.DataFrame) -> Figure:
-        """The variants as points of curves."""
-        assert self.curve is not None
+        """The variants as points of curves, or a row for each."""
+        if self.curve is None:
+            return draw_dots(frame, self.probes, self.axis)
         return draw_curves([(frame, probe, dataset, self.curve) for probe, dataset in self.probes.items()])
 
     def _counted_said(self) -> str:

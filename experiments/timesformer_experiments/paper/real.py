@@ -66,10 +66,6 @@ def rows_of(name: str) -> list[Row]:
             found += _rows_of_ablation(part)
         elif isinstance(part, Listed):
             found += _rows_of_list(part)
-    if name == "table1":
-        from timesformer_experiments.paper.artefacts.verdicts.verdicts import TABLE1
-
-        found += _rows_of_ablation(TABLE1)
     return found
 
 

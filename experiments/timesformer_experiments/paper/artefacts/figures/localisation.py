@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from timesformer.errors import InputError
 from timesformer.parallel import side_by_side
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
-from timesformer_experiments.paper.artefacts.tables.table1 import SCHEMES
-from timesformer_experiments.paper.artefacts.tables.table1 import plan as runs_of_table1
+from timesformer_experiments.paper.artefacts.tables.table1 import ABLATION, SCHEMES
 from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, measured
 from timesformer_experiments.paper.setting import PROBES
 from timesformer_experiments.report.report import COLOURS, MARKERS, Report
@@ -39,7 +38,7 @@ DECIMALS = {"deletion_area": 3, "insertion_area": 3}
 
 def plan(profile: Profile) -> list[RunSpec]:
     """Table 1's runs."""
-    return runs_of_table1(profile)
+    return ABLATION.plan(profile)
 
 
 def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:

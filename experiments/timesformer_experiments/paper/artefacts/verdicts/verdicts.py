@@ -16,17 +16,15 @@ from typing import Any, Literal, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from timesformer_experiments.paper.ablation import NOTE, Ablation, Rows
+from timesformer_experiments.paper.ablation import NOTE, Ablation
 from timesformer_experiments.paper.accuracy import Accuracy, Key
 from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.paper.artefacts.ablations import backbone, order, patch_size, pretraining
 from timesformer_experiments.paper.artefacts.figures import figure4, figure5
-from timesformer_experiments.paper.artefacts.tables import table3, table4, table8
-from timesformer_experiments.paper.artefacts.tables.table1 import SCHEMES
+from timesformer_experiments.paper.artefacts.tables import table1, table3, table4, table8
 from timesformer_experiments.paper.artefacts.vivit import vivit_depth, vivit_table1, vivit_table2
 from timesformer_experiments.paper.drawing import legend_above
 from timesformer_experiments.paper.setting import SETTINGS
-from timesformer_experiments.paper.variants import Variant
 from timesformer_experiments.report.published import published
 from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
 from timesformer_experiments.report.statistics import SIGNIFICANCE, Comparison, compare, corrected
@@ -37,20 +35,6 @@ Verdict = Literal["supported", "contradicted", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 MARGIN_POINTS = 3.0
 """What counts as no difference: on `motion` the same model differs by one to three points from seed to seed."""
-
-
-def _schemes() -> Rows:
-    return published("table1", "schemes").rows
-
-
-TABLE1 = Ablation(
-    name="table1",
-    title="Table 1",
-    axis="Attention",
-    variants=tuple(Variant(scheme, scheme, {"model.attention": scheme}) for scheme in SCHEMES),
-    base="divided",
-    rows=_schemes,
-)
 
 
 @dataclass(frozen=True)
@@ -72,10 +56,10 @@ def _on(probe: str, *claims: tuple[str, Ablation, str, str]) -> list[Claim]:
 CLAIMS: tuple[Claim, ...] = (
     *_on(
         "motion",
-        ("Divided beats joint attention where motion matters", TABLE1, "divided", "joint"),
-        ("Joint beats space-only attention where motion matters", TABLE1, "joint", "space"),
-        ("Divided beats sparse local-global attention", TABLE1, "divided", "local_global"),
-        ("Divided beats axial attention", TABLE1, "divided", "axial"),
+        ("Divided beats joint attention where motion matters", table1.ABLATION, "divided", "joint"),
+        ("Joint beats space-only attention where motion matters", table1.ABLATION, "joint", "space"),
+        ("Divided beats sparse local-global attention", table1.ABLATION, "divided", "local_global"),
+        ("Divided beats axial attention", table1.ABLATION, "divided", "axial"),
         ("Positions in time matter where motion does", table4.ABLATION, "space_time", "space"),
         ("Positions in space matter where motion does", table4.ABLATION, "space", "none"),
         ("Smaller patches are better", patch_size.ABLATION, "16", "32"),
@@ -90,8 +74,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     *_on(
         "appearance",
-        ("Divided beats joint attention where looks suffice", TABLE1, "divided", "joint"),
-        ("Divided beats axial attention", TABLE1, "divided", "axial"),
+        ("Divided beats joint attention where looks suffice", table1.ABLATION, "divided", "joint"),
+        ("Divided beats axial attention", table1.ABLATION, "divided", "axial"),
         ("Positions in space matter", table4.ABLATION, "space", "none"),
         ("Smaller patches are better", patch_size.ABLATION, "16", "32"),
         ("Pretraining on images helps", pretraining.ABLATION, "stills", "none"),
@@ -141,7 +125,7 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-IN_FULL = (TABLE1, table4.ABLATION, table8.ABLATION, figure5.CROP, order.ABLATION)
+IN_FULL = (table1.ABLATION, table4.ABLATION, table8.ABLATION, figure5.CROP, order.ABLATION)
 """What `full` judges: an afternoon's training, where all would take days."""
 
 
