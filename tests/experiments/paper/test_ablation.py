@@ -59,7 +59,7 @@ def positions() -> Report:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_what_is_the_same_run_is_trained_once(profile: Profile) -> None:
     """Table 4's last row and the first of the order are Table 1's divided runs, and all share their image models."""
-    first = {spec.hash(): spec for spec in table1.plan(profile)}
+    first = {spec.hash(): spec for spec in table1.ABLATION.plan(profile)}
     divided = {spec.name: key for key, spec in first.items() if "-divided-" in spec.name}
     for ablation, row in ((table4.ABLATION, "space_time"), (order.ABLATION, "divided")):
         cells = [cell for cell in ablation.cells(profile) if cell.variant == row]
@@ -92,7 +92,9 @@ def test_an_image_model_has_the_width_and_patches_of_what_starts_from_it() -> No
     assert few.data.num_train == 8  # type: ignore[union-attr]
     between = runs["through", "motion"].init_from
     assert isinstance(between, RunSpec)
-    assert between.hash() in {spec.hash() for spec in table1.plan("smoke") if "appearance-divided" in spec.name}
+    assert between.hash() in {
+        spec.hash() for spec in table1.ABLATION.plan("smoke") if "appearance-divided" in spec.name
+    }
     runs_images_between = (8, 3, 2)
     assert len({spec.hash() for spec in ablation.plan("smoke")}) == sum(runs_images_between)
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tests.experiments.paper.experiments_records import record_of
 from timesformer.checkpoints import load_model
 from timesformer.config.counting import macs_per_view
 from timesformer.errors import InputError
@@ -22,9 +23,10 @@ from timesformer_experiments.cost import count as cost
 from timesformer_experiments.jobs import attempt as jobs
 from timesformer_experiments.paper.artefact import PROFILES, Profile
 from timesformer_experiments.paper.artefacts.tables import table1
+from timesformer_experiments.paper.artefacts.tables.table1 import ABLATION
 from timesformer_experiments.paper.registry import load, names
+from timesformer_experiments.paper.setting import PROBES, SETTINGS
 from timesformer_experiments.report.report import Report
-from timesformer_experiments.specs.run import RunSpec
 
 
 @pytest.fixture(autouse=True)
@@ -35,53 +37,31 @@ def one_count() -> Iterator[None]:
         yield
 
 
-def record(probe: str, attention: str, seed: int, top1: float, **other: Any) -> dict[str, Any]:
-    """A record with what the table and the page read."""
-    return {
-        "hash": f"{probe}-{attention}-{seed}",
-        "name": f"run {probe} {attention}",
-        "outcome": "done",
-        "seed": seed,
-        "spec": {"data": {"probe": probe, "stills": False}, "model": {"attention": attention, "num_classes": 8}},
-        "metrics": {
-            "top1_percent": top1,
-            "top1_low_percent": top1 - 2.0,
-            "top1_high_percent": top1 + 1.0,
-            "test_videos": 512,
-        },
-        "environment": {
-            "cpu_model": "a cpu",
-            "cpu_cores": 2,
-            "platform": "Linux",
-            "device": "cpu",
-            "threads": 1,
-            "git_commit": None,
-            "git_dirty": None,
-            "versions": {"torch": "2"},
-        },
-        "wall_seconds": 1.0,
-        "finished_utc": "2026-01-01T00:00:00Z",
-        **other,
-    }
+MOTION = {"space": 196, "joint": 384, "divided": 360, "local_global": 356, "axial": 340}
+"""Of 400 test videos, those that are right; with each seed one percent more."""
 
 
-MOTION = {"space": 49.0, "joint": 96.0, "divided": 91.0, "local_global": 90.0, "axial": 85.0}
+def records(profile: Profile, **motion: int) -> list[dict[str, Any]]:
+    """Of every run of a profile: `motion` of the videos of `motion` are right, 388 of those of `appearance`."""
+    right = MOTION | motion
+    found = []
+    for cell in ABLATION.cells(profile):
+        count = right[cell.variant] + 4 * cell.seed if cell.part == "motion" else 388
+        found.append(record_of(cell.spec, [video < count for video in range(400)]))
+    return found
 
 
-def records(seeds: int) -> list[dict[str, Any]]:
-    return [
-        record(probe, attention, seed, top1 + seed if probe == "motion" else 97.0)
-        for seed in range(seeds)
-        for probe in table1.PROBES
-        for attention, top1 in MOTION.items()
-    ]
+def without(found: list[dict[str, Any]], name: str, **other: Any) -> list[dict[str, Any]]:
+    """The records without that of a name, or with other fields in it."""
+    (one,) = [each for each in found if each["name"] == name]
+    return [*(each for each in found if each is not one), *([one | other] if other else [])]
 
 
 @pytest.fixture(scope="module")
 def one_seed() -> Report:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
-        return load("table1").report(records(1), "quick")
+        return load("table1").report(records("quick"), "quick")
 
 
 def test_it_is_found_by_its_file() -> None:
@@ -92,23 +72,21 @@ def test_it_is_found_by_its_file() -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_scheme_starts_from_the_image_model_of_its_seed(profile: Profile) -> None:
-    specs = table1.plan(profile)
-    seeds = table1.SETTINGS[profile].seeds
-    assert len(specs) == seeds * (1 + 5 * 2)
-    assert len({spec.hash() for spec in specs}) == len(specs)
+    specs = ABLATION.plan(profile)
+    stills = [spec for spec in specs if spec.init_from is None]
+    assert [spec.seed for spec in stills] == list(range(SETTINGS[profile].seeds))
+    assert all(spec.data.stills and spec.model.num_frames == 1 for spec in stills)
+    assert len(specs) == len({spec.hash() for spec in specs}) == len(stills) * (1 + 5 * 2)
     for spec in specs:
-        if spec.init_from is None:
-            assert spec.data.stills
-            assert (spec.model.attention, spec.model.num_frames) == ("space", 1)
-        else:
-            assert isinstance(spec.init_from, RunSpec)
-            assert spec.init_from.seed == spec.seed
-            assert spec.init_from.data.stills
+        if spec.init_from is not None:
+            assert spec.init_from == stills[spec.seed]
             assert spec.model.num_frames == 8
 
 
 def test_motion_is_never_flipped() -> None:
-    assert all(not spec.data.flip for spec in table1.plan("quick") if spec.name.startswith("table1-quick-motion"))
+    motion = [cell.spec for cell in ABLATION.cells("quick") if cell.part == "motion"]
+    assert len(motion) == 5
+    assert not any(spec.data.flip for spec in motion)
 
 
 def test_columns_of_the_paper_stand_beside_ours(one_seed: Report) -> None:
@@ -119,8 +97,8 @@ def test_columns_of_the_paper_stand_beside_ours(one_seed: Report) -> None:
     assert frame["published_tflops_total"].notna().tolist() == [False, False, True, False, False]
     assert frame["published_k400_top1_percent"].tolist() == [76.9, 77.4, 78.0, 75.9, 73.5]
     assert frame["published_ssv2_top1_percent"].tolist() == [36.6, 58.5, 59.5, 56.3, 56.2]
-    assert frame["measured_motion_top1_percent"].tolist() == list(MOTION.values())
-    assert frame.loc["joint", "measured_motion_top1_low_percent"] == 94.0
+    assert frame["measured_motion_top1_percent"].tolist() == [count / 4 for count in MOTION.values()]
+    assert frame.loc["joint", "measured_motion_top1_low_percent"] == 93.0
     for column in one_seed.table.columns:
         assert column.origin == "label" or column.key.startswith(column.origin)
 
@@ -131,15 +109,20 @@ def test_findings_follow_from_the_numbers(one_seed: Report) -> None:
     assert "space reaches 49.0 % and does not pass" in text
     assert "axial, is 36.0 points above space" in text
     assert "joint, divided, local_global, axial, space; the intervals of the first two do not overlap" in text
-    passing = [record("motion", "space", 0, 55.0) if r["hash"] == "motion-space-0" else r for r in records(1)]
-    assert "and passes by more than its interval" in " ".join(load("table1").report(passing, "quick").findings)
 
 
-def test_what_is_not_above_chance_is_undecided(one_seed: Report) -> None:
+def test_passing_the_ceiling_is_said() -> None:
+    passing = load("table1").report(records("quick", space=220), "quick")
+    assert "and passes by more than its interval" in " ".join(passing.findings)
+
+
+def test_without_doubt_nothing_is_said_of_chance(one_seed: Report) -> None:
     assert "top-1 accuracy, chance 12.5 %" in one_seed.table.caption
     assert "Above chance" not in {column.title for column in one_seed.table.columns}
-    near = [record("motion", "space", 0, 14.0) if r["hash"] == "motion-space-0" else r for r in records(1)]
-    report = load("table1").report(near, "quick")
+
+
+def test_what_is_not_above_chance_is_undecided() -> None:
+    report = load("table1").report(records("quick", space=56), "quick")
     assert "Above chance" in {column.title for column in report.table.columns}
     frame = report.table.frame.set_index("attention")
     assert frame["measured_above_chance"].tolist() == ["undecided on motion", "yes", "yes", "yes", "yes"]
@@ -147,20 +130,25 @@ def test_what_is_not_above_chance_is_undecided(one_seed: Report) -> None:
 
 
 def test_seeds_are_averaged_with_their_interval() -> None:
-    row = table1.rows(table1.accuracies_of(records(3))).set_index("attention").loc["joint"]
+    row = ABLATION.frame(ABLATION.measured(records("full"), "full"), {}).set_index("attention").loc["joint"]
     assert row["measured_motion_top1_percent"] == pytest.approx(97.0)
     assert row["measured_motion_top1_high_percent"] - 97.0 == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
     assert row["measured_motion_seeds"] == 3
 
 
-def test_records_that_do_not_make_the_table_are_refused() -> None:
-    with pytest.raises(InputError, match="no finished run of axial on motion"):
-        table1.accuracies_of(records(1)[:-1])
-    failed = [*records(1)[:-1], record("motion", "axial", 0, 85.0, outcome="failed")]
-    with pytest.raises(InputError, match="axial on motion"):
-        table1.accuracies_of(failed)
-    with pytest.raises(InputError, match="two different runs of axial on motion with seed 0"):
-        table1.accuracies_of([*records(1), record("motion", "axial", 0, 80.0, hash="another")])
+AXIAL = "table1-quick-motion-axial-s0"
+
+
+@pytest.mark.parametrize("other", [{}, {"outcome": "failed"}, {"hash": "of another run"}])
+def test_records_without_a_finished_run_are_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="table1: no finished run of axial on motion with seed 0 among the records"):
+        ABLATION.measured(without(records("quick"), AXIAL, **other), "quick")
+
+
+def test_an_accuracy_that_cannot_be_is_refused() -> None:
+    impossible = without(records("quick"), AXIAL, metrics={"top1_percent": 412.5, "test_videos": 400})
+    with pytest.raises(InputError, match=r"run \w+: top1_percent: expected 0 to 100, got 412\.5"):
+        ABLATION.measured(impossible, "quick")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +182,7 @@ def test_reproduce_leaves_table_figure_page_records_and_model(made: tuple[Path, 
     model = load_model(results / "checkpoints" / "divided-motion")
     assert model.model.config.attention == "divided"
     assert model.labels[0] == "left"
-    for probe in table1.PROBES:
+    for probe in PROBES:
         facts = json.loads((results / "probes" / f"{probe}-smoke.json").read_text())
         assert set(facts["cheap_classifiers"]) == {"mean_frame", "first_frame", "file_size"}
 
@@ -287,8 +275,3 @@ def test_smoke_profile_as_a_user_starts_it(tmp_path: Path) -> None:
     assert all(path.read_bytes() == content for path, content in finished.items())
     assert "Divided Space-Time (T+S)" in second.stdout
     assert (tmp_path / "results" / "table1" / "smoke" / "report.html").is_file()
-
-
-def test_an_accuracy_that_cannot_be_is_refused() -> None:
-    with pytest.raises(InputError, match=r"run motion-joint-0: top1_percent: expected 0 to 100, got 412\.5"):
-        table1.accuracies_of([*records(1)[:-4], record("motion", "joint", 0, 412.5), *records(1)[-3:]])

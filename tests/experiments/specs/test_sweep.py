@@ -10,7 +10,6 @@ from tests.experiments.sweep_fakes import BASE, COST, TINY, changed, write
 from timesformer.errors import InputError
 from timesformer_experiments import load_results
 from timesformer_experiments.cost.measures import measured
-from timesformer_experiments.paper.artefacts.tables import table1
 from timesformer_experiments.records.log import LOG, latest, read_records
 from timesformer_experiments.specs.run import RunSpec
 from timesformer_experiments.specs.sweep import load_sweep, parse_sweep
@@ -147,16 +146,6 @@ def test_paths_are_taken_from_the_files_folder(tmp_path):
     assert len(job.spec.definition()["scheme_file_sha256"]) == 64
     with pytest.raises(InputError, match=r"nowhere.yaml: no such file"):
         load_sweep(tmp_path / "nowhere.yaml")
-
-
-@pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
-def test_table_1_is_a_sweep(profile):
-    """Its runs are those of the committed records."""
-    plan = {spec.name: spec for spec in table1.plan(profile)}
-    assert len(plan) == table1.SETTINGS[profile].seeds * 11
-    divided = plan[f"table1-{profile}-motion-divided-s0"]
-    assert divided.init_from.hash() == plan[f"table1-{profile}-image-s0"].hash()
-    assert divided.recipe.steps == table1.SETTINGS[profile].recipes["motion"]["steps"]
 
 
 def test_the_shipped_sweeps():
