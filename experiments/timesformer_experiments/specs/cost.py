@@ -13,7 +13,7 @@ from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import protocol_named
 from timesformer.training.recipe import Optimiser, Precision, Recipe
 from timesformer_experiments.specs.data import Strict
-from timesformer_experiments.specs.run import RunSpec, describe, hash_of, load_scheme_file
+from timesformer_experiments.specs.run import RunSpec, defining_fields, describe, hash_of, load_scheme_file
 
 
 class CostRecipe(Strict):
@@ -80,7 +80,7 @@ class CostSpec(Strict):
         """Everything that decides the cost."""
         return {
             "kind": self.kind,
-            "model": self.model.to_dict(),
+            "model": defining_fields(self.model),
             "recipe": self.recipe.model_dump(),
             "protocol": self.protocol,
             "scheme_file_sha256": None if self.scheme_file is None else content_hash(self.scheme_file),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -161,7 +162,7 @@ class RunSpec(Strict):
         return {
             "seed": self.seed,
             "data": self.data.identity() | {"preprocessing": self.preprocessing.defining()},
-            "model": self.model.to_dict(),
+            "model": defining_fields(self.model),
             "recipe": {key: value for key, value in self.recipe.defining().items() if key != "seed"},
             "protocol": self.protocol,
             "init_from": init,
@@ -186,6 +187,18 @@ class RunSpec(Strict):
             return cls.model_validate(values)
         except ValidationError as error:
             raise InputError(describe(error, source)) from error
+
+
+def defining_fields(config: ModelConfig) -> dict[str, Any]:
+    """Fields of a model that are part of what defines a run.
+
+    A field that is added to a configuration later, `field(default=…, metadata={"later": True})`, joins only where it is
+    not at its default, so that older runs keep their hashes. The default must mean what happened before: files,
+    records and checkpoints without the field are read with it.
+    """
+    later = [each for each in fields(config) if each.metadata.get("later")]
+    neutral = {each.name for each in later if getattr(config, each.name) == each.default}
+    return {name: value for name, value in config.to_dict().items() if name not in neutral}
 
 
 def hash_of(definition: dict[str, Any]) -> str:
