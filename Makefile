@@ -8,12 +8,13 @@ PROFILE ?= quick
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: install reproduce notebooks test test-slow lint format clean help
+.PHONY: install reproduce notebooks docs test test-slow lint format clean help
 
 help:
 	@echo "make install     .venv with everything"
 	@echo "make reproduce   Table 1, Figure 3 and memory from embedded data (PROFILE=quick|full)"
 	@echo "make notebooks   execute the notebooks in place"
+	@echo "make docs        the documentation as pages in site/"
 	@echo "make test        the quick test suite, with branch coverage"
 	@echo "make test-slow   the long proofs"
 	@echo "make lint        ruff, mypy, import-linter"
@@ -33,6 +34,9 @@ reproduce: $(READY)
 notebooks: $(READY)
 	$(BIN)/python -m timesformer_experiments.cli.notebooks
 
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
+
 test: $(READY)
 	$(PYTEST) -m "not slow" -n $(JOBS) --dist worksteal --cov --cov-report=term
 
@@ -50,4 +54,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache
