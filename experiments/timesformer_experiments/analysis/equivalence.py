@@ -1,0 +1,216 @@
+"""The word for a claim: direction, equivalence within one margin, or what is missing.
+
+Equivalence: two one-sided tests (D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987): the
+difference lies above -2 and below +2 points, each at 5 %.  The margin is the same for all claims.  What a study could
+have found: the difference that the two-sided test would call with a power of 80 %, by the noncentral t distribution
+(J. Cohen, Statistical Power Analysis, 2nd edition 1988).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import optimize, stats
+
+from timesformer.errors import InputError
+from timesformer_experiments.analysis.estimators import Estimate
+from timesformer_experiments.analysis.weighted_t import matching_freedom
+
+MARGIN_POINTS = 2.0
+ALPHA = 0.05
+POWER = 0.8
+MOST_SEEDS = 1000
+"""Of those that are searched; beyond them no number is named."""
+
+Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "settled by construction", "not run"]
+Word = Verdict | Literal["these two models differ", "these two models are not told apart"]
+Expected = Literal["more", "near"]
+"""That the first is better than the second, or that they lie within the margin."""
+DECIDED: tuple[Verdict, ...] = ("supported", "contradicted", "equivalent")
+"""Found by measuring; what is settled by construction is counted apart."""
+
+
+def equivalence_p(estimate: Estimate, margin: float = MARGIN_POINTS) -> float | None:
+    """Return the larger p of the two one-sided tests against -margin and +margin points; None with one seed."""
+    _require_margin(margin)
+    above, not_below = estimate.above_p(-margin), estimate.above_p(margin)
+    return None if above is None or not_below is None else max(above, 1 - not_below)
+
+
+def beyond_margin_p(estimate: Estimate, margin: float = MARGIN_POINTS) -> float | None:
+    """Return the p of a difference of at most the margin in size, both directions counted; None with one seed."""
+    _require_margin(margin)
+    above, not_below = estimate.above_p(margin), estimate.above_p(-margin)
+    return None if above is None or not_below is None else min(1.0, 2 * min(above, 1 - not_below))
+
+
+def direction_p(estimate: Estimate, expected: Expected, margin: float = MARGIN_POINTS) -> float | None:
+    """Return the p that a claim's direction is judged by: of no difference, or where the claim is that the two are
+    near, of none beyond the margin."""
+    return estimate.p_value() if expected == "more" else beyond_margin_p(estimate, margin)
+
+
+def smallest_difference(estimate: Estimate, alpha: float = ALPHA, power: float = POWER) -> float | None:
+    """Return the difference [points] that a study with this error would find with this power; None with one seed."""
+    if estimate.error is None:
+        return None
+    freedom = matching_freedom(alpha, estimate.seed_share, estimate.few, estimate.many)
+    return estimate.error * _detectable(freedom, alpha, power)
+
+
+def seeds_needed(
+    estimate: Estimate, difference: float = MARGIN_POINTS, alpha: float = ALPHA, power: float = POWER
+) -> int | None:
+    """Return how many seeds in all would find a difference [points] with this power, the variances being as estimated.
+
+    None with one seed, and where no number of seeds up to `MOST_SEEDS` does: in the crossed design the test videos
+    themselves then vary too much.
+    """
+    _require_margin(difference)
+    if estimate.error is None:
+        return None
+    if _detected(estimate, MOST_SEEDS, alpha, power) > difference:
+        return None
+    low, high = 1, MOST_SEEDS  # one seed never suffices
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _detected(estimate, middle, alpha, power) <= difference else (middle, high)
+    return high
+
+
+def _detected(estimate: Estimate, seeds: int, alpha: float, power: float) -> float:
+    """Return the difference that so many seeds find."""
+    assert estimate.error is not None
+    square, scale = estimate.error**2, estimate.seeds / seeds
+    videos = 0.0
+    if estimate.design == "crossed" and not estimate.conditional and estimate.videos_variance is not None:
+        videos = estimate.videos_variance / estimate.clusters
+    of_seeds = max(square - videos, 0.0) * scale  # what is left of a seed's clusters shrinks with the seeds too
+    total = of_seeds + videos
+    share = of_seeds / total if total > 0 else 1.0
+    few = float(seeds - 1)
+    many = few if estimate.design == "nested" else estimate.many
+    return math.sqrt(total) * _detectable(matching_freedom(alpha, share, few, many), alpha, power)
+
+
+def _detectable(freedom: float, alpha: float, power: float) -> float:
+    """Return the difference in standard errors that is found with this power."""
+    limit = float(stats.t.isf(alpha / 2, freedom))
+
+    def missing(difference: float) -> float:
+        return float(stats.nct.sf(limit, freedom, difference)) - power
+
+    return float(optimize.brentq(missing, 0.0, 3 * limit + 5))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The word for a claim and what stands behind it.
+
+    interval: 95 %, for new seeds and test videos; points.  direction_p, equivalence_p: as they were judged, corrected
+    for looks and family.  found_with_power: the smallest difference [points] that 80 % power would have found.
+    more_seeds: still needed for a difference of the margin, None where no number of seeds is enough or it is decided.
+    bound: what settles it by construction.
+    """
+
+    word: Word
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    seeds: int = 0
+    direction_p: float | None = None
+    equivalence_p: float | None = None
+    found_with_power: float | None = None
+    more_seeds: int | None = None
+    bound: str = ""
+
+    @property
+    def decided(self) -> bool:
+        """Whether the measurements say something of the claim."""
+        return self.word in DECIDED
+
+    def text(self) -> str:
+        """Return the sentence for a table's reader."""
+        if self.difference is None:
+            return f"{self.word} ({self.bound})" if self.bound else self.word
+        said = f"{self.word}: {_points(self.difference)} points"
+        if self.interval is not None:
+            said += f" ({_points(self.interval[0])} to {_points(self.interval[1])}), {self.seeds} seeds"
+        tests = (("direction", self.direction_p), ("equivalence", self.equivalence_p))
+        said += "".join(f", {name} {_p(value)}" for name, value in tests if value is not None)
+        if self.word == "undecided" and self.found_with_power is not None:
+            said += f"; 80 % power would have found {self.found_with_power:.1f} points, "
+            if self.more_seeds is None:
+                said += f"no number of seeds would find {MARGIN_POINTS:g}: more test videos are needed"
+            else:
+                said += f"{self.more_seeds} more seeds would find {MARGIN_POINTS:g}"
+        return f"{said} ({self.bound})" if self.bound else said
+
+
+def judge(
+    estimate: Estimate | None,
+    direction: float | None,
+    equivalence: float | None,
+    *,
+    expected: Expected = "more",
+    bound: str = "",
+    alpha: float = ALPHA,
+) -> Judgement:
+    """Return the word for a claim that the first of two variants is better, or that they are near.
+
+    estimate: first minus second [points], None where it was not run.  direction, equivalence: p-values corrected for
+    looks and family (`looks.decide`).  bound: of a claim that is settled by construction, what settles it; nothing
+    measured changes that word.  alpha: level of the power that is reported.
+
+    Better: supported or contradicted by the direction; where equivalence holds, equivalent, whatever the direction.
+    Near: supported by equivalence, contradicted by a difference beyond the margin (`direction_p`).
+    """
+    if bound:
+        measured = None if estimate is None else estimate.mean
+        return Judgement("settled by construction", measured, bound=bound, seeds=estimate.seeds if estimate else 0)
+    if estimate is None:
+        return Judgement("not run")
+    if estimate.seeds == 1:
+        p_value = estimate.videos_p()
+        differ = p_value is not None and p_value <= ALPHA
+        word: Word = "these two models differ" if differ else "these two models are not told apart"
+        return Judgement(word, estimate.mean, seeds=1)
+    word = _word(estimate.mean, direction, equivalence, expected)
+    open_ = word == "undecided"
+    needed = seeds_needed(estimate, alpha=alpha) if open_ else None
+    return Judgement(
+        word=word,
+        difference=estimate.mean,
+        interval=estimate.interval(),
+        seeds=estimate.seeds,
+        direction_p=direction,
+        equivalence_p=equivalence,
+        found_with_power=smallest_difference(estimate, alpha) if open_ else None,
+        more_seeds=None if needed is None else max(0, needed - estimate.seeds),
+    )
+
+
+def _word(difference: float, direction: float | None, equivalence: float | None, expected: Expected) -> Verdict:
+    directed = direction is not None and direction <= ALPHA
+    if equivalence is not None and equivalence <= ALPHA:
+        return "equivalent" if expected == "more" else "supported"
+    if not directed:
+        return "undecided"
+    if expected == "near":
+        return "contradicted"
+    return "supported" if difference > 0 else "contradicted"
+
+
+def _require_margin(margin: float) -> None:
+    if not margin > 0:
+        raise InputError(f"margin must be more than 0 points, got {margin}")
+
+
+def _points(value: float) -> str:
+    text = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
