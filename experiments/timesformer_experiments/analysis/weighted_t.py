@@ -29,18 +29,16 @@ def critical(level: float, share: ArrayLike, few: ArrayLike, many: ArrayLike) ->
 
 def one_sided_p(statistic: ArrayLike, share: ArrayLike, few: ArrayLike, many: ArrayLike) -> np.ndarray:
     """Return the probability of a larger statistic: the level whose critical value it is."""
-    statistic, share, few, many = np.broadcast_arrays(
-        *(np.asarray(each, float) for each in (statistic, share, few, many))
-    )
-    size = np.abs(statistic)
-    ends = [special.stdtr(freedom, -size) for freedom in (few, many)]
+    given = np.broadcast_arrays(*(np.asarray(each, float) for each in (statistic, share, few, many)))
+    size, part, less, more = np.abs(given[0]), *given[1:]
+    ends = [special.stdtr(freedom, -size) for freedom in (less, more)]
     low, high = np.log(np.maximum(np.minimum(*ends), _LEAST)), np.log(np.maximum(np.maximum(*ends), _LEAST))
-    mixed = (share > 0) & (share < 1) & (high > low)
-    tail = np.where(share >= 1, ends[0], ends[1])
+    mixed = (part > 0) & (part < 1) & (high > low)
+    tail = np.where(part >= 1, ends[0], ends[1])
     if mixed.any():
-        size, share, few, many = (each[mixed] for each in (size, share, few, many))
-        tail[mixed] = np.exp(_solved(size, share, few, many, low[mixed], high[mixed]))
-    return np.where(statistic >= 0, tail, 1 - tail)
+        size, part, less, more = (each[mixed] for each in (size, part, less, more))
+        tail[mixed] = np.exp(_solved(size, part, less, more, low[mixed], high[mixed]))
+    return np.where(given[0] >= 0, tail, 1 - tail)
 
 
 def two_sided_p(statistic: ArrayLike, share: ArrayLike, few: ArrayLike, many: ArrayLike) -> np.ndarray:
