@@ -3,11 +3,12 @@
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from tests.data.conftest import write_video
 from tests.data.video.test_video import unreadable
@@ -66,28 +67,65 @@ def test_colour_order(motion: ProbeInfo) -> None:
     assert torch.equal(rgb.flip(1), bgr)
 
 
+KEYS = [(epoch, index) for epoch in (0, 3) for index in range(12)]
+Variant = tuple[tuple[int, int] | None, bool]  # jitter, and whether frames are cached
+VARIANTS: list[Variant] = [(jitter, cached) for jitter in (None, (34, 44)) for cached in (False, True)]
+
+
+def variant(motion: ProbeInfo, folder: Path, jitter: tuple[int, int] | None, cached: bool) -> VideoDataset:
+    cache = FrameCache(folder / f"cache {jitter}") if cached else None
+    samples = read_kinetics_csv(motion.train_csv)
+    return VideoDataset(samples, RECORD, train=True, jitter=jitter, flip=True, seed=7, cache=cache, masks=True)
+
+
+class Several(Dataset[dict[str, Any]]):
+    """Datasets by name, one at a time in a batch, so that the same processes load from all of them."""
+
+    def __init__(self, datasets: dict[Variant, VideoDataset]) -> None:
+        self.datasets = datasets
+
+    def __getitems__(self, keys: list[tuple[Variant, tuple[int, int]]]) -> Any:
+        return self.datasets[keys[0][0]].__getitems__([key for _, key in keys])
+
+
+@pytest.fixture(scope="module")
+def loaded(motion: ProbeInfo, tmp_path_factory: pytest.TempPathFactory) -> dict[Variant, dict[str, torch.Tensor]]:
+    """All clips of every variant, in batches of 5, made by two processes."""
+    folder = tmp_path_factory.mktemp("loaded")
+    chunks = [KEYS[start : start + 5] for start in range(0, len(KEYS), 5)]
+    loader = DataLoader(
+        Several({each: variant(motion, folder, *each) for each in VARIANTS}),
+        batch_sampler=[[(each, key) for key in chunk] for each in VARIANTS for chunk in chunks],
+        num_workers=2,
+        collate_fn=collate,
+        multiprocessing_context="spawn",
+    )
+    batches = list(loader)
+    return {
+        each: {
+            field: torch.cat([batch[field] for batch in batches[number * len(chunks) : (number + 1) * len(chunks)]])
+            for field in ("clip", "mask", "label", "index")
+        }
+        for number, each in enumerate(VARIANTS)
+    }
+
+
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("jitter", [None, (34, 44)])
 def test_same_bits_in_any_order_batch_and_process(
-    motion: ProbeInfo, tmp_path: Path, cached: bool, jitter: tuple[int, int] | None
+    motion: ProbeInfo,
+    loaded: dict[Variant, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    cached: bool,
+    jitter: tuple[int, int] | None,
 ) -> None:
-    def make() -> VideoDataset:
-        cache = FrameCache(tmp_path / "cache") if cached else None
-        samples = read_kinetics_csv(motion.train_csv)
-        return VideoDataset(samples, RECORD, train=True, jitter=jitter, flip=True, seed=7, cache=cache, masks=True)
-
-    keys = [(epoch, index) for epoch in (0, 3) for index in range(12)]
-    expected = make().__getitems__(keys)
-    dataset = make()
-    single = collate([dataset[key] for key in reversed(keys)])
+    expected = variant(motion, tmp_path, jitter, cached).__getitems__(KEYS)
+    dataset = variant(motion, tmp_path, jitter, cached)
+    single = collate([dataset[key] for key in reversed(KEYS)])
     assert torch.equal(single["clip"].flip(0), expected["clip"])
     assert torch.equal(single["mask"].flip(0), expected["mask"])
-    loader = DataLoader(
-        make(), sampler=keys, batch_size=5, num_workers=2, collate_fn=collate, multiprocessing_context="spawn"
-    )
-    batches = list(loader)
-    for field in ("clip", "mask", "label", "index"):
-        assert torch.equal(torch.cat([batch[field] for batch in batches]), expected[field])
+    for field, values in loaded[jitter, cached].items():
+        assert torch.equal(values, expected[field])
 
 
 def test_other_seed_other_clips(motion: ProbeInfo) -> None:
