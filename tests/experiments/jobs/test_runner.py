@@ -74,11 +74,19 @@ def test_a_finished_run_is_not_repeated(data, tmp_path):
     assert read_records(log) == [record]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+def own_scheme():
+    """A run with a scheme from a file, which every process that trains it must load."""
+    source = Path(__file__).parents[1] / "own_scheme.py"
+    return small(name="own", scheme_file=str(source), model={"attention": "checkers", "num_frames": 2, **SIZES})
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.integration)])
 def test_runs_in_the_order_of_their_dependencies(data, tmp_path, jobs, capfd):
-    specs = [small(name="video", init_from="image"), image(), small(name="scratch")]
+    specs = [small(name="video", init_from="image"), image(), own_scheme()]
     records = run_all(specs, tmp_path, jobs, data_dir=data)
-    assert [record["name"] for record in records] == ["video", "image", "scratch"]
+    assert [record["name"] for record in records] == ["video", "image", "own"]
+    assert records[2]["spec"]["model"]["attention"] == "checkers"
+    assert len(records[2]["spec"]["scheme_file_sha256"]) == 64
     assert records[0]["init_from"] == {"name": "image", "hash": records[1]["hash"]}
     assert {record["environment"]["threads"] for record in records} == {1}
     provenance = load_model(tmp_path / records[0]["hash"] / "model").provenance["started_from"]
@@ -105,32 +113,17 @@ def test_a_run_makes_what_it_starts_from(data, tmp_path):
 DIVERGES = {"steps": 30, "batch_size": 8, "lr": 1e30, "optimiser": "sgd", "schedule": "constant"}
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failed_run_is_recorded_and_the_others_go_on(data, tmp_path, jobs, capfd):
-    specs = [
-        image(name="diverges", recipe=DIVERGES),
-        small(name="waits for it", init_from="diverges"),
-        small(name="good"),
-    ]
-    with pytest.raises(RunsFailed, match="2 of 3 runs failed") as caught:
-        run_all(specs, tmp_path, jobs, data_dir=data)
-    assert "TrainingDiverged: the loss of step" in caught.value.failures["diverges"]
-    assert caught.value.failures["waits for it"] == "not started: 'diverges', from which it starts, failed"
-    assert [record["name"] for record in caught.value.records] == ["good"]
-    records = {record["name"]: record for record in read_records(tmp_path / "records.jsonl")}
-    assert {name: record["outcome"] for name, record in records.items()} == {
-        "diverges": "failed",
-        "waits for it": "failed",
-        "good": "done",
-    }
-    assert "TrainingDiverged" in records["diverges"]["reason"]
+def test_a_failed_run_is_recorded_and_the_others_go_on(data, tmp_path, capfd):
+    specs = failing()
+    assert failures_of(specs, tmp_path, 1, data) == set()
     assert "Traceback" in (tmp_path / specs[0].hash() / "error.txt").read_text()
     assert "diverges: failed" in capfd.readouterr().err
     with pytest.raises(TrainingDiverged):  # a failure is not a result: it is tried again
         run_one(specs[0], tmp_path, data_dir=data, progress=False)
 
 
-def test_a_worker_that_dies_is_recorded(data, tmp_path):
+@pytest.mark.integration
+def test_side_by_side_a_failed_run_or_a_worker_that_dies_is_recorded_too(data, tmp_path, capfd):
     scheme = tmp_path / "scheme.py"
     scheme.write_text(
         "import multiprocessing, os\n"
@@ -139,14 +132,38 @@ def test_a_worker_that_dies_is_recorded(data, tmp_path):
         "SCHEMES = []\n"
     )
     dies = small(name="dies", scheme_file=str(scheme))
-    with pytest.raises(RunsFailed, match="dies: its process ended by signal SIGKILL") as caught:
-        run_all([dies, small(name="good", seed=1)], tmp_path / "runs", 2, data_dir=data)
+    assert failures_of([dies, *failing()], tmp_path / "runs", 2, data) == {"dies"}
+    assert "diverges: failed" in capfd.readouterr().err
+    records = {record["name"]: record for record in read_records(tmp_path / "runs" / "records.jsonl")}
+    assert records["dies"]["reason"] == "its process ended by signal SIGKILL"
+
+
+def failing():
+    """A run that diverges, one that starts from it, and a good one."""
+    return [
+        image(name="diverges", recipe=DIVERGES),
+        small(name="waits for it", init_from="diverges"),
+        small(name="good", seed=1),
+    ]
+
+
+def failures_of(specs, folder, jobs, data):
+    """Carry out runs with those of `failing` among them and check what is told and recorded of these; the others."""
+    with pytest.raises(RunsFailed, match=f"of {len(specs)} runs failed") as caught:
+        run_all(specs, folder, jobs, data_dir=data)
+    failures = caught.value.failures
+    assert "TrainingDiverged: the loss of step" in failures["diverges"]
+    assert failures["waits for it"] == "not started: 'diverges', from which it starts, failed"
     assert [record["name"] for record in caught.value.records] == ["good"]
-    outcomes = {r["name"]: r["outcome"] for r in read_records(tmp_path / "runs" / "records.jsonl")}
-    assert outcomes == {"dies": "failed", "good": "done"}
+    records = {record["name"]: record for record in read_records(folder / "records.jsonl")}
+    assert {name: record["outcome"] for name, record in records.items()} == {
+        spec.name: "done" if spec.name == "good" else "failed" for spec in specs
+    }
+    assert "TrainingDiverged" in records["diverges"]["reason"]
+    return set(failures) - {"diverges", "waits for it"}
 
 
-LONG = {"steps": 400, "batch_size": 8, "checkpoint_every": 10}
+LONG = {"steps": 150, "batch_size": 8, "checkpoint_every": 10}
 SCRIPT = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
@@ -172,6 +189,7 @@ def undisturbed(data, tmp_path_factory):
     return specs, folder, run_all(specs, folder, data_dir=data, progress=False)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_interrupted_runs_carry_on(data, undisturbed, tmp_path, how):
     specs, folder, expected = undisturbed
@@ -263,14 +281,6 @@ def test_videos_of_ones_own_and_unreadable_ones(data, tmp_path):
     assert [item["path"] for item in record["dataset"]["test"]["unreadable"]] == ["videos/2.mp4"]
     assert str(own) not in json.dumps(record)
     assert load_model(tmp_path / "runs" / spec.hash() / "model").labels == ["yes", "no"]
-
-
-def test_a_scheme_of_ones_own(data, tmp_path):
-    source = Path(__file__).parents[1] / "own_scheme.py"
-    spec = small(scheme_file=str(source), model={"attention": "checkers", "num_frames": 2, **SIZES})
-    records = run_all([spec, small(name="shipped")], tmp_path, 2, data_dir=data, progress=False)
-    assert records[0]["spec"]["model"]["attention"] == "checkers"
-    assert len(records[0]["spec"]["scheme_file_sha256"]) == 64
 
 
 def test_progress_of_one_run(data, tmp_path):
