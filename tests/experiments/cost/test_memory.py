@@ -77,7 +77,7 @@ def test_two_blocks_tell_the_peak_of_any_depth(attention: str) -> None:
     ("fields", "settings"),
     [
         ({"backend": "reference"}, {}),
-        ({"drop_path_rate": 0.2, "drop_rate": 0.1}, {}),
+        ({"drop_path_rate": 0.2, "drop_rate": 0.1, "depth": 5}, {}),  # of which three blocks are traced
         ({"num_frames": 1, "image_size": 8}, {}),  # weights dominate: the peak lies in the update
         ({}, {"train": False}),
         ({}, {"optimiser": "adamw"}),
@@ -87,7 +87,7 @@ def test_two_blocks_tell_the_peak_of_any_depth(attention: str) -> None:
     ],
 )
 def test_and_with_every_setting(fields: dict[str, Any], settings: dict[str, Any]) -> None:
-    made = config(**{"depth": 5, "temporal_depth": 4, **fields})
+    made = config(**{"depth": 4, "temporal_depth": 4, **fields})
     step = Step(made, 3, **{"train": True, **settings})
     shallow, deep = highest(candidates(step), step.how), whole(step)
     assert shallow.peak_bytes == deep.peak_bytes
@@ -277,22 +277,23 @@ def test_a_model_with_values_is_untouched_by_the_hooks() -> None:
 
 def test_forecast_is_plain_data() -> None:
     settings = {"batch": 2, "precision": "fp32", "optimiser": "sgd", "gradient_checkpointing": False, "device": "cpu"}
-    found = forecast(config(depth=2), True, (2.0,), settings)
+    made = config("joint", depth=1)
+    found = forecast(made, True, (2.0,), settings)
     assert json.loads(json.dumps(found)) == found
-    assert found["train"]["peak_bytes"] == predict(config(depth=2), batch=2, train=True).peak_bytes
+    assert found["train"]["peak_bytes"] == predict(made, batch=2, train=True).peak_bytes
     assert found["largest_batch"]["train"]["2"] < found["largest_batch"]["inference"]["2"]
-    assert "train" not in forecast(config(depth=2), False, (2.0,), settings)
+    assert "train" not in forecast(made, False, (2.0,), settings)
 
 
-TINY = ["--image-size", "32", "--patch-size", "8", "--embed-dim", "32", "--depth", "2", "--num-heads", "2"]
+TINY = ["--image-size", "32", "--patch-size", "8", "--embed-dim", "32", "--depth", "1", "--num-heads", "2"]
 
 
 def test_cost_prints_memory_and_the_largest_batch() -> None:
-    command = ["cost", "--attention", "divided", *TINY, "--batch", "8", "--train", "--card-gib", "2"]
+    command = ["cost", "--attention", "joint", *TINY, "--batch", "8", "--train", "--card-gib", "2"]
     done = CliRunner().invoke(app, [*command, "--json", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)["memory"]
-    made = TimeSformerConfig(image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+    made = TimeSformerConfig(image_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, attention="joint")
     assert found["train"]["peak_bytes"] == predict(made, batch=8, train=True).peak_bytes
     assert found["inference"]["peak_bytes"] == predict(made, batch=8, train=False).peak_bytes
     assert list(found["largest_batch"]["train"]) == ["2"]
@@ -304,8 +305,8 @@ def test_cost_prints_memory_and_the_largest_batch() -> None:
 
 
 def test_cost_without_batch_says_nothing_of_memory() -> None:
-    plain = json.loads(CliRunner().invoke(app, ["cost", "--attention", "divided", *TINY, "--json"]).stdout)
+    plain = json.loads(CliRunner().invoke(app, ["cost", "--attention", "joint", *TINY, "--json"]).stdout)
     assert "memory" not in plain
-    wrong = CliRunner().invoke(app, ["cost", "--attention", "divided", *TINY, "--train", "--precision", "fp8"])
+    wrong = CliRunner().invoke(app, ["cost", "--attention", "joint", *TINY, "--train", "--precision", "fp8"])
     assert wrong.exit_code == 2
     assert "precision" in wrong.output
