@@ -134,6 +134,7 @@ def marked(line: str) -> Any:
     return pytest.param(line, id=line, marks=[pytest.mark.slow] if "--attention all" in line else [])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("line", [marked(line) for line in commands() if not re.search(OWN_TESTS, line)])
 def test_commands(line: str, place: Path) -> None:
     run(line, *(["--num-test", "16"] if line.startswith("timesformer probe") else []))
@@ -193,6 +194,7 @@ def sweep_file(place: Path) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.integration
 def test_a_sweep_on_one_machine(place: Path, sweep_file: dict[str, Any]) -> None:
     lines = [line for line in commands() if "runs/frames" in line and "HEAD" not in line]
     dry, start, report = lines

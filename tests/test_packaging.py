@@ -54,6 +54,7 @@ print(tuple(TimeSformer(config)(torch.zeros(1, 8, 3, 16, 16)).shape))
 """
 
 
+@pytest.mark.integration
 def test_the_model_needs_torch_and_einops_alone() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKER], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "(1, 400)", done.stderr

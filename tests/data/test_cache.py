@@ -107,6 +107,7 @@ def fill(folder: Path, csv: Path) -> list[int]:
     return [int(cache.get(sample.path).pixels.sum(dtype=np.int64)) for sample in read_kinetics_csv(csv)]
 
 
+@pytest.mark.integration
 def test_two_processes_fill_one_cache(motion: ProbeInfo, tmp_path: Path) -> None:
     expected = [int(decode(sample.path).pixels.sum(dtype=np.int64)) for sample in read_kinetics_csv(motion.train_csv)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:

@@ -171,6 +171,7 @@ def contents(info: ProbeInfo) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.integration
 def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     made = [
         make_probe("motion", tmp_path / str(workers), num_train=40, num_test=4, seed=5, workers=workers)
@@ -192,6 +193,7 @@ def test_second_call_finds_the_first(motion: ProbeInfo) -> None:
     assert info["parameters"]["difficulty"] == DIFFICULTY["quick"].to_dict()
 
 
+@pytest.mark.integration
 def test_killed_generation_leaves_nothing_half_made(tmp_path: Path) -> None:
     code = (
         "from timesformer.data.probes import make_probe\n"

@@ -86,6 +86,7 @@ def same_compiler() -> bool:
     return f"triton=={triton.__version__}" in (ROOT / "constraints.txt").read_text().split()
 
 
+@pytest.mark.integration
 def test_representative_kernels_and_their_64_bit_offsets() -> None:
     known = {key(row): row for row in committed()}
     for row in compiled(REPRESENTATIVE):

@@ -41,6 +41,7 @@ def run(script: str, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.integration
 def test_everything_imports_with_torch_alone_and_says_that_triton_is_missing() -> None:
     tokens, reason, *errors, preferred = run(WITHOUT_TRITON)
     assert tokens == "2"
@@ -49,6 +50,7 @@ def test_everything_imports_with_torch_alone_and_says_that_triton_is_missing() -
     assert preferred == "False"
 
 
+@pytest.mark.integration
 def test_a_model_without_a_gpu_says_what_is_missing() -> None:
     """In a process of its own: here the interpreter is on."""
     script = (

@@ -139,6 +139,7 @@ print("same")
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("attention", "policy", "backend"),
     [

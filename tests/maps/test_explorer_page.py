@@ -11,6 +11,7 @@ from tests.maps.test_explorer import NASTY, seen_of
 from timesformer.maps import rollout
 from timesformer.maps.explorer import Side, explorer_side, write_explorer
 
+pytestmark = pytest.mark.integration
 DRAWN = "document.body.dataset.drawn"
 
 

@@ -52,6 +52,7 @@ def same_bits(a: Path, b: Path) -> None:
         assert value.numpy().tobytes() == second[name].numpy().tobytes(), name
 
 
+@pytest.mark.integration
 def test_a_killed_run_resumes_exactly(data, undisturbed, tmp_path):
     # It is killed in its third epoch, after step 12 and before the checkpoint of it: steps 9 to 12 are done again.
     with start(data, tmp_path, 12) as process:

@@ -27,6 +27,7 @@ def test_both_sides_are_the_same_model(attention: str) -> None:
     assert bench.logits_of("ours", ours, clip).shape == bench.logits_of("transformers", theirs, clip).shape == (1, 5)
 
 
+@pytest.mark.integration
 def test_forward_and_memory_are_measured_and_recorded() -> None:
     cases = (
         Case("forward_seconds", "divided", 2, 1e-6, **TINY),
@@ -53,6 +54,7 @@ def test_forward_and_memory_are_measured_and_recorded() -> None:
     assert "NO" in text
 
 
+@pytest.mark.integration
 def test_the_peak_is_that_of_this_process() -> None:
     """In a process of its own: here an earlier test may have left a higher mark."""
     code = (
@@ -64,6 +66,7 @@ def test_the_peak_is_that_of_this_process() -> None:
     assert int(done.stdout) > 0.8 * 400_000_000
 
 
+@pytest.mark.integration
 def test_a_failing_training_step_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="training step failed"):
         bench.training_peak_bytes(Case("training_peak_bytes", "joint", 2, 1.0, **TINY | {"num_heads": 5}), 1, 1)

@@ -204,6 +204,7 @@ BLOCKED = (
 )
 
 
+@pytest.mark.integration
 def test_it_runs_where_almost_nothing_is_installed(tmp_path: Path) -> None:
     """torch, triton, einops and numpy, from a checkout that is not installed either: with all checks."""
     (tmp_path / "sitecustomize.py").write_text(SITE.format(blocked=BLOCKED))

@@ -23,6 +23,7 @@ def check(case: Case) -> None:
     assert predicted == pytest.approx(measured, rel=TOLERANCES[case.device]), (case.label, predicted, measured)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("attention", ["space", "divided"])
 def test_prediction_is_what_a_process_grows_by(attention: str) -> None:
     check(Case(attention, batch=3))
@@ -86,6 +87,7 @@ def test_where_there_is_no_proc_the_peak_stands_for_the_baseline(monkeypatch: py
     assert memory_check.resident_bytes() == peak_resident_bytes()
 
 
+@pytest.mark.integration
 def test_a_failing_step_is_an_error() -> None:
     broken = Case("joint", fields={**memory_check.TINY, "num_heads": 5})
     with pytest.raises(RuntimeError, match=r"(?s)joint, training, sdpa, fp32: the step failed \(1\).*num_heads"):

@@ -34,6 +34,7 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))
 
 
+@pytest.mark.integration
 def test_cost_prints_exactly_one_json_object() -> None:
     words = ["--num-frames", "8", "--image-size", "224", "--num-classes", "174", "--views", "3", "--json"]
     command = [sys.executable, "-m", "timesformer_experiments.cli.main", "cost", "--attention", "divided", *words]
@@ -119,6 +120,7 @@ def test_list_names_every_artefact() -> None:
     assert "table1" in run("reproduce", "--list").stdout
 
 
+@pytest.mark.integration
 def test_help_does_not_wait_for_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "timesformer_experiments.cli.main", "--help"], capture_output=True

@@ -64,6 +64,7 @@ def test_figures_are_finite(tmp_path):
         append_record(tmp_path / "records.jsonl", RECORD | {"metrics": {"loss": float("nan")}})
 
 
+@pytest.mark.integration
 def test_processes_append_side_by_side(tmp_path):
     path = tmp_path / "records.jsonl"
     code = (

@@ -201,6 +201,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "records.jsonl:5: the last line is torn" in caplog.text
 
 
+@pytest.mark.integration
 def test_the_package_is_imported_without_pandas() -> None:
     code = "import sys, timesformer_experiments; print('pandas' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,6 +11,8 @@ from tests.experiments.sweep_records import jobs, write_cell, write_failure
 from timesformer_experiments.analysis.report import sweep_report, write_sweep_report
 from timesformer_experiments.report.report import write
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

@@ -175,6 +175,7 @@ def test_more_processes_than_gpus(data, tmp_path, monkeypatch):
         train_in_processes(small(processes=2), RunFolder(tmp_path, "run"), data)
 
 
+@pytest.mark.integration
 def test_a_process_ends_with_its_parent(tmp_path):
     """However the parent ends; `before` is called first."""
     script = tmp_path / "script.py"

@@ -45,6 +45,7 @@ def places(out, data):
     return ["--out", out, "--data-dir", data]
 
 
+@pytest.mark.integration
 def test_costs_from_file_to_records(data, tmp_path):
     file = write(tmp_path, COST)
     done = run("sweep", file, *places(tmp_path / "out", data), "--json", "--jobs", "1")
@@ -126,6 +127,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.integration
 def test_every_failure_is_an_outcome_and_the_others_go_on(data, tmp_path):
     marker = tmp_path / "repaired"
     for name, (patched, fault, _, _) in FAULTS.items():
@@ -158,7 +160,7 @@ def test_every_failure_is_an_outcome_and_the_others_go_on(data, tmp_path):
     assert run("sweep", write(tmp_path, sweep), *places(out, data)).exit_code == 1
     assert (out / "records.jsonl").stat().st_size == size
     marker.touch()
-    done = run("sweep", write(tmp_path, sweep), *places(out, data), "--retry", "failed", "--jobs", "2")
+    done = run("sweep", write(tmp_path, sweep), *places(out, data), "--retry", "failed", "--jobs", "1")
     assert done.exit_code == 0, done.output
     assert "5 of 5 cells done" in done.stdout
     assert len(table(latest(read_records(out / "records.jsonl")).values())) == 5
@@ -404,6 +406,7 @@ def test_status_tells_what_is_going_on(data, tmp_path):
     assert run("status", out).exit_code == 2
 
 
+@pytest.mark.integration
 def test_two_drivers_share_a_folder(data, tmp_path):
     file = write(tmp_path, changed(COST, axes={"recipe.batch_size": list(range(1, 13))}))
     drivers = [start("sweep", file, *places(tmp_path / "out", data), "--jobs", 1, "--json") for _ in range(2)]
