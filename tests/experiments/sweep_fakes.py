@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import yaml
+from typer.testing import CliRunner
 
 from tests.experiments.spec_fakes import SIZES, fields
+from timesformer_experiments.cli.main import app
 
 BASE = {key: value for key, value in fields().items() if key != "name"} | {"model": dict(SIZES)}
 TINY = {
@@ -35,6 +37,16 @@ def write(folder: Path, sweep=TINY, name="sweep.yaml") -> Path:
     path = folder / name
     path.write_text(yaml.safe_dump(sweep, sort_keys=False))
     return path
+
+
+def run(*words):
+    """A `timesformer` command in this process."""
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def places(out, data):
+    """The options for the folders of a sweep."""
+    return ["--out", out, "--data-dir", data]
 
 
 def start(*words, **options) -> "subprocess.Popen[str]":

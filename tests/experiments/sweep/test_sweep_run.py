@@ -1,34 +1,21 @@
 """Sweeps carried out: every cell once, every failure with its reason, and the folder tells how far it is."""
 
-import fcntl
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-import timesformer_experiments.records.folder
-from tests.experiments.spec_fakes import SIZES, fields, image
-from tests.experiments.sweep_fakes import BASE, COST, changed, finish, start, table, write
+from tests.experiments.spec_fakes import SIZES, fields
+from tests.experiments.sweep_fakes import BASE, COST, changed, places, run, table, write
 from timesformer.errors import InputError
-from timesformer_experiments.cli.main import app
 from timesformer_experiments.cost import measures
-from timesformer_experiments.jobs import attempt as jobs
-from timesformer_experiments.jobs.attempt import attempt
-from timesformer_experiments.jobs.plan import Plan, carry_out, prepare_probes
-from timesformer_experiments.jobs.watching import Watch
-from timesformer_experiments.jobs.workers import Event, InTurn, Places
-from timesformer_experiments.records.folder import Busy, RunFolder
-from timesformer_experiments.records.log import RESERVE, append_record, latest, read_records
-from timesformer_experiments.run.failures import Failed
+from timesformer_experiments.jobs.workers import InTurn, Places
+from timesformer_experiments.records.log import RESERVE, latest, read_records
 from timesformer_experiments.specs.cost import CostSpec
-from timesformer_experiments.specs.job import Job
-from timesformer_experiments.specs.run import RunSpec
-from timesformer_experiments.specs.sweep import parse_sweep
 from timesformer_experiments.sweep import carry_out as sweep_run
 from timesformer_experiments.sweep.carry_out import carry_out_sweep, open_sweep
-from timesformer_experiments.sweep.status import sweep_status
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +24,20 @@ def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def places(out, data):
-    return ["--out", out, "--data-dir", data]
+@pytest.fixture(scope="module")
+def costs(data, tmp_path_factory):
+    """The folder of a finished sweep of costs, as the command line makes it, and what that said."""
+    folder = tmp_path_factory.mktemp("costs")
+    done = run("sweep", write(folder, COST), *places(folder / "out", data), "--json", "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    return folder, done
 
 
 @pytest.mark.integration
-def test_costs_from_file_to_records(data, tmp_path):
-    file = write(tmp_path, COST)
-    done = run("sweep", file, *places(tmp_path / "out", data), "--json", "--jobs", "1")
-    assert done.exit_code == 0, done.output
+def test_costs_from_file_to_records(costs):
+    folder, done = costs
     shown = json.loads(done.stdout)
-    records = read_records(tmp_path / "out" / "records.jsonl")
+    records = read_records(folder / "out" / "records.jsonl")
     assert shown["records"] == records
     assert (shown["cells"], shown["failed"]) == (4, 0)
     assert re.search(r"\[4/4\] cost attention=joint num_frames=4: .* GMACs, \d+ s", done.stderr)
@@ -61,16 +47,26 @@ def test_costs_from_file_to_records(data, tmp_path):
         assert record["cell"] == {"model.attention": config.attention, "model.num_frames": config.num_frames}
         assert record["metrics"]["params"] > 0
         assert record["metrics"]["tflops_total"] == record["metrics"]["macs_per_view"] * 3 / 1e12
-    assert (tmp_path / "out" / "sweep.yaml").read_bytes() == file.read_bytes()
-    assert (tmp_path / "out" / RESERVE).stat().st_size == 2**20
-    # Again: nothing is run.  With more to measure: the records are completed.
-    before = (tmp_path / "out" / "records.jsonl").read_bytes()
-    assert run("sweep", file, *places(tmp_path / "out", data)).exit_code == 0
-    assert (tmp_path / "out" / "records.jsonl").read_bytes() == before
+    assert (folder / "out" / "sweep.yaml").read_bytes() == (folder / "sweep.yaml").read_bytes()
+    assert (folder / "out" / RESERVE).stat().st_size == 2**20
+
+
+@pytest.mark.integration
+def test_a_finished_sweep_is_not_run_again(costs, data):
+    folder, _ = costs
+    before = (folder / "out" / "records.jsonl").read_bytes()
+    assert run("sweep", folder / "sweep.yaml", *places(folder / "out", data)).exit_code == 0
+    assert (folder / "out" / "records.jsonl").read_bytes() == before
+
+
+@pytest.mark.integration
+def test_more_to_measure_completes_the_records(costs, data, tmp_path):
+    out = shutil.copytree(costs[0] / "out", tmp_path / "out")
+    records = read_records(out / "records.jsonl")
     more = write(tmp_path, changed(COST, measure=["params", "macs", "memory", "latency", "throughput"]))
-    done = run("sweep", more, *places(tmp_path / "out", data), "--json", "--jobs", "1")
+    done = run("sweep", more, *places(out, data), "--json", "--jobs", "1")
     assert done.exit_code == 0, done.output
-    completed = latest(read_records(tmp_path / "out" / "records.jsonl"))
+    completed = latest(read_records(out / "records.jsonl"))
     assert json.loads(done.stdout)["records"] == list(completed.values())
     assert len(completed) == 4
     for before, after in zip(records, completed.values(), strict=True):
@@ -127,40 +123,59 @@ FAULTS = {
 }
 
 
-@pytest.mark.integration
-def test_every_failure_is_an_outcome_and_the_others_go_on(data, tmp_path):
-    marker = tmp_path / "repaired"
+SCHEME_FILES = [f"{name}.py" for name in (*FAULTS, "good")]
+
+
+@pytest.fixture(scope="module")
+def faults(data, tmp_path_factory):
+    """The folder of a sweep in which each run but the last fails in a way of its own, and what the command said.
+
+    A file called `repaired` mends them all.
+    """
+    folder = tmp_path_factory.mktemp("faults")
     for name, (patched, fault, _, _) in FAULTS.items():
-        text = FAULT.format(marker=str(marker), patched=patched, fault=fault)
-        (tmp_path / f"{name}.py").write_text(f"# {name}\n{text}")
-    (tmp_path / "good.py").write_text("SCHEMES = []\n")
-    files = [f"{name}.py" for name in (*FAULTS, "good")]
+        text = FAULT.format(marker=str(folder / "repaired"), patched=patched, fault=fault)
+        (folder / f"{name}.py").write_text(f"# {name}\n{text}")
+    (folder / "good.py").write_text("SCHEMES = []\n")
     base = BASE | {"data": BASE["data"] | {"cache": False}, "model": {"attention": "space", "num_frames": 2, **SIZES}}
-    sweep = changed(name="faults", base=base, axes={"scheme_file": files})
-    out = tmp_path / "out"
-    done = run("sweep", write(tmp_path, sweep), *places(out, data), "--jobs", "1")
+    file = write(folder, changed(name="faults", base=base, axes={"scheme_file": SCHEME_FILES}))
+    return folder, run("sweep", file, *places(folder / "out", data), "--jobs", "1")
+
+
+@pytest.mark.integration
+def test_every_failure_is_an_outcome_and_the_others_go_on(faults):
+    folder, done = faults
     assert done.exit_code == 1, done.output
     assert "4 failed; --retry failed runs them again" in done.stderr
-    records = {record["cell"]["scheme_file"]: record for record in read_records(out / "records.jsonl")}
-    assert {name: record["outcome"] for name, record in records.items()} == dict.fromkeys(files, "failed") | {
-        "good.py": "done"
-    }
+    records = {record["cell"]["scheme_file"]: record for record in read_records(folder / "out" / "records.jsonl")}
+    outcomes = {name: record["outcome"] for name, record in records.items()}
+    assert outcomes == dict.fromkeys(SCHEME_FILES, "failed") | {"good.py": "done"}
     for name, (_, _, kind, reason) in FAULTS.items():
         record = records[f"{name}.py"]
         assert record["reason_kind"] == kind, record["reason"]
         assert re.search(reason, record["reason"])
+
+
+@pytest.mark.integration
+def test_the_status_tells_why_runs_failed(faults):
+    out = faults[0] / "out"
     found = json.loads(run("status", out, "--json").stdout)
     assert found["counts"] == {"done": 1, "failed": 4, "running": 0, "interrupted": 0, "waiting": 0}
     assert {each["reason_kind"] for each in found["runs"] if each["state"] == "failed"} == {
         kind for _, _, kind, _ in FAULTS.values()
     }
     assert "disk_full" in run("status", out).stdout
-    # They are outcomes: without --retry they stay as they are, with it they are run again.
+
+
+@pytest.mark.integration
+def test_failures_stay_without_retry_and_are_run_again_with_it(faults, data, tmp_path):
+    folder = faults[0]
+    out = shutil.copytree(folder / "out", tmp_path / "out")
     size = (out / "records.jsonl").stat().st_size
-    assert run("sweep", write(tmp_path, sweep), *places(out, data)).exit_code == 1
+    assert run("sweep", folder / "sweep.yaml", *places(out, data)).exit_code == 1
     assert (out / "records.jsonl").stat().st_size == size
-    marker.touch()
-    done = run("sweep", write(tmp_path, sweep), *places(out, data), "--retry", "failed", "--jobs", "1")
+    (folder / "repaired").touch()
+    done = run("sweep", folder / "sweep.yaml", *places(out, data), "--retry", "failed", "--jobs", "1")
     assert done.exit_code == 0, done.output
     assert "5 of 5 cells done" in done.stdout
     assert len(table(latest(read_records(out / "records.jsonl")).values())) == 5
@@ -280,176 +295,3 @@ def test_a_folder_holds_one_sweep(data, tmp_path):
         carry_out_sweep(open_sweep(file, tmp_path / "out", data), jobs=-1)
     # It may grow.
     assert len(in_turn(open_sweep(write(tmp_path, COST), tmp_path / "out", data)).cells) == 4
-
-
-class Script:
-    """A pool that does what it is told: key -> list of events, one for each time that the job begins."""
-
-    def __init__(self, events):
-        self.script, self.ended, self.begun = events, [], []
-
-    def room(self, job):
-        return True
-
-    def submit(self, key, job):
-        self.begun.append(key)
-        self.ended.append(self.script[key].pop(0))
-
-    def events(self, seconds):
-        found, self.ended = self.ended, []
-        return found
-
-    def close(self):
-        pass
-
-
-def plan_of(tmp_path, sweep=COST):
-    plan = Plan(parse_sweep(sweep).jobs(), tmp_path / "out", tmp_path / "data")
-    plan.recall(retry=False)
-    return plan
-
-
-def test_cells_of_another_driver_are_waited_for(tmp_path, monkeypatch):
-    from timesformer_experiments.jobs import plan as runner
-
-    monkeypatch.setattr(runner, "LOOK_EVERY_SECONDS", 0.0)
-    plan = plan_of(tmp_path)
-    mine, theirs, dead, fails = plan.jobs
-    record = attempt(plan.jobs[mine], plan.runs_dir, plan.data_dir)
-    done = {"outcome": "done", "metrics": {}, "hash": dead}
-    pool = Script(
-        {
-            mine: [Event(mine, "record", record)],
-            theirs: [Event(theirs, "busy")],
-            dead: [Event(dead, "busy"), Event(dead, "record", done)],  # its driver ends without a record
-            fails: [Event(fails, "busy")],
-        }
-    )
-
-    class OtherDriver(Watch):
-        """At the first look, the other driver's runs end."""
-
-        def stop(self, key):
-            super().stop(key)
-            if key == fails:
-                attempt(plan.jobs[theirs], plan.runs_dir, plan.data_dir)
-                jobs.failed(plan.jobs[fails], plan.runs_dir, plan.data_dir, Failed("gone", "killed"))
-
-    carry_out(plan, pool, OtherDriver(4, shown=False))
-    assert pool.begun.count(dead) == 2
-    assert pool.begun.count(theirs) == pool.begun.count(fails) == 1
-    assert plan.records[theirs]["metrics"]["params"] > 0
-    assert plan.failures[fails]["reason_kind"] == "killed"
-
-
-def test_a_claimed_run_is_busy_and_a_failure_elsewhere_counts(tmp_path):
-    plan = plan_of(tmp_path)
-    key, job = next(iter(plan.jobs.items()))
-    with RunFolder(plan.runs_dir, key).claimed(job.name), pytest.raises(Busy):
-        attempt(job, plan.runs_dir, plan.data_dir)
-    failure = jobs.failed(job, plan.runs_dir, plan.data_dir, Failed("gone", "killed"))
-    assert attempt(job, plan.runs_dir, plan.data_dir, since=0) == failure
-    assert attempt(job, plan.runs_dir, plan.data_dir)["outcome"] == "done"
-
-
-def test_a_failure_that_cannot_be_written_is_still_told(tmp_path, monkeypatch):
-    plan = plan_of(tmp_path)
-    job = next(iter(plan.jobs.values()))
-
-    def full(*args, **kwargs):
-        raise InputError("cannot write the records") from OSError(28, "No space left on device")
-
-    monkeypatch.setattr(jobs, "record_failure", full)
-    monkeypatch.setattr(jobs, "recorded", full)
-    record = attempt(job, plan.runs_dir, plan.data_dir)
-    assert (record["outcome"], record["reason_kind"], record["unwritten"]) == ("failed", "disk_full", True)
-
-
-def test_a_probe_that_cannot_be_made_fails_its_runs_alone(tmp_path, monkeypatch):
-    from timesformer_experiments.jobs import plan as runner
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(runner, "prepare", full)
-    plan = plan_of(tmp_path, changed())
-    prepare_probes(plan, 1, print)
-    assert len(plan.failures) == 4
-    assert {record["reason_kind"] for record in plan.failures.values()} == {"disk_full"}
-    assert plan.left() == 0
-
-
-def test_status_tells_what_is_going_on(data, tmp_path):
-    plan = plan_of(tmp_path)
-    out = plan.runs_dir
-    with pytest.raises(InputError, match="there is no sweep in it"):
-        sweep_status(tmp_path)
-    opened = sweep_run.Opened(parse_sweep(COST), plan, write(tmp_path, COST))
-    sweep_run._write_sweep(opened)
-    one, two, three, _ = plan.jobs
-    attempt(plan.jobs[one], out, plan.data_dir)
-    (out / three / "checkpoint").mkdir(parents=True)
-    watch = Watch(4, shown=False, runs_dir=out)
-    with RunFolder(out, two).claimed("two"):
-        watch.begin(two, plan.jobs[two])
-        watch.step(two, 20, 100, 1.5)
-        found = sweep_status(out)
-        assert [each.state for each in found.runs] == ["done", "running", "interrupted", "waiting"]
-        assert (found.runs[1].step, found.runs[1].steps, found.runs[1].loss) == (20, 100, 1.5)
-        text = run("status", out)
-        assert "1 done, 1 running, 1 interrupted, 1 waiting" in text.stdout
-        assert "20/100" in text.stdout
-    watch.stop(two)
-    assert not (out / two / "progress.json").exists()
-    assert sweep_status(out).counts()["waiting"] == 2
-    (out / "cells.json").write_text("{}")
-    assert run("status", out).exit_code == 2
-
-
-@pytest.mark.integration
-def test_two_drivers_share_a_folder(data, tmp_path):
-    file = write(tmp_path, changed(COST, axes={"recipe.batch_size": list(range(1, 13))}))
-    drivers = [start("sweep", file, *places(tmp_path / "out", data), "--jobs", 1, "--json") for _ in range(2)]
-    ended = [finish(driver) for driver in drivers]
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    tables = [json.loads(out)["records"] for _, out, _ in ended]
-    assert tables[0] == tables[1]
-    lines = read_records(tmp_path / "out" / "records.jsonl")
-    assert len(lines) == len({line["hash"] for line in lines}) == 12
-
-
-def test_a_status_in_passing_does_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        timesformer_experiments.records.folder, "PATIENCE_SECONDS", 10.0
-    )  # for a machine that is busy with other things
-    folder = tmp_path / "run"
-    folder.mkdir()
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        import threading
-
-        threading.Timer(0.1, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
-        with RunFolder(folder.parent, folder.name).claimed("run"):
-            pass
-
-
-def test_a_run_on_its_own_is_a_job_too(data, tmp_path):
-    spec = image()
-    assert isinstance(spec, RunSpec)
-    job = Job(spec)
-    assert job.complete(attempt(job, tmp_path, data))
-    assert (Path(tmp_path) / spec.hash() / "model").is_dir()
-
-
-def test_a_finished_sweep_has_no_rate(data, tmp_path):
-    plan = plan_of(tmp_path)
-    sweep_run._write_sweep(sweep_run.Opened(parse_sweep(COST), plan, write(tmp_path, COST)))
-    *first, last = plan.jobs
-    for key in first:
-        ended = attempt(plan.jobs[key], plan.runs_dir, plan.data_dir)
-        minute = first.index(key)
-        append_record(plan.runs_dir / "records.jsonl", {**ended, "finished_utc": f"2026-01-01T00:{minute:02}:00Z"})
-    found = sweep_status(plan.runs_dir)
-    assert (found.runs_per_hour, found.seconds_left) == (60, 60)
-    attempt(plan.jobs[last], plan.runs_dir, plan.data_dir)
-    assert (sweep_status(plan.runs_dir).runs_per_hour, sweep_status(plan.runs_dir).seconds_left) == (None, 0)
