@@ -1,38 +1,128 @@
-"""The package: every folder of code is in the wheel, and the model imports with torch and einops alone."""
+"""The package: what the wheel holds, what it installs, and that the model imports with torch and einops alone."""
 
+import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ROOTS = {
+    "timesformer": "timesformer",
+    "kernels/timesformer_kernels": "timesformer_kernels",
+    "experiments/timesformer_experiments": "timesformer_experiments",
+}
 
 
-def folders() -> set[str]:
+def tracked() -> set[str]:
+    """Every file that git tracks inside the packages, by its place in a wheel."""
+    listed = subprocess.run(["git", "ls-files", "-z", *ROOTS], cwd=ROOT, capture_output=True, text=True, check=True)
     found = set()
-    for top, name in (
-        ("timesformer", "timesformer"),
-        ("kernels/timesformer_kernels", "timesformer_kernels"),
-        ("experiments/timesformer_experiments", "timesformer_experiments"),
-    ):
-        for init in (ROOT / top).rglob("__init__.py"):
-            found.add(".".join((name, *init.parent.relative_to(ROOT / top).parts)))
+    for name in filter(None, listed.stdout.split("\0")):
+        (top,) = [top for top in ROOTS if name.startswith(f"{top}/")]
+        found.add(ROOTS[top] + name.removeprefix(top))
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of what git tracks, so that nothing left over from earlier builds gets in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(["git", "ls-files", "-z", *ROOTS, "pyproject.toml", "README.md", "LICENSE"],
+                            cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        target = folder / "source" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(folder / "source")]
+    subprocess.run(command, check=True)
+    (found,) = folder.glob("*.whl")
     return found
 
 
 @pytest.mark.slow
-def test_wheel_holds_every_package(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True
-    )
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_wheel_holds_what_git_tracks(wheel: Path) -> None:
+    """Code and data alike: py.typed, csv, yaml, css, html, js and whatever else there is."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    for package in folders():
-        assert f"{package.replace('.', '/')}/__init__.py" in names, package
-    assert "timesformer_experiments/report/values.yaml" in names
-    assert "timesformer_kernels/measured.csv" in names
+    assert not tracked() - names
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == set(ROOTS.values())  # no `experiments`, `kernels` or `tests`
+
+
+def venv(folder: Path) -> Path:
+    """The Python of a new environment that sees the dependencies installed here, not an editable install of ours."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    own = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import torch
+
+    Path(own.stdout.strip(), "dependencies.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
+    return python
+
+
+def install(python: Path, *what: str) -> None:
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", *what]
+    subprocess.run(command, check=True, env=outside())
+
+
+def outside() -> dict[str, str]:
+    """The environment without the paths of this checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+WHERE = """
+import timesformer, timesformer_kernels, timesformer_experiments
+from timesformer_experiments import load_results
+for module in (timesformer, timesformer_kernels, timesformer_experiments):
+    print(module.__file__)
+"""
+
+
+def check(python: Path, cwd: Path) -> list[Path]:
+    """Run the command and import the packages outside the checkout; where the packages were found."""
+    shown = subprocess.run(
+        [python.parent / "timesformer", "--help"], cwd=cwd, env=outside(), capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "reproduce" in shown.stdout
+    done = subprocess.run([python, "-c", WHERE], cwd=cwd, env=outside(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [Path(line) for line in done.stdout.split()]
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
+    """The command and `load_results` work from the wheel alone.
+
+    Dependencies are those of this environment: that `pip` resolves and installs them is not shown here.
+    """
+    python = venv(tmp_path / "env")
+    install(python, "--ignore-installed", str(wheel))
+    assert all(tmp_path / "env" in path.parents for path in check(python, tmp_path))
+
+
+@pytest.mark.slow
+def test_an_editable_install_works(wheel: Path, tmp_path: Path) -> None:
+    """All three roots are found where they lie."""
+    source = wheel.parent / "source"
+    python = venv(tmp_path / "env")
+    install(python, "--ignore-installed", "--editable", str(source))
+    assert all(source in path.parents for path in check(python, tmp_path))
+
+
+def test_all_data_files_are_declared() -> None:
+    """The quick half of `test_the_wheel_holds_what_git_tracks`: every kind of file is in `package-data`."""
+    (patterns,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"].values()
+    ends = tuple(pattern.removeprefix("**/").removeprefix("*") for pattern in patterns)
+    assert not [name for name in tracked() if not name.endswith((".py", *ends))]
 
 
 BLOCKER = """
