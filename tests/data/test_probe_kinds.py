@@ -1,6 +1,7 @@
 """The probes order, detail and mixture: what each tests, and that its bound holds on the decoded videos."""
 
 import csv
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from timesformer import InputError
 from timesformer.data import Preprocessing, VideoDataset, Views, read_kinetics_csv
 from timesformer.data.cache import decode
 from timesformer.data.masks import MaskStore
-from timesformer.data.probes import KINDS, LABELS, ProbeInfo, make_kind, make_probe, open_probe
+from timesformer.data.probes import KINDS, LABELS, ProbeInfo, kinds, make_kind, make_probe, open_probe, registry
 from timesformer.data.probes.diagnostics import cheap_classifiers, contact_sheet
-from timesformer.data.probes.order import Order
+from timesformer.data.probes.kinds.order import Order
 from timesformer.data.transforms import normalise
 
 NEW = {"order": (8, 24), "detail": (8, 16), "mixture": (32, 64)}
@@ -86,6 +87,37 @@ def test_every_kind_says_what_it_is(probes: dict[str, ProbeInfo]) -> None:
                 rows = facts(info, split)
                 assert {int(row[field]) % 2 for row in rows} == {parity}
                 assert {int(float(row[f"{field}_hue"]) / (2 * np.pi) * 96) % 2 for row in rows} == {parity}
+
+
+NEW_KIND = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from timesformer.data.probes.kind import Kind
+
+
+@dataclass(frozen=True)
+class Speed(Kind):
+    factor: float = 2.0
+    gaps: str = "none"
+
+    name: ClassVar[str] = "speed"
+    labels: ClassVar[tuple[str, ...]] = ("slow", "fast")
+    seed_index: ClassVar[int] = 99
+"""
+
+
+def test_a_new_kind_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "speed.py").write_text(NEW_KIND)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    found = registry.find()
+    monkeypatch.delitem(sys.modules, f"{kinds.__name__}.speed")
+    assert list(found) == [*KINDS, "speed"]
+    assert found["speed"]().dials() == {"factor": 2.0, "gaps": "none"}
+    types = registry.dial_types(found)
+    assert types.pop("factor") is float
+    assert types.pop("gaps") == tuple[int, ...] | str
+    assert types == {name: kind for name, kind in registry.DIAL_TYPES.items() if name != "gaps"}
 
 
 def test_same_arguments_same_bytes_and_every_dial_counts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import (
     AliasChoices,
@@ -19,6 +19,7 @@ from pydantic import (
     PlainValidator,
     PrivateAttr,
     Tag,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -26,7 +27,7 @@ from pydantic import (
 from timesformer.data import READERS, Annotations, Augment, Preprocessing, RandAugment, read_annotations
 from timesformer.data.annotations import read_labels
 from timesformer.data.files import content_hash
-from timesformer.data.probes import DIFFICULTY, LABELS, Difficulty, Kind, make_kind
+from timesformer.data.probes import DIAL_TYPES, DIFFICULTY, KINDS, LABELS, Difficulty, Kind, make_kind
 from timesformer.errors import InputError
 from timesformer.heads import Labels, check_labels
 
@@ -129,34 +130,35 @@ class _Data(Strict):
         return crop
 
 
-_DIALS = ("temporal_share", "video_frames", "event_frames", "gaps", "scales", "pattern_contrast")
+if TYPE_CHECKING:
+    _Dials = _Data
+else:
+    # A field for each dial of each kind, None for kinds without it; the kinds themselves say what they allow.
+    _Dials = create_model("_Dials", __base__=_Data, **{name: (kind | None, None) for name, kind in DIAL_TYPES.items()})
 
 
-class ProbeData(_Data):
-    """A synthetic probe, made when it is needed: one of `timesformer.data.probes.KINDS`.
+class ProbeData(_Dials):
+    """A synthetic probe, made when it is needed: one of `timesformer.data.probes.KINDS`, with its dials (see there)."""
 
-    temporal_share (of `mixture`), video_frames, event_frames, gaps (of `order`), scales, pattern_contrast (of
-    `detail`): dials of these kinds, see their classes; None for the other kinds.
-    """
-
-    probe: Literal["appearance", "motion", "order", "detail", "mixture"]
+    probe: str
     num_train: int = Field(ge=1)
     num_test: int = Field(ge=1)
     difficulty: Annotated[
         Difficulty, PlainValidator(_difficulty), PlainSerializer(lambda dial: dial.to_dict(), return_type=dict)
     ] = DIFFICULTY["quick"]
     seed: int = Field(default=0, ge=0)
-    temporal_share: float | None = None
-    video_frames: int | None = None
-    event_frames: int | None = None
-    gaps: tuple[int, ...] | None = None
-    scales: tuple[int, ...] | None = None
-    pattern_contrast: float | None = None
+
+    @field_validator("probe")
+    @classmethod
+    def _known_probe(cls, value: str) -> str:
+        if value not in KINDS:
+            raise InputError(f"expected one of {', '.join(KINDS)}, got {value!r}")
+        return value
 
     @property
     def dials(self) -> dict[str, Any]:
         """The dials of this kind of probe."""
-        return {name: getattr(self, name) for name in _DIALS if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in DIAL_TYPES if getattr(self, name) is not None}
 
     @property
     def kind(self) -> Kind:
@@ -173,7 +175,7 @@ class ProbeData(_Data):
         return self.kind.default_short_side(crop)
 
     def _off(self) -> set[str]:
-        return super()._off() | (set(_DIALS) - set(self.dials))
+        return super()._off() | (set(DIAL_TYPES) - set(self.dials))
 
     @model_validator(mode="after")
     def _possible(self) -> ProbeData:

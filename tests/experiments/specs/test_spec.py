@@ -103,7 +103,10 @@ def test_a_models_folder_counts_by_content(tmp_path):
 
 
 BAD = [
-    ({"data": {"probe": "texture", "num_train": 1, "num_test": 1}}, "x.yaml: data.probe: Input should be"),
+    (
+        {"data": {"probe": "texture", "num_train": 1, "num_test": 1}},
+        "data.probe: expected one of appearance, motion",
+    ),
     (
         {"data": {"probe": "motion", "num_train": 0, "num_test": 2}},
         r"data\.num_train: .*greater than or equal to 1, got 0",

@@ -5,19 +5,14 @@ events came first, at a long range), `detail` (a texture that shows only at high
 """
 
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
-from timesformer.data.probes.generate import (
-    KINDS,
-    LABELS,
-    ProbeInfo,
-    make_kind,
-    make_probe,
-    open_probe,
-)
+from timesformer.data.probes.generate import ProbeInfo, make_probe, open_probe
 from timesformer.data.probes.kind import Kind
+from timesformer.data.probes.registry import DIAL_TYPES, KINDS, LABELS, make_kind
 from timesformer.data.probes.scene import MOTIONS
 from timesformer.data.probes.shapes import FAMILIES
 
 __all__ = [
+    "DIAL_TYPES",
     "DIFFICULTY",
     "FAMILIES",
     "KINDS",

@@ -10,8 +10,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 from timesformer.data.annotations import read_kinetics_csv
 from timesformer.data.cache import FrameCache, decode
 from timesformer.data.masks import MaskStore
-from timesformer.data.probes.basic import ORDER_BLIND_CEILING_PERCENT
 from timesformer.data.probes.generate import ProbeInfo
+from timesformer.data.probes.kind import ORDER_BLIND_CEILING_PERCENT
 from timesformer.intervals import wilson_interval
 
 __all__ = ["ORDER_BLIND_CEILING_PERCENT", "CheapResult", "cheap_classifiers", "contact_sheet"]

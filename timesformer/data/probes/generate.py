@@ -20,17 +20,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from timesformer.data.probes.basic import Appearance, Mixture, Motion
-from timesformer.data.probes.detail import Detail
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
 from timesformer.data.probes.encode import encode
-from timesformer.data.probes.kind import Clip, Kind, build
-from timesformer.data.probes.order import Order
+from timesformer.data.probes.kind import Clip, Kind
+from timesformer.data.probes.registry import make_kind
 from timesformer.errors import InputError
 from timesformer.parallel import side_by_side
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Appearance, Motion, Order, Detail, Mixture)}
-LABELS: dict[str, tuple[str, ...]] = {name: kind.labels for name, kind in KINDS.items()}
 _SPLITS = ("train", "test")
 _GENERATOR = 4  # raise it when the same parameters give other videos
 _CHUNK = 32
@@ -56,13 +52,6 @@ class ProbeInfo:
         return make_kind(self.name, dials)
 
 
-def make_kind(name: str, dials: Mapping[str, object] | None = None) -> Kind:
-    """A kind of probe with these dials.  Raises InputError for an unknown name or dial and for impossible values."""
-    if name not in KINDS:
-        raise InputError(f"unknown probe {name!r}: expected one of {', '.join(KINDS)}")
-    return build(KINDS[name], dials or {})
-
-
 def make_probe(
     name: str,
     folder: Path | str,
@@ -78,8 +67,8 @@ def make_probe(
 
     dials: fields of the kind, beside those of `Difficulty`.  The same arguments give the same bytes whatever the number
     of worker processes.  The probe appears complete or not at all: it is written to a temporary folder that is renamed
-    at the end.  In all but `appearance` test clips that differ in label alone stand together (in `motion` every clip is
-    followed by its reversal); all of them count in `num_test`.
+    at the end.  Test clips that differ in label alone stand together where a kind has such clips (in `motion` every
+    clip is followed by its reversal); all of them count in `num_test`.
 
     Raises InputError for an unknown name, difficulty or dial and for impossible numbers.
     """

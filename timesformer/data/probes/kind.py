@@ -1,4 +1,4 @@
-"""What a kind of probe says of itself.  A further kind is one class, named in `generate.KINDS`."""
+"""What a kind of probe says of itself.  A further kind is one class in a file of `kinds/`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +11,9 @@ from timesformer.data.probes.difficulty import Difficulty
 from timesformer.data.probes.scene import FRAMES, SIZE, Scene
 from timesformer.data.views import Views
 from timesformer.errors import InputError
+
+ORDER_BLIND_CEILING_PERCENT = 50.0
+"""Of whatever is blind to the order of frames, on clips that the test set also holds reversed, under another label."""
 
 
 @dataclass(frozen=True)

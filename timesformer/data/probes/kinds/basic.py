@@ -7,13 +7,10 @@ import numpy as np
 
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.probes.difficulty import Difficulty
-from timesformer.data.probes.kind import Clip, Kind, clip_name
+from timesformer.data.probes.kind import ORDER_BLIND_CEILING_PERCENT, Clip, Kind, clip_name
 from timesformer.data.probes.scene import MOTIONS, Scene, render
 from timesformer.data.probes.shapes import FAMILIES
 from timesformer.data.views import Views
-
-ORDER_BLIND_CEILING_PERCENT = 50.0
-"""Of whatever is blind to the order of frames, on clips that the test set also holds reversed, under another label."""
 
 
 @dataclass(frozen=True)

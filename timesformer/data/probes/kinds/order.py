@@ -23,10 +23,10 @@ from typing import ClassVar
 import numpy as np
 
 from timesformer.data.preprocessing import Preprocessing
-from timesformer.data.probes.basic import ORDER_BLIND_CEILING_PERCENT, family_hues
 from timesformer.data.probes.difficulty import Difficulty
 from timesformer.data.probes.encode import FRAME_RATE
-from timesformer.data.probes.kind import Clip, Kind, clip_name, is_power_of_two
+from timesformer.data.probes.kind import ORDER_BLIND_CEILING_PERCENT, Clip, Kind, clip_name, is_power_of_two
+from timesformer.data.probes.kinds.basic import family_hues
 from timesformer.data.probes.scene import (
     MARGIN,
     MOTIONS,
