@@ -32,9 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             continue
         seen.add(path)
         target = f"{WITHIN}/{path}"
-        files.append(
-            File.generated(config, target, abs_src_path=str(ROOT / path), inclusion=InclusionLevel.NOT_IN_NAV)
-        )
+        files.append(File.generated(config, target, abs_src_path=str(ROOT / path), inclusion=InclusionLevel.NOT_IN_NAV))
         if path.endswith(".md"):
             waiting += _linked((ROOT / path).read_text(encoding="utf-8"), path)
     return files
@@ -51,7 +49,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if path is None:
             return match[1]
         target = path.removeprefix("docs/") if path.startswith("docs/") else f"{WITHIN}/{path}"
-        return posixpath.relpath(target, posixpath.dirname(uri) or ".") if files.get_file_from_path(target) else match[1]
+        return (
+            posixpath.relpath(target, posixpath.dirname(uri) or ".") if files.get_file_from_path(target) else match[1]
+        )
 
     return LINK.sub(moved, markdown)
 
