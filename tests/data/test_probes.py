@@ -17,7 +17,17 @@ from timesformer import InputError
 from timesformer.data import Preprocessing, Video, VideoDataset, read_kinetics_csv
 from timesformer.data.cache import decode
 from timesformer.data.masks import MaskStore
-from timesformer.data.probes import DIFFICULTY, FAMILIES, LABELS, MOTIONS, Difficulty, ProbeInfo, make_probe, open_probe
+from timesformer.data.probes import (
+    DIFFICULTY,
+    FAMILIES,
+    LABELS,
+    MOTIONS,
+    Difficulty,
+    ProbeInfo,
+    generate,
+    make_probe,
+    open_probe,
+)
 from timesformer.data.probes.scene import SIZE, make_track, render
 from timesformer.data.probes.shapes import make_outline
 
@@ -107,7 +117,7 @@ def test_the_middle_of_a_clip_has_the_same_law_whatever_the_motion() -> None:
     means = []
     for motion in MOTIONS:
         rng = np.random.default_rng(0)
-        tracks = [make_track(motion, rng, dial.object_radius, 8.0, dial) for _ in range(4000)]
+        tracks = [make_track(motion, rng, dial.object_radius, 8.0, dial) for _ in range(400)]
         middle = [[(f[7] + f[8]) / 2 for f in (t.x, t.y, t.angle, np.log(t.radius))] for t in tracks]
         means.append(np.concatenate([np.mean(middle, 0), np.std(middle, 0)]))
     assert (np.ptp(means, axis=0) < 1e-9).all()
@@ -172,14 +182,15 @@ def contents(info: ProbeInfo) -> dict[str, bytes]:
 
 
 @pytest.mark.integration
-def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
+def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "_CHUNK", 4)  # several chunks of few clips
     made = [
-        make_probe("motion", tmp_path / str(workers), num_train=40, num_test=4, seed=5, workers=workers)
+        make_probe("motion", tmp_path / str(workers), num_train=8, num_test=4, seed=5, workers=workers)
         for workers in (1, 2)
     ]
     assert contents(made[0]) == contents(made[1])
     assert made[0].fingerprint == made[1].fingerprint
-    other = make_probe("motion", tmp_path / "1", num_train=40, num_test=4, seed=6)
+    other = make_probe("motion", tmp_path / "1", num_train=8, num_test=4, seed=6)
     assert other.folder != made[0].folder
     assert other.fingerprint != made[0].fingerprint
 
