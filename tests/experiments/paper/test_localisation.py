@@ -96,22 +96,24 @@ def test_records_that_do_not_make_the_table_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """The smoke profile through the command line."""
-    folder = tmp_path_factory.mktemp("localisation")
-    done = CliRunner().invoke(app, command(folder))
+def made(
+    table1_at_smoke: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, list[dict[str, Any]]]:
+    """The smoke profile through the command line, on the runs of Table 1: folders of the runs and of the results."""
+    runs, results = table1_at_smoke[0] / "runs", tmp_path_factory.mktemp("localisation")
+    done = CliRunner().invoke(app, command(runs, results))
     assert done.exit_code == 0, done.output
-    stored = folder / "results" / "localisation" / "smoke" / "records.jsonl"
-    return folder, [json.loads(line) for line in stored.read_text().splitlines()]
+    stored = results / "localisation" / "smoke" / "records.jsonl"
+    return runs, results, [json.loads(line) for line in stored.read_text().splitlines()]
 
 
-def command(folder: Path) -> list[str]:
-    places = ["--out", str(folder / "results"), "--runs", str(folder / "runs")]
+def command(runs: Path, results: Path) -> list[str]:
+    places = ["--out", str(results), "--runs", str(runs)]
     return ["reproduce", "localisation", "--profile", "smoke", "--jobs", "1", "--json", *places]
 
 
-def test_every_method_is_measured_on_every_model(made: tuple[Path, list[dict[str, Any]]]) -> None:
-    _, stored = made
+def test_every_method_is_measured_on_every_model(made: tuple[Path, Path, list[dict[str, Any]]]) -> None:
+    _, _, stored = made
     measured = [each for each in stored if each.get("kind") == KIND]
     assert len(measured) == 10
     assert {each["init_from"]["hash"] for each in measured} < {each["hash"] for each in stored if each not in measured}
@@ -129,16 +131,16 @@ def test_every_method_is_measured_on_every_model(made: tuple[Path, list[dict[str
 
 
 def test_measured_once_and_read_as_records(
-    made: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, stored = made
+    runs, results, stored = made
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr("timesformer_experiments.paper.measured.localisation._of_model", nothing)
-    assert CliRunner().invoke(app, command(folder)).exit_code == 0
-    frame = load_results(folder / "results" / "localisation" / "smoke")
+    assert CliRunner().invoke(app, command(runs, results)).exit_code == 0
+    frame = load_results(results / "localisation" / "smoke")
     assert (frame["kind"] == KIND).sum() == 10
     row = frame[frame["kind"] == KIND].iloc[0]
     (same,) = [each for each in stored if each["hash"] == row["hash"]]
@@ -146,8 +148,8 @@ def test_measured_once_and_read_as_records(
     assert row["untrained.rollout.pointing_percent"] == same["metrics"]["untrained"]["rollout"]["pointing_percent"]
 
 
-def test_report_rebuilds_the_files_from_the_records(made: tuple[Path, list[dict[str, Any]]]) -> None:
-    results = made[0] / "results"
+def test_report_rebuilds_the_files_from_the_records(made: tuple[Path, Path, list[dict[str, Any]]]) -> None:
+    _, results, _ = made
     before = {path: path.read_bytes() for path in (results / "localisation" / "smoke").iterdir()}
     assert {path.name for path in before} == {
         "localisation.csv", "localisation.md", "localisation.png", "report.html", "records.jsonl",

@@ -151,24 +151,13 @@ def test_an_accuracy_that_cannot_be_is_refused() -> None:
         ABLATION.measured(impossible, "quick")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The smoke profile through the command line, from encoding the videos to the page."""
-    folder = tmp_path_factory.mktemp("table1")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
-        done = CliRunner().invoke(app, [*command(folder), "--json"])
-    assert done.exit_code == 0, done.output
-    return folder, json.loads(done.stdout)
-
-
 def command(folder: Path) -> list[str]:
     places = ["--out", str(folder / "results"), "--runs", str(folder / "runs")]
     return ["reproduce", "table1", "--profile", "smoke", "--jobs", "1", *places]
 
 
-def test_reproduce_leaves_table_figure_page_records_and_model(made: tuple[Path, dict[str, Any]]) -> None:
-    folder, shown = made
+def test_reproduce_leaves_table_figure_page_records_and_model(table1_at_smoke: tuple[Path, dict[str, Any]]) -> None:
+    folder, shown = table1_at_smoke
     results = folder / "results"
     files = {path.name for path in (results / "table1" / "smoke").iterdir()}
     assert files == {"table1.csv", "table1.md", "table1.png", "report.html", "records.jsonl"}
@@ -212,8 +201,10 @@ def test_a_model_takes_the_place_of_one_of_its_own_or_a_smaller_profile(
     assert bool(files) == (target / "model.safetensors").is_file() == kept
 
 
-def test_a_second_call_trains_nothing(made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, shown = made
+def test_a_second_call_trains_nothing(
+    table1_at_smoke: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, shown = table1_at_smoke
 
     def no_training(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished run was started again")
@@ -225,8 +216,8 @@ def test_a_second_call_trains_nothing(made: tuple[Path, dict[str, Any]], monkeyp
     assert pd.DataFrame(second["rows"]).equals(pd.DataFrame(first["rows"]))
 
 
-def test_report_rebuilds_the_files_from_the_records(made: tuple[Path, dict[str, Any]]) -> None:
-    folder, _ = made
+def test_report_rebuilds_the_files_from_the_records(table1_at_smoke: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = table1_at_smoke
     results = folder / "results"
     before = {path: path.read_bytes() for path in (results / "table1" / "smoke").iterdir()}
     for path in before:
