@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import av
@@ -141,15 +140,9 @@ def test_a_second_model_without_what_was_chosen(pointing: tuple[Path, Path, Path
     assert [[(one["layer"], one["step"]) for one in side["maps"]] for side in sides] == [[(1, "time")], [(1, "joint")]]
 
 
-def test_bad_input(video: Path, tmp_path: Path) -> None:
-    cut = tmp_path / "cut.mp4"
-    cut.write_bytes(video.read_bytes()[:700])
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    model = tmp_path / "heads"
-    shutil.copytree(CHECKPOINT, model)
-    (tmp_path / "file").write_text("")
-    cases: list[tuple[list[object], str]] = [
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (["--layers", "3"], "layers: expected numbers of 0 to 2, got 3"),
         (["--layers", "0-x"], "--layers 0-x: expected numbers and ranges"),
         (["--layers", "2-1"], "--layers 2-1: 2-1 is no range"),
@@ -160,18 +153,31 @@ def test_bad_input(video: Path, tmp_path: Path) -> None:
         (["--method", "magic"], "--method magic: expected some of attention, rollout"),
         (["--target", "jump"], "--target jump: no such class; expected a number below 8, or one of left"),
         (["--start", "9"], "seconds 9 to"),
-        (["--checkpoint", tmp_path / "nothing"], "nothing"),
-        (["--compare", tmp_path / "nothing"], "nothing"),
-        (["--out", tmp_path / "file"], "file"),
+        (["--checkpoint", "nothing"], "nothing"),
+        (["--compare", "nothing"], "nothing"),
+        (["--out", "file"], "file"),
         (["--device", "cuda:77"], "--device cuda:77: there is no such device here"),
-    ]
-    for words, said in cases:
-        result = run(video, "--checkpoint", CHECKPOINT, "--out", tmp_path / "out", *words)
-        assert (result.exit_code, said in result.output) == (2, True), (words, result.output)
-    for path, said in ((tmp_path / "gone.mp4", "no such file"), (cut, "cut.mp4"), (frames, "without images")):
-        result = run(path, "--checkpoint", CHECKPOINT, "--out", tmp_path / "out", "--json")
-        assert (result.exit_code, said in result.stderr, result.stdout) == (2, True, ""), result.output
-    assert run(video, "--checkpoint", CHECKPOINT).exit_code == 2  # no --out
+    ],
+)
+def test_bad_options(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    result = run(video, "--checkpoint", CHECKPOINT, "--out", "out", *words)
+    assert (result.exit_code, said in result.output) == (2, True), result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("gone.mp4", "no such file"), ("cut.mp4", "cut.mp4"), ("frames", "without images")]
+)
+def test_bad_videos(video: Path, tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:700])
+    (tmp_path / "frames").mkdir()
+    result = run(tmp_path / name, "--checkpoint", CHECKPOINT, "--out", tmp_path / "out", "--json")
+    assert (result.exit_code, said in result.stderr, result.stdout) == (2, True, ""), result.output
+
+
+def test_an_output_folder_is_needed(video: Path) -> None:
+    assert run(video, "--checkpoint", CHECKPOINT).exit_code == 2
 
 
 def test_a_model_of_two_heads(video: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_cost_prints_exactly_one_json_object() -> None:
 
 
 def test_cost_of_every_scheme() -> None:
-    shown = run("cost", "--attention", "all", *SMALL, "--json")
+    shown = run("cost", "--attention", "all", *SMALL, "--num-frames", "2", "--json")
     assert [cost["attention"] for cost in json.loads(shown.stdout)["costs"]] == list(names())
     table = run("cost", "--attention", "joint", *SMALL).stdout
     assert "joint" in table
