@@ -90,9 +90,9 @@ def test_a_dry_run_shows_what_there_is_to_do_and_does_nothing(data, tmp_path):
     text = run("sweep", file, *places(tmp_path / "out", data), "--dry-run")
     assert "4 cells, 5 runs; 0 done, 0 failed, 5 left" in text.stdout
     assert "GMACs to train" in text.stdout
-    many = write(tmp_path, changed(COST, axes={"recipe.batch_size": list(range(1, 60))}), "many.yaml")
+    many = write(tmp_path, changed(COST, axes={"recipe.batch_size": list(range(1, 42))}), "many.yaml")
     text = run("sweep", many, *places(tmp_path / "many", data), "--dry-run")
-    assert "and 19 more" in text.stdout
+    assert "and 1 more" in text.stdout
     assert "1.5 s a cell, assumed" in text.stdout
 
 
