@@ -69,7 +69,7 @@ def test_fine_tune(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / record["hash"] / "model"
     source, tuned = settings_of(checkpoint), settings_of(folder)
     assert tuned[0].drop_path_rate == values["model"]["drop_path_rate"]
-    assert (tuned[0].depth, tuned[1]) == (source[0].depth, source[1])
+    assert (tuned[0].to_dict()["depth"], tuned[1]) == (source[0].to_dict()["depth"], source[1])
     assert run("evaluate", tmp_path / "run.yaml", "--runs", tmp_path / "runs", "--protocol", "2x3")
 
 
