@@ -34,6 +34,7 @@ IN_WORDS: dict[Verdict, str] = {
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and ends of its 95 % interval, by Student's t over at least two values (seeds)."""
+    # Not scipy's ttest_1samp: it rounds otherwise in the last bit, and published tables hold these values in full.
     count = len(values)
     if count < 2:
         raise ValueError(f"an interval over seeds needs at least two values, got {count}")
@@ -70,7 +71,7 @@ def crossed(table: np.ndarray) -> Estimate:
     The variance of the mean is (S + V - R) / n for mean squares S of seeds, V of videos and R of what is left; it is
     never taken as less than S / n or V / n, so that seeds that agree by chance do not make it small.  Of
     schemes that do not differ, 2 to 7 % are called different with three seeds or more where 5 % are meant, up to 10 %
-    with two (simulated, tests/experiments/test_statistics.py).
+    with two (simulated, tests/experiments/report/test_statistics.py).
     """
     seeds, videos = table.shape
     if videos < 2:
