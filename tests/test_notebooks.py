@@ -7,14 +7,14 @@ import nbformat
 import pytest
 
 from timesformer.errors import InputError
-from timesformer_experiments.cli.notebooks import FOLDER, digest, execute, main, notebooks, problems, read
+from timesformer_experiments.cli.notebooks import FOLDER, digest, execute, find_notebooks, main, problems, read
 
 NAMES = ("01_first_steps", "02_ablation_results", "03_attention_maps", "04_your_own_scheme", "05_kernels")
 PATHS = [FOLDER / f"{name}.ipynb" for name in NAMES]
 
 
 def test_all_are_there() -> None:
-    assert notebooks() == PATHS
+    assert find_notebooks() == PATHS
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)

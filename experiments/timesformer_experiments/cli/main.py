@@ -8,26 +8,16 @@ What a command needs is imported inside it, so that `timesformer --help` does no
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from timesformer_experiments.cli.attend import attend
-from timesformer_experiments.cli.audit import audit
-from timesformer_experiments.cli.bench import bench
-from timesformer_experiments.cli.cost import cost
-from timesformer_experiments.cli.draw import draw
-from timesformer_experiments.cli.evaluate import evaluate
-from timesformer_experiments.cli.export import export
-from timesformer_experiments.cli.features import features
-from timesformer_experiments.cli.predict import predict
-from timesformer_experiments.cli.probe import probe
-from timesformer_experiments.cli.report import report
-from timesformer_experiments.cli.reproduce import reproduce
-from timesformer_experiments.cli.sweep import status, sweep
-from timesformer_experiments.cli.train import train
+from timesformer_experiments import cli
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -61,24 +51,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (
-    reproduce,
-    cost,
-    train,
-    evaluate,
-    probe,
-    draw,
-    report,
-    sweep,
-    status,
-    bench,
-    audit,
-    export,
-    predict,
-    features,
-    attend,
-)
-for command in COMMANDS:
+FIRST = ("reproduce", "cost", "train", "evaluate", "probe", "draw", "report", "sweep", "status", "bench", "audit")
+"""The order of `--help`; commands that are not named here follow in alphabetical order."""
+
+
+def commands() -> list[Callable[..., None]]:
+    """Commands: in each file of this folder, the function of the file's name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(cli.__path__) if module.name != "main")
+    names = [*FIRST, *(name for name in names if name not in FIRST)]
+    found = {name: getattr(importlib.import_module(f"{cli.__name__}.{name}"), name, None) for name in names}
+    return [command for command in found.values() if callable(command)]
+
+
+for command in commands():
     app.command()(command)
 
 

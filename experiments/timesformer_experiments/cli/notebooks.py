@@ -36,7 +36,7 @@ VOLATILE = ("execution", "widgets")
 """Metadata of an execution that would change with every one: times, states of widgets."""
 
 
-def notebooks(folder: Path = FOLDER) -> list[Path]:
+def find_notebooks(folder: Path = FOLDER) -> list[Path]:
     """All notebooks of a folder, in the order of their names."""
     return sorted(folder.glob("*.ipynb"))
 
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Execute all notebooks, or those named, and write them where they are."""
     parser = argparse.ArgumentParser(prog="python -m timesformer_experiments.cli.notebooks", description=main.__doc__)
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks; by default those of notebooks/")
-    for path in parser.parse_args(arguments).paths or notebooks():
+    for path in parser.parse_args(arguments).paths or find_notebooks():
         began = time.perf_counter()
         text = text_of(execute(path))
         write_atomic(path, text)

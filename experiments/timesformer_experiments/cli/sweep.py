@@ -1,4 +1,4 @@
-"""`timesformer sweep` and `status`: grids of runs, and how far they are."""
+"""`timesformer sweep`: grids of runs."""
 
 from __future__ import annotations
 
@@ -62,17 +62,3 @@ def _show(name: str, out: Path, cells: list[dict[str, Any]]) -> None:
     done = sum(cell["outcome"] == "done" for cell in cells)
     text = f"{name}: {done} of {len(cells)} cells done, their records are in {out / 'records.jsonl'}"
     console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def status(
-    folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")],
-    as_json: Json = False,
-) -> None:
-    """Show how far a sweep is, from its folder alone; also while it runs, here or elsewhere."""
-    from timesformer_experiments.sweep.status import show, sweep_status
-
-    found = sweep_status(folder)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        console().print(show(found))
