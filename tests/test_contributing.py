@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.integration
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 PACKAGES = ("timesformer", "kernels/timesformer_kernels", "experiments/timesformer_experiments")
 
@@ -20,9 +21,10 @@ USE = {
     "Mixer": """
 torch.manual_seed(0)
 model = TimeSformer(TimeSformerConfig("average", num_frames=2, **SIZES)).double()
-q, k, v = torch.randn(3, 1, 2, 8, 4, dtype=torch.double)
+from timesformer.attention import MixerInputs
+inputs = MixerInputs(*torch.randn(3, 1, 2, 8, 4, dtype=torch.double), (2, 2, 2), torch.nn.ModuleDict())
 mixer = model.scheme.encoders[0].steps[0].over[0]
-same = torch.allclose(mixer.forward(q, k, v, (2, 2, 2), {}), mixer.reference(q, k, v, (2, 2, 2), {}))
+same = torch.allclose(mixer.forward(inputs), mixer.reference(inputs))
 out([*shape('average'), same])
 """,
     "Dataset format": """
@@ -46,13 +48,13 @@ out(list(make_probe("growth", "probes", num_train=2, num_test=2).labels))
 """,
     "Measure": """
 from timesformer_experiments.specs.sweep import parse_sweep
-from timesformer_experiments.jobs.attempt import measured
+from timesformer_experiments.cost.measures import measured
 base = {"model": {"attention": "joint", "num_frames": 2, **SIZES}}
 (job,) = parse_sweep({"name": "s", "base": base, "measure": ["tokens"]}).jobs().values()
 out(measured(job.cost, job.measure))
 """,
     "Table or figure": """
-from timesformer_experiments.paper import load, names
+from timesformer_experiments.paper.registry import load, names
 table = load("mlp_width")
 out(["mlp_width" in names(), sorted({run.model.mlp_ratio for run in table.plan("smoke")})])
 """,
