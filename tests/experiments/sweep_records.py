@@ -115,10 +115,10 @@ def write_failure(folder: Path, job: Job, reason: str = "RuntimeError: broken", 
 
 
 def write_example(folder: Path, reason: str = "RuntimeError: broken") -> Path:
-    """A sweep along `AXES` whose last cell has failed for this reason.  Returns the folder."""
+    """A sweep along `AXES`; its last cell has failed, none knows the memory of inference.  Returns the folder."""
     *done, last = jobs(AXES).values()
     for job in done:
-        write_cell(folder, job)
+        write_cell(folder, job, change=lambda metrics: metrics.pop("inference_peak_memory_bytes"))
     write_failure(folder, last, reason, "out_of_memory")
     return folder
 

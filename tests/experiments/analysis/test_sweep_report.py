@@ -58,7 +58,7 @@ def without_memory(metrics: dict[str, Any]) -> None:
 def test_the_files_are_tables_figures_pages_and_copies_of_the_records(written: Written) -> None:
     names = {path.relative_to(written.out).as_posix() for path in written.files}
     tables = {f"{stem}.{kind}" for stem in ("summary", "comparisons", "failures") for kind in ("csv", "tex")}
-    costs = ("tflops", "training_memory", "inference_memory")
+    costs = ("tflops", "training_memory")
     curves = {f"{name}_over_{x}" for name in ("accuracy", *costs) for x in ("frames", "resolution")}
     against = {f"accuracy_against_{cost}" for cost in costs}
     pictures = {f"figures/{name}.{kind}" for name in curves | against for kind in ("png", "pdf")}
