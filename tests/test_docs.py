@@ -2,19 +2,10 @@
 with the reason why it is not."""
 
 import json
-import os
-import pkgutil
 import re
 import shlex
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tomllib
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +14,23 @@ import numpy as np
 import pytest
 import typer.main
 import yaml
-from markdown.extensions import toc
 from typer.testing import CliRunner
 
-from timesformer import TimeSformerConfig
+from tests.pages import BLOCKS, PAGES, ROOT, Block, blocks_of, the_block, tiny
 from timesformer.attention import load_file
-from timesformer.config.cnn import CnnConfig
-from timesformer.data import Preprocessing, read_annotations
-from timesformer.data.probes import Difficulty, make_probe
-from timesformer.training.recipe import Recipe
+from timesformer.data import read_annotations
+from timesformer.data.probes import make_probe
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.paper.probes import ceiling_percent
-from timesformer_experiments.specs.data import CsvData, ProbeData
-from timesformer_experiments.specs.run import RunSpec, load_specs
+from timesformer_experiments.specs.run import load_specs
 from timesformer_experiments.specs.sweep import load_sweep, parse_sweep
-
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 NOT_RUN = {
     r"make reproduce": "trains for a quarter of an hour; its parts are run at `smoke` by tests/experiments/paper",
     r"make test": "is what runs this test",
     r"pip install": "installs from the network; tests/test_packaging.py builds the wheel",
-    r"ray start|--ray HEAD:6379": "needs several machines; `test_the_slurm_recipe` starts two nodes on this one",
-    r"#!/bin/bash": "is the recipe of `test_the_slurm_recipe`",
+    r"ray start|--ray HEAD:6379": "needs several machines; tests/test_docs_slurm.py starts two nodes on this one",
+    r"#!/bin/bash": "is the recipe of tests/test_docs_slurm.py",
     r"--profile paper": "needs the real datasets; tests/experiments/paper/test_real.py has stand-ins for them",
     r"timesformer bench|timesformer_experiments\.bench\.gpu": "needs a GPU; tests/experiments/bench runs it, tiny",
 }
@@ -61,48 +45,6 @@ TINY = {
 """Options that make a command small, by how it begins."""
 SMALLER = {"num_classes=400)": "num_classes=400, embed_dim=48, depth=2, num_heads=4)"}
 """What makes a ```python block small."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of code on a page."""
-
-    page: str
-    line: int
-    language: str
-    text: str
-
-    @property
-    def place(self) -> str:
-        return f"{self.page}:{self.line}"
-
-    @property
-    def lines(self) -> list[str]:
-        """Commands of a ```bash block, without comments."""
-        stripped = (re.sub(r"(^|\s)#.*", "", line).strip() for line in self.text.splitlines())
-        return [line for line in stripped if line]
-
-
-def blocks_of(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    return [
-        Block(str(page.relative_to(ROOT)), text.count("\n", 0, found.start()) + 1, found[1], found[2])
-        for found in re.finditer(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    ]
-
-
-BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-
-
-def the_block(language: str, marker: str) -> Block:
-    """The blocks with this marker, which are the same on every page."""
-    found = [block for block in BLOCKS if block.language == language and marker in block.text]
-    assert found, marker
-    assert len({block.text for block in found}) == 1, [block.place for block in found]
-    return found[0]
-
-
-# Where pages are run
 
 
 NEW_CLASSES = {
@@ -148,22 +90,6 @@ def place(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         (tmp_path / "examples" / file.name).write_text(yaml.safe_dump(tiny(yaml.safe_load(file.read_text()))))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def tiny(values: dict[str, Any]) -> dict[str, Any]:
-    """A run or sweep with the same fields and less to do: few videos and steps, a small model, two values an axis."""
-    if "base" in values:
-        axes = {path: found[:1] if path == "seed" else found[:2] for path, found in values["axes"].items()}
-        measure = [name for name in values["measure"] if name != "memory"]  # seconds a cell, whatever its size
-        return {**values, "base": tiny(values["base"]), "axes": axes, "exclude": [], "measure": measure}
-    data, model, recipe = (dict(values.get(name) or {}) for name in ("data", "model", "recipe"))
-    if "probe" in data:
-        data |= {"num_train": 16, "num_test": 8}
-    if "attention" in model:
-        model |= {"image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    recipe = {key: value for key, value in recipe.items() if key != "epochs"}
-    recipe |= {"steps": 2, "batch_size": 4, "accumulate": 1}
-    return {**values, "data": data, "model": model, "recipe": recipe}
 
 
 # Running a block
@@ -415,123 +341,3 @@ def test_several_gpus_are_three_lines(place: Path) -> None:
     assert {(spec.processes, spec.strategy, spec.tracker) for spec in specs} == {(2, "fsdp", "tensorboard")}
     # They are how a run is made, not what it is.
     assert [spec.hash() for spec in specs] == list(parse_sweep(sweep).jobs())
-
-
-# What pages say without a block
-
-
-LINKING = [*PAGES, *(ROOT / name for name in ("kernels/README.md", "results/README.md"))]
-
-
-def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    return {
-        toc.slugify(heading.replace("`", ""), "-") for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
-    }
-
-
-@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in LINKING])
-def test_links_lead_somewhere(page: str) -> None:
-    for address in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
-        if re.match(r"https://", address):
-            continue
-        path, _, anchor = address.partition("#")
-        target = (ROOT / page).parent / path if path else ROOT / page
-        assert target.is_file(), f"{page}: {address}"
-        if anchor:
-            assert anchor in anchors(target), f"{page}: {address}"
-
-
-def test_the_pages_name_what_exists() -> None:
-    """Dotted names of our packages can be imported, `make` targets and extras are there, folders of the map as well."""
-    texts = "\n".join(page.read_text(encoding="utf-8") for page in LINKING)
-    for name in set(re.findall(r"`((?:timesformer|timesformer_kernels|timesformer_experiments)(?:\.\w+)+)`", texts)):
-        pkgutil.resolve_name(name)
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", texts, flags=re.MULTILINE)):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(rows_under("docs/install.md", "extra")) == set(extras)
-    for folder in rows_under("README.md", "folder"):
-        assert (ROOT / folder).is_dir(), folder
-
-
-def rows_under(page: str, first: str, number: int = 0) -> dict[str, list[str]]:
-    """The rows of a page's table whose first column is called so: names in the first column -> the other cells."""
-    tables = re.findall(rf"^\| {first} \|.*\n\|[-|: ]+\|\n((?:\|.*\n)+)", (ROOT / page).read_text(), flags=re.MULTILINE)
-    found = {}
-    for line in tables[number].splitlines():
-        name, *cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        for each in re.findall(r"`([^`]+)`", name):
-            found[each] = cells
-    return found
-
-
-SECTIONS: list[tuple[str, int, dict[str, Any]]] = [
-    ("docs/train.md", 0, {name: field.default for name, field in RunSpec.model_fields.items()}),
-    (
-        "docs/train.md",
-        1,
-        {name: field.default for kind in (ProbeData, CsvData) for name, field in kind.model_fields.items()},
-    ),
-    ("docs/train.md", 2, {field.name: field.default for field in fields(TimeSformerConfig)}),
-    ("docs/train.md", 3, {field.name: field.default for field in fields(CnnConfig)}),
-    ("docs/train.md", 4, {field.name: field.default for field in fields(Recipe) if field.name != "seed"}),
-    ("docs/data.md", 0, {field.name: field.default for field in fields(Preprocessing)}),
-    ("docs/probes.md", 0, {field.name: field.default for field in fields(Difficulty)}),
-]
-
-
-@pytest.mark.parametrize(("page", "number", "known"), SECTIONS, ids=[f"{page}-{n}" for page, n, _ in SECTIONS])
-def test_tables_of_fields_are_complete(page: str, number: int, known: dict[str, Any]) -> None:
-    """Every field has a row, no row has another name, and plain defaults are those of the code."""
-    rows = rows_under(page, "field", number)
-    assert set(rows) - {"train", "test"} == set(known)
-    for name, default in known.items():
-        stated = rows[name][0].strip("`")
-        if isinstance(default, bool | int | float | str) and re.fullmatch(r"[\d.e-]+|true|false|[a-z0-9_]+", stated):
-            assert str(default).lower() == stated or float(stated) == float(default), name
-
-
-SRUN = """#!/bin/bash
-while [[ $1 == --* ]]; do shift 2; done
-exec "$@"
-"""
-
-
-@pytest.mark.slow
-def test_the_slurm_recipe(place: Path) -> None:
-    """With a stand-in for Slurm: `srun` runs its command here, so that both nodes are on this machine."""
-    recipe = the_block("bash", "#SBATCH").text
-    sweep = tiny(yaml.safe_load(yaml_file("sweep.yaml", place).read_text()))
-    (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    (place / "bin").mkdir()
-    (place / "bin" / "srun").write_text(SRUN)
-    (place / "bin" / "srun").chmod(0o755)
-    told = {"SLURM_NNODES": "2", "SLURM_CPUS_ON_NODE": "1", "SLURMD_NODENAME": "first", "RAY_USAGE_STATS_ENABLED": "0"}
-    path = f"{place / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    for _ in range(3):  # Ray gives its processes 30 seconds to start, which may be too few on a busy machine
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
-        (place / "ray.slurm").write_text(recipe.replace("6379", str(port)))
-        code, out, err = in_a_group(["bash", "ray.slurm", "sweep.yaml", "shared"], os.environ | told | {"PATH": path})
-        if code != 3:
-            break
-        assert "timed out during startup" in out + err
-    assert code == 0, err
-    assert "cluster: 2 nodes, 2 CPUs" in err
-    assert "4 of 4 cells done" in out
-
-
-def in_a_group(command: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
-    """Exit code, standard output and error of a command; nothing that it has started lives on."""
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
-        try:
-            out, err = process.communicate(timeout=600)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, out, err
