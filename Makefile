@@ -35,7 +35,7 @@ notebooks: $(READY)
 	$(BIN)/python -m timesformer_experiments.cli.notebooks
 
 docs: $(READY)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(READY)
 	$(PYTEST) -m "not slow" -n $(JOBS) --dist worksteal --cov --cov-report=term

@@ -48,10 +48,12 @@ def the_block(language: str, marker: str) -> Block:
     return found[0]
 
 
-def tiny(values: dict[str, Any]) -> dict[str, Any]:
-    """A run or sweep with the same fields and less to do: few videos and steps, a small model, two values an axis."""
+def tiny(values: dict[str, Any], most: int = 2) -> dict[str, Any]:
+    """A run or sweep with the same fields and less to do: few videos and steps, a small model, one value an axis; of
+    schemes and seeds at most so many."""
     if "base" in values:
-        axes = {path: found[:1] if path == "seed" else found[:2] for path, found in values["axes"].items()}
+        kept = {path: most if path in ("model.attention", "seed") else 1 for path in values["axes"]}
+        axes = {path: found[: kept[path]] for path, found in values["axes"].items()}
         measure = [name for name in values["measure"] if name != "memory"]  # seconds a cell, whatever its size
         return {**values, "base": tiny(values["base"]), "axes": axes, "exclude": [], "measure": measure}
     data, model, recipe = (dict(values.get(name) or {}) for name in ("data", "model", "recipe"))
