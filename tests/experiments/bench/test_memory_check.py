@@ -26,7 +26,7 @@ def check(case: Case) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("attention", ["space", "divided"])
 def test_prediction_is_what_a_process_grows_by(attention: str) -> None:
-    check(Case(attention, batch=3))
+    check(Case(attention, batch=2))
 
 
 @pytest.mark.slow
