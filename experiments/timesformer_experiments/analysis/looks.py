@@ -102,10 +102,9 @@ def corrected(direction: np.ndarray, equivalence: np.ndarray, beyond: np.ndarray
     """
     shape, claims = direction.shape, direction.shape[-1]
     asked = ~np.isnan(equivalence).reshape(-1, claims)
-    tests = [
-        each.reshape(-1, claims) for each in (direction, np.where(np.isnan(equivalence), 1.0, equivalence), beyond)
-    ]
-    p_values = np.concatenate(tests, -1)
+    # What lies beyond the margin differs, so its p is never the smaller one.
+    tests = (direction, np.where(np.isnan(equivalence), 1.0, equivalence), np.maximum(beyond, direction))
+    p_values = np.concatenate([each.reshape(-1, claims) for each in tests], -1)
     order = np.argsort(p_values, -1, kind="stable")
     rows, highest = np.arange(len(p_values)), np.zeros(len(p_values))
     rejected, found = np.zeros(p_values.shape, bool), np.ones(p_values.shape)

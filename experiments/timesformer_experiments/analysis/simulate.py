@@ -269,8 +269,10 @@ def failures(rng: np.random.Generator, trials: int) -> list[Row]:
         covers = (low <= 100 * FAILS) & (high >= 100 * FAILS)
         rows.append(_humps("share of failed trainings, Clopper-Pearson", seeds, covers, high - low, AT_LEAST))
         if seeds >= MEDIAN_FROM_SEEDS:
-            medians = [median_interval(row) for row in part]
-            bounds = np.array([(each.low, each.high) for each in medians], float)
+            ranks = median_interval(range(seeds))  # the interval of ranks gives those of its ends
+            assert ranks.low is not None
+            assert ranks.high is not None
+            bounds = np.sort(part, 1)[:, [int(ranks.low), int(ranks.high)]]
             covers = (bounds[:, 0] <= median) & (median <= bounds[:, 1])
             rows.append(_humps("median, order statistics", seeds, covers, bounds[:, 1] - bounds[:, 0], AT_LEAST))
     one, other = (humped(rng, each, FAILS, LOWER_POINTS) for each in (upper, upper[::-1]))
