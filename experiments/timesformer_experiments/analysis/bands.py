@@ -1,4 +1,4 @@
-"""How good a random search is after k draws, and how wide the plateau of learning rates is.
+"""Quality of a random search after k draws, and width of the plateau of learning rates.
 
 Best-of-k: the expected maximum of k draws of a search space (J. Dodge et al., Show Your Work, EMNLP 2019), with bands
 that hold for all k at once (N. Lourie, K. Cho, H. He, Show Your Work with Confidence, NAACL 2024; the library `opda`).

@@ -131,6 +131,17 @@ class Estimate:
         shown = "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
         return f"p ≥ {value:.2g} (bound: the seeds do not differ)" if self.bound else shown
 
+    def remark(self) -> str:
+        """Return what restricts the estimate, for the reader of a table; empty where nothing does."""
+        found = []
+        if self.seeds == 1:
+            found.append("one seed says nothing of others")
+        if self.bound:
+            found.append(f"the {self.seeds} seeds do not differ: the interval is that of the test videos alone")
+        if self.conditional:
+            found.append(f"conditional on these {self.clusters} groups of test videos, too few to speak of others")
+        return "; ".join(found)
+
     def _within(self, half: float) -> tuple[float, float]:
         low, high = self.limits
         return max(low, self.mean - half), min(high, self.mean + half)

@@ -26,7 +26,7 @@ MEAN_FROM_SEEDS = 20
 
 @dataclass(frozen=True)
 class FailedShare:
-    """How many of the seeds lie below a level, and the interval of the share of all trainings that would [percent]."""
+    """Number of seeds below a level, and interval of the share of all trainings that would lie there [percent]."""
 
     failed: int
     seeds: int

@@ -121,7 +121,7 @@ def corrected(direction: np.ndarray, equivalence: np.ndarray, beyond: np.ndarray
 
 @dataclass(frozen=True)
 class Course:
-    """What became of families of claims over the looks: arrays (…, claims).
+    """Course of families of claims over the looks: arrays (…, claims).
 
     direction, equivalence: p over the looks until the claim was decided; `_corrected`: within the family, in the end.
     look: index of the look that decided it, -1 while it is open.

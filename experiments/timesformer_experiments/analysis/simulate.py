@@ -1,4 +1,4 @@
-"""What the statistics of claims keep of what they promise, on trainings that never ran.
+"""Simulation of the statistics of claims on trainings that never ran: do they keep what they promise?
 
     python -m timesformer_experiments.analysis.simulate --out results/simulation
 

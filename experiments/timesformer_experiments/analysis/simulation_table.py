@@ -24,7 +24,7 @@ TEXTS = {
     "that is an error.",
     "two of nine fail": "Each training fails with a probability of two in nine, 40 points below the others [%].",
 }
-"""What each part of the table says, in its order."""
+"""Meaning of each part of the table, in its order."""
 
 
 @dataclass(frozen=True)

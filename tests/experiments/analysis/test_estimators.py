@@ -26,7 +26,7 @@ from timesformer_experiments.analysis.weighted_t import critical, matching_freed
 
 
 def runs(*rows: str) -> dict[int, dict[str, float]]:
-    """A row a seed: + for a video that is right, - for one that is not."""
+    """Return runs from a row a seed: + for a video that is right, - for one that is not."""
     return {seed: {f"v{i}": float(sign == "+") for i, sign in enumerate(row)} for seed, row in enumerate(rows)}
 
 
@@ -131,6 +131,7 @@ def test_one_seed_says_nothing_of_new_seeds() -> None:
         expected = stats.ttest_1samp([0, 0, 1, 1, 1, 1, 1, 1, 0, 0], 0)
         assert found.videos_p() == pytest.approx(expected.pvalue)
         assert found.p_text() == "no p-value: one seed"
+        assert found.remark() == "one seed says nothing of others"
 
 
 @pytest.mark.parametrize("estimator", [nested_difference, crossed_difference])
@@ -144,6 +145,7 @@ def test_two_seeds_that_differ_by_the_same_do_not_give_p_0(estimator: Callable[[
     assert found.p_value() == pytest.approx(2 * stats.t.sf(20.0 / found.videos_error, 1))
     assert found.p_value() > 0.05
     assert found.p_text().startswith("p ≥ 0.")
+    assert found.remark() == "the 2 seeds do not differ: the interval is that of the test videos alone"
 
 
 def test_nothing_varies_at_all() -> None:
@@ -166,6 +168,8 @@ def test_few_clusters_are_taken_as_given() -> None:
     assert found.conditional
     assert found.seed_share == 1
     assert found.error == pytest.approx(stats.sem(table.mean(1)))
+    assert found.remark() == "conditional on these 2 groups of test videos, too few to speak of others"
+    assert crossed(np.random.default_rng(0).normal(size=(3, 6))).remark() == ""
     assert not crossed(np.random.default_rng(0).normal(size=(3, 6))).conditional
 
 

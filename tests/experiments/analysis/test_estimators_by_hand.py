@@ -30,7 +30,7 @@ T2, T511, T1023 = 4.30265, 1.96463, 1.96229
 
 @cache
 def table1() -> dict[str, dict[int, dict[str, bool]]]:
-    """By variant and seed, which test videos were right."""
+    """Return which test videos were right, by variant and seed."""
     found: dict[str, dict[int, dict[str, bool]]] = {}
     for line in RECORDS.read_text().splitlines():
         record = json.loads(line)
@@ -40,12 +40,12 @@ def table1() -> dict[str, dict[int, dict[str, bool]]]:
 
 
 def pairs(runs: Runs) -> dict[str, str]:
-    """The cluster of each test video of `motion`: every clip is followed by its reversal."""
+    """Return the cluster of each test video of `motion`: every clip is followed by its reversal."""
     return {name: f"{int(name.split(':')[1]) // 2:06d}" for name in runs[0]}
 
 
 def counted(first: str, second: str | None = None, together: int = 1) -> tuple[list[dict[int, int]], dict[int, int]]:
-    """How many videos or pairs have which value, for each seed and summed over the seeds."""
+    """Count the videos or pairs by value, for each seed and summed over the seeds."""
     rows = []
     for seed in range(3):
         names = sorted(table1()[first][seed])
