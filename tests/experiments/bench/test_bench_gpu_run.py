@@ -211,7 +211,8 @@ def test_it_runs_where_almost_nothing_is_installed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--only", "kernels,models", "--size", "tiny", "--device", "cpu", "--out", str(out), "--steps", "time"]
     arguments += ["--schemes", "divided", "--providers", "ours,sdpa_math,ours_sdpa,transformers"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "experiments", ROOT / "kernels")))
+    environment = {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "timesformer_experiments.bench.gpu", *arguments],
         cwd=ROOT,
