@@ -48,11 +48,10 @@ def the_block(language: str, marker: str) -> Block:
     return found[0]
 
 
-def tiny(values: dict[str, Any], most: int = 2) -> dict[str, Any]:
-    """A run or sweep with the same fields and less to do: few videos and steps, a small model, one value an axis; of
-    schemes and seeds at most so many."""
+def tiny(values: dict[str, Any]) -> dict[str, Any]:
+    """A run or sweep with the same fields and less to do: few videos and steps, a small model, few values an axis."""
     if "base" in values:
-        kept = {path: most if path in ("model.attention", "seed") else 1 for path in values["axes"]}
+        kept = {path: 2 if path in ("model.attention", "seed") else 1 for path in values["axes"]}
         axes = {path: found[: kept[path]] for path, found in values["axes"].items()}
         measure = [name for name in values["measure"] if name != "memory"]  # seconds a cell, whatever its size
         return {**values, "base": tiny(values["base"]), "axes": axes, "exclude": [], "measure": measure}

@@ -31,6 +31,7 @@ NOT_RUN = {
     r"pip install": "installs from the network; tests/test_packaging.py builds the wheel",
     r"ray start|--ray HEAD:6379": "needs several machines; tests/test_docs_slurm.py starts two nodes on this one",
     r"#!/bin/bash": "is the recipe of tests/test_docs_slurm.py",
+    r"examples/\w+\.yaml": "is run by tests/test_examples.py",
     r"--profile paper": "needs the real datasets; tests/experiments/paper/test_real.py has stand-ins for them",
     r"timesformer bench|timesformer_experiments\.bench\.gpu": "needs a GPU; tests/experiments/bench runs it, tiny",
 }
@@ -85,9 +86,6 @@ def place(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         (tmp_path / name).symlink_to(videos / name)
     (tmp_path / "VIDEO").symlink_to(videos / "long.mp4")
     (tmp_path / "results").symlink_to(ROOT / "results")
-    (tmp_path / "examples").mkdir()
-    for file in (ROOT / "examples").glob("*.yaml"):
-        (tmp_path / "examples" / file.name).write_text(yaml.safe_dump(tiny(yaml.safe_load(file.read_text()), most=1)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
