@@ -16,7 +16,7 @@ from timesformer.attention.scheme import Encoder, Step
 if TYPE_CHECKING:
     from timesformer.config.transformer import TimeSformerConfig
 
-Kind = Literal["needed", "executed"]
+MacsKind = Literal["needed", "executed"]
 FLEX_BLOCK = 128
 
 
@@ -32,7 +32,7 @@ class Pairs:
         return self.patches + self.cls
 
 
-def step_pairs(step: Step, grid: Grid, *, kind: Kind = "needed", backend: str = "auto") -> list[Pairs | None]:
+def step_pairs(step: Step, grid: Grid, *, kind: MacsKind = "needed", backend: str = "auto") -> list[Pairs | None]:
     """Pairs for each part of the step on a (t, h, w) grid; None for a mixer, which counts itself.
 
     `needed` counts the pairs of the declaration, `executed` those that the path computes: a predicate runs as a
@@ -56,7 +56,7 @@ def step_pairs(step: Step, grid: Grid, *, kind: Kind = "needed", backend: str = 
     return found
 
 
-def _predicate_pairs(over: Predicate, grid: Grid, kind: Kind, backend: str) -> int:
+def _predicate_pairs(over: Predicate, grid: Grid, kind: MacsKind, backend: str) -> int:
     tokens = grid[0] * grid[1] * grid[2]
     if kind == "needed":
         return sum(int(rows.sum()) for rows in over.chunks(grid))
@@ -79,7 +79,7 @@ def encoder_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, in
             yield encoder, depth, 1, (t, h, w) if number == 0 else (t, 1, 1)
 
 
-def macs_per_view(config: "TimeSformerConfig", kind: Kind = "executed") -> int:
+def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> int:
     """Multiply–accumulates of one clip and crop: embedding, every linear layer, q·k and attention·v, head."""
     d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
     t, h, w = config.grid

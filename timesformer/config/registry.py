@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from timesformer.config.cnn import CnnConfig
-from timesformer.config.counting import Kind
+from timesformer.config.counting import MacsKind
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
 
@@ -43,7 +43,7 @@ class Entry:
     field: str
     config: type[ModelConfig]
     network: Callable[[Any], Model]
-    macs: Callable[[Any, Kind], int]
+    macs: Callable[[Any, MacsKind], int]
 
 
 _ENTRIES: dict[type[ModelConfig], Entry] = {}
@@ -53,7 +53,7 @@ def register(
     field: str,
     config: type[ModelConfig],
     network: Callable[[Any], Model],
-    macs: Callable[[Any, Kind], int],
+    macs: Callable[[Any, MacsKind], int],
 ) -> None:
     """Makes a kind of model known."""
     _ENTRIES[config] = Entry(field, config, network, macs)
@@ -76,7 +76,7 @@ def build_model(config: ModelConfig) -> Model:
     return _ENTRIES[type(config)].network(config)
 
 
-def macs_per_view(config: ModelConfig, kind: Kind = "executed") -> int:
+def macs_per_view(config: ModelConfig, kind: MacsKind = "executed") -> int:
     """Multiply-accumulates of one clip and crop: of a transformer from its declaration, of a CNN from the shapes that
     its layers meet."""
     return _ENTRIES[type(config)].macs(config, kind)

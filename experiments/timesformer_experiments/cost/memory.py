@@ -70,7 +70,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Step:
+class Workload:
     """What is to be predicted: the arguments of `predict`, which see.
 
     softmax_keeps_input: where attention is written out its softmax keeps its input too, as torch's up to 1.10.
@@ -143,7 +143,7 @@ def predict(
     Raises:
         InputError: a value that is not one of those named, a backend that cannot serve the scheme.
     """
-    step = Step(config, batch, train, precision, optimiser, gradient_checkpointing, device)
+    step = Workload(config, batch, train, precision, optimiser, gradient_checkpointing, device)
     return highest(candidates(step), step.how)
 
 
@@ -166,7 +166,7 @@ def _when(name: tuple[Any, ...]) -> str:
     }.get(word, "before the first block").format(*(number + 1 for number in where))
 
 
-def candidates(step: Step) -> list[Phase]:
+def candidates(step: Workload) -> list[Phase]:
     """The phases of the step at full depth of which one holds the peak."""
     phases, stacks = traced(step)
     if not isinstance(step.config, TimeSformerConfig):
@@ -176,7 +176,7 @@ def candidates(step: Step) -> list[Phase]:
     return deepen(phases, stacks, missing, step)
 
 
-def traced(step: Step) -> tuple[list[Phase], list[list[nn.Module]]]:
+def traced(step: Workload) -> tuple[list[Phase], list[list[nn.Module]]]:
     """The phases of the step of a model with two or three blocks, and those blocks by encoder; of a convolutional
     baseline, which is traced whole, no blocks."""
     config = step.config
@@ -207,7 +207,7 @@ def trace(
     model: nn.Module,
     stacks: list[list[nn.Module]],
     shape: tuple[int, ...],
-    step: Step,
+    step: Workload,
     predicates: Sequence[tuple[Predicate, Grid]] = (),
     gradients_stay: bool = False,
 ) -> list[Phase]:
@@ -243,7 +243,7 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def _one_step(model: nn.Module, shape: tuple[int, ...], step: Step, ledger: Ledger) -> None:
+def _one_step(model: nn.Module, shape: tuple[int, ...], step: Workload, ledger: Ledger) -> None:
     clips = torch.empty(shape, device=step.traced_on)
     labels = torch.zeros(shape[0], dtype=torch.long, device=step.traced_on)
     autocast = torch.autocast(step.traced_on, torch.bfloat16, enabled=step.precision == "bf16")
@@ -273,7 +273,7 @@ def deepen(
     phases: list[Phase],
     stacks: list[list[nn.Module]],
     missing: Sequence[int],
-    step: Step,
+    step: Workload,
     gradients_stay: bool = False,
 ) -> list[Phase]:
     """The phases of the model with `missing` more blocks in each stack, put in before its second block from the end.
@@ -314,14 +314,14 @@ def kept_bytes(phases: Sequence[Phase], stack: int, block: int) -> Split:
     return plus(starts["forward", stack, block + 1], starts["forward", stack, block], -1)
 
 
-def _weights(block: nn.Module, step: Step) -> Split:
+def _weights(block: nn.Module, step: Workload) -> Split:
     """A block's parameters, and in training their optimiser states."""
     parameters = list(block.parameters())
     states = sum(state_bytes(parameter, step.optimiser) for parameter in parameters) if step.train else 0
     return {**nothing(), "params": sum(parameter.nbytes for parameter in parameters), "optimiser": states}
 
 
-def largest_batches(step: Step, cards_gib: Sequence[float]) -> dict[float, int]:
+def largest_batches(step: Workload, cards_gib: Sequence[float]) -> dict[float, int]:
     """The most clips with which the step's peak fits into each card, in GiB, less `RESERVE_BYTES`; 0 for none.
 
     What is alive at a moment is a line over the batch, so that the peak of a phase, the largest of them, can only rise
@@ -351,7 +351,7 @@ def largest_batches(step: Step, cards_gib: Sequence[float]) -> dict[float, int]:
 
 def forecast(config: ModelConfig, train: bool, cards_gib: Sequence[float], settings: dict[str, Any]) -> dict[str, Any]:
     """Inference and, with `train`, training as plain data, with the largest batch for each card; `settings`: the
-    fields of `Step`.
+    fields of `Workload`.
 
     Raises:
         InputError: as `predict` and `largest_batches`.
@@ -363,7 +363,7 @@ def forecast(config: ModelConfig, train: bool, cards_gib: Sequence[float], setti
         "largest_batch": {},
     }
     for name in ("inference", "train") if train else ("inference",):
-        step = Step(config, train=name == "train", **settings)
+        step = Workload(config, train=name == "train", **settings)
         memory = highest(candidates(step), step.how).to_dict()
         found["how"] = memory.pop("how")
         found[name] = memory

@@ -23,20 +23,20 @@ from timesformer.attention import Grid, Predicate
 from timesformer.attention import attend as attention_call
 from timesformer.attention.backends import softmax_attention
 
-Kind = Literal["params", "gradients", "optimiser", "activations", "attention"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-Split = dict[Kind, int]
+MemoryPart = Literal["params", "gradients", "optimiser", "activations", "attention"]
+PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)
+Split = dict[MemoryPart, int]
 """Bytes of each kind."""
 
 
 def nothing() -> Split:
     """No bytes of any kind."""
-    return dict.fromkeys(KINDS, 0)
+    return dict.fromkeys(PARTS, 0)
 
 
 def plus(split: Split, more: Split, times: int = 1) -> Split:
     """`split + times * more`, kind by kind."""
-    return {kind: split[kind] + times * more[kind] for kind in KINDS}
+    return {kind: split[kind] + times * more[kind] for kind in PARTS}
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Ledger(TorchDispatchMode):
         self.gpu = gpu
         self.alive = nothing()
         self.phases: list[Phase] = []
-        self._kinds: dict[int, Kind] = {}
+        self._kinds: dict[int, MemoryPart] = {}
         self._references: dict[int, weakref.ref[Any]] = {}
         self._depth = 0  # of calls of attention that are under way
         self._nodes: list[range] = []  # sequence numbers of the autograd nodes that attention made
@@ -78,7 +78,7 @@ class Ledger(TorchDispatchMode):
         """A new phase begins."""
         self.phases.append(Phase(name, dict(self.alive), dict(self.alive)))
 
-    def own(self, tensor: Tensor, kind: Kind) -> None:
+    def own(self, tensor: Tensor, kind: MemoryPart) -> None:
         """The tensor's storage is of this kind, from now on."""
         key = self._enter(tensor, kind)
         before = self._kinds[key]
@@ -110,7 +110,7 @@ class Ledger(TorchDispatchMode):
             self.alive[self._kind_now()] -= size
         return out
 
-    def _kind_now(self) -> Kind:
+    def _kind_now(self) -> MemoryPart:
         if self._depth:
             return "attention"
         node = torch._C._current_autograd_node()
@@ -119,7 +119,7 @@ class Ledger(TorchDispatchMode):
         number = node._sequence_nr()
         return "attention" if any(number in numbers for numbers in self._nodes) else "activations"
 
-    def _enter(self, tensor: Tensor, kind: Kind | None) -> int:
+    def _enter(self, tensor: Tensor, kind: MemoryPart | None) -> int:
         """Registers a storage that was not seen before; the address of its data structure is its key."""
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -131,7 +131,7 @@ class Ledger(TorchDispatchMode):
         self._allocate(self._kinds[key], size)
         return key
 
-    def _allocate(self, kind: Kind, size: int) -> None:
+    def _allocate(self, kind: MemoryPart, size: int) -> None:
         self.alive[kind] += size
         current = self.phases[-1]
         if sum(self.alive.values()) > current.peak_bytes:

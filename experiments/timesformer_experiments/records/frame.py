@@ -49,8 +49,8 @@ ENVIRONMENT = (
 )
 VERSIONS = ("python", "timesformer-ablations", "torch")
 TIME = "%Y-%m-%dT%H:%M:%SZ"
-Kind = Literal["integer", "number", "truth", "choice", "text", "time"]
-TYPES: dict[str, Kind] = {
+ColumnType = Literal["integer", "number", "truth", "choice", "text", "time"]
+TYPES: dict[str, ColumnType] = {
     **dict.fromkeys(("hash", "name", "reason", "init_from", "init_from_name", "environment.git_commit"), "text"),
     **dict.fromkeys(("scheme_file_sha256", "dataset.train.fingerprint", "dataset.test.fingerprint"), "text"),
     **dict.fromkeys(("kind", "sweep", "outcome", "reason_kind", "protocol", "data.probe", "log"), "choice"),
@@ -137,7 +137,7 @@ def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 @cache
-def _stated() -> dict[str, Kind]:
+def _stated() -> dict[str, ColumnType]:
     """Types of the fields of a model and of a recipe, from their declarations."""
     owners = (("model", CnnConfig), ("model", TimeSformerConfig), ("recipe", Recipe))
     hints = {f"{prefix}.{name}": hint for prefix, owner in owners for name, hint in get_type_hints(owner).items()}
@@ -145,14 +145,14 @@ def _stated() -> dict[str, Kind]:
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
-def _declared(hint: Any) -> Kind | None:
+def _declared(hint: Any) -> ColumnType | None:
     """The type of a field that has one, whether it may be missing or not."""
     if get_origin(hint) is Literal:
         return "choice"
     options = [option for option in get_args(hint) if option is not NoneType]
     if options:
         return _declared(options[0]) if len(options) == 1 and get_origin(hint) is not tuple else None
-    kinds: dict[Any, Kind] = {bool: "truth", int: "integer", float: "number", str: "choice"}
+    kinds: dict[Any, ColumnType] = {bool: "truth", int: "integer", float: "number", str: "choice"}
     return kinds.get(hint)
 
 
@@ -172,7 +172,7 @@ def _typed(name: str, values: list[Any], places: Sequence[str]) -> Any:
         raise
 
 
-def _guessed(values: Sequence[Any]) -> Kind:
+def _guessed(values: Sequence[Any]) -> ColumnType:
     """What all values are."""
     found = {type(value) for value in values} - {NoneType}
     if not found:
@@ -231,7 +231,7 @@ def _times(values: list[Any]) -> Any:
     return pd.to_datetime(pd.Series(values, dtype=object), format=TIME, utc=True).array
 
 
-MAKE: dict[Kind, Callable[[list[Any]], Any]] = {
+MAKE: dict[ColumnType, Callable[[list[Any]], Any]] = {
     "integer": _integers,
     "number": _numbers,
     "truth": _truths,
@@ -239,7 +239,7 @@ MAKE: dict[Kind, Callable[[list[Any]], Any]] = {
     "text": _strings,
     "time": _times,
 }
-SAID: dict[Kind, str] = {
+SAID: dict[ColumnType, str] = {
     "integer": "a whole number",
     "number": "a number",
     "truth": "true or false",

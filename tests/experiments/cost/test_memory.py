@@ -24,7 +24,7 @@ from timesformer_experiments.cli.main import app
 from timesformer_experiments.cost import memory
 from timesformer_experiments.cost.memory import (
     RESERVE_BYTES,
-    Step,
+    Workload,
     candidates,
     forecast,
     highest,
@@ -32,7 +32,7 @@ from timesformer_experiments.cost.memory import (
     predict,
     trace,
 )
-from timesformer_experiments.cost.memory_trace import KINDS, KeepingSoftmax, Ledger
+from timesformer_experiments.cost.memory_trace import PARTS, KeepingSoftmax, Ledger
 
 SMALL: dict[str, Any] = {
     "num_frames": 4,
@@ -48,7 +48,7 @@ def config(attention: str = "divided", **fields: Any) -> TimeSformerConfig:
     return TimeSformerConfig.from_dict({"attention": attention, **SMALL, **fields})
 
 
-def whole(step: Step) -> memory.Memory:
+def whole(step: Workload) -> memory.Memory:
     """The prediction without any extrapolation: every block is traced."""
     with torch.device("meta"):
         model = TimeSformer(step.config)
@@ -67,7 +67,7 @@ def whole(step: Step) -> memory.Memory:
 
 @pytest.mark.parametrize("attention", SHIPPED)
 def test_two_blocks_tell_the_peak_of_any_depth(attention: str) -> None:
-    step = Step(config(attention, depth=4, temporal_depth=4), 3, train=True)
+    step = Workload(config(attention, depth=4, temporal_depth=4), 3, train=True)
     shallow, deep = highest(candidates(step), step.how), whole(step)
     assert shallow.peak_bytes == deep.peak_bytes
     assert shallow.params_bytes == deep.params_bytes
@@ -88,7 +88,7 @@ def test_two_blocks_tell_the_peak_of_any_depth(attention: str) -> None:
 )
 def test_and_with_every_setting(fields: dict[str, Any], settings: dict[str, Any]) -> None:
     made = config(**{"depth": 4, "temporal_depth": 4, **fields})
-    step = Step(made, 3, **{"train": True, **settings})
+    step = Workload(made, 3, **{"train": True, **settings})
     shallow, deep = highest(candidates(step), step.how), whole(step)
     assert shallow.peak_bytes == deep.peak_bytes
     assert {kind: getattr(shallow, f"{kind}_bytes") for kind in ("params", "optimiser")} == {
@@ -97,7 +97,7 @@ def test_and_with_every_setting(fields: dict[str, Any], settings: dict[str, Any]
 
 
 def test_in_bf16_two_blocks_tell_it_within_a_thousandth() -> None:
-    step = Step(config("factorised_self_attention", depth=4), 3, train=True, precision="bf16")
+    step = Workload(config("factorised_self_attention", depth=4), 3, train=True, precision="bf16")
     assert highest(candidates(step), "").peak_bytes == pytest.approx(whole(step).peak_bytes, rel=1e-3)
 
 
@@ -130,7 +130,7 @@ def test_fake_tensors_allocate_what_real_ones_do(attention: str, settings: dict[
     """The same ledger over a step that is really made, on real tensors."""
     settings = {"train": True, **settings}
     made = config(attention, depth=2, temporal_depth=2, backend=settings.pop("backend", "auto"))
-    step = Step(made, 2, **settings)
+    step = Workload(made, 2, **settings)
     model = TimeSformer(made)
     model.gradient_checkpointing = step.gradient_checkpointing
     with ExitStack() as patches:
@@ -149,7 +149,7 @@ def test_the_split_adds_up_and_is_what_it_says() -> None:
     made = config("joint", depth=3, backend="reference", image_size=96)
     params = sum(parameter.nbytes for parameter in TimeSformer(made).parameters())
     train = predict(made, batch=2, train=True, optimiser="adamw")
-    assert train.peak_bytes == sum(getattr(train, f"{kind}_bytes") for kind in KINDS)
+    assert train.peak_bytes == sum(getattr(train, f"{kind}_bytes") for kind in PARTS)
     assert train.params_bytes == params
     assert train.optimiser_bytes == pytest.approx(2 * params, rel=1e-2)
     tokens = 4 * 12 * 12
@@ -159,7 +159,7 @@ def test_the_split_adds_up_and_is_what_it_says() -> None:
     inference = predict(made, batch=2, train=False)
     assert inference.optimiser_bytes == inference.gradients_bytes == 0
     assert 2 * probabilities <= inference.attention_bytes < 3 * probabilities  # scores and probabilities of one block
-    assert set(inference.to_dict()) == {*(f"{kind}_bytes" for kind in KINDS), "peak_bytes", "phase", "how"}
+    assert set(inference.to_dict()) == {*(f"{kind}_bytes" for kind in PARTS), "peak_bytes", "phase", "how"}
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
@@ -190,7 +190,7 @@ def test_settings_change_the_peak_the_way_they_should() -> None:
 
 
 def test_a_softmax_that_keeps_its_input_costs_the_scores_of_every_block() -> None:
-    step = Step(config("joint", depth=4, image_size=96, backend="reference"), 2, train=True)
+    step = Workload(config("joint", depth=4, image_size=96, backend="reference"), 2, train=True)
     today, then = (
         highest(candidates(replace(step, softmax_keeps_input=keeps)), "").attention_bytes for keeps in (False, True)
     )
@@ -209,19 +209,19 @@ def test_masks_are_counted_and_none_without_values_is_left_behind() -> None:
     sdpa = predict(made, batch=1, train=False)
     flex = predict(replace(made, backend="flex"), batch=1, train=False)
     assert sdpa.attention_bytes - flex.attention_bytes >= 2 * tokens * tokens
-    old = Step(replace(made, backend="reference"), 1, train=True, softmax_keeps_input=True)
+    old = Workload(replace(made, backend="reference"), 1, train=True, softmax_keeps_input=True)
     assert highest(candidates(old), "").attention_bytes > predict(old.config, batch=1, train=True).attention_bytes
     clip = torch.zeros(1, 4, 3, 48, 48)
     assert torch.isfinite(TimeSformer(made)(clip)).all()
 
 
 def test_the_largest_batch_fits_and_the_next_does_not() -> None:
-    step = Step(config("joint", depth=12, image_size=96, embed_dim=96), 1, train=True)
+    step = Workload(config("joint", depth=12, image_size=96, embed_dim=96), 1, train=True)
     batch = largest_batches(step, [3.0])[3.0]
     peaks = [highest(candidates(replace(step, batch=clips)), "").peak_bytes for clips in (batch, batch + 1)]
     assert batch > 10
     assert peaks[0] <= 3 * 2**30 - RESERVE_BYTES < peaks[1]
-    assert largest_batches(Step(TimeSformerConfig(depth=24), 1, train=True), [2.0]) == {2.0: 0}
+    assert largest_batches(Workload(TimeSformerConfig(depth=24), 1, train=True), [2.0]) == {2.0: 0}
 
 
 def test_a_peak_that_bends_upwards_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_a_peak_that_bends_upwards_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
             self.peak_bytes = unit * max(50 * batch, 80 * batch - 150)
 
     monkeypatch.setattr(memory, "candidates", lambda step: [Bent(step.batch)])
-    assert largest_batches(Step(config(), 1, train=True), [1 + 500 * unit / 2**30]) == {1 + 500 * unit / 2**30: 8}
+    assert largest_batches(Workload(config(), 1, train=True), [1 + 500 * unit / 2**30]) == {1 + 500 * unit / 2**30: 8}
 
 
 @pytest.mark.parametrize(
@@ -254,11 +254,11 @@ def test_what_cannot_be_served_is_an_error() -> None:
     with pytest.raises(InputError, match="partition"):
         predict(config(backend="flex"), batch=1, train=True)
     with pytest.raises(InputError, match=r"card_gib: expected more than the 1 GiB in reserve, got 1\.0"):
-        largest_batches(Step(config(), 1, train=True), [16.0, 1.0])
+        largest_batches(Workload(config(), 1, train=True), [16.0, 1.0])
 
 
 def test_phases_have_readable_names() -> None:
-    names = {memory._when(phase.name) for phase in candidates(Step(config("factorised_encoder"), 1, train=True))}
+    names = {memory._when(phase.name) for phase in candidates(Workload(config("factorised_encoder"), 1, train=True))}
     assert {"before the first block", "update of the parameters", "backward pass, encoder 2, block 4"} <= names
     assert {"forward pass, encoder 1, block 12", "after the forward pass of encoder 1"} <= names
     assert "after the backward pass of encoder 2" in names

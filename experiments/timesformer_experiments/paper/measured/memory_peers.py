@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timesformer import TimeSformerConfig
-from timesformer_experiments.cost.memory import Step, candidates, deepen, highest, kept_bytes, trace, traced
+from timesformer_experiments.cost.memory import Workload, candidates, deepen, highest, kept_bytes, trace, traced
 from timesformer_experiments.cost.memory_trace import KeepingSoftmax, Split
 from timesformer_experiments.report.published import published
 
@@ -149,7 +149,7 @@ class Mmaction2(nn.Module):
 
 def structure(attention: str, clips: int) -> tuple[Split, int, int]:
     """What a block keeps for its backward pass, and the peak and the weights of the whole model, in bytes."""
-    step = Step(TimeSformerConfig(), clips, train=True, device="cuda")
+    step = Workload(TimeSformerConfig(), clips, train=True, device="cuda")
     with torch.device("meta"):
         model = Mmaction2(attention, depth=3)
     stacks = [list(model.blocks)]
@@ -168,7 +168,7 @@ def rows() -> Iterator[dict[str, Any]]:
     for point in published("memory", "mmaction2").rows:
         attention, clips = point["attention"], point["clips_per_card"]
         config = TimeSformerConfig(attention=attention, backend="reference", drop_path_rate=DROP_PATH)
-        step = Step(config, clips, train=True, device="cuda")
+        step = Workload(config, clips, train=True, device="cuda")
         kept, peak, weights = structure(attention, clips)
         left = point["train_peak_mib"] * 2**20 - peak
         tokens = clips * FRAMES * (PIXELS // PATCH) ** 2 * WIDTH * 4

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from timesformer import TimeSformerConfig
 from timesformer.attention import build
 from timesformer.files import write_atomic
-from timesformer_experiments.cost.memory import RESERVE_BYTES, Step, candidates, highest
+from timesformer_experiments.cost.memory import RESERVE_BYTES, Workload, candidates, highest
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.figures.figure3 import PANELS, SCHEMES, sweep
 from timesformer_experiments.paper.measured.memory_peers import rows as mmaction2_rows
@@ -42,7 +42,7 @@ def peaks(config: TimeSformerConfig) -> dict[str, float]:
     found = {}
     for softmax, keeps in SOFTMAXES.items():
         for clips in CLIPS:
-            step = Step(
+            step = Workload(
                 replace(config, backend="reference"), clips, train=True, device="cuda", softmax_keeps_input=keeps
             )
             found[key(clips, softmax)] = highest(candidates(step), step.how).peak_bytes / 2**30
