@@ -1,4 +1,4 @@
-"""Grouped attention over affine layouts, imported as `timesformer_kernels`.  Needs torch, and triton to run kernels."""
+"""Grouped attention over affine layouts.  The package needs torch, and Triton to run the kernels."""
 
 from timesformer_kernels.add_norm import add_norm
 from timesformer_kernels.auto import prefers_kernels

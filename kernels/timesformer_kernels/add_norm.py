@@ -9,16 +9,16 @@ from timesformer_kernels.device import require_usable
 from timesformer_kernels.functions import differentiable, last, looped
 
 ROWS = 16
-"""Rows that a program of the backward pass sums over, one after the other."""
+"""Number of rows that one program of the backward pass sums over, one after the other."""
 
 MAX_CHANNELS = 8192
 
 
 def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x + more, and its layer norm over the last dimension: two tensors (…, d).
+    """Return x + more and the layer norm of this sum over the last dimension: two tensors (…, d).
 
-    The sum has the promoted dtype of both, the norm too, or autocast's dtype where autocast is on (a linear layer
-    follows, which would convert it).
+    The sum has the promoted dtype of both inputs.  The norm has the same dtype, or autocast's where autocast is on: the
+    linear layer that follows would convert it anyway.
 
     Raises:
         ValueError: shapes that differ, or more than 8192 channels.
@@ -40,7 +40,7 @@ def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) 
 
 
 def block(width: int) -> dict[str, int]:
-    """The constants of a launch for rows of so many channels."""
+    """Constants of a launch for rows of `width` channels."""
     padded = 1 << (width - 1).bit_length()
     return {"BLOCK_D": padded, "num_warps": 4 if padded <= 2048 else 8}
 
@@ -49,7 +49,7 @@ def block(width: int) -> dict[str, int]:
 def _op(
     x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sum, its norm, and each row's mean and inverse standard deviation in fp32."""
+    """Return the sum, its norm, and each row's mean and inverse standard deviation in fp32."""
     from timesformer_kernels.norm_kernels import add_norm_forward
 
     out = _op_fake(x, more, weight, bias, eps, dtype)
@@ -73,7 +73,7 @@ def _op_fake(
 def _backward_op(
     dtotal: Tensor, dnormed: Tensor, total: Tensor, weight: Tensor, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of the sum (…, d), and those of weight and bias as parts (programs, d) in fp32."""
+    """Return the gradient of the sum (…, d), and those of weight and bias as partial sums (programs, d) in fp32."""
     from timesformer_kernels.norm_kernels import add_norm_backward
 
     dx, dweight, dbias = _backward_fake(dtotal, dnormed, total, weight, mean, scale)
@@ -111,7 +111,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, dtotal: Tensor | None, dnormed: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors  # once: checkpointing recomputes them
+    saved = ctx.saved_tensors  # read once: checkpointing recomputes them at each access
     total = saved[0]
     dtotal = torch.zeros_like(total) if dtotal is None else dtotal
     dnormed = torch.zeros_like(total, dtype=ctx.normed) if dnormed is None else dnormed

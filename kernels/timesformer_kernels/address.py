@@ -1,4 +1,4 @@
-"""Addresses and loads that all kernels share."""
+"""Address arithmetic and loads shared by all kernels."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def lattice(i, N2: tl.constexpr, N3: tl.constexpr, step1, step2, step3):
-    """Offset of number i in a lattice of (…, N2, N3) points with these steps; divisions by 1 vanish."""
+    """Offset of point i in a lattice of (…, N2, N3) points with these strides; divisions by 1 are compiled away."""
     return i // (N2 * N3) * step1 + i // N3 % N2 * step2 + i % N3 * step3
 
 
@@ -15,10 +15,10 @@ def operand(
     x, x_at, xe, cls, ce, e, patch, token,
     E: tl.constexpr, BLOCK_E: tl.constexpr, WITH_CLASS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Rows of one operand (rows, BLOCK_E): patches from `x + x_at`, the class token's from `cls`, else zeros.
+    """Load the rows of one operand (rows, BLOCK_E): patches from `x + x_at`, the class token from `cls`, other rows 0.
 
-    One load of selected addresses, so that it can go straight to shared memory.  UPCAST: the interpreter keeps bf16 as
-    integers and cannot calculate with it.
+    A single load from selected addresses can go straight to shared memory.  UPCAST is for the interpreter, which stores
+    bf16 as integers and cannot compute with it.
     """
     at = x + x_at[:, None] + e[None, :] * xe
     if WITH_CLASS:

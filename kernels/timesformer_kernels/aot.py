@@ -1,7 +1,7 @@
 """Ahead-of-time compilation of the kernels, without a GPU: registers, shared memory, spills, instructions.
 
 `python -m timesformer_kernels.aot --out FILE.csv` compiles every configuration that `launch.blocks_for` can choose at
-the sizes below, in two processes, and writes one line each.
+the sizes below, in two processes, and writes one line for each.
 """
 
 import argparse
@@ -34,7 +34,7 @@ GRIDS = ((8, 14, 14), (16, 28, 28), (32, 14, 14), (96, 14, 14))
 HEADS, WIDTH = 12, 64
 
 STEPS = {"time": (0,), "space": (1,), "joint": (1, 2, 3), "width": (1,), "height": (1,), "local": (1,), "global": (1,)}
-"""Steps of the shipped schemes with the class token's modes that their default policies use."""
+"""Steps of the shipped schemes, with the class-token modes that their default policies use."""
 
 NORMS = {"add_norm_forward": norm_kernels.add_norm_forward, "add_norm_backward": norm_kernels.add_norm_backward}
 SHORT, LONG = ("short_forward", "short_backward"), ("long_forward", "long_backward_q", "long_backward_kv")
@@ -45,17 +45,20 @@ ALLOWED_SPILLS = {
     ("sm_80", "long_backward_kv", "local"): 2,
     ("sm_80", "add_norm_backward", "norm"): 2,
 }
-"""The exceptions to "no spills", in 32-bit words of a thread: there the compiler stays at 168 and 48 registers, with
-which one block more fits on a multiprocessor, for the price of one or two words in the first-level cache."""
+"""Exceptions to "no spills", in 32-bit words per thread.  Here the compiler stays at 168 and 48 registers, so that one
+more block fits on a multiprocessor, at the price of one or two words in the first-level cache."""
 
-# A multiprocessor's 32-bit registers, shared memory in bytes, and threads.
+# Per multiprocessor: 32-bit registers, shared memory in bytes, threads.
 MULTIPROCESSOR = {80: (65536, 163 * 1024, 2048), 90: (65536, 227 * 1024, 2048), 100: (65536, 227 * 1024, 2048)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel at one size, with heads of `width` channels.  The steps `norm` and `norm_autocast` are the residual
-    addition with layer norm, in one dtype or with an fp32 residual under autocast."""
+    """One kernel at one size, with heads of `width` channels.
+
+    The steps `norm` and `norm_autocast` stand for the residual addition with layer norm, in one dtype or with an fp32
+    residual under autocast.
+    """
 
     kernel: str
     step: str
@@ -68,8 +71,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler made of a case: registers a thread, shared memory a block in bytes, 32-bit spill stores and
-    loads, blocks that fit on a multiprocessor, tensor-core instructions, and 128-bit loads from global memory."""
+    """Resources and instructions of a compiled case.
+
+    Registers are per thread, shared memory is in bytes per block, spill stores and loads are 32-bit instructions,
+    `blocks_per_multiprocessor` is the number of blocks that fit on a multiprocessor at a time, and `wide_loads` counts
+    128-bit loads from global memory.
+    """
 
     kernel: str
     step: str
@@ -92,7 +99,10 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Specialisation:
-    """What a launch compiles: equal ones are one binary.  `signature` in the order of the kernel's arguments."""
+    """Everything that determines the binary of a launch: equal specialisations share one.
+
+    `signature` is in the order of the kernel's arguments.
+    """
 
     kernel: str
     signature: tuple[tuple[str, str], ...]
@@ -105,7 +115,7 @@ class Specialisation:
 
 
 def step_tile(step: str, grid: tuple[int, int, int]) -> Tile:
-    """The groups of a step on a grid that its splits divide evenly."""
+    """Return the groups of a step on a grid that its splits divide evenly."""
     every = [AxisTile(0, 1, 0, n, n, 1) for n in grid]
     each = [AxisTile(0, n, 0, 1, 1, 1) for n in grid]
     parity = [AxisTile(0, 2, 0, 1, n // 2, 2) for n in grid]
@@ -122,12 +132,12 @@ def step_tile(step: str, grid: tuple[int, int, int]) -> Tile:
 
 
 def kernels_of(step: str, grid: tuple[int, int, int], mode: int) -> tuple[str, ...]:
-    """The kernels that serve a step, forward and backward."""
+    """Names of the kernels that serve a step, forward and backward."""
     return SHORT if is_short([step_tile(step, grid)], mode) else LONG
 
 
 def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = HALVES) -> Iterator[Case]:
-    """Every kernel that runs at the benchmark's sizes; sizes that compile to the same code occur once."""
+    """Yield every kernel that runs at the benchmark's sizes; sizes that compile to the same code occur once."""
     for arch in arches:
         for dtype in dtypes:
             seen = set()
@@ -144,8 +154,11 @@ def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = HAL
 
 
 def specialise(case: Case) -> Specialisation:
-    """The specialisation that a launch of this case would get: integers of 1 and those that 16 divides are known to
-    the compiler, and the allocator's addresses are multiples of 16."""
+    """Return the specialisation that a launch of this case would get.
+
+    Triton specialises on integers equal to 1 and on those divisible by 16; the allocator's addresses are multiples
+    of 16.
+    """
     columns, stages = 0, 2
     numbers: tuple[int | float, ...]
     if case.kernel in NORMS:
@@ -194,7 +207,7 @@ def _problem(case: Case) -> launch.Problem:
 
 
 def compile_kernel(case: Case) -> Any:
-    """Triton's compiled kernel of a case.
+    """Return Triton's compiled kernel for a case.
 
     Raises:
         RuntimeError: the kernels were imported for the interpreter.
@@ -217,7 +230,7 @@ def compile_kernel(case: Case) -> Any:
 
 
 def compile_case(case: Case) -> Compiled:
-    """Compiles one case and reads what became of it."""
+    """Compile one case and read its resources and instructions from the binary."""
     binary, made = compile_kernel(case), specialise(case)
     resources, code = _resources(binary.asm["cubin"])
     registers, shared = resources["REG"], binary.metadata.shared
@@ -244,7 +257,7 @@ def compile_case(case: Case) -> Compiled:
 
 
 def _resources(cubin: bytes) -> tuple[dict[str, int], str]:
-    """What the kernel uses, and its machine code, by the disassembler that Triton ships."""
+    """Return the kernel's resource usage and its machine code, from the disassembler that Triton ships."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -256,21 +269,24 @@ def _resources(cubin: bytes) -> tuple[dict[str, int], str]:
 
 
 def _occupancy(arch: int, registers: int, shared: int, threads: int) -> int:
-    """Blocks of a kernel that fit on a multiprocessor: registers come in units of 8 a thread, shared memory has 1 KiB
-    more a block than the kernel asks for."""
+    """Number of blocks of a kernel that fit on a multiprocessor.
+
+    Registers are allocated in units of 8 per thread; each block takes 1 KiB of shared memory beyond what the kernel
+    asks for.
+    """
     all_registers, all_shared, all_threads = MULTIPROCESSOR[arch]
     per_block = -(-registers // 8) * 8 * threads
     return min(all_registers // per_block, all_shared // (shared + 1024), all_threads // threads)
 
 
 def compile_all(wanted: list[Case], processes: int = 2) -> list[Compiled]:
-    """Compiles cases side by side, in their order."""
+    """Compile cases in parallel processes; the results are in the order of the cases."""
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(compile_case, wanted))
 
 
 def write(rows: list[Compiled], path: Path) -> None:
-    """One line a row."""
+    """Write a csv file with a header and one line per row."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Compiled)], lineterminator="\n")
         writer.writeheader()
@@ -278,7 +294,7 @@ def write(rows: list[Compiled], path: Path) -> None:
 
 
 def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The lines of a csv as a table: each kernel on each GPU, over all steps, sizes and dtypes."""
+    """Return the rows of a csv as a Markdown table: one line per kernel and GPU, over all steps, sizes and dtypes."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["kernel"], row["arch"]), []).append(row)
@@ -299,7 +315,7 @@ def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compiles everything, writes the csv and prints the table of the README."""
+    """Compile everything, write the csv and print the table of the README."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arch", type=int, action="append", choices=ARCHITECTURES, help="default: all")

@@ -1,4 +1,4 @@
-"""Whether the kernels or PyTorch's own attention serve a group best: measured where it was measured, else by a rule."""
+"""Choice between the kernels and PyTorch attention by group length: by measurement where there is one, else by rule."""
 
 import csv
 from functools import lru_cache
@@ -9,15 +9,19 @@ import torch
 from timesformer_kernels.device import interpreted, why_unusable
 
 MEASURED = "measured.csv"
-"""Beside this file, from `timesformer bench`: gpu, dtype, group_length, kernels_ms, other_ms (forward and backward)."""
+"""File beside this one, from `timesformer bench`: gpu, dtype, group_length, kernels_ms, other_ms (forward and
+backward)."""
 
 RULE_LENGTH = 32
-"""Without a measurement on this GPU the kernels serve groups of at most so many tokens: there PyTorch's kernels pad a
-sequence to a tile of 64 or 128 rows, and several sequences share one of ours."""
+"""Longest group, in tokens, that the kernels serve on a GPU without a measurement.  For such groups PyTorch's kernels
+pad each sequence to a tile of 64 or 128 rows, while several sequences share one tile of ours."""
 
 
 def prefers_kernels(device: torch.device, dtype: torch.dtype, group_length: int) -> bool:
-    """Whether `backend="auto"` takes the kernels for groups of this length.  Never in the interpreter: it is slow."""
+    """Return True if `backend="auto"` takes the kernels for groups of this length.
+
+    It never does in the interpreter, which is slow, nor in fp32.
+    """
     if device.type != "cuda" or interpreted() or dtype not in (torch.float16, torch.bfloat16):
         return False
     if why_unusable(device) is not None:
@@ -26,7 +30,7 @@ def prefers_kernels(device: torch.device, dtype: torch.dtype, group_length: int)
 
 
 def decide(table: tuple[dict[str, str], ...], gpu: str, dtype: str, group_length: int) -> bool:
-    """By the measurement of the nearest length on this GPU in this dtype (as a ratio), or by the rule."""
+    """Decide by the measurement on this GPU in this dtype whose length is nearest as a ratio, or by the rule."""
     known = [row for row in table if row["gpu"] == gpu and row["dtype"] == dtype]
     if not known:
         return group_length <= RULE_LENGTH
@@ -41,6 +45,6 @@ def decide(table: tuple[dict[str, str], ...], gpu: str, dtype: str, group_length
 
 @lru_cache(maxsize=1)
 def measurements() -> tuple[dict[str, str], ...]:
-    """The rows of the committed table."""
+    """Rows of the committed table."""
     text = resources.files("timesformer_kernels").joinpath(MEASURED).read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))

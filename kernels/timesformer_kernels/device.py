@@ -1,4 +1,4 @@
-"""Whether the kernels can run here."""
+"""Checks that the kernels can run on a device."""
 
 import importlib.util
 import os
@@ -13,21 +13,21 @@ class KernelsUnavailable(RuntimeError):
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter stands in for a GPU (`TRITON_INTERPRET=1`, read when the kernels are imported)."""
+    """Return True if Triton's interpreter replaces a GPU (`TRITON_INTERPRET=1`, read when the kernels are imported)."""
     return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on")
 
 
 def why_unusable(device: torch.device | str | None) -> str | None:
-    """What is missing for running the kernels on `device` (None: on any device here); None if nothing is."""
+    """Return what is missing for running the kernels on `device` (None: any device of this machine), or None."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed: pip install 'timesformer-ablations[triton]'"
-    if interpreted() or device.type == "meta":  # there nothing runs
+    if interpreted() or device.type == "meta":  # nothing runs on the meta device
         return None
     if device.type != "cuda":
-        return f"they need an NVIDIA GPU and tensors there, not on {device.type}; TRITON_INTERPRET=1 runs them on a CPU"
+        return f"they need tensors on an NVIDIA GPU, got {device.type}; TRITON_INTERPRET=1 runs them on a CPU"
     if torch.cuda.get_device_capability(device) < CAPABILITY:
         major, minor = torch.cuda.get_device_capability(device)
         return f"they need compute capability 8.0 (Ampere) or newer, this GPU has {major}.{minor}"
@@ -35,7 +35,7 @@ def why_unusable(device: torch.device | str | None) -> str | None:
 
 
 def require_usable(device: torch.device | str) -> None:
-    """Raises KernelsUnavailable with what is missing."""
+    """Raise KernelsUnavailable if the kernels cannot run on `device`; the message says what is missing."""
     reason = why_unusable(device)
     if reason is not None:
         raise KernelsUnavailable(f"Triton kernels cannot run: {reason}")

@@ -1,4 +1,4 @@
-"""What turns an operator with a backward pass into a function for autograd, torch.compile and torch.func."""
+"""Functions for autograd, torch.compile and torch.func, made from an operator and its backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,13 @@ Rule = Callable[..., tuple[tuple[Tensor, ...], tuple[int, ...]]]
 
 
 def differentiable(op: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives `op` its backward pass; returns the function to call."""
+    """Register the backward pass of `op` and return the function to call."""
     op.register_autograd(backward, setup_context=setup_context)
     return _for_transforms(op, setup_context, backward)
 
 
 def last(op: Any) -> Callable[..., Any]:
-    """The function to call for an operator without a backward pass; torch says so if one is wanted."""
+    """Return the function to call for an operator without a backward pass; a second derivative raises RuntimeError."""
 
     def refuse(ctx: Any, *gradients: Tensor) -> None:
         raise RuntimeError(f"{op._qualname} has no backward pass: no second derivatives")
@@ -25,8 +25,11 @@ def last(op: Any) -> Callable[..., Any]:
 
 
 def _for_transforms(op: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.func refuses the autograd that an operator registers, and takes a `torch.autograd.Function` with the same
-    parts: it is used while one of its transforms is active.  torch.compile always sees the operator."""
+    """Return a function that calls the operator, or an equivalent `torch.autograd.Function` inside torch.func.
+
+    torch.func rejects the autograd formula that an operator registers, but accepts a `torch.autograd.Function` with the
+    same parts; that one is used while a transform is active.  torch.compile always sees the operator.
+    """
     members = {
         "generate_vmap_rule": True,
         "forward": staticmethod(lambda *arguments: op(*arguments)),
@@ -44,7 +47,7 @@ def _for_transforms(op: Any, setup_context: Callable[..., None], backward: Calla
 
 
 def folded(op: Any) -> Rule:
-    """vmap for an operator all of whose tensors start with the batch: the mapped dimension joins the batch."""
+    """vmap rule for an operator whose tensors all begin with the batch: the mapped dimension joins the batch."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         given = [_mapped(x, dim, info.batch_size) for x, dim in zip(arguments, in_dims, strict=True)]
@@ -56,7 +59,7 @@ def folded(op: Any) -> Rule:
 
 
 def looped(op: Any) -> Rule:
-    """vmap for an operator with weights: one call for each element of the mapped dimension."""
+    """vmap rule for an operator with weights: one call for each element of the mapped dimension."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         given = [_mapped(x, dim, info.batch_size) for x, dim in zip(arguments, in_dims, strict=True)]
@@ -68,7 +71,7 @@ def looped(op: Any) -> Rule:
 
 
 def _mapped(x: Any, dim: int | None, size: int) -> Any:
-    """A tensor with the mapped dimension first, whether it has one or not."""
+    """Move the mapped dimension of a tensor to the front, or expand a tensor that has none."""
     if not isinstance(x, Tensor):
         return x
     return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)

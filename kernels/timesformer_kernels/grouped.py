@@ -14,8 +14,8 @@ from timesformer_kernels.functions import differentiable, folded, last
 from timesformer_kernels.layout import SHORT, AxisTile, Tile, numbered_tiles, tile_numbers
 
 MODES = {"absent": 0, "replicated": 1, "global": 2, "class_query": 3}
-"""What the class token is in a call of the operator: nothing · query and key of every group · key alone · key, and the
-only query."""
+"""Role of the class token in a call of the operator: none · query and key of every group · key only · key and the only
+query."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDTHS = (16, 128)
@@ -29,16 +29,19 @@ def grouped_attention(
     group_weights: Tensor | None = None,
     class_only: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Softmax attention inside the groups of a partition, straight from packed qkv: nothing is copied, padded or
-    gathered, and the same inputs give the same bits on every run.
+    """Compute softmax attention inside the groups of a partition, straight from packed qkv.
 
-    qkv: (b, t, h, w, 3, k, e) with any strides; cls_qkv: (b, 3, k, e) or None.  tiles: all groups of the (t, h, w)
-    grid, equal ones together, covering it once.  group_weights (b, g): weigh each group's output of a replicated class
-    token before the mean over the groups, which is taken in a fixed order.  class_only: the patches' outputs are not
-    needed.
+    Nothing is copied, padded or gathered, and the same inputs give the same bits on every run.
 
-    Returns the patches' outputs (b, t, h, w, k, e) (None with `class_only`) and the class token's (b, k, e) (None for
-    `absent`).
+    qkv: (b, t, h, w, 3, k, e) with any strides
+    cls_qkv: (b, 3, k, e) or None
+    tiles: all groups of the (t, h, w) grid, those of one shape in one tile; together they cover the grid once
+    group_weights: (b, g), weights of each group's output of a replicated class token, applied before the mean over the
+        groups, which is taken in a fixed order
+    class_only: leave out the outputs of the patches
+
+    Return the patches' outputs (b, t, h, w, k, e), None with `class_only`, and the class token's (b, k, e), None for
+    `absent`.
 
     Raises:
         ValueError: a shape, dtype or policy that the kernels do not serve; the message says what was expected.
@@ -74,7 +77,7 @@ def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: s
         raise ValueError(f"qkv: expected heads of {WIDTHS[0]} to {WIDTHS[1]} channels, got {width}")
     if policy != "absent":
         if cls_qkv is None:
-            raise ValueError(f"cls_qkv: policy {policy!r} needs the class token, got None")
+            raise ValueError(f"cls_qkv: expected the class token for policy {policy!r}, got None")
         if cls_qkv.shape != (b, 3, heads, width) or cls_qkv.dtype != qkv.dtype:
             raise ValueError(
                 f"cls_qkv: expected {(b, 3, heads, width)} of {qkv.dtype}, "
@@ -89,7 +92,7 @@ def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: s
     given = [x for x in (qkv, cls_qkv) if x is not None]
     spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
     if max(*spans, 3 * tokens * heads * width) >= 2**31:
-        raise ValueError("qkv: one clip spans 2^31 elements or more")
+        raise ValueError("qkv: expected clips that span fewer than 2^31 elements")
 
 
 def _groups(layout: Sequence[int]) -> int:
@@ -97,14 +100,16 @@ def _groups(layout: Sequence[int]) -> int:
 
 
 def is_short(tiles: Sequence[Tile], mode: int) -> bool:
-    """Whether the groups share tiles: all of them are short, and patches are among the queries."""
+    """Return True if several groups share a kernel tile: all are short, and patches are among the queries."""
     return mode != 3 and max(tile.group_size for tile in tiles) + (mode != 0) <= SHORT
 
 
 @torch.library.custom_op("timesformer::grouped_attention", mutates_args=())
 def _op(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """out (b, t, h, w, k, e), class token of each group (b, g, k, e) in fp32, and the log-sum-exp of both (empty where
-    the backward pass needs none)."""
+    """Return out (b, t, h, w, k, e), the class token of each group (b, g, k, e) in fp32, and the log-sum-exp of both.
+
+    The log-sum-exps are empty where the backward pass does not need them.
+    """
     out, cls_out, lse, cls_lse = _op_fake(qkv, cls_qkv, layout, mode)
     for problem in _problems(qkv, cls_qkv, layout, mode):
         problem.forward(out, cls_out, lse, cls_lse)
@@ -141,12 +146,12 @@ def _backward_op(
     layout: Sequence[int],
     mode: int,
 ) -> tuple[Tensor, Tensor]:
-    """dqkv (b, t, h, w, 3, k, e), and the class token's as one fp32 part per group (b, g, 3, k, e)."""
+    """Return dqkv (b, t, h, w, 3, k, e) and the class token's gradient as one fp32 part per group (b, g, 3, k, e)."""
     dqkv, dcls = _backward_fake(dout, dcls_out, qkv, cls_qkv, out, cls_out, lse, cls_lse, layout, mode)
     if mode == 3:
-        dqkv.zero_()  # the patches are no queries
+        dqkv.zero_()  # the patches are not queries
     if mode == 2:
-        dcls.zero_()  # the class token is no query
+        dcls.zero_()  # the class token is not a query
     saved = (out, cls_out, lse, cls_lse)
     dout, dcls_out = dout.contiguous(), dcls_out.to(dout.dtype).contiguous()  # a gradient may have strides of 0
     for problem in _problems(qkv, cls_qkv, layout, mode):

@@ -1,4 +1,4 @@
-"""From tensors and tiles to kernel launches: strides, merged axes, block sizes.  Imported only where Triton is."""
+"""Kernel launches from tensors and tiles: strides, merged axes, block sizes.  Importing this module needs Triton."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,10 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 @dataclass(frozen=True)
 class Blocks:
-    """Sizes of a kernel's blocks and its warps: queries (or the rows of a tile of short groups), keys."""
+    """Block sizes and warps of a kernel.
+
+    `rows` counts queries, or the rows of a tile of short groups; `columns` counts keys.
+    """
 
     rows: int
     columns: int
@@ -32,10 +35,10 @@ class Blocks:
 
 
 def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Blocks:
-    """The block sizes of a kernel: those that do not spill.  Tensor cores want 64 rows (Hopper's take no fewer); fp32,
-    which they do not serve in full precision, and wide heads need smaller blocks or more warps.
+    """Return block sizes at which a kernel does not spill registers.
 
-    `timesformer_kernels.aot` compiles what this can give.
+    Tensor cores need 64 rows for full use, and Hopper's take no fewer.  Wide heads, and fp32, which tensor cores do not
+    serve in full precision, need smaller blocks or more warps.  `timesformer_kernels.aot` compiles every choice.
     """
     full, wide = dtype == torch.float32, width > 64
     if kernel.startswith("short"):
@@ -51,7 +54,7 @@ def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Bloc
 
 @dataclass(frozen=True)
 class Call:
-    """A launch: programs, numbers behind the tensors, constants, block sizes."""
+    """Arguments of a launch: grid of programs, scalar arguments after the tensors, constants, block sizes."""
 
     grid: tuple[int, int, int]
     numbers: tuple[int | float, ...]
@@ -61,7 +64,7 @@ class Call:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Up to three nested axes that are left when those are merged which lie behind one another."""
+    """Up to three nested axes that remain after contiguous ones were merged."""
 
     sizes: tuple[int, int, int]
     steps: tuple[int, int, int]
@@ -77,13 +80,13 @@ def _merged(sizes: tuple[int, ...], steps: tuple[int, ...], token_steps: tuple[i
             axes[-1] = (axes[-1][0] * size, step, token_step)
         else:
             axes.append((size, step, token_step))
-    axes += [(1, 0, 0)] * (3 - len(axes))  # inner axes of one point: the kernels' divisions by them vanish
+    axes += [(1, 0, 0)] * (3 - len(axes))  # inner axes of size 1: divisions by them are compiled away
     first, second, third = zip(*axes, strict=True)
     return _Axes(first, second, third)
 
 
 class Problem:
-    """One tile of groups of one buffer, as the kernels want it."""
+    """One tile of groups in one buffer, with the strides that the kernels take."""
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class Problem:
         self.counts = (self.tokens, self.heads, self.groups, first_group, all_groups or self.groups, self.width**-0.5)
 
     def call(self, kernel: str) -> Call:
-        """How one of the kernels is launched on this problem."""
+        """Arguments for launching one of the kernels on this problem."""
         dtype, backward_kv = self.qkv.dtype, kernel == "long_backward_kv"
         blocks = blocks_for(kernel, self.length, self.width, dtype)
         exact = dtype != torch.float32 or not torch.backends.cuda.matmul.allow_tf32
@@ -166,14 +169,14 @@ class Problem:
         )
 
     def forward(self, out: Tensor, cls_out: Tensor, lse: Tensor, cls_lse: Tensor) -> None:
-        """Fills the outputs of this tile's tokens and groups; the log-sum-exps stay unset for short groups."""
+        """Fill the outputs of this tile's tokens and groups; the log-sum-exps stay unset for short groups."""
         if self.is_short:
             self._launch("short_forward", out, cls_out)
         else:
             self._launch("long_forward", out, cls_out, lse, cls_lse)
 
     def backward(self, saved: Sequence[Tensor], dout: Tensor, dcls_out: Tensor, dqkv: Tensor, dcls: Tensor) -> None:
-        """Fills the gradients of this tile; `saved`: what the forward pass filled (short groups need none of it)."""
+        """Fill the gradients of this tile; `saved` holds the outputs of `forward`, which short groups do not need."""
         if self.is_short:
             self._launch("short_backward", dout, dcls_out, dqkv, dcls)
             return

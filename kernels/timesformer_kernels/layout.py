@@ -1,4 +1,4 @@
-"""From groups of tokens to strides: the affine view with which attention reads a group in place.
+"""Affine layouts: strides with which attention reads the tokens of a group in place.
 
 A group of tokens is a product of slices along t, h and w, so the tokens of all groups of one shape lie at
 
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SHORT = 64
-"""Groups of at most this many tokens, the class token included, share a tile of a kernel; longer ones take several."""
+"""Longest group, in tokens with the class token, that shares a kernel tile with others; longer groups take several."""
 
 
 @dataclass(frozen=True)
 class AxisTile:
     """Equal parts of one axis: element i of part g has the index `start + g * jump + i * stride`.
 
-    `first` is the number of the first of these parts among all parts of the axis.
+    There are `count` parts of `size` elements; the first of them is number `first` among all parts of the axis.
     """
 
     first: int
@@ -32,7 +32,7 @@ class AxisTile:
         return self.start + part * self.jump + element * self.stride
 
     def slices(self) -> tuple[slice, ...]:
-        """The parts as slices, in order."""
+        """Slices of the parts, in order."""
         last = (self.size - 1) * self.stride + 1
         return tuple(
             slice(self.index(g, 0), self.index(g, 0) + last, self.stride if self.size > 1 else 1)
@@ -42,7 +42,7 @@ class AxisTile:
 
 @dataclass(frozen=True)
 class AffineLayout:
-    """Strides in units of tokens, for the axes (t, h, w)."""
+    """Counts, sizes and strides along the axes (t, h, w); strides are in units of tokens."""
 
     base: int
     counts: tuple[int, int, int]
@@ -72,7 +72,7 @@ class Tile:
         return self.t.size * self.h.size * self.w.size
 
     def layout(self, grid: tuple[int, int, int]) -> AffineLayout:
-        """Where the tokens of each group lie in a (t, h, w) buffer of this grid."""
+        """Positions of each group's tokens in a (t, h, w) buffer of this grid."""
         units = (grid[1] * grid[2], grid[2], 1)
         pairs = list(zip(self.axes, units, strict=True))
         return AffineLayout(
@@ -85,11 +85,11 @@ class Tile:
 
 
 def tile_numbers(tile: Tile) -> tuple[int, ...]:
-    """A tile as 18 numbers, as operators take it."""
+    """Flatten a tile to the 18 numbers that operators take."""
     return tuple(n for a in tile.axes for n in (a.first, a.count, a.start, a.jump, a.size, a.stride))
 
 
 def numbered_tiles(numbers: Sequence[int]) -> list[Tile]:
-    """The tiles that `tile_numbers` wrote, one behind the other."""
+    """Rebuild tiles from the concatenated numbers of `tile_numbers`."""
     axes = [AxisTile(*numbers[i : i + 6]) for i in range(0, len(numbers), 6)]
     return [Tile(*axes[i : i + 3]) for i in range(0, len(axes), 3)]

@@ -1,12 +1,13 @@
 """Attention inside long groups: flash attention over the tokens of a group, read in place.
 
 Shapes in comments: M queries and N keys of a block, E channels of a head (padded to a power of two).  A group has L
-tokens: its S patches and, unless CLS is 0, the class token behind them.
+tokens: its S patches followed, unless CLS is 0, by the class token.
 
-CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is a key alone · 3 it is a key, and
+CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is only a key · 3 it is a key and
 the only query.
 
-Every sum is over blocks in a fixed order by one program; no atomics, the same bits on every run.
+Each sum over blocks is taken by one program in a fixed order.  There are no atomics, so results are the same, bit for
+bit, on every run.
 """
 
 import triton
@@ -19,7 +20,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _scores(q, k, columns, scale, L: tl.constexpr, PRECISION: tl.constexpr):
-    """q k^T in units of log 2, (M, N); columns from L on are no keys."""
+    """Scaled scores q k^T in units of log 2, (M, N); columns from L on are masked."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
     return tl.where(columns[None, :] < L, scores, float("-inf"))
 
@@ -35,7 +36,7 @@ def long_forward(
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A program: one block of queries of a group, one head, one clip."""
+    """Compute the output of one block of queries of a group per program, for one head and one clip."""
     group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
     row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
@@ -83,7 +84,7 @@ def long_backward_q(
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of one block of queries; leaves delta = sum(out * dout) for the keys' pass, which comes after it."""
+    """Compute dq of one block of queries, and store delta = sum(out * dout) for `long_backward_kv`, which runs next."""
     group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
     row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
@@ -134,7 +135,7 @@ def long_backward_kv(
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of one block of keys, over all queries of its group (`first_block` is the first block of queries)."""
+    """Compute dk and dv of one block of keys, over the queries of its group from block `first_block` on."""
     group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
     column = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     e = tl.arange(0, BLOCK_E)
@@ -163,8 +164,8 @@ def long_backward_kv(
             logarithm += tl.load(cls_lse + c_at + row * 0, token, other=0.0)
             difference += tl.load(cls_delta + c_at + row * 0, token, other=0.0)
             query = patch | token
-        # Everything transposed, (N, M): the sums over queries need no transposition in registers.  Keys beyond the
-        # group hold zeros and are never stored.
+        # Everything is transposed, (N, M), so that sums over queries need no transposition in registers.  Keys beyond
+        # the group are zero and never stored.
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)
         p = tl.where(query[None, :], tl.exp2(scores - logarithm[None, :]), 0.0)
         dv += tl.dot(p.to(do.dtype), do, input_precision=PRECISION)

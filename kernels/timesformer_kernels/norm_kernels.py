@@ -1,4 +1,4 @@
-"""Residual addition and layer norm in one pass over the rows (rows, D), and its backward pass."""
+"""Kernels for residual addition and layer norm in one pass over (rows, D), forward and backward."""
 
 import triton
 import triton.language as tl
@@ -6,13 +6,13 @@ import triton.language as tl
 
 @triton.jit
 def _row(pointer, at, inside):
-    """A row in fp32."""
+    """Load a row in fp32."""
     return tl.load(pointer + at, inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def add_norm_forward(x, more, weight, bias, total, normed, mean, scale, D, eps, BLOCK_D: tl.constexpr):
-    """A program: one row.  total = x + more; normed = layer norm of total as it is stored."""
+    """Compute one row per program: total = x + more, and normed, the layer norm of total as rounded for storage."""
     row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
     inside, at = d < D, row * D + d
     s = _row(x, at, inside) + _row(more, at, inside)
@@ -33,7 +33,10 @@ def add_norm_backward(
     total, weight, mean, scale, dtotal, dnormed, dx, dweight, dbias,
     rows, D, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """A program: ROWS rows one after the other: the parts of dweight and dbias (programs, D) have a fixed order."""
+    """Compute the gradients of ROWS rows per program.
+
+    The rows come one after the other, so that the partial sums of dweight and dbias (programs, D) have a fixed order.
+    """
     part, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
     inside = d < D
     w = _row(weight, d, inside)

@@ -1,4 +1,4 @@
-"""What the kernels compute, written out: one group after the other.  Tests compare with it; it needs torch alone."""
+"""Reference for the kernels: attention computed one group after the other, for tests.  It needs only torch."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ from timesformer_kernels.layout import Tile
 def reference_groups(
     qkv: Tensor, cls_qkv: Tensor | None, tiles: tuple[Tile, ...], mode: int
 ) -> tuple[Tensor, Tensor | None]:
-    """The patches' outputs (b, t, h, w, k, e), and the class token's of every group (b, groups, k, e) if it has any.
+    """Return the patches' outputs (b, t, h, w, k, e), and the class token's per group (b, groups, k, e) or None.
 
-    mode: see `grouped.MODES`.  qkv (b, t, h, w, 3, k, e), cls_qkv (b, 3, k, e).
+    qkv: (b, t, h, w, 3, k, e); cls_qkv: (b, 3, k, e); mode: see `grouped.MODES`
     """
     b, t, h, w, _, k, e = qkv.shape
     out = qkv.new_zeros(b, t, h, w, k, e)

@@ -1,9 +1,9 @@
-"""Attention inside short groups: whole sequences share a tile, under a block-diagonal mask.
+"""Attention inside short groups: several whole sequences share a tile, under a block-diagonal mask.
 
 Shapes in comments: R rows of a tile, E channels of a head (padded to a power of two).  A tile holds R // L sequences
-of L tokens: the S patches of a group and, unless CLS is 0, the class token behind them.
+of L tokens: the S patches of a group followed, unless CLS is 0, by the class token.
 
-CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is a key alone.
+CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is only a key.
 
 The backward pass needs neither the output nor any saved statistics: it recomputes the tile's probabilities.
 """
@@ -16,7 +16,7 @@ from timesformer_kernels.address import lattice, operand
 
 @triton.jit
 def _rows(tile, groups, S: tl.constexpr, L: tl.constexpr, ROWS: tl.constexpr):
-    """Of each row of a tile: its sequence in the tile, group, position in the group, and whether it exists."""
+    """Sequence in the tile, group, position in the group, and use (True or False) of each row of a tile, (R,) each."""
     row = tl.arange(0, ROWS)
     sequence = row // L
     group = tile * (ROWS // L) + sequence
@@ -26,8 +26,10 @@ def _rows(tile, groups, S: tl.constexpr, L: tl.constexpr, ROWS: tl.constexpr):
 
 @triton.jit
 def _probabilities(q, k, sequence, scale, PRECISION: tl.constexpr):
-    """softmax(q k^T * scale) inside each sequence, (R, R), fp32.  Rows beyond the sequences hold zeros in q and k and
-    see one another: finite, and never stored."""
+    """softmax(q k^T * scale) inside each sequence, (R, R), fp32.
+
+    Rows beyond the sequences have q = k = 0 and see each other: their weights are finite and never stored.
+    """
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * 1.4426950408889634)
     scores = tl.where(sequence[:, None] == sequence[None, :], scores, float("-inf"))
     weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -45,7 +47,7 @@ def short_forward(
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     ROWS: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A program: one tile of sequences, one head, one clip."""
+    """Compute the outputs of one tile of sequences per program, for one head and one clip."""
     head, clip = tl.program_id(1), tl.program_id(2).to(tl.int64)
     sequence, group, element, live = _rows(tl.program_id(0), groups, S, L, ROWS)
     e = tl.arange(0, BLOCK_E)
@@ -78,8 +80,11 @@ def short_backward(
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     ROWS: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A program: one tile of sequences, one head, one clip.  Reads q, k, v and the output's gradient once, writes
-    packed dqkv once; the class token's gradients as one fp32 part per group (b, groups, 3, heads, E)."""
+    """Compute the gradients of one tile of sequences per program, for one head and one clip.
+
+    q, k, v and the output's gradient are read once, and packed dqkv is written once.  The class token's gradients are
+    one fp32 part per group (b, groups, 3, heads, E).
+    """
     head, clip = tl.program_id(1), tl.program_id(2).to(tl.int64)
     sequence, group, element, live = _rows(tl.program_id(0), groups, S, L, ROWS)
     e = tl.arange(0, BLOCK_E)

@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "dtype": ("qkv: expected float16", (qkv_of(1, 2, 1, 1, 3, 1, 16, dtype=torch.float64), None, ONE)),
     "narrow": ("heads of 16 to 128", (qkv_of(1, 2, 1, 1, 3, 1, 15), None, ONE)),
     "wide": ("heads of 16 to 128", (qkv_of(1, 2, 1, 1, 3, 1, 129), None, ONE)),
-    "no class token": ("needs the class token", (qkv_of(1, 2, 1, 1, 3, 1, 16), None, ONE, "global")),
+    "no class token": ("expected the class token", (qkv_of(1, 2, 1, 1, 3, 1, 16), None, ONE, "global")),
     "class shape": (
         "cls_qkv: expected",
         (qkv_of(1, 2, 1, 1, 3, 1, 16), qkv_of(1, 3, 2, 16), ONE, "replicated"),

@@ -61,7 +61,7 @@ def test_a_model_without_a_gpu_says_what_is_missing() -> None:
     )
     (line,) = run(script, CUDA_VISIBLE_DEVICES="")
     assert line == (
-        "backend 'triton' cannot run: they need an NVIDIA GPU and tensors there, not on cpu; TRITON_INTERPRET=1 runs "
+        "backend 'triton' cannot run: they need tensors on an NVIDIA GPU, got cpu; TRITON_INTERPRET=1 runs "
         "them on a CPU"
     )
 
