@@ -65,7 +65,7 @@ def test_made_in_place_and_what_is_wrong_is_named(tmp_path: Path) -> None:
     assert [output["output_type"] for output in notebook["cells"][1]["outputs"]] == ["stream", "execute_result"]
     notebook["cells"][0]["source"] = "x = 4"
     nbformat.write(notebook, path)
-    assert problems(path) == ["its sources are not those that were executed: run `make notebooks`"]
+    assert problems(path) == ["its sources have changed since it was executed: run `make notebooks`"]
     main([str(small(tmp_path / "b.ipynb", "import os\nos.getcwd()"))])
     (problem,) = problems(tmp_path / "b.ipynb")
     assert problem.startswith("code cell 1 shows a path of a machine") or os.sep != "/"

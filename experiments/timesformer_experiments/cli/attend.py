@@ -1,4 +1,4 @@
-"""`timesformer attend`: where and when a model looks in a video."""
+"""`timesformer attend`: attention maps of a model on a video."""
 
 from __future__ import annotations
 
@@ -28,42 +28,55 @@ if TYPE_CHECKING:
     from timesformer.maps.seen import Seen
     from timesformer.models.timesformer import TimeSformer
 
-Numbers = Annotated[str | None, typer.Option(help="Numbers and ranges, as 0,3-5,-1; by default all.")]
+Numbers = Annotated[str | None, typer.Option(help="Numbers and ranges, such as 0,3-5,-1. Default: all.")]
 
 
 def attend(
     video: Annotated[Path, typer.Argument(help="A video, or a folder of images.", show_default=False)],
     checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    query: Annotated[str, typer.Option(help="What looks: class, or a patch as time,row,column.")] = "class",
+    query: Annotated[str, typer.Option(help="Query token: class, or a patch as time,row,column.")] = "class",
     layers: Numbers = None,
-    steps: Annotated[str | None, typer.Option(help="Steps by name, comma between; by default all.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Names of attention steps, separated by commas. Default: all.")
+    ] = None,
     heads: Numbers = None,
     method: Annotated[
-        str, typer.Option(help="Methods for the whole model, comma between, or `all`; the first one is filmed.")
+        str,
+        typer.Option(
+            help="Methods for maps of the whole model, separated by commas, or `all`; the first is also a film."
+        ),
     ] = "rollout",
     target: Annotated[
-        str | None, typer.Option(help="Class to be explained, by name or number; the predicted one.")
+        str | None, typer.Option(help="Class to explain, by name or number. Default: the predicted class.")
     ] = None,
-    compare: Annotated[str | None, typer.Option(help="A second model, beside the first on the page.")] = None,
-    start: Annotated[float | None, typer.Option(help="Seconds at which the part of the video begins.")] = None,
-    end: Annotated[float | None, typer.Option(help="Seconds at which it ends.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip instead of the checkpoint's.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Second model, shown beside the first on the page.")] = None,
+    start: Annotated[float | None, typer.Option(help="Start of the part of the video to use, in seconds.")] = None,
+    end: Annotated[float | None, typer.Option(help="End of the part of the video to use, in seconds.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip, overriding the checkpoint's.")] = None,
     smooth: Annotated[
-        bool, typer.Option("--smooth", help="Maps in pictures and films smoothly, not patch by patch.")
+        bool, typer.Option("--smooth", help="Interpolate maps in pictures and films instead of showing patches.")
     ] = False,
-    no_explorer: Annotated[bool, typer.Option("--no-explorer", help="Without the page.")] = False,
+    no_explorer: Annotated[bool, typer.Option("--no-explorer", help="Do not write the interactive page.")] = False,
     device: Device = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Show where and when a model looks in a video: pictures, films, arrays and a page to look around in.
+    """Show where and when a model attends in a video.
 
-    The clip in the middle of the video is taken, and its centre crop, as the checkpoint's preprocessing says.
+    Uses the middle clip of the video and its centre crop, with the checkpoint's preprocessing. Files in the folder:
 
-    In the folder: explorer.html; layers-STEP.png and heads-STEP.png, a step's attention from the query, layer by layer
-    and head by head; time-STEP.png, time against time for a patch; methods.png, and METHOD.mp4 and .gif; attention.npz
-    and methods.npz. With --compare the second model's are in the folder `compare`.
+    explorer.html: interactive page with all maps.
+
+    layers-STEP.png, heads-STEP.png: attention of a step from the query, by layer and by head.
+
+    time-STEP.png: attention between frames at the query's patch.
+
+    methods.png, METHOD.mp4, METHOD.gif: maps of the whole model.
+
+    attention.npz, methods.npz: the same as arrays.
+
+    With --compare, the files of the second model are in the subfolder `compare`.
     """
     from timesformer.maps.explorer import write_explorer
     from timesformer.maps.look import Choice, described
@@ -142,7 +155,7 @@ def _loaded(source: str, runs: Path, device: Any, frames: int | None) -> tuple[T
 
 
 def _fitted(choice: Choice, model: TimeSformer) -> Choice:
-    """What was chosen of the first model, as far as the second one has it."""
+    """Restrict the choice made for the first model to what the second one has."""
     from timesformer.maps.capture import sites
     from timesformer.maps.look import some_of
 
@@ -157,12 +170,12 @@ def _fitted(choice: Choice, model: TimeSformer) -> Choice:
     for name, some in kept.items():
         if some != getattr(choice, name):
             said = "all" if some is None else ", ".join(map(str, some))
-            progress(f"--compare: this model has other {name} than were asked for; shown are {said}")
+            progress(f"--compare: the second model does not have all of the requested {name}; showing {said}")
     return replace(choice, **kept)  # type: ignore[arg-type]
 
 
 def _names(sources: list[str]) -> list[str]:
-    """Short names of checkpoints; whole ones where the short ones are the same."""
+    """Short names of checkpoints; full names where the short ones coincide."""
     short = [Path(source).name or source for source in sources]
     return short if len(set(short)) == len(short) else sources
 
@@ -184,10 +197,10 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
     for word in text.split(","):
         match = re.fullmatch(r"\s*(-?\d+)(?:-(\d+))?\s*", word)
         if match is None:
-            raise bad_input(f"{option} {text}: expected numbers and ranges, as 0,3-5")
+            raise bad_input(f"{option} {text}: expected numbers and ranges, such as 0,3-5")
         first, last = int(match[1]), int(match[2] or match[1])
         if match[2] and not 0 <= first <= last < 10_000:
-            raise bad_input(f"{option} {text}: {word.strip()} is no range")
+            raise bad_input(f"{option} {text}: expected a range first-last, such as 3-5, got {word.strip()}")
         found += range(first, last + 1)
     return list(dict.fromkeys(found))
 
@@ -203,14 +216,16 @@ def _methods(text: str) -> tuple[str, ...]:
 
 
 def _target(text: str | None, labels: Any) -> int | None:
-    """The column of a class; InputError where there is none of this name."""
+    """Return the column of a class.  Raises InputError for an unknown class."""
     if text is None:
         return None
     if isinstance(labels, dict):
-        raise bad_input("--target: this model has several heads; what each of them predicts is explained")
+        raise bad_input(
+            "--target: expected a model with one head; of a model with several, the predicted classes are explained"
+        )
     if text in labels:
         return int(labels.index(text))
     if text.isdecimal() and int(text) < len(labels):
         return int(text)
     some = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
-    raise bad_input(f"--target {text}: no such class; expected a number below {len(labels)}, or one of {some}")
+    raise bad_input(f"--target {text}: unknown class; expected a number below {len(labels)}, or one of {some}")

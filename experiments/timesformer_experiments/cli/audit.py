@@ -1,4 +1,4 @@
-"""`timesformer audit`: what can be read of a dataset, what cannot, and what is odd."""
+"""`timesformer audit`: find unreadable and suspicious files of a dataset."""
 
 from __future__ import annotations
 
@@ -18,32 +18,40 @@ if TYPE_CHECKING:
 
 FAILED = 1
 MOST_ROWS = 40
-"""Findings shown in the terminal; a report has all."""
+"""Largest number of findings shown in the terminal; a report lists all."""
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(help="Annotation file, or a folder with a folder of videos per class.")],
+    data: Annotated[Path, typer.Argument(help="Annotation file, or a folder with one folder of videos per class.")],
     format: Annotated[
-        str | None, typer.Option(help="Of the annotation file: kinetics (default), folder (default), ssv2, …")
+        str | None,
+        typer.Option(help="Annotation format: kinetics (default for a file), folder (default for a folder), ssv2, …"),
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the videos; by default the annotation file's.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the videos. Default: the folder of the annotation file.")
+    ] = None,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every frame, not only the first.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Do not read whole files: no fingerprint, duplicates by first and last MiB.")
+        bool,
+        typer.Option(
+            "--quick", help="Do not read whole files: no fingerprint; duplicates are found by first and last MiB."
+        ),
     ] = False,
-    min_frames: Annotated[int, typer.Option(min=1, help="Call videos with fewer frames short.")] = 8,
-    fps: Annotated[float | None, typer.Option(help="Frames per second of folders of images.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Threads; 0: four for each core.")] = 0,
-    state: Annotated[Path, typer.Option(help="File that remembers what was found of each file.")] = Path(
+    min_frames: Annotated[int, typer.Option(min=1, help="Report videos with fewer frames as short.")] = 8,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of videos stored as folders of images.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Number of threads; 0: four per core.")] = 0,
+    state: Annotated[Path, typer.Option(help="File that stores the result for each file, for resuming.")] = Path(
         "runs/audit.jsonl"
     ),
-    out: Annotated[list[Path] | None, typer.Option(help="Report of every sample: .csv or .json; repeatable.")] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Write a report on every sample: .csv or .json; repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read the header and the first frame of every file of a dataset; name what is unreadable and what is odd.
+    """Find unreadable and suspicious files of a dataset.
 
-    Interrupted and started again it carries on; files that have not changed are not read again. The fingerprint is the
-    one that records of runs on this data carry. Ends with exit code 1 if a file cannot be read.
+    Reads the header and the first frame of every file. An interrupted audit resumes; unchanged files are not read
+    again. The fingerprint is the one in the records of runs on this data. The exit code is 1 if a file cannot be read.
     """
     import av.logging
 
@@ -56,7 +64,7 @@ def audit(
             raise bad_input(f"--out {path}: expected a name that ends in .csv or .json")
     samples = read_annotations(format or ("folder" if data.is_dir() else "kinetics"), data, root, fps=fps)
     start = time.perf_counter()
-    av.logging.set_libav_level(av.logging.PANIC)  # FFmpeg's own remarks on damaged files: they are in the verdicts
+    av.logging.set_libav_level(av.logging.PANIC)  # the verdicts already say what FFmpeg would print on damaged files
     try:
         found = survey(
             samples,
@@ -110,10 +118,10 @@ def _show(summary: dict[str, Any], found: Survey) -> None:
         "verdicts     " + ", ".join(f"{kind} {count}" for kind, count in summary["verdicts"].items()),
         f"samples      {summary['num_samples']} in {summary['num_files']} files, "
         f"{summary['num_unreadable']} unreadable",
-        f"labels       {len(labels)}, each {min(labels)} to {max(labels)} times",
-        f"fingerprint  {summary['fingerprint'] or 'none with --quick'}",
-        f"speed        {found.examined} files in {summary['seconds']} s ({summary['files_per_minute'] or 0} a minute), "
-        f"{found.remembered} known from before",
+        f"labels       {len(labels)}, with {min(labels)} to {max(labels)} samples each",
+        f"fingerprint  {summary['fingerprint'] or 'not computed with --quick'}",
+        f"speed        {found.examined} files in {summary['seconds']} s "
+        f"({summary['files_per_minute'] or 0} per minute), {found.remembered} known from an earlier audit",
     ]
     screen.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
@@ -135,5 +143,5 @@ def _table(odd: list[SampleVerdict], total: int) -> Table:
         Column("name", "Video", "label"),
         Column("reason", "Reason", "label"),
     )
-    more = f" (the first {len(odd)}; all of them: --out report.csv)" if total > len(odd) else ""
+    more = f" (first {len(odd)} shown; write all with --out report.csv)" if total > len(odd) else ""
     return Table(pd.DataFrame(rows), columns, f"{total} findings{more}")

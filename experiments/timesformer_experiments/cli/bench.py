@@ -1,4 +1,4 @@
-"""`timesformer bench`: speed and memory against peers."""
+"""`timesformer bench`: speed and memory compared with other implementations."""
 
 from __future__ import annotations
 
@@ -15,30 +15,37 @@ CPU_BENCHES = ("transformers", "loader", "memory", "results")
 
 
 def bench(
-    out: Annotated[Path, typer.Option(help="Folder of the record.")] = Path("results/bench"),
+    out: Annotated[Path, typer.Option(help="Folder to write the record to.")] = Path("results/bench"),
     repetitions: Annotated[int, typer.Option(min=1, help="Interleaved repetitions of each measurement.")] = 5,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: torch's own choice.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Number of torch threads; 0: torch's default.")] = 0,
     only: Annotated[
         str,
         typer.Option(
-            help="transformers: the model on CPU against that library's; loader: reading of clips; memory: predicted "
-            "against measured; results: reading of 10,000 records; or the kernels' slices, comma between: checks, "
-            "ceilings, kernels, flex, blocks, models, largest, report."
+            help="One of transformers (our model and the one of that library, on CPU), loader (reading clips), memory "
+            "(predicted and measured peak), results (reading 10,000 records); or, separated by commas, the GPU "
+            "benchmarks checks, ceilings, kernels, flex, blocks, models, largest, report."
         ),
     ] = "transformers",
-    data_dir: Annotated[Path, typer.Option(help="Folder in which the loader's videos are made.")] = Path(".cache"),
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto; with --only memory auto is cpu.")] = "auto",
-    minutes: Annotated[float, typer.Option(help="Kernels' slices: begin nothing that would end later.")] = 8.0,
-    size: Annotated[str, typer.Option(help="Kernels' slices: full, or tiny for a proof that they run.")] = "full",
-    retry: Annotated[bool, typer.Option(help="Kernels' slices: measure again what failed.")] = False,
+    data_dir: Annotated[Path, typer.Option(help="Folder for the videos of the loader benchmark.")] = Path(".cache"),
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto; with --only memory, auto means cpu.")] = "auto",
+    minutes: Annotated[
+        float, typer.Option(help="GPU benchmarks: time limit; start no measurement that would exceed it.")
+    ] = 8.0,
+    size: Annotated[str, typer.Option(help="GPU benchmarks: full, or tiny to check that they run.")] = "full",
+    retry: Annotated[bool, typer.Option(help="GPU benchmarks: repeat failed measurements.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory on CPU against transformers' TimesformerForVideoClassification (a few minutes).
+    """Measure speed and memory, compared with other implementations.
 
-    With `--only loader`: clips per second and core, against a plain PyAV loop and key-frame seeking. With
-    `--only memory`: the predicted peak of every scheme against the growth of the resident set (or, with
-    `--device cuda`, the allocator's peak). With `--only kernels` and the like: kernels, blocks and whole models on a
-    GPU against their peers, in slices that add to one record; the same command goes on where it ended.
+    Default: our model on CPU compared with TimesformerForVideoClassification of transformers (a few minutes).
+
+    --only loader: clips per second on one core, compared with a plain PyAV loop and with key-frame seeking.
+
+    --only memory: predicted peak memory of every scheme, compared with the growth of the resident set or, with
+    --device cuda, with the allocator's peak.
+
+    --only kernels and the other GPU benchmarks: kernels, blocks and whole models on a GPU, compared with other
+    implementations. All add to one record; repeat the command to continue after an interruption.
     """
     from timesformer.files import write_atomic
     from timesformer_experiments.report.report import require_writable
@@ -82,7 +89,7 @@ def bench(
 
 
 def _bench_kernels(only: str, out: Path, device: str, minutes: float, size: str, retry: bool, as_json: bool) -> None:
-    """Slices of `timesformer_experiments.bench.gpu`, which also runs without what this command line needs."""
+    """Run slices of `timesformer_experiments.bench.gpu`, which also runs without the packages of this command line."""
     from timesformer_experiments.bench import gpu as bench_gpu
     from timesformer_experiments.bench.gpu.__main__ import main
     from timesformer_experiments.bench.gpu.output import summary

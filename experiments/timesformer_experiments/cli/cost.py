@@ -1,4 +1,4 @@
-"""`timesformer cost`: what a model costs."""
+"""`timesformer cost`: parameters, multiply-accumulates and memory of a model."""
 
 from __future__ import annotations
 
@@ -15,48 +15,57 @@ if TYPE_CHECKING:
 
 
 def cost(
-    attention: Annotated[str | None, typer.Option(help="Name of a scheme, or `all`.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="A CNN instead of a scheme: i3d, slowfast or c2d.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="Pixels: 224, or height by width as 224x320.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Classes of the head.")] = None,
-    patch_size: Annotated[int | None, typer.Option(help="Pixels along the side of a patch.")] = None,
-    tubelet_size: Annotated[int | None, typer.Option(help="Frames in a tubelet.")] = None,
-    embed_dim: Annotated[int | None, typer.Option(help="Channels of a token.")] = None,
-    depth: Annotated[int | None, typer.Option(help="Blocks.")] = None,
-    temporal_depth: Annotated[int | None, typer.Option(help="Blocks of a second, temporal encoder.")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-    mlp_ratio: Annotated[float | None, typer.Option(help="Hidden width of the MLP over the channels.")] = None,
-    cls_policy: Annotated[
-        str | None, typer.Option(help="Class token in every step: absent, replicated, global.")
+    attention: Annotated[str | None, typer.Option(help="Attention scheme, or `all`.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="CNN instead of a scheme: i3d, slowfast or c2d.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames per clip.")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="Frame size in pixels: 224, or height x width: 224x320.")
     ] = None,
-    temporal_fc: Annotated[bool | None, typer.Option(help="The extra linear after temporal attention.")] = None,
-    share_qkv: Annotated[bool | None, typer.Option(help="One qkv projection for all steps of a block.")] = None,
-    position: Annotated[str | None, typer.Option(help="Positions: none, space, space_time, table.")] = None,
-    views: Annotated[int, typer.Option(min=1, help="Views of a video (clips x crops) in tflops_total.")] = 1,
-    batch: Annotated[int | None, typer.Option(min=1, help="Also predict the peak memory, with so many clips.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
+    patch_size: Annotated[int | None, typer.Option(help="Side of a patch in pixels.")] = None,
+    tubelet_size: Annotated[int | None, typer.Option(help="Frames per tubelet.")] = None,
+    embed_dim: Annotated[int | None, typer.Option(help="Channels of a token.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Number of blocks.")] = None,
+    temporal_depth: Annotated[int | None, typer.Option(help="Blocks of the temporal encoder, if there is one.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Number of attention heads.")] = None,
+    mlp_ratio: Annotated[float | None, typer.Option(help="Hidden width of the MLP divided by embed_dim.")] = None,
+    cls_policy: Annotated[
+        str | None, typer.Option(help="Class token in every step: absent, replicated or global.")
+    ] = None,
+    temporal_fc: Annotated[bool | None, typer.Option(help="Extra linear layer after temporal attention.")] = None,
+    share_qkv: Annotated[
+        bool | None, typer.Option(help="Share one qkv projection between the steps of a block.")
+    ] = None,
+    position: Annotated[str | None, typer.Option(help="Position embeddings: none, space, space_time or table.")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Views per video (clips x crops) counted in tflops_total.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Also predict peak memory for a batch of this size.")] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="The memory of a training step too; 1 clip without --batch.")
+        bool, typer.Option("--train", help="Also predict the memory of a training step; batch 1 without --batch.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="Of the memory: fp32, or bf16 for autocast.")] = "fp32",
-    optimiser: Annotated[str, typer.Option(help="Of the memory: sgd (with momentum) or adamw.")] = "sgd",
+    precision: Annotated[str, typer.Option(help="Precision for the memory: fp32, or bf16 (autocast).")] = "fp32",
+    optimiser: Annotated[str, typer.Option(help="Optimiser for the memory: sgd (with momentum) or adamw.")] = "sgd",
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Of the memory: blocks are computed again.")
+        bool, typer.Option("--gradient-checkpointing", help="Predict memory with gradient checkpointing.")
     ] = False,
     backend: Annotated[
-        str | None, typer.Option(help="Attention: auto, sdpa (fused), reference (written out) or triton.")
+        str | None, typer.Option(help="Attention backend: auto, sdpa (fused), reference (not fused) or triton.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Whose memory: cuda, or cpu.")] = "cuda",
+    device: Annotated[str, typer.Option(help="Device whose memory is predicted: cuda or cpu.")] = "cuda",
     card_gib: Annotated[
-        list[float] | None, typer.Option(help="Sizes of cards for the largest batch; 16, 24, 40 and 80 GiB.")
+        list[float] | None,
+        typer.Option(
+            help="GPU memory in GiB for which to find the largest batch; repeatable. Default: 16, 24, 40, 80."
+        ),
     ] = None,
     scheme_file: SchemeFile = None,
     as_json: Json = False,
 ) -> None:
-    """Parameters, multiply-accumulates and comparisons of a model, counted without weights.
+    """Count parameters, multiply-accumulates and comparisons of a model.
 
-    Defaults are the paper's: ViT-B/16, 8 frames of 224 pixels, 400 classes. One multiply-accumulate counts as one FLOP.
-    With --batch or --train also the peak memory, predicted on tensors without values, and the largest batch for a card.
+    Nothing is run and no weights are needed. Defaults are those of the paper: ViT-B/16, 8 frames of 224 pixels, 400
+    classes. One multiply-accumulate counts as one FLOP.
+
+    With --batch or --train, peak memory is predicted too, and the largest batch that fits on a GPU.
     """
     from timesformer import TimeSformerConfig
     from timesformer.attention import load_file, names
@@ -65,7 +74,7 @@ def cost(
     from timesformer_experiments.cost.memory import CARDS_GIB, forecast
 
     if baseline is not None and (attention is not None or scheme_file is not None):
-        raise bad_input("--baseline: a CNN has no attention scheme; leave out --attention and --scheme-file")
+        raise bad_input("--baseline: a CNN has no attention scheme; remove --attention and --scheme-file")
     own = tuple(scheme.name for scheme in load_file(scheme_file)) if scheme_file is not None else ()
     fields: dict[str, Any] = {
         "num_frames": num_frames,
@@ -89,7 +98,7 @@ def cost(
     if baseline is not None:
         chosen = (baseline,)
     if not chosen:
-        raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}; or --baseline")
+        raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}; or use --baseline")
     costs, memories = [], []
     for name in chosen:
         if len(chosen) > 1:
@@ -97,7 +106,7 @@ def cost(
         config = read_config({"attention" if baseline is None else "baseline": name, **given})
         traced = config
         if isinstance(config, TimeSformerConfig) and backend == "triton":
-            # the kernels compute what sdpa does, pair for pair, but cannot be traced for the second count
+            # the kernels compute the same pairs as sdpa, but cannot be traced for the second count
             traced = replace(config, backend="sdpa")
         costs.append(count(traced, views=views))
         if batch is not None or train:
@@ -151,14 +160,15 @@ def _reach_table(costs: list[Cost]) -> Any:
     frame = pd.DataFrame([{**found.to_dict(), "on": _by(found.reach_grid)} for found in costs])
     columns = (
         Column("attention", "Attention", "label"),
-        Column("steps_to_meet", "Steps to meet another place and frame", "counted", decimals=0),
+        Column("steps_to_meet", "Steps to meet another position and frame", "counted", decimals=0),
         Column("steps_to_reach_all", "Steps to reach all", "counted", decimals=0),
-        Column("steps_to_reach_all_without_class_token", "The same without class token", "counted", decimals=0),
+        Column("steps_to_reach_all_without_class_token", "Without the class token", "counted", decimals=0),
         Column("on", "Patches", "label"),
     )
     caption = (
-        "Attention steps until every patch has met one of another place and frame directly, and until every patch can "
-        "depend on every patch; on a smaller grid where the model's is large; –: never, or no patch comes out"
+        "Attention steps until every patch has attended directly to a patch at another position in another frame, and "
+        "until every patch can depend on every other; counted on a smaller grid where the model's is large; –: never, "
+        "or the model outputs no patches"
     )
     return to_rich(Table(frame, columns, caption))
 
@@ -195,13 +205,13 @@ def _memory_table(costs: list[Cost], memories: list[dict[str, Any]]) -> Any:
     extra = ", gradient checkpointing" * first["gradient_checkpointing"]
     caption = (
         f"Peak memory of {first['batch']} clips on {first['device']}, {first['precision']}, {first['optimiser']}{extra}"
-        f", backend {first['backend']}, and what it consists of at that moment, in GiB; largest batches"
+        f", backend {first['backend']}, and its parts at the peak, in GiB; largest batch for each GPU memory"
     )
     return to_rich(Table(pd.DataFrame(rows), columns, caption))
 
 
 def _image_size(text: str) -> int | tuple[int, int]:
-    """`224`, or height and width as `224x320`."""
+    """Return the sides from `224`, or height and width from `224x320`."""
     try:
         sides = [int(side) for side in text.split("x")]
     except ValueError:
@@ -210,4 +220,4 @@ def _image_size(text: str) -> int | tuple[int, int]:
         return sides[0]
     if len(sides) == 2:
         return sides[0], sides[1]
-    raise bad_input(f"--image-size {text}: expected pixels, as 224 or, height by width, 224x320")
+    raise bad_input(f"--image-size {text}: expected pixels, such as 224, or height x width, such as 224x320")

@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 Overrides = dict[str, Any]
 Data = Annotated[
-    Path, typer.Argument(help="A run's YAML file, an annotation file, or a folder with a folder of videos per class.")
+    Path,
+    typer.Argument(help="YAML file of runs, annotation file, or a folder with one folder of videos per class."),
 ]
 Checkpoint = Annotated[
-    str | None, typer.Option(help="Folder, file or hub name of a model; with a YAML file by default the run's own.")
+    str | None, typer.Option(help="Folder, file or hub name of a model. Default for a YAML file: the run's own model.")
 ]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A model on a data set: what the command measures."""
+    """Model and dataset to evaluate."""
 
     name: str
     source: str
@@ -41,37 +42,52 @@ def evaluate(
     data: Data,
     checkpoint: Checkpoint = None,
     format: Annotated[
-        str | None, typer.Option(help="Of the annotation file: kinetics (default), folder (default), ssv2, …")
+        str | None,
+        typer.Option(help="Annotation format: kinetics (default for a file), folder (default for a folder), ssv2, …"),
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the videos; by default the annotation file's.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the videos. Default: the folder of the annotation file.")
+    ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="paper (default), fair-code, mmaction2, clip, or clips x crops: 10x3, coverx1.")
+        str | None,
+        typer.Option(
+            help="Test protocol: paper (default), fair-code, mmaction2, clip, or clips x crops: 10x3, coverx1."
+        ),
     ] = None,
-    clips: Annotated[str | None, typer.Option(help="Clips of a video in place of the protocol's, or `cover`.")] = None,
-    crops: Annotated[int | None, typer.Option(min=1, help="Crops of a clip in place of the protocol's.")] = None,
-    merge: Annotated[str | None, typer.Option(help="mean_softmax, sum_logits or mean_logits.")] = None,
+    clips: Annotated[
+        str | None,
+        typer.Option(help="Clips per video, overriding the protocol: a number, or `cover` for the whole video."),
+    ] = None,
+    crops: Annotated[int | None, typer.Option(min=1, help="Crops per clip, overriding the protocol.")] = None,
+    merge: Annotated[
+        str | None, typer.Option(help="How views are combined: mean_softmax, sum_logits or mean_logits.")
+    ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="Write label, prediction and scores of each video: .csv, .parquet.")
+        Path | None, typer.Option(help="File for label, prediction and scores of each video: .csv or .parquet.")
     ] = None,
     allow_unreadable: Annotated[
-        bool, typer.Option("--allow-unreadable", help="Evaluate the others where videos cannot be read; list those.")
+        bool, typer.Option("--allow-unreadable", help="Skip and list unreadable videos; evaluate the others.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Views that the model is given at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Views per batch.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU if there is one.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read videos; 0: this one.")] = 0,
-    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip in place of the model's.")] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, help="Crop in pixels in place of the model's.")] = None,
-    sampling: Annotated[str | None, typer.Option(help="uniform or dense, in place of the record's.")] = None,
-    frame_rate: Annotated[int | None, typer.Option(min=1, help="Stride of dense sampling, at 30 a second.")] = None,
-    short_side: Annotated[int | None, typer.Option(min=1, help="Short side in pixels before the crop.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that read videos; 0: the main process.")] = 0,
+    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip, overriding the model's.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Crop in pixels, overriding the model's.")] = None,
+    sampling: Annotated[
+        str | None, typer.Option(help="Frame sampling: uniform or dense, overriding the checkpoint's.")
+    ] = None,
+    frame_rate: Annotated[
+        int | None, typer.Option(min=1, help="Stride of dense sampling, in frames at 30 per second.")
+    ] = None,
+    short_side: Annotated[int | None, typer.Option(min=1, help="Short side in pixels before cropping.")] = None,
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model under a protocol of your choice.
+    """Evaluate a model on a dataset with a test protocol.
 
-    Refuses where videos cannot be read, and names them all; nothing is ever put in their place.
+    If a video cannot be read, the command lists all such videos and stops. Videos are never replaced by others.
     """
     from timesformer.evaluation.evaluate import MERGES
     from timesformer.training.recipe import Precision
@@ -90,7 +106,9 @@ def evaluate(
         for name, given in (("format", format), ("root", root), *sizes.items(), *record.items()):
             if given is not None:
                 option = name.replace("_", "-")
-                raise bad_input(f"{data}: --{option} is for annotation files; state it in the YAML file")
+                raise bad_input(
+                    f"--{option}: expected only with an annotation file; for {data} set it in the YAML file"
+                )
         jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, runs, data_dir)
     else:
         jobs = [_of_annotations(data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, runs)]
@@ -104,7 +122,7 @@ def evaluate(
 
 
 def _given(**options: Any) -> Overrides:
-    """The options that were given."""
+    """Return the options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -117,7 +135,7 @@ def _device(name: str) -> Any:
         place = torch.device(name)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise bad_input(f"--device {name}: there is no such device here ({str(error).splitlines()[0]})") from error
+        raise bad_input(f"--device {name}: not available on this machine ({str(error).splitlines()[0]})") from error
     return place
 
 
@@ -131,7 +149,7 @@ def _runs_of(
     runs: Path,
     data_dir: Path | None,
 ) -> list[_Job]:
-    """The runs of a YAML file, each with its own model unless another is given."""
+    """Return the runs of a YAML file, each with its own model unless `checkpoint` names another."""
     from timesformer.checkpoints import load_any_model
     from timesformer.evaluation.evaluate import protocol_named
     from timesformer_experiments.records.folder import RunFolder, default_data_dir
@@ -140,12 +158,12 @@ def _runs_of(
 
     specs = load_specs(file)
     if len(specs) != 1 and (checkpoint is not None or scores is not None):
-        raise bad_input(f"{file}: --checkpoint and --scores are for a file with one run, this has {len(specs)}")
+        raise bad_input(f"{file}: expected a file with one run for --checkpoint and --scores, got {len(specs)}")
     jobs = []
     for spec in specs:
         folder = checkpoint if checkpoint is not None else str(RunFolder(runs, spec.hash()).model)
         if checkpoint is None and not Path(folder).is_dir():
-            raise bad_input(f"{folder}: no model there; `timesformer train {file}` makes it")
+            raise bad_input(f"{folder}: no model in this folder; train it with `timesformer train {file}`")
         loaded = load_any_model(folder)
         chosen = protocol_named(protocol or spec.protocol, **views)
         _require_fitting(loaded, spec, folder)
@@ -158,19 +176,22 @@ def _runs_of(
 
 
 def _require_fitting(loaded: Any, spec: RunSpec, folder: str) -> None:
-    """A model is evaluated as it wants its videos, and on its own classes; anything else would be another number."""
+    """Require the model's own classes and preprocessing.
+
+    Raises InputError where the run states others, because the accuracy would not be the model's.
+    """
     from timesformer.data import Preprocessing
 
     if loaded.model.config.num_classes != spec.model.num_classes:
         raise bad_input(
-            f"{folder}: its head has {loaded.model.config.num_classes} classes, the data have {spec.model.num_classes}"
+            f"{folder}: the model has {loaded.model.config.num_classes} classes, the data have {spec.model.num_classes}"
         )
     own, wanted = Preprocessing.from_dict(loaded.preprocessing).to_dict(), spec.preprocessing.to_dict()
     for field, value in own.items():
         if wanted[field] != value:
             raise bad_input(
-                f"{folder}: its preprocessing has {field} = {value}, the file's run {wanted[field]}; "
-                "state it under data: preprocessing: (frames and crop under model:)"
+                f"{folder}: the model's preprocessing has {field} = {value}, but the run states {wanted[field]}; "
+                "set it under data: preprocessing: (frames and crop under model:)"
             )
 
 
@@ -186,13 +207,13 @@ def _of_annotations(
     record: Overrides,
     runs: Path,
 ) -> _Job:
-    """A checkpoint on the videos of an annotation file, preprocessed as the checkpoint's record says."""
+    """Return the evaluation of a checkpoint on an annotation file, with the checkpoint's own preprocessing."""
     from timesformer.checkpoints import load_any_model
     from timesformer.data import Preprocessing, VideoDataset
     from timesformer.evaluation.evaluate import protocol_named
 
     if checkpoint is None:
-        raise bad_input(f"{data}: an annotation file needs --checkpoint (a folder, a file or a hub name)")
+        raise bad_input(f"{data}: expected --checkpoint (folder, file or hub name) for an annotation file")
     if not data.exists():
         raise bad_input(f"{data}: no such file or folder")
     chosen = protocol_named(protocol or "paper", **views)
@@ -204,7 +225,7 @@ def _of_annotations(
 
 
 def _samples(data: Path, format: str, root: Path | None, checkpoint: str, loaded: Any) -> Annotations:
-    """The samples of an annotation file, whose classes are the checkpoint's."""
+    """Return the samples of an annotation file, labelled with the checkpoint's classes."""
     from timesformer.data import read_annotations
     from timesformer.heads import default_labels
 
@@ -215,7 +236,7 @@ def _samples(data: Path, format: str, root: Path | None, checkpoint: str, loaded
     if found.num_classes is not None and found.num_classes != classes:
         raise bad_input(
             f"{data}: the data have {found.num_classes} classes, the checkpoint {checkpoint} has {classes}"
-            + (" and does not name them" if names is None else "")
+            + (" without names" if names is None else "")
         )
     for sample in found:
         given, limits = ((value if isinstance(value, tuple) else (value,)) for value in (sample.label, classes))
@@ -229,13 +250,13 @@ def _samples(data: Path, format: str, root: Path | None, checkpoint: str, loaded
 def _measure(
     job: _Job, scores: Path | None, batch_size: int, workers: int, precision: Any, device: Any, progress: bool
 ) -> dict[str, Any]:
-    """Evaluates, writes the scores, and returns what is printed."""
+    """Evaluate, write the scores, and return the results to print."""
     from timesformer.errors import InputError
     from timesformer.evaluation.evaluate import UnreadableVideos
     from timesformer.evaluation.evaluate import evaluate as measure
     from timesformer.heads import heads_of
 
-    # Headers first: within minutes they tell what a whole evaluation might otherwise stumble over at its end.
+    # Headers first: they show unreadable videos within minutes, not at the end of a long evaluation.
     found = job.dataset.audit()
     try:
         if found["unreadable"] and not job.allow_unreadable:
@@ -254,7 +275,7 @@ def _measure(
             refuse_unreadable=not job.allow_unreadable,
         )
     except UnreadableVideos as error:
-        raise InputError(f"{error}\n--allow-unreadable evaluates the others, and lists these") from error
+        raise InputError(f"{error}\nuse --allow-unreadable to list these and evaluate the others") from error
     stated = {
         **result.statement(),
         "checkpoint": job.source,

@@ -1,4 +1,4 @@
-"""`timesformer export`: a checkpoint of any format in another one."""
+"""`timesformer export`: convert a checkpoint to another format."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from timesformer_experiments.report.terminal import print_json, progress
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="Folder, file or hub name of a checkpoint, of any known format.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    source: Annotated[str, typer.Argument(help="Folder, file or hub name of a checkpoint in any supported format.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
     format: Annotated[
-        str, typer.Option(help="hf-timesformer, hf-vivit, or timesformer-ablations, our own.")
+        str, typer.Option(help="Format to write: hf-timesformer, hf-vivit, or our own, timesformer-ablations.")
     ] = "hf-timesformer",
-    strict: Annotated[bool, typer.Option(help="Fail on weights that nothing explains.")] = True,
+    strict: Annotated[bool, typer.Option(help="Fail if a weight of the checkpoint is not recognised.")] = True,
     scheme_file: SchemeFile = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint; what became of every weight goes to standard error."""
+    """Convert a checkpoint to another format.
+
+    A report on standard error accounts for every weight.
+    """
     from timesformer.attention import load_file
     from timesformer.checkpoints import export as write
     from timesformer.checkpoints import load_model

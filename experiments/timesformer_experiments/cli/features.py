@@ -1,4 +1,4 @@
-"""`timesformer features`: what a model makes of videos before its classifier."""
+"""`timesformer features`: features of videos before the classifier."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ from timesformer_experiments.report.terminal import print_json
 
 def features(
     sources: Annotated[
-        list[str], typer.Argument(help="Videos and folders, or one annotation file (.csv, .json, .txt).")
+        list[str], typer.Argument(help="Videos and folders of videos, or one annotation file (.csv, .json, .txt).")
     ],
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option(help="File to write: .parquet, .npy or .npz; tokens .npy or .npz.")],
-    tokens: Annotated[bool, typer.Option("--tokens", help="Every token of every view, not one vector.")] = False,
-    per_view: Annotated[bool, typer.Option("--per-view", help="A vector for each view, not their mean.")] = False,
-    format: Annotated[str | None, typer.Option(help="Format of the annotation file: kinetics, ssv2, folder, …")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the videos that an annotation file names.")] = None,
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, .npy or .npz; with --tokens .npy or .npz.")],
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Write every token of every view instead of one vector.")
+    ] = False,
+    per_view: Annotated[
+        bool, typer.Option("--per-view", help="Write one vector per view instead of their mean.")
+    ] = False,
+    format: Annotated[str | None, typer.Option(help="Annotation format: kinetics, ssv2, folder, …")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the videos in the annotation file.")] = None,
     protocol: ProtocolName = None,
     clips: Clips = None,
     crops: Crops = None,
@@ -48,9 +52,9 @@ def features(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write what a model makes of videos before its classifier: the pooled vector of each, or all tokens.
+    """Write the features of videos: the pooled vector before the classifier, or all tokens.
 
-    The file says what it was made with: checkpoint, protocol, preprocessing, versions, unreadable videos.
+    The file states how it was made: checkpoint, protocol, preprocessing, versions and unreadable videos.
     """
     from timesformer.evaluation.features import write_features
 
@@ -87,8 +91,10 @@ def _samples(sources: list[str], format: str | None, root: Path | None) -> list[
     listed = [source for source in sources if Path(source).suffix.lower() in (".csv", ".json", ".txt")]
     if format is None and not listed:
         if root is not None:
-            raise bad_input("--root: it belongs to an annotation file")
+            raise bad_input("--root: expected only with an annotation file")
         return [Sample(path, -1, str(path)) for path in find_videos(sources)]
     if len(sources) != 1:
-        raise bad_input(f"{(listed or sources)[0]}: an annotation file stands alone, got {len(sources)} sources")
+        raise bad_input(
+            f"{(listed or sources)[0]}: expected an annotation file as the only source, got {len(sources)} sources"
+        )
     return list(read_annotations(format or "kinetics", sources[0], root))

@@ -1,9 +1,9 @@
 """The `timesformer` command.
 
-Standard output carries results, standard error progress and errors. With `--json` standard output is exactly one JSON
+Results go to standard output, progress and errors to standard error. With `--json`, standard output is exactly one JSON
 object. Exit codes: 0 done, 1 failed, 2 bad usage or bad input.
 
-What a command needs is imported inside it, so that `timesformer --help` does not wait for torch.
+Each command imports what it needs inside its function, so that `timesformer --help` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable
+from inspect import cleandoc
 from typing import Any
 
 import typer
@@ -23,7 +24,7 @@ FAILED, BAD_INPUT = 1, 2
 
 
 class _Group(TyperGroup):
-    """Turns the errors that a user can do something about into a message and an exit code; others keep their trace."""
+    """Command group that turns errors a user can fix into a message and an exit code; others keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -45,7 +46,7 @@ def _exit_code(error: Exception) -> int | None:
 
 app = typer.Typer(
     cls=_Group,
-    help="Attention ablations in video transformers: one backbone, every scheme, and the paper's tables.",
+    help="Attention ablations in video transformers: one backbone, every attention scheme, and the paper's tables.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,12 +64,18 @@ def commands() -> list[Callable[..., None]]:
     return [command for command in found.values() if callable(command)]
 
 
+def _help(command: Callable[..., None]) -> str:
+    """Return a command's docstring with one line per paragraph, which the terminal wraps at its own width."""
+    paragraphs = cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for command in commands():
-    app.command()(command)
+    app.command(help=_help(command))(command)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line: the entry point of the console script."""
     app()
 
 

@@ -1,8 +1,7 @@
-"""The notebooks, executed in place: `python -m timesformer_experiments.cli.notebooks`, which is what `make notebooks`
-runs.
+"""Execution of the notebooks in place: `python -m timesformer_experiments.cli.notebooks`, run by `make notebooks`.
 
-A notebook keeps the outputs of its last execution and, in its metadata, a digest of the sources that gave them, so that
-a test can tell whether anything was changed since. Needs nbclient and ipykernel (the `notebooks` or `dev` extra).
+A notebook stores the outputs of its last execution and, in its metadata, a digest of the sources that produced them, so
+that a test can tell whether they have changed since. Needs nbclient and ipykernel (the `notebooks` or `dev` extra).
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from timesformer.files import write_atomic
 FOLDER = Path(__file__).parents[3] / "notebooks"
 DIGEST = "executed_sha256"
 LIMIT_SECONDS = 1200
-"""For a cell."""
+"""Time limit of one cell."""
 SURROUNDINGS = {
-    "OMP_NUM_THREADS": "1",  # threads that wait for one another take many times as long on a busy machine
+    "OMP_NUM_THREADS": "1",  # on a busy machine, threads that wait for one another are many times slower
     "PYTHONWARNINGS": "ignore:IProgress not found,ignore:Consider using IPython.display.IFrame",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-"""Of a kernel, unless the environment says otherwise; no warnings that say nothing about a notebook."""
+"""Environment of a kernel where the caller's does not set these; hides warnings unrelated to the notebook."""
 LARGEST_BYTES = 2**20
 MACHINE_PATH = re.compile(r"/(?:home|root|tmp|work|Users|mnt)/\S*|\b[A-Z]:\\\\\S*")
 VOLATILE = ("execution", "widgets")
-"""Metadata of an execution that would change with every one: times, states of widgets."""
+"""Metadata that differ between executions: times and states of widgets."""
 
 
 def find_notebooks(folder: Path = FOLDER) -> list[Path]:
@@ -42,7 +41,7 @@ def find_notebooks(folder: Path = FOLDER) -> list[Path]:
 
 
 def read(path: Path) -> Any:
-    """A notebook of nbformat 4.  Raises InputError for any other file."""
+    """Read a notebook as nbformat 4.  Raises InputError for any other file."""
     import nbformat
 
     try:
@@ -52,18 +51,18 @@ def read(path: Path) -> Any:
 
 
 def digest(notebook: Any) -> str:
-    """sha256 of the sources of the code cells, in their order."""
+    """SHA-256 of the sources of the code cells, in order."""
     sources = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def execute(path: Path, folder: Path | None = None) -> Any:
-    """The notebook of a file as a fresh kernel leaves it: outputs, execution counts, digest; the file stays as it is.
+    """Execute a notebook in a fresh kernel and return it with outputs, execution counts and digest.
 
-    folder: where the kernel starts, by default the notebook's own.
+    The file is not changed.  folder: working directory of the kernel, by default the notebook's folder.
 
     Raises:
-        InputError: no notebook.
+        InputError: the file is not a notebook.
         nbclient.exceptions.CellExecutionError: a cell failed; the message holds its source and the traceback.
     """
     from nbclient import NotebookClient
@@ -86,7 +85,7 @@ def execute(path: Path, folder: Path | None = None) -> Any:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Consecutive texts of one stream as one, however the kernel happened to cut them."""
+    """Join consecutive texts of one stream, which the kernel splits at random."""
     found: list[Any] = []
     for output in outputs:
         before = found[-1] if found else {}
@@ -98,17 +97,17 @@ def _joined(outputs: list[Any]) -> list[Any]:
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with a notebook as it is stored: sources that were not executed since they were changed, cells
-    without outputs, an error among them, paths of a machine, a large file.  Raises InputError where it is none."""
+    """Problems of a stored notebook: sources changed since execution, missing outputs, errors, paths of a machine, a
+    large file.  Raises InputError if the file is not a notebook."""
     notebook, found = read(path), []
     if path.stat().st_size >= LARGEST_BYTES:
         found.append(f"{path.stat().st_size / 1024:.0f} KiB, expected less than {LARGEST_BYTES / 1024:.0f}")
     if notebook["metadata"].get("timesformer", {}).get(DIGEST) != digest(notebook):
-        found.append("its sources are not those that were executed: run `make notebooks`")
+        found.append("its sources have changed since it was executed: run `make notebooks`")
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     counts = [cell["execution_count"] for cell in cells]
     if counts != list(range(1, len(cells) + 1)):
-        found.append(f"not executed in one go from top to bottom: execution counts {counts}")
+        found.append(f"not executed once from top to bottom: execution counts {counts}")
     if not any(cell["outputs"] for cell in cells):
         found.append("it has no outputs")
     for number, cell in enumerate(cells, start=1):
@@ -122,14 +121,14 @@ def problems(path: Path) -> list[str]:
 
 
 def text_of(notebook: Any) -> str:
-    """As it is stored: JSON of nbformat 4, keys in order, a newline at the end."""
+    """Text of a notebook as it is stored: JSON of nbformat 4, keys in order, a newline at the end."""
     import nbformat
 
     return str(nbformat.writes(notebook)) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Execute all notebooks, or those named, and write them where they are."""
+    """Execute all notebooks, or those named, in place."""
     parser = argparse.ArgumentParser(prog="python -m timesformer_experiments.cli.notebooks", description=main.__doc__)
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks; by default those of notebooks/")
     for path in parser.parse_args(arguments).paths or find_notebooks():

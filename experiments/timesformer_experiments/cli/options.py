@@ -1,4 +1,4 @@
-"""What the commands of the `timesformer` command line share: options, output, errors."""
+"""Options, output and errors shared by the commands of the `timesformer` command line."""
 
 from __future__ import annotations
 
@@ -16,34 +16,44 @@ if TYPE_CHECKING:
     from timesformer.evaluation.protocols import Protocol
     from timesformer_experiments.paper.artefact import Folders, Profile
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only one JSON object on standard output.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Runs = Annotated[Path, typer.Option(help="Folder of the runs: checkpoints, models, records.")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of probes and decoded frames; `.cache` beside the runs.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")]
-SchemeFile = Annotated[Path | None, typer.Option(help="A scheme of your own: a Python file, which is run.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of probes and decoded frames. Default: `.cache` beside the folder of the runs."),
+]
+Jobs = Annotated[int, typer.Option(min=0, help="Number of runs in parallel; 0: one per core.")]
+SchemeFile = Annotated[
+    Path | None, typer.Option(help="Python file that declares your own scheme. The file is executed.")
+]
 
 Checkpoint = Annotated[
-    str, typer.Option(help="Folder, file or hub name of a model, or the .yaml file of a run that is finished.")
+    str, typer.Option(help="Folder, file or hub name of a model, or the YAML file of a finished run.")
 ]
-ProtocolName = Annotated[str | None, typer.Option(help="Views of a video: paper, fair-code, mmaction2, clip or 10x3.")]
-Clips = Annotated[str | None, typer.Option(help="Clips of each video instead of the protocol's: a number or `cover`.")]
-Crops = Annotated[int | None, typer.Option(min=1, help="Crops of each clip instead of the protocol's.")]
-AllowUnreadable = Annotated[bool, typer.Option(help="Do not fail where a video cannot be read; it is still listed.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Views that the model sees at a time.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read videos; 0: none beside this one.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default an accelerator if there is one.")]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(help="Test protocol: paper, fair-code, mmaction2, clip, or clips x crops such as 10x3."),
+]
+Clips = Annotated[
+    str | None, typer.Option(help="Clips per video, overriding the protocol: a number, or `cover` for the whole video.")
+]
+Crops = Annotated[int | None, typer.Option(min=1, help="Crops per clip, overriding the protocol.")]
+AllowUnreadable = Annotated[bool, typer.Option(help="Do not fail if a video cannot be read; it is still listed.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Views per batch.")]
+Workers = Annotated[int, typer.Option(min=0, help="Number of processes that read videos; 0: the main process.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … Default: an accelerator if there is one.")]
 
 
 def bad_input(text: str) -> ValueError:
-    """An `InputError`; the library, and with it torch, is imported when it is needed."""
+    """Return an `InputError`; the library, and with it torch, is imported only here."""
     from timesformer.errors import InputError
 
     return InputError(text)
 
 
 def folders(out: Path, runs: Path, data_dir: Path | None) -> Folders:
-    """The folders of a command; probes and frames lie in `.cache` beside the runs unless said otherwise."""
+    """Folders of a command; without `data_dir`, probes and frames are stored in `.cache` beside the runs."""
     from timesformer_experiments.paper.artefact import Folders
     from timesformer_experiments.records.folder import default_data_dir
 
@@ -51,7 +61,7 @@ def folders(out: Path, runs: Path, data_dir: Path | None) -> Folders:
 
 
 def profile_named(name: str) -> Profile:
-    """The profile of a name; InputError with the names there are."""
+    """Return the profile with this name.  Raises InputError that lists the known names."""
     from timesformer_experiments.paper.artefact import PROFILES
 
     for profile in PROFILES:
@@ -61,7 +71,7 @@ def profile_named(name: str) -> Profile:
 
 
 def model_source(checkpoint: str, runs: Path) -> str | Path:
-    """What `--checkpoint` names: a source as it is, or the model of a finished run, by its YAML file or its folder."""
+    """Return the source named by `--checkpoint`; for the YAML file or folder of a finished run, its model's folder."""
     path = Path(checkpoint)
     if (path / "model" / "config.json").is_file():
         return path / "model"
@@ -72,18 +82,21 @@ def model_source(checkpoint: str, runs: Path) -> str | Path:
 
     specs = load_specs(path)
     if len(specs) != 1:
-        raise bad_input(f"--checkpoint {path}: expected a file with one run, this has {len(specs)}")
+        raise bad_input(f"--checkpoint {path}: expected a file with one run, got {len(specs)}")
     folder = RunFolder(runs, specs[0].hash()).model
     if not folder.is_dir():
         raise bad_input(
-            f"--checkpoint {path}: {folder} is not there; `timesformer train {path}` makes it (--runs names the folder "
-            "of the runs)"
+            f"--checkpoint {path}: {folder} does not exist; train it with `timesformer train {path}`, or name the "
+            "folder of the runs with --runs"
         )
     return folder
 
 
 def chosen_device(name: str | None) -> torch.device:
-    """The device of a name; without one an accelerator, if there is one.  InputError for one that is not here."""
+    """Return the device with this name, or without a name an accelerator if there is one.
+
+    Raises InputError for a device that this machine does not have.
+    """
     import torch
 
     if name is None:
@@ -93,19 +106,19 @@ def chosen_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise bad_input(f"--device {name}: there is no such device here ({str(error).splitlines()[0]})") from error
+        raise bad_input(f"--device {name}: not available on this machine ({str(error).splitlines()[0]})") from error
     return device
 
 
 def chosen_protocol(name: str, clips: str | None, crops: int | None) -> Protocol:
-    """The protocol of a name, with other clips or crops where they are given."""
+    """Return the protocol with this name, with other clips or crops where they are given."""
     from timesformer.evaluation.protocols import protocol_named
 
     return protocol_named(name, clips=clips, crops=crops)
 
 
 def loaded_model(checkpoint: str, runs: Path) -> tuple[Any, Preprocessing, Any]:
-    """Model, preprocessing and labels of what `--checkpoint` names."""
+    """Load model, preprocessing and labels of the source that `--checkpoint` names."""
     from timesformer.checkpoints import load_model
     from timesformer.data import Preprocessing
 
@@ -114,12 +127,15 @@ def loaded_model(checkpoint: str, runs: Path) -> tuple[Any, Preprocessing, Any]:
 
 
 def listed(unreadable: list[tuple[str, str]]) -> list[dict[str, str]]:
-    """Unreadable videos for JSON."""
+    """Return unreadable videos as plain data for JSON."""
     return [{"path": path, "reason": reason} for path, reason in unreadable]
 
 
 def finish(unreadable: list[tuple[str, str]], any_read: bool, allowed: bool) -> None:
-    """Unreadable videos on standard error; exit code 1 for them unless allowed, and always where none could be read."""
+    """List unreadable videos on standard error.
+
+    Exit with code 1 if there are any, unless they are allowed and at least one video could be read.
+    """
     for path, reason in unreadable:
         progress(f"unreadable: {plain_text(path)}: {plain_text(reason)}")
     if unreadable and not (allowed and any_read):

@@ -31,22 +31,26 @@ if TYPE_CHECKING:
     from timesformer.evaluation.prediction import Guess, Predictions, Timelines
 
 MOST_ROWS = 12
-"""Videos in one timeline picture."""
+"""Largest number of videos in one timeline picture."""
 
 
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Videos, and folders with videos.", show_default=False)],
+    videos: Annotated[list[str], typer.Argument(help="Videos and folders of videos.", show_default=False)],
     checkpoint: Checkpoint,
-    top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 5,
     protocol: ProtocolName = None,
     clips: Clips = None,
     crops: Crops = None,
-    timeline: Annotated[bool, typer.Option("--timeline", help="Classes of each stretch of a long video.")] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Classify each stretch of a long video separately.")
+    ] = False,
     stretch: Annotated[
         float | None,
-        typer.Option(help="Seconds of a stretch; by default what a clip lasts (4 where clips have no length)."),
+        typer.Option(
+            help="With --timeline: seconds per stretch. Default: the duration of a clip (4 where it is not fixed)."
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Picture of the timeline: .png, .svg or .pdf.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="With --timeline: picture to write, .png, .svg or .pdf.")] = None,
     allow_unreadable: AllowUnreadable = False,
     batch_size: BatchSize = 8,
     workers: Workers = 0,
@@ -54,25 +58,25 @@ def predict(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Class names with probabilities for videos, by a checkpoint of any known format.
+    """Classify videos: print class names with probabilities.
 
-    Videos are read as the checkpoint's preprocessing says. Those that cannot be read are listed; the command then ends
-    with exit code 1, after the others.
+    The checkpoint may be in any supported format; its preprocessing is used. Unreadable videos are listed and the
+    others classified; the exit code is then 1, unless --allow-unreadable is given.
     """
     from timesformer.data.video.find import find_videos
     from timesformer.evaluation.prediction import predict as classify
     from timesformer.evaluation.prediction import timelines
 
     if not timeline and (plot is not None or stretch is not None):
-        raise bad_input("--plot, --stretch: they belong to --timeline")
+        raise bad_input("--plot, --stretch: expected only with --timeline")
     if timeline and clips is not None:
-        raise bad_input("--clips: a timeline has one clip for each stretch; --stretch sets its length")
+        raise bad_input("--clips: a timeline has one clip per stretch; set the length of a stretch with --stretch")
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise bad_input(f"--plot {plot}: expected a name that ends in .png, .svg or .pdf")
     chosen = chosen_protocol(protocol or ("clip" if timeline else "paper"), clips, crops)
     found = list(map(str, find_videos(videos)))
     if plot is not None and len(set(found)) > MOST_ROWS:
-        raise bad_input(f"--plot: at most {MOST_ROWS} videos go into one picture, got {len(set(found))}")
+        raise bad_input(f"--plot: expected at most {MOST_ROWS} videos, got {len(set(found))}")
     model, record, labels = loaded_model(checkpoint, runs)
     options: dict[str, Any] = {
         "protocol": chosen,

@@ -1,4 +1,4 @@
-"""`timesformer probe`: a synthetic dataset."""
+"""`timesformer probe`: make a synthetic dataset."""
 
 from __future__ import annotations
 
@@ -13,25 +13,38 @@ from timesformer_experiments.report.terminal import console, print_json
 
 
 def probe(
-    name: Annotated[str, typer.Argument(help="appearance, motion, order, detail or mixture.")],
-    out: Annotated[Path, typer.Option(help="Folder in which the probe's own folder is made.")],
-    num_train: Annotated[int, typer.Option(min=1, help="Training videos.")] = 1024,
-    num_test: Annotated[int, typer.Option(min=1, help="Test videos; in whole pairs or fours.")] = 256,
-    difficulty: Annotated[str, typer.Option(help="Name of a difficulty: quick, full.")] = "quick",
+    name: Annotated[str, typer.Argument(help="Kind of probe: appearance, motion, order, detail or mixture.")],
+    out: Annotated[Path, typer.Option(help="Folder in which to create the folder of the probe.")],
+    num_train: Annotated[int, typer.Option(min=1, help="Number of training videos.")] = 1024,
+    num_test: Annotated[
+        int, typer.Option(min=1, help="Number of test videos, which come in groups of two or four.")
+    ] = 256,
+    difficulty: Annotated[str, typer.Option(help="Difficulty: quick or full.")] = "quick",
     dial: Annotated[
         list[str] | None,
-        typer.Option(help="A dial of this probe, as temporal_share=0.3 or gaps=[1,2]; may be given several times."),
+        typer.Option(help="Setting of this kind of probe, such as temporal_share=0.3 or gaps=[1,2]; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the videos.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    diagnose: Annotated[bool, typer.Option(help="Also write contact sheet and cheap classifiers beside it.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the videos.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    diagnose: Annotated[
+        bool, typer.Option(help="Also write a contact sheet and the accuracy of cheap classifiers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a probe: H.264 videos with Kinetics-style csv files and a mask of the main object in every frame.
+    """Make a probe, a synthetic video dataset that tests one ability.
 
-    appearance: what is seen; motion: how it moves; mixture: a dial between the two (temporal_share); order: which of
-    two events came first (video_frames, event_frames, gaps); detail: a texture that shows only at higher resolution
-    (scales, pattern_contrast).
+    The videos are H.264, with Kinetics-style csv files and a mask of the main object in every frame. Classes are, by
+    kind of probe (settings for --dial in brackets):
+
+    appearance: what is seen.
+
+    motion: how it moves.
+
+    mixture: both, in a chosen proportion (temporal_share).
+
+    order: which of two events came first (video_frames, event_frames, gaps).
+
+    detail: a texture that is visible only at higher resolution (scales, pattern_contrast).
     """
     from timesformer.data.probes import make_probe
     from timesformer_experiments.paper.probes import describe
@@ -60,11 +73,11 @@ def probe(
 
 
 def _dial(text: str) -> tuple[str, Any]:
-    """Name and value of `name=value`; the value is YAML."""
+    """Return name and value of `name=value`; the value is YAML."""
     name, sign, value = text.partition("=")
     try:
         if not sign:
-            raise bad_input(f"--dial {text}: expected name=value, as temporal_share=0.3")
+            raise bad_input(f"--dial {text}: expected name=value, such as temporal_share=0.3")
         return name.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise bad_input(f"--dial {text}: the value cannot be read") from error
+        raise bad_input(f"--dial {text}: expected a value in YAML, such as 0.3 or [1,2]") from error

@@ -1,4 +1,4 @@
-"""`timesformer report`: tables, figures and pages from records, and what is different between two folders of them."""
+"""`timesformer report`: tables, figures and pages from records, and the differences between two folders of records."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 
 def report(
     what: Annotated[
-        str, typer.Argument(help="A folder with records of a sweep or of runs; or table1, figure3, …, `all`.")
+        str, typer.Argument(help="Folder with the records of a sweep or of runs; or table1, figure3, …, or `all`.")
     ] = "all",
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to: by default that of the records; `results` for artefacts.")
+        Path | None,
+        typer.Option(help="Folder to write to. Default: the folder of the records; `results` for the paper's tables."),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(help="Field whose values are compared; by default the attention scheme.")
+        str | None, typer.Option(help="Field whose values are compared. Default: the attention scheme.")
     ] = None,
     diff: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="Two folders with records: show what is different in the second.")
+        tuple[Path, Path] | None, typer.Option(help="Two folders with records: show how the second differs.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write tables, figures and a page from records; nothing is trained.
+    """Write tables, figures and a page from records, without training.
 
-    For a sweep: means over seeds with intervals, tests between the schemes, figures over frames, resolution and cost.
+    For a sweep: means over seeds with intervals, tests between schemes, and figures over frames, resolution and cost.
     """
     if diff is not None:
         _difference(*diff, out, as_json)
@@ -43,7 +44,7 @@ def report(
         _sweep(Path(what), out, compare, as_json)
         return
     if compare is not None:
-        raise bad_input(f"--compare {compare}: it is for a folder with records, not for the paper's tables and figures")
+        raise bad_input(f"--compare {compare}: expected only with a folder of records, not with {what}")
     from timesformer_experiments.paper.registry import load
     from timesformer_experiments.paper.reproduce import rebuild
 
@@ -57,7 +58,7 @@ def report(
 
 
 def _artefacts(what: str, out: Path | None) -> list[tuple[str, Profile, Path]] | None:
-    """Name, profile and results folder of the artefacts that are meant; None for a folder with other records."""
+    """Name, profile and results folder of each requested artefact; None for a folder with other records."""
     from timesformer_experiments.paper.artefact import PROFILES
     from timesformer_experiments.paper.registry import load, names
     from timesformer_experiments.paper.reproduce import stored_profiles
@@ -79,7 +80,7 @@ def _artefacts(what: str, out: Path | None) -> list[tuple[str, Profile, Path]] |
     wanted = (what,) if what in names() else names()
     found = [(name, profile, results) for name in wanted for profile in stored_profiles(load(name), results)]
     if not found:
-        raise bad_input(f"--out {results}: no results of {what} there; `timesformer reproduce` makes them")
+        raise bad_input(f"--out {results}: no results of {what} in this folder; make them with `timesformer reproduce`")
     return found
 
 

@@ -22,29 +22,30 @@ if TYPE_CHECKING:
 
 def reproduce(
     artefacts: Annotated[
-        list[str] | None, typer.Argument(help="table1, figure3, …, the group `main`, or `all`; see --list.")
+        list[str] | None, typer.Argument(help="table1, figure3, …, the group `main`, or `all`; list them with --list.")
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="smoke (seconds), quick (minutes), full (three seeds), or paper: the real datasets.")
+        str, typer.Option(help="smoke (seconds), quick (minutes), full (three seeds), or paper (real datasets).")
     ] = "quick",
-    data: Annotated[str, typer.Option(help="For --profile paper: k400=FOLDER,ssv2=FOLDER,…")] = "",
+    data: Annotated[str, typer.Option(help="With --profile paper: datasets, k400=FOLDER,ssv2=FOLDER,…")] = "",
     init_from: Annotated[
-        str, typer.Option(help="For --profile paper: the image model, as in a run's init_from.")
+        str, typer.Option(help="With --profile paper: image model to start from, as init_from of a run.")
     ] = "google/vit-base-patch16-224-in21k",
     check: Annotated[
         bool,
-        typer.Option("--check", help="For --profile paper: what is there, and memory and time to expect; no more."),
+        typer.Option("--check", help="With --profile paper: check files, memory and time, and start nothing."),
     ] = False,
-    show: Annotated[bool, typer.Option("--list", help="List the tables and figures and stop.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the tables and figures and exit.")] = False,
     out: Out = Path("results"),
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
-    """Make tables and figures of the paper: train what it needs, then write table, figure and page.
+    """Reproduce tables and figures of the paper.
 
-    Started again after an interruption it carries on; what is finished is not repeated.
+    Trains the runs that they need, then writes table, figure and page. After an interruption, repeat the command to
+    resume; finished runs are not repeated.
     """
     from timesformer_experiments.paper.registry import GROUPS, chosen, load, names
     from timesformer_experiments.paper.reproduce import reproduce as make
@@ -60,12 +61,12 @@ def reproduce(
             console().print(*lines, sep="\n", highlight=False, soft_wrap=True)
         return
     if not artefacts:
-        raise bad_input(f"name what to make: {', '.join(names())}, or the groups {', '.join(GROUPS)}, all")
+        raise bad_input(f"ARTEFACTS: expected some of {', '.join(names())}, or the groups {', '.join(GROUPS)}, all")
     if profile == "paper":
         _on_real_data(chosen(artefacts), data, init_from, folders(out, runs, data_dir), jobs, check, as_json)
         return
     if data or check:
-        raise bad_input("--data, --check: they are for --profile paper")
+        raise bad_input("--data, --check: expected only with --profile paper")
     of_profile, wanted = profile_named(profile), [load(name) for name in chosen(artefacts)]
     places = folders(out, runs, data_dir)
     made: list[dict[str, Any]] = []
@@ -82,9 +83,9 @@ def reproduce(
 def _on_real_data(
     names: Sequence[str], data: str, init_from: str, places: Folders, jobs: int, check: bool, as_json: bool
 ) -> None:
-    """Train and evaluate what the artefacts name on the datasets of `data`, or with `check` say what is missing.
+    """Train and evaluate the runs of the artefacts on the datasets of `data`, or with `check` list what is missing.
 
-    Exit code 1 of a check where something is.
+    A check exits with code 1 if anything is missing.
     """
     from timesformer_experiments.jobs.plan import run_all
     from timesformer_experiments.paper import real
@@ -92,7 +93,7 @@ def _on_real_data(
     from timesformer_experiments.report.report import require_writable, write
 
     if not data:
-        raise bad_input("--data: --profile paper needs DATASET=FOLDER, several with commas")
+        raise bad_input("--data: expected DATASET=FOLDER for --profile paper; separate several by commas")
     folders = real.parse_data(data)
     if check:
         _show_check({name: real.check(name, folders, init_from) for name in names}, as_json)
@@ -102,7 +103,7 @@ def _on_real_data(
         cells = real.cells(name, folders, init_from)
         results = places.out / name / "paper"
         require_writable(results)
-        progress(f"{name}, paper: {len(cells)} runs; those finished before are taken from {places.runs}")
+        progress(f"{name}, paper: {len(cells)} runs; finished ones are read from {places.runs}")
         records = run_all([cell.spec for cell in cells], places.runs, jobs=jobs or 1, data_dir=places.data)
         report = real.report(name, load(name).title, cells, records)
         made.append(show_artefact(report, write(report, results), "paper", as_json))
@@ -120,7 +121,7 @@ def _show_check(found: dict[str, pd.DataFrame], as_json: bool) -> None:
         print_json({"checks": checks, "missing": missing})
     else:
         for name, lines in found.items():
-            caption = f"{name}, profile paper: what it needs; nothing was started"
+            caption = f"{name}, profile paper: requirements; nothing was started"
             console().print(to_rich(Table(lines, CHECKED, caption)))
     if missing:
         raise typer.Exit(1)

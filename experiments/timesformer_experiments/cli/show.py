@@ -1,4 +1,4 @@
-"""Reports of artefacts as the commands show them."""
+"""Printing of the reports of artefacts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_artefact(found: Report, files: list[Path], profile: str, as_json: bool) -> dict[str, Any]:
-    """Print a report unless JSON is wanted, and return it as plain data."""
+    """Print a report unless JSON was asked for, and return it as plain data."""
     from timesformer_experiments.report.tables import to_rich
 
     if not as_json:
@@ -35,7 +35,7 @@ def show_artefact(found: Report, files: list[Path], profile: str, as_json: bool)
 def show_together(
     reports: Mapping[Profile, Sequence[Report]], made: list[dict[str, Any]], out: Path, as_json: bool
 ) -> None:
-    """Write one page for each profile with several reports; print its path, or everything that was made as JSON."""
+    """Write one page for each profile with several reports; print its path or, as JSON, all artefacts and pages."""
     from timesformer_experiments.report.report import write_together
 
     pages = [str(write_together(of, profile, out)) for profile, of in reports.items() if len(of) > 1]

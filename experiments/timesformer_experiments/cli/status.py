@@ -15,7 +15,10 @@ def status(
     folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")],
     as_json: Json = False,
 ) -> None:
-    """Show how far a sweep is, from its folder alone; also while it runs, here or elsewhere."""
+    """Show the progress of a sweep from its folder.
+
+    The sweep may be running at the same time, on this machine or another.
+    """
     from timesformer_experiments.sweep.status import show, sweep_status
 
     found = sweep_status(folder)

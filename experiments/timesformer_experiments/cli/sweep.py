@@ -12,23 +12,29 @@ from timesformer_experiments.report.terminal import console, print_json, progres
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="YAML file of a sweep: base, axes, measure.")],
-    out: Annotated[Path, typer.Option(help="Folder of the sweep; started again it carries on there.")],
+    file: Annotated[Path, typer.Argument(help="YAML file of the sweep: base, axes, measure.")],
+    out: Annotated[Path, typer.Option(help="Folder of the sweep. An interrupted sweep resumes from this folder.")],
     jobs: Annotated[
-        int, typer.Option(min=0, help="Runs at a time; 0: one a GPU, one on a CPU, all cores if nothing is trained.")
+        int,
+        typer.Option(
+            min=0,
+            help="Number of runs in parallel; 0: one per GPU, or one on a CPU (one per core if nothing is trained).",
+        ),
     ] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show runs, cost, memory and time; run nothing.")] = False,
-    retry: Annotated[str, typer.Option(help="failed: run again what failed before.")] = "none",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the runs with their cost, memory and time; run nothing.")
+    ] = False,
+    retry: Annotated[str, typer.Option(help="failed: repeat failed runs; none: skip them.")] = "none",
     ray: Annotated[
-        str | None, typer.Option(help="Ray cluster that does the work: auto, HOST:PORT, or local to start one here.")
+        str | None, typer.Option(help="Run on a Ray cluster: auto, HOST:PORT, or local to start one on this machine.")
     ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Run a sweep: every cell once, whatever happens in between.
+    """Run every cell of a sweep, and resume it after an interruption.
 
-    Finished runs are skipped, interrupted ones carry on, failed ones are recorded with their reason and the others go
-    on. Any number of such commands may share a folder. Exit code 1 if a cell has failed.
+    Finished runs are skipped and interrupted ones resume. A failed run is recorded with its reason; the others go on.
+    Several such commands may work in the same folder. The exit code is 1 if a run failed.
     """
     from timesformer_experiments.sweep.carry_out import carry_out_sweep, default_jobs, open_sweep
     from timesformer_experiments.sweep.forecast import forecast, show, summary
@@ -54,11 +60,11 @@ def sweep(
     if failures:
         for name, reason in failures.items():
             progress(f"failed: {name}: {reason}")
-        progress(f"{len(failures)} failed; --retry failed runs them again")
+        progress(f"{len(failures)} failed; repeat them with --retry failed")
         raise typer.Exit(1)
 
 
 def _show(name: str, out: Path, cells: list[dict[str, Any]]) -> None:
     done = sum(cell["outcome"] == "done" for cell in cells)
-    text = f"{name}: {done} of {len(cells)} cells done, their records are in {out / 'records.jsonl'}"
+    text = f"{name}: {done} of {len(cells)} cells done; records in {out / 'records.jsonl'}"
     console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`timesformer train`: the runs of a file."""
+"""`timesformer train`: train and evaluate the runs of a file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ def train(
     file: File,
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")] = 1,
+    jobs: Annotated[int, typer.Option(min=0, help="Number of runs in parallel; 0: one per core.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Train and evaluate the runs of a file, each after the run that it starts from.
+    """Train and evaluate the runs of a file.
 
-    Finished runs are not repeated, an interrupted one carries on from its checkpoint.
+    A run that starts from another one waits for it. Finished runs are not repeated; interrupted runs resume from their
+    checkpoint.
     """
     from timesformer.data import VideoError
     from timesformer_experiments.jobs.plan import run_all, run_one
@@ -34,7 +35,8 @@ def train(
             records = [run_one(specs[0], runs, data_dir=data_dir)]
         except VideoError as error:
             raise bad_input(
-                f"{error}\n`timesformer audit` names all such files; data.allow_unreadable: true trains without them"
+                f"{error}\n`timesformer audit` lists all such files; to train without them, set data.allow_unreadable: "
+                "true"
             ) from error
     else:
         records = run_all(specs, runs, jobs=jobs, data_dir=data_dir)

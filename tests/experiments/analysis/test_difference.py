@@ -151,8 +151,8 @@ def test_the_command_still_makes_artefacts(tmp_path: Path, monkeypatch: pytest.M
     ("words", "said"),
     [
         (("nowhere",), r"nowhere: expected a folder with records, or one of .*figure3, .*, all"),
-        (("table1", "--out", "nowhere"), r"--out nowhere: no results of table1 there"),
-        (("all", "--compare", "seed"), r"--compare seed: it is for a folder with records"),
+        (("table1", "--out", "nowhere"), r"--out nowhere: no results of table1 in this folder"),
+        (("all", "--compare", "seed"), r"--compare seed: expected only with a folder of records"),
         (("--diff", "nowhere", "nowhere"), r"nowhere: no records there"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_second_model_without_what_was_chosen(pointing: tuple[Path, Path, Path
     words = [path, "--checkpoint", divided, "--compare", joint, "--out", tmp_path, "--steps", "time", "--layers", "-1"]
     result = run(*words)
     assert result.exit_code == 0, result.output
-    assert "--compare: this model has other steps than were asked for; shown are all" in result.stderr
+    assert "--compare: the second model does not have all of the requested steps; showing all" in result.stderr
     sides = page_data(tmp_path / "explorer.html")
     assert [[(one["layer"], one["step"]) for one in side["maps"]] for side in sides] == [[(1, "time")], [(1, "joint")]]
 
@@ -145,18 +145,18 @@ def test_a_second_model_without_what_was_chosen(pointing: tuple[Path, Path, Path
     [
         (["--layers", "3"], "layers: expected numbers of 0 to 2, got 3"),
         (["--layers", "0-x"], "--layers 0-x: expected numbers and ranges"),
-        (["--layers", "2-1"], "--layers 2-1: 2-1 is no range"),
+        (["--layers", "2-1"], "--layers 2-1: expected a range first-last"),
         (["--steps", "joint"], "steps: 'divided' has time, space, got 'joint'"),
         (["--heads", "4"], "heads: expected some numbers of 0 to 3"),
         (["--query", "8,0,0"], "query: (8, 0, 0) lies outside the grid of (t, h, w) = (8, 4, 4)"),
         (["--query", "middle"], "--query middle: expected `class`, or a patch"),
         (["--method", "magic"], "--method magic: expected some of attention, rollout"),
-        (["--target", "jump"], "--target jump: no such class; expected a number below 8, or one of left"),
+        (["--target", "jump"], "--target jump: unknown class; expected a number below 8, or one of left"),
         (["--start", "9"], "seconds 9 to"),
         (["--checkpoint", "nothing"], "nothing"),
         (["--compare", "nothing"], "nothing"),
         (["--out", "file"], "file"),
-        (["--device", "cuda:77"], "--device cuda:77: there is no such device here"),
+        (["--device", "cuda:77"], "--device cuda:77: not available on this machine"),
     ],
 )
 def test_bad_options(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:

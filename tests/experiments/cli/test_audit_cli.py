@@ -79,7 +79,7 @@ def test_screen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = audit(folder, "--decode", "--min-frames", "31")
     assert "[g].mp4" in shown
     assert "30 of at least 31 frames" in shown
-    assert "labels       3, each 1 to 3 times" in shown
+    assert "labels       3, with 1 to 3 samples each" in shown
     assert "7 in 6 files, 2 unreadable" in shown
     monkeypatch.setattr(cli_audit, "MOST_ROWS", 2)
     short = audit(folder, "--quick")

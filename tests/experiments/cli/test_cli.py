@@ -89,7 +89,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
         (["cost", "--scheme-file", "missing.py"], "missing.py"),
         (["reproduce", "table9"], "artefact 'table9': expected some of"),
         (["reproduce", "table1", "--profile", "long"], "--profile long: expected one of smoke, quick, full, paper"),
-        (["reproduce"], "name what to make: table1, table2,"),
+        (["reproduce"], "ARTEFACTS: expected some of table1, table2,"),
         (["draw", "joint", "--out", "picture.txt"], "expected a name that ends in .png, .svg or .pdf"),
         (["draw", "joint", "--out", "picture.png", "--grid", "3x4"], "--grid 3x4"),
         (["draw", "joint", "--out", "picture.png", "--grid", "0x4x4"], "--grid 0x4x4"),
@@ -97,7 +97,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
         (["evaluate", "missing.yaml"], "missing.yaml: no such file"),
         (["probe", "smell", "--out", "probes"], "unknown probe 'smell'"),
         (["probe", "motion", "--out", "probes", "--num-test", "3"], "num_test"),
-        (["report", "--out", "nowhere"], "--out nowhere: no results of all there"),
+        (["report", "--out", "nowhere"], "--out nowhere: no results of all in this folder"),
     ],
 )
 def test_bad_input_is_named_and_exits_with_2(
@@ -165,7 +165,7 @@ def test_evaluate_refuses_what_does_not_fit(trained: tuple[Path, list[str]]) -> 
     folder, places = trained
     untrained = folder / "untrained.yaml"
     untrained.write_text(RUN + "seed: 1\n")
-    assert "no model there" in run("evaluate", str(untrained), *places).stderr
+    assert "no model in this folder" in run("evaluate", str(untrained), *places).stderr
     model = next((folder / "runs").glob("*/model"))
     unlike = folder / "unlike.yaml"
     unlike.write_text(RUN.replace("num_test: 8", "num_test: 8, preprocessing: {mean: [0.5, 0.5, 0.5]}"))
@@ -178,7 +178,10 @@ def test_evaluate_refuses_what_does_not_fit(trained: tuple[Path, list[str]]) -> 
     two = folder / "two.yaml"
     indented = "".join(f"    {line}\n" for line in RUN.strip().splitlines())
     two.write_text("runs:\n  -\n" + indented + "  -\n" + indented.replace("tiny", "other") + "    seed: 1\n")
-    assert "a file with one run, this has 2" in run("evaluate", str(two), "--checkpoint", str(model)).stderr
+    assert (
+        "a file with one run for --checkpoint and --scores, got 2"
+        in run("evaluate", str(two), "--checkpoint", str(model)).stderr
+    )
     assert "--scores" in run("evaluate", str(folder / "run.yaml"), *places, "--scores", "scores.txt").stderr
 
 

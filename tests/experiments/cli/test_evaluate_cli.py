@@ -92,7 +92,7 @@ def test_refuses_unreadable_videos_and_names_them_all(place: Path) -> None:
     for name, reason in DAMAGED.items():
         (line,) = [line for line in said.splitlines() if name in line]
         assert reason in line
-    assert "--allow-unreadable evaluates the others" in said
+    assert "use --allow-unreadable to list these" in said
 
 
 def test_evaluates_the_others_where_it_may(place: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_folder_for_each_class_means_the_checkpoints_classes(classes: Path, tm
     assert "no class is called 'jump'" in said
     said = refused(classes, "--checkpoint", model(tmp_path / "unnamed", 4))
     assert "the data have 3 classes, the checkpoint" in said
-    assert "has 4 and does not name them" in said
+    assert "has 4 without names" in said
 
 
 def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,19 +192,19 @@ def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, monkeypatch: pyte
     two = model(tmp_path / "two", 2)
     (tmp_path / "run.yaml").write_text("name: x\n")
     for words, said in (
-        ([good], "an annotation file needs --checkpoint"),
+        ([good], "expected --checkpoint (folder, file or hub name)"),
         ([good, "--checkpoint", two], "v 2.mp4 has label 2, the checkpoint"),
         ([place / "none.csv", *checkpoint], "none.csv: no such file or folder"),
         ([good, *checkpoint, "--protocol", "best"], "unknown name 'best'"),
         ([good, *checkpoint, "--clips", "some"], "clips must be a number"),
         ([good, *checkpoint, "--merge", "max"], "--merge max: expected one of mean_softmax, sum_logits, mean_logits"),
         ([good, *checkpoint, "--precision", "int8"], "--precision int8: expected one of fp32, bf16"),
-        ([good, *checkpoint, "--device", "abacus"], "--device abacus: there is no such device here"),
+        ([good, *checkpoint, "--device", "abacus"], "--device abacus: not available on this machine"),
         ([good, *checkpoint, "--format", "vhs"], "format: expected one of kinetics"),
         ([good, *checkpoint, "--scores", "a.txt"], "--scores a.txt"),
         ([good, *checkpoint, "--sampling", "uniform", "--clips", "cover"], "needs dense sampling"),
-        ([tmp_path / "run.yaml", "--num-frames", "4"], "--num-frames is for annotation files"),
-        ([tmp_path / "run.yaml", "--root", tmp_path], "--root is for annotation files"),
+        ([tmp_path / "run.yaml", "--num-frames", "4"], "--num-frames: expected only with an annotation file"),
+        ([tmp_path / "run.yaml", "--root", tmp_path], "--root: expected only with an annotation file"),
     ):
         assert said in refused(*words), words
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -190,8 +190,11 @@ def test_bad_usage(probe: ProbeInfo, loaded: LoadedModel, tmp_path: Path) -> Non
     cases = [
         ([probe.test_csv, "--out", tmp_path / "f.csv"], "expected a name that ends in .parquet, .npy or .npz"),
         ([probe.test_csv, "--out", tmp_path / "f.parquet", "--tokens"], "tokens go into .npy or .npz"),
-        ([probe.test_csv, "a.mp4", "--out", tmp_path / "f.npy"], "an annotation file stands alone, got 2 sources"),
-        (["a.mp4", "--root", tmp_path, "--out", tmp_path / "f.npy"], "--root: it belongs to an annotation file"),
+        (
+            [probe.test_csv, "a.mp4", "--out", tmp_path / "f.npy"],
+            "expected an annotation file as the only source, got 2",
+        ),
+        (["a.mp4", "--root", tmp_path, "--out", tmp_path / "f.npy"], "--root: expected only with an annotation file"),
         (["gone.csv", "--out", tmp_path / "f.npy"], "gone.csv: no such annotation file"),
         ([probe.test_csv, "--format", "laserdisc", "--out", tmp_path / "f.npy"], "format: expected one of"),
         ([probe.test_csv, "--out", "/dev/null/f.npy"], "cannot write"),

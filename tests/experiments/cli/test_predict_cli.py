@@ -286,17 +286,20 @@ def test_bad_usage(videos: list[Path], tmp_path: Path) -> None:
     one = (tmp_path / "two.yaml").read_text().replace(", {name: b, seed: 1}", "")
     (tmp_path / "one.yaml").write_text(one)
     cases = [
-        (["--plot", "x.png"], "--plot, --stretch: they belong to --timeline"),
-        (["--timeline", "--clips", 2], "--clips: a timeline has one clip for each stretch"),
+        (["--plot", "x.png"], "--plot, --stretch: expected only with --timeline"),
+        (["--timeline", "--clips", 2], "--clips: a timeline has one clip per stretch"),
         (["--timeline", "--plot", "x.gif"], "--plot x.gif: expected a name that ends in .png"),
         (["--timeline", "--stretch", "-1"], "timeline: seconds must be a number above 0, got -1"),
         (["--protocol", "fastest"], "unknown name 'fastest'"),
-        (["--device", "cuda:77"], "--device cuda:77: there is no such device here"),
+        (["--device", "cuda:77"], "--device cuda:77: not available on this machine"),
         (["--checkpoint", tmp_path / "empty"], "no model here"),
-        (["--checkpoint", tmp_path / "two.yaml"], "expected a file with one run, this has 2"),
+        (["--checkpoint", tmp_path / "two.yaml"], "expected a file with one run, got 2"),
         (["--checkpoint", tmp_path / "one.yaml", "--runs", tmp_path], "`timesformer train"),
         ([tmp_path / "empty"], "there is no video in this folder"),
-        (["--timeline", "--plot", "x.png", *[f"{i}.mp4" for i in range(13)]], "at most 12 videos go into one picture"),
+        (
+            ["--timeline", "--plot", "x.png", *[f"{i}.mp4" for i in range(13)]],
+            "--plot: expected at most 12 videos, got 14",
+        ),
     ]
     for words, said in cases:
         result = run(videos[0], "--checkpoint", CHECKPOINT, *words)

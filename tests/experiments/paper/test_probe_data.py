@@ -111,7 +111,7 @@ def test_the_command_line_takes_dials(tmp_path: Path) -> None:
     assert info["parameters"]["dials"] == {"video_frames": 16, "event_frames": 8, "gaps": [1]}
     for dial, said in (
         ("gaps", "--dial gaps: expected name=value"),
-        ("gaps=[", "--dial gaps=[: the value cannot be read"),
+        ("gaps=[", "--dial gaps=[: expected a value in YAML"),
         ("speed=2", "speed: no dial of the probe order; its dials are video_frames, event_frames, gaps"),
     ):
         done = CliRunner().invoke(app, [*words, "--dial", dial])
