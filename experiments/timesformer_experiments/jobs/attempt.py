@@ -1,4 +1,4 @@
-"""One attempt at a job: its record of before, or of a run made now, which may have failed."""
+"""One attempt at a job, which returns an existing record or carries out the run."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def attempt(
     threads: int | None = None,
     since: int | None = None,
 ) -> dict[str, Any]:
-    """The record of a job: that of before, or of a run made now, which may have failed.
+    """Return the record of a job: the existing one, or that of a run carried out now, which may have failed.
 
-    The run that it starts from is finished.  since: a place in the log from which on another process's failure counts
-    as this one's outcome, so that two drivers do not fail the same run twice; None for not to look.
+    The run that it starts from must be finished.  since: position in the log; a failure that another process recorded
+    after it counts as the outcome, so that two drivers do not fail the same run twice.  None ignores such failures.
 
     Raises:
-        Busy: another process is busy with it.
+        Busy: another process is working on this run.
     """
     started_utc, began, log_size = now_utc(), time.perf_counter(), size_of_log(runs_dir)
     folder = RunFolder(runs_dir, job.hash())
@@ -56,7 +56,7 @@ def attempt(
                 return _completed(job, record, folder)
     except Busy:
         raise
-    except Exception as error:  # recorded already, unless it came before the work or the disk was full
+    except Exception as error:  # already recorded, unless it came before the work or the disk was full
         before = folder.failed_since(log_size)
         return before or failed(job, runs_dir, data_dir, error, started_utc, time.perf_counter() - began)
 
@@ -64,7 +64,7 @@ def attempt(
 def failed(
     job: Job, runs_dir: Path, data_dir: Path, error: BaseException, started_utc: str = "", seconds: float = 0.0
 ) -> dict[str, Any]:
-    """The record of a failure; where not even that can be written, it is at least returned."""
+    """Write and return the record of a failure; if it cannot be written, return it all the same."""
     reason, kind, at = reason_of(error), kind_of(error), started_utc or now_utc()
     try:
         return record_failure(job.spec, runs_dir, data_dir, reason, kind, at, seconds, job.belongs)
@@ -83,7 +83,7 @@ def failed(
 
 def _work(job: Job, folder: RunFolder, data_dir: Path, progress: bool | OnStep) -> Callable[[], dict[str, Any]]:
     def work() -> dict[str, Any]:
-        counted = _measured(job.cost, job.measure)  # first: it takes seconds, the training perhaps days
+        counted = _measured(job.cost, job.measure)  # first: this takes seconds, training perhaps days
         if not isinstance(job.spec, RunSpec) or "accuracy" not in job.measure:
             return {"metrics": counted}
         details = train_and_evaluate(job.spec, folder, data_dir, progress)
@@ -93,7 +93,7 @@ def _work(job: Job, folder: RunFolder, data_dir: Path, progress: bool | OnStep) 
 
 
 def _completed(job: Job, record: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
-    """A finished run's record with what it lacked."""
+    """Add missing measures to the record of a finished run."""
     more = _measured(job.cost, job.lacks(record))
     whole = {**record, **job.belongs, "metrics": {**record["metrics"], **more}}
     folder.store(whole)
@@ -101,20 +101,20 @@ def _completed(job: Job, record: dict[str, Any], folder: RunFolder) -> dict[str,
 
 
 def _measured(spec: CostSpec, measures: Sequence[str]) -> dict[str, Any]:
-    """The cost side of a model; in a process of its own its scheme's file has not been read yet."""
-    if spec.scheme_file is not None:
+    """Measure the cost of a model."""
+    if spec.scheme_file is not None:  # a worker process has not read this file yet
         load_scheme_file(spec.scheme_file)
     return measured(spec, measures)
 
 
 @contextmanager
 def crash_notes(folder: RunFolder) -> Iterator[None]:
-    """Should this process die of a fault in native code, the Python stack is left in the folder."""
+    """Leave the Python stack in the folder if this process dies of a fault in native code."""
     path = folder.crash
     before = faulthandler.is_enabled()
     try:
         notes = path.open("w")
-    except OSError:  # a full disk: the run will say so
+    except OSError:  # a full disk: the run will report it
         yield
         return
     with notes:
@@ -124,6 +124,6 @@ def crash_notes(folder: RunFolder) -> Iterator[None]:
         finally:
             faulthandler.disable()
             if before and sys.__stderr__ is not None:
-                faulthandler.enable(sys.__stderr__)  # sys.stderr may have been replaced by what is no file
+                faulthandler.enable(sys.__stderr__)  # sys.stderr may have been replaced by an object without a file
             with suppress(OSError):
                 path.unlink()

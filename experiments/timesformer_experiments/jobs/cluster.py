@@ -1,7 +1,7 @@
-"""The jobs of a sweep on a Ray cluster: what each needs is predicted, a lost machine's jobs go to others.
+"""The jobs of a sweep on a Ray cluster, with predicted resources; jobs of a lost machine restart on others.
 
-Where all machines see the sweep's folder, a job works there as a local worker does, and another machine resumes it from
-its checkpoint. Where they do not, it works in a folder of its machine, and what it leaves comes back over Ray.
+If all machines see the sweep's folder, a job works in it as a local worker does, and another machine can resume it from
+its checkpoint. If not, it works in a folder of its machine, and its files are returned through Ray.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from timesformer_experiments.specs.cost import CostSpec
 from timesformer_experiments.specs.job import Job
 
 BASE_BYTES = 2**30
-"""Host memory of a process beside what is predicted: the interpreter, torch, clips on their way."""
+"""Host memory of a process in addition to the prediction: the interpreter, torch, loaded clips."""
 SPARE = 1.25
-"""What is asked for of a card over the prediction, for the context and fragmentation."""
+"""Requested GPU memory divided by the prediction, to allow for the CUDA context and fragmentation."""
 GPU_PARTS = 8
 MAX_LOST = 5
-"""How often a job may lose its machine."""
+"""Number of times that a job may lose its machine."""
 SETTLE_SECONDS = 20.0
-"""How long Ray may take to notice that a machine is gone after a process on it is."""
+"""Time that Ray may take to notice the loss of a machine after the loss of a process on it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks of the cluster; memory of the host in bytes."""
+    """Resources that a job requests from the cluster; memory is that of the host, in bytes."""
 
     num_cpus: int
     num_gpus: float
@@ -59,10 +59,10 @@ class _Begun:
 
 @dataclass
 class Cluster:
-    """A pool of `timesformer_experiments.jobs.workers` on the cluster of an address: `auto`, `HOST:PORT`, or `local` to
-    start one here.
+    """A pool (see `timesformer_experiments.jobs.workers`) on a Ray cluster.
 
-    shared: whether all machines see the sweep's folder; None to find out.
+    address: `auto`, `HOST:PORT`, or `local` to start a cluster on this machine.
+    shared: True if all machines see the sweep's folder; None to find out.
 
     Raises InputError if Ray is not installed or there is no cluster.
     """
@@ -82,7 +82,7 @@ class Cluster:
         self.runs_dir, self.data_dir = self.runs_dir.resolve(), self.data_dir.resolve()
         self.open = ExitStack()
         with ExitStack() as opening:
-            # Ray tells of lost nodes on standard output, which is for results.
+            # Ray reports lost nodes on standard output, which is for results.
             opening.enter_context(redirect_stdout(sys.stderr))
             self.ray = connect(self.address)
             opening.callback(self.ray.shutdown)
@@ -107,17 +107,17 @@ class Cluster:
         self.task = self.ray.remote(task)
         totals = self.ray.cluster_resources()
         self.slots = int(totals.get("GPU", 0) or totals.get("CPU", 1))
-        folder = "all see the sweep's folder" if self.shared else "results come back over Ray"
+        folder = "all see the sweep's folder" if self.shared else "results are returned through Ray"
         self.say(f"cluster: {len(views)} nodes, {totals.get('CPU', 0):g} CPUs, {totals.get('GPU', 0):g} GPUs; {folder}")
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.ray.nodes() if node["Alive"]]
 
     def request(self, job: Job) -> Request:
-        """What a job needs, from its predicted memory."""
+        """Return the resources of a job, from its predicted memory."""
         cpus, gpus = (job.spec.threads or 1) * job.spec.processes, 0.0
         if isinstance(job.spec, CostSpec) and not timed(job.measure):
-            return Request(cpus, gpus, BASE_BYTES)  # counting needs neither a card nor memory to speak of
+            return Request(cpus, gpus, BASE_BYTES)  # counting needs no GPU and little memory
         peak = self._predicted(job)
         if not self.card_bytes:
             return Request(cpus, gpus, job.spec.processes * (peak + BASE_BYTES))
@@ -126,7 +126,7 @@ class Cluster:
         return Request(cpus, gpus, job.spec.processes * 2 * BASE_BYTES)
 
     def _predicted(self, job: Job) -> int:
-        """Peak of a training step, in bytes: on a card where there are some, else on a CPU."""
+        """Return the predicted peak of a training step in bytes, on a GPU if the cluster has any, else on a CPU."""
         cost = job.cost
         key = cost.hash()
         if key not in self.predictions:
@@ -135,15 +135,14 @@ class Cluster:
         return self.predictions[key]
 
     def _too_large(self, request: Request, job: Job) -> str | None:
-        """Why no node has room for a job; None if one has."""
+        """Return the reason why no node has room for a job; None if one has."""
         largest = max((node["Resources"].get("memory", 0.0) for node in self._nodes()), default=0.0)
         if request.memory > largest:
-            return (
-                f"{request.memory / 2**30:.1f} GiB of memory are predicted, the largest node has {largest / 2**30:.1f}"
-            )
+            size = largest / 2**30
+            return f"{request.memory / 2**30:.1f} GiB of memory are predicted, the largest node has {size:.1f}"
         if request.num_gpus and self._predicted(job) > self.card_bytes:
             size = self.card_bytes / 2**30
-            return f"{self._predicted(job) / 2**30:.1f} GiB on a card are predicted, the smallest has {size:.1f}"
+            return f"{self._predicted(job) / 2**30:.1f} GiB on a GPU are predicted, the smallest has {size:.1f}"
         return None
 
     def room(self, job: Job) -> bool:
@@ -204,12 +203,12 @@ class Cluster:
         return found
 
     def _outcome(self, key: str, begun: _Begun) -> Event | None:
-        """What became of a job; None if it has lost its machine and goes to another."""
+        """Return how a job ended; None if it lost its machine and restarts on another."""
         errors = self.ray.exceptions
         try:
             kind, record, files = self.ray.get(begun.ref)
         except errors.OutOfMemoryError as error:
-            return Event(key, "died", (f"its process was ended: {_line(error)}", "out_of_memory"))
+            return Event(key, "died", (f"its process was killed: {_line(error)}", "out_of_memory"))
         except errors.RayTaskError as error:
             return Event(key, "died", (f"{type(error).__name__}: {_line(error)}", "error"))
         except errors.RayError as error:
@@ -218,7 +217,7 @@ class Cluster:
             begun.lost += 1
             if begun.lost > MAX_LOST:
                 return Event(key, "died", (f"its machine was lost {begun.lost} times: {_line(error)}", "node_lost"))
-            self.say(f"{begun.job.name}: its machine was lost, another takes it")
+            self.say(f"{begun.job.name}: its machine was lost; restarting on another")
             begun.ref = self._send(begun.job, begun.request)
             return None
         if kind == "record" and not self.shared:
@@ -226,7 +225,7 @@ class Cluster:
         return Event(key, kind, record)
 
     def _machine_lost(self, key: str) -> bool:
-        """Whether the machine that a job was on is gone; waits until Ray has had time to notice."""
+        """Return True if the machine of a job is gone, after waiting long enough for Ray to notice."""
         node = self.ray.get(self.board.place.remote(key))
         give_up = time.monotonic() + SETTLE_SECONDS
         while node is not None and time.monotonic() < give_up:
@@ -236,7 +235,7 @@ class Cluster:
         return node is None
 
     def _bring_home(self, key: str, record: dict[str, Any], files: dict[str, bytes]) -> None:
-        """What a run left on its machine into the sweep's folder, the record last."""
+        """Write the files of a run on another machine into the sweep's folder, the record last."""
         folder = RunFolder(self.runs_dir, key)
         for name, content in files.items():
             write_atomic(folder.path / name, content)
@@ -246,7 +245,7 @@ class Cluster:
             append_record(folder.log, record, once=True)
 
     def close(self) -> None:
-        """Ends the jobs that are running; they can be resumed."""
+        """End the running jobs; they can be resumed."""
         for begun in self.begun.values():
             with suppress(Exception):
                 self.ray.cancel(begun.ref, force=True)
@@ -255,7 +254,7 @@ class Cluster:
 
 
 def connect(address: str) -> Any:
-    """Ray, connected to a cluster.  Raises InputError if it is not installed or there is none."""
+    """Return Ray, connected to a cluster.  Raises InputError if Ray is not installed or no cluster is found."""
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
@@ -264,12 +263,12 @@ def connect(address: str) -> Any:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray {address}: no cluster there ({_line(error)})") from error
+        raise InputError(f"--ray {address}: no Ray cluster at this address ({_line(error)})") from error
     return ray
 
 
 def share_of_card(peak_bytes: int, card_bytes: int) -> float:
-    """The part of a card that a run asks for, in eighths: its predicted peak and some to spare."""
+    """Return the share of a GPU that a run requests, in eighths: its predicted peak times `SPARE`."""
     return min(1.0, math.ceil(GPU_PARTS * SPARE * peak_bytes / card_bytes) / GPU_PARTS)
 
 

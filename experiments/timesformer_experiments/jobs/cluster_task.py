@@ -1,4 +1,4 @@
-"""What runs on the machines of a cluster."""
+"""Code that runs on the machines of a cluster."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ NOT_SENT = (".lock", "record.json", "progress.json", "crash.txt")
 
 
 class Board:
-    """An actor beside the driver: where jobs are, and the latest step of each."""
+    """Actor on the driver's machine that knows the node and the latest step of each job."""
 
     def __init__(self) -> None:
         self.places: dict[str, str] = {}
         self.steps: dict[str, tuple[int, int, float]] = {}
 
     def began(self, key: str, node: str) -> None:
-        """A job has begun on a node."""
+        """Note that a job has begun on a node."""
         self.places[key] = node
 
     def place(self, key: str) -> str | None:
-        """The node that a job was last on."""
+        """Return the node that a job last ran on."""
         return self.places.get(key)
 
     def step(self, key: str, done: int, total: int, loss: float) -> None:
-        """A job reports."""
+        """Note a step that a job reports."""
         self.steps[key] = (done, total, loss)
 
     def take(self) -> list[tuple[str, int, int, float]]:
-        """The latest step of each job that has reported since the last call."""
+        """Return the latest step of each job that has reported since the last call."""
         found, self.steps = self.steps, {}
         return [(key, *step) for key, step in found.items()]
 
 
 def look_around(mark: str) -> dict[str, Any]:
-    """Whether this machine sees a file of the driver's, and the memory of its GPUs in bytes."""
+    """Return whether this machine sees a file of the driver, and the memory of its GPUs in bytes."""
     gpus = [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
     return {"sees": os.path.exists(mark), "gpu_bytes": gpus}
 
@@ -60,10 +60,10 @@ def task(
     scratch: str | None,
     source_files: dict[str, bytes] | None,
 ) -> tuple[str, dict[str, Any] | None, dict[str, bytes]]:
-    """Carries out a job: in the sweep's folder, or in one of this machine that is called `scratch`.
+    """Carry out a job in the sweep's folder, or in a temporary folder named `scratch` on this machine.
 
-    source_files: the model that it starts from, where it is not here.  Returns kind and value of an `Event`, and the
-    files that a run on this machine alone has left.
+    source_files: files of the model that it starts from, if this machine does not have them.  Returns kind and value of
+    an `Event`, and with `scratch` the files of the run.
     """
     ray = importlib.import_module("ray")
     key, node = job.hash(), ray.get_runtime_context().get_node_id()
@@ -89,7 +89,7 @@ def task(
 
 
 def left_in(folder: Path) -> dict[str, bytes]:
-    """The files of a run by their path in its folder, without its checkpoint."""
+    """Return the files of a run by their path in its folder, without the checkpoint."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_SENT)
     named = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: path.read_bytes() for name, path in named.items() if not name.startswith("checkpoint/")}

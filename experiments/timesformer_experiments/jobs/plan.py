@@ -1,4 +1,4 @@
-"""Several runs: in the order of their dependencies, in worker processes, carrying on where an earlier call stopped."""
+"""Several runs in the order of their dependencies, in worker processes, resuming where an earlier call stopped."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["Plan", "RunsFailed", "carry_out", "run_all", "run_one"]
 
 Say = Callable[[str], None]
 LOOK_EVERY_SECONDS = 1.0
-"""How often runs are looked for that another driver is busy with."""
+"""Interval at which runs of other drivers are checked."""
 
 
 class RunsFailed(RuntimeError):
-    """Some runs failed; the others are finished.  `failures`: name -> reason; `records`: of the finished ones."""
+    """Some runs failed and the others finished.  `failures`: name -> reason; `records`: those of the finished runs."""
 
     def __init__(self, failures: dict[str, str], records: list[dict[str, Any]]) -> None:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
@@ -47,12 +47,12 @@ def run_all(
     data_dir: str | Path | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """The records of the runs, in the order of `specs`; runs that they start from are made as well.
+    """Carry out runs and return their records in the order of `specs`; runs that they start from are carried out too.
 
-    With `jobs` > 1 (0: one for each core) runs go side by side in processes of one thread each.  Finished runs are not
-    repeated and interrupted ones carry on, so after an interruption the same call completes what is left.  A failed run
-    is recorded with its reason, as are those that would have started from it; the others go on.  A run that another
-    process is busy with is waited for.
+    With `jobs` > 1 (0: one per core), runs go in parallel in processes of one thread each.  Finished runs are not
+    repeated and interrupted ones resume, so that after an interruption the same call completes the rest.  A failed run
+    is recorded with its reason, as are those that would have started from it; the others go on.  If another process is
+    working on a run, the call waits for it.
 
     Raises:
         InputError: bad input, or a folder that cannot be written.
@@ -80,10 +80,10 @@ def run_all(
 
 @dataclass
 class Plan:
-    """Jobs by hash, each after the run that it starts from, and how far they are.
+    """Jobs by hash, each after the run that it starts from, with their state.
 
-    records: of the finished ones; failures: records of the failed ones; running: begun here; elsewhere: at work under
-    another driver.
+    records: records of the finished jobs; failures: records of the failed ones; running: jobs begun here; elsewhere:
+    jobs that another driver is working on.
     """
 
     jobs: dict[str, Job]
@@ -100,13 +100,13 @@ class Plan:
         self.source = {key: job.source.hash() for key, job in self.jobs.items() if job.source is not None}
 
     def recall(self, retry: bool) -> None:
-        """Takes what is finished from the folder, and what failed unless that is to be run again."""
+        """Read finished jobs from the folder, and failed ones unless they are to be repeated."""
         log = self.runs_dir / LOG
         known = latest(read_records(log)) if log.exists() else {}
         self.since = size_of_log(self.runs_dir)
         for key, job in self.jobs.items():
             record = known.get(key)
-            if record is None or record["outcome"] != "done":  # perhaps a crash kept its record out of the log
+            if record is None or record["outcome"] != "done":  # a crash may have kept its record out of the log
                 record = RunFolder(self.runs_dir, key).record() or record
             if record is None:
                 continue
@@ -117,7 +117,7 @@ class Plan:
                 self.failures[key] = record
 
     def require_usable(self) -> None:
-        """Raises InputError for a malformed annotation file or a folder that cannot be written."""
+        """Raise InputError for a malformed annotation file or a folder that cannot be written."""
         for key, job in self.jobs.items():
             if key not in self.records and isinstance(job.spec, RunSpec):
                 check_annotations(job.spec)
@@ -125,43 +125,43 @@ class Plan:
             _require_writable(folder)
 
     def left(self) -> int:
-        """Jobs without an outcome."""
+        """Return the number of jobs without an outcome."""
         return len(self.jobs) - len(self.records) - len(self.failures)
 
     def counts(self) -> tuple[int, int]:
-        """Finished and failed jobs."""
+        """Return the numbers of finished and failed jobs."""
         return len(self.records), len(self.failures)
 
     def ready(self) -> Iterator[str]:
-        """Jobs that can begin; fails those that cannot any more, because what they start from failed."""
+        """Yield jobs that can begin; record a failure for those whose starting run failed."""
         for key in self.jobs:
             if key in self.records or key in self.failures or key in self.running or key in self.elsewhere:
                 continue
             source = self.source.get(key)
             if source in self.failures:
-                reason = f"not started: {self.jobs[source].name!r}, from which it starts, failed"
+                reason = f"not started: the run that it starts from, {self.jobs[source].name!r}, failed"
                 self.fail(key, Failed(reason, "not_started"))
             elif source is None or source in self.records:
                 yield key
 
     def take(self, key: str, record: dict[str, Any]) -> None:
-        """The outcome of a job."""
+        """Note the outcome of a job."""
         self.running.discard(key)
         self.elsewhere.discard(key)
         (self.records if record["outcome"] == "done" else self.failures)[key] = record
 
     def fail(self, key: str, error: Exception) -> None:
-        """Records a failure of which nobody else could."""
+        """Record a failure that the job's own process could not record."""
         self.take(key, failed(self.jobs[key], self.runs_dir, self.data_dir, error))
 
     def look_elsewhere(self) -> list[str]:
-        """Jobs of other drivers that have ended since; those whose driver is gone are ready again."""
+        """Return the jobs of other drivers that have ended since; jobs whose driver is gone become ready again."""
         if not self.elsewhere or time.monotonic() - self.looked < LOOK_EVERY_SECONDS:
             return []
         self.looked, ended = time.monotonic(), []
         for key in sorted(self.elsewhere):
             folder = RunFolder(self.runs_dir, key)
-            claimed = folder.is_claimed()  # before the record: it is let go of after that is written
+            claimed = folder.is_claimed()  # before the record: the claim is released after the record is written
             record = folder.record()
             if record is None or not self.jobs[key].complete(record):
                 record = folder.failed_since(self.since)
@@ -173,7 +173,7 @@ class Plan:
         return ended
 
     def raise_failures(self) -> None:
-        """Raises RunsFailed if there are any."""
+        """Raise RunsFailed if any job failed."""
         if self.failures:
             failures = {self.jobs[key].name: record["reason"] for key, record in self.failures.items()}
             raise RunsFailed(failures, list(self.records.values()))
@@ -184,11 +184,14 @@ def _require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f"cannot write into the folder {folder}: {error.strerror}") from error
+        raise InputError(f"{folder}: cannot write into this folder ({error.strerror})") from error
 
 
 def prepare_probes(plan: Plan, workers: int, say: Say) -> None:
-    """Makes the probes before any run starts, so that no two runs make the same one; where one fails, its runs do."""
+    """Make the probes before any run starts, so that no two runs make the same one.
+
+    If a probe cannot be made, its runs fail.
+    """
     made: dict[Any, Exception | None] = {}
     for key, job in plan.jobs.items():
         data = job.spec.data if isinstance(job.spec, RunSpec) and "accuracy" in job.measure else None
@@ -211,7 +214,7 @@ def prepare_probes(plan: Plan, workers: int, say: Say) -> None:
 
 
 def carry_out(plan: Plan, pool: Pool, watch: Watch) -> None:
-    """Until every job of the plan has an outcome."""
+    """Run the jobs of a plan until each has an outcome."""
     while plan.left():
         for key in plan.ready():
             job = plan.jobs[key]

@@ -1,4 +1,4 @@
-"""Progress of a set of runs, on standard error: a live table on a terminal, elsewhere lines now and then."""
+"""Progress of a set of runs on standard error: a live table on a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN_RUNS = 20
 
 @dataclass
 class Running:
-    """A job at work."""
+    """A running job and its latest step."""
 
     job: Job
     began: float
@@ -42,21 +42,21 @@ class Running:
     written: float = 0.0
 
     def clips_per_second(self) -> float:
-        """Since the first report, which comes after start-up; NaN before there are two."""
+        """Return the mean rate since the first report, which comes after start-up; NaN before the second report."""
         recipe = self.job.spec.recipe
         if self.first is None or self.last <= self.first[0]:
             return math.nan
         return (self.step - self.first[1]) * recipe.batch_size / (self.last - self.first[0])
 
     def seconds_left(self) -> float:
-        """NaN where it is not known."""
+        """Return the time left in seconds; NaN if unknown."""
         rate = self.clips_per_second()
         return (self.steps - self.step) * self.job.spec.recipe.batch_size / rate if rate > 0 else math.nan
 
     def state(self) -> str:
-        """Step, loss and time left in a few words; how long it has been at work before its first step."""
+        """Return step, loss and time left as text; before the first step, the time since the start."""
         if not self.steps:
-            return f"at work for {duration(time.perf_counter() - self.began)}"
+            return f"running for {duration(time.perf_counter() - self.began)}"
         words = [f"step {self.step}/{self.steps}"]
         if not math.isnan(self.loss):
             words.append(f"loss {self.loss:.3f}")
@@ -68,9 +68,9 @@ class Running:
 
 @dataclass
 class Watch:
-    """Follows a set of jobs.
+    """Progress display of a set of jobs.
 
-    runs_dir: where progress is left for `timesformer status`, None for nowhere.
+    runs_dir: folder in which progress is stored for `timesformer status`; None to store nothing.
     """
 
     total: int
@@ -91,7 +91,7 @@ class Watch:
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """The live table, on a terminal."""
+        """Show the live table, on a terminal."""
         if not self.shown or not self.console.is_terminal:
             yield
             return
@@ -99,7 +99,7 @@ class Watch:
             yield
 
     def say(self, text: str) -> None:
-        """A line, above the table where there is one."""
+        """Print a line, above the table if there is one."""
         if not self.shown:
             return
         if self.live.is_started:
@@ -108,7 +108,7 @@ class Watch:
             print(text, file=sys.stderr, flush=True)
 
     def tick(self) -> None:
-        """Without a terminal, a line for each running run every `LINE_SECONDS`."""
+        """Without a terminal, print a line for each running job every `LINE_SECONDS`."""
         if not self.shown or self.console.is_terminal or time.perf_counter() - self.told < LINE_SECONDS:
             return
         self.told = time.perf_counter()
@@ -117,13 +117,13 @@ class Watch:
             self.say(f"[{ended}/{self.total}] {run.job.name}: {run.state()}{self._left()}")
 
     def begin(self, key: str, job: Job) -> None:
-        """A job begins."""
+        """Note that a job has begun."""
         self.running[key] = Running(job, time.perf_counter())
 
     def step(self, key: str, done: int, total: int, loss: float) -> None:
-        """A job reports a step."""
+        """Note a step that a job reports."""
         run = self.running.get(key)
-        if run is None:  # a report that comes after its end
+        if run is None:  # a report that arrives after the end of the job
             return
         now = time.perf_counter()
         run.step, run.steps, run.loss, run.last = done, total, loss, now
@@ -142,17 +142,17 @@ class Watch:
             "clips_per_second": None if math.isnan(rate) else rate,
             "updated_unix_seconds": time.time(),
         }
-        with suppress(OSError, ValueError):  # it is only for those who look on
+        with suppress(OSError, ValueError):  # progress is for display only
             write_atomic(path, json.dumps(content))
 
     def stop(self, key: str) -> None:
-        """A job is no longer at work here."""
+        """Note that a job no longer runs here."""
         if self.running.pop(key, None) is not None and self.runs_dir is not None:
             with suppress(OSError):
                 (RunFolder(self.runs_dir, key).progress).unlink()
 
     def end(self, key: str, job: Job, record: dict[str, Any], counts: tuple[int, int]) -> None:
-        """A job ends with a record; counts: of finished and failed jobs."""
+        """Note that a job has ended with a record; counts: numbers of finished and failed jobs."""
         run = self.running.get(key)
         self.stop(key)
         self.done, self.failed = counts
@@ -164,17 +164,17 @@ class Watch:
 
     def _left(self) -> str:
         seconds = self.seconds_left()
-        return f"; all: about {duration(seconds)} left" if seconds > 60 else ""
+        return f"; about {duration(seconds)} left in total" if seconds > 60 else ""
 
     def seconds_left(self) -> float:
-        """From the mean time of the jobs that have ended here; NaN before there is one."""
+        """Return the time left for all jobs, from the mean time of those that ended here; NaN before the first."""
         left = self.total - self.done - self.failed
         if not self.ended_here or not left:
             return math.nan if left else 0.0
         return left * sum(self.ended_here) / len(self.ended_here) / self.slots
 
     def table(self) -> Group:
-        """What the terminal shows."""
+        """Return the table and the summary line shown on a terminal."""
         table = Table(box=None, pad_edge=False)
         for heading in ("run", "step", "loss", "clips/s", "running for", "left"):
             table.add_column(heading, justify="left" if heading == "run" else "right")
@@ -194,21 +194,21 @@ class Watch:
         line = (
             f"{self.done} done, {self.failed} failed, {len(self.running)} running"
             + (f" ({hidden} not shown)" if hidden > 0 else "")
-            + (f", {self.elsewhere} at other drivers" if self.elsewhere else "")
+            + (f", {self.elsewhere} running elsewhere" if self.elsewhere else "")
             + f", {self.total - self.done - self.failed - len(self.running) - self.elsewhere} waiting"
-            + (f"; {rate:.0f} an hour" if self.ended_here else "")
-            + (f"; ends at about {time.strftime('%a %H:%M', time.localtime(time.time() + end))}" if end > 0 else "")
+            + (f"; {rate:.0f} per hour" if self.ended_here else "")
+            + (f"; expected end {time.strftime('%a %H:%M', time.localtime(time.time() + end))}" if end > 0 else "")
         )
         return Group(table, Text(line))
 
 
 def outcome_text(record: dict[str, Any]) -> str:
-    """How a run ended, in a few words."""
+    """Return the outcome of a run in a few words."""
     if record["outcome"] != "done":
         return f"failed: {record['reason']}"
     return brief(record["metrics"])
 
 
 def number(value: float, decimals: int) -> str:
-    """A number, or a dash where there is none."""
+    """Format a number; a dash for NaN or None."""
     return "–" if value is None or math.isnan(value) else f"{value:,.{decimals}f}"

@@ -1,7 +1,7 @@
-"""Where jobs are carried out: in this process, or in worker processes of this machine.
+"""Pools that run jobs: in this process, or in worker processes on this machine.
 
-A pool takes jobs while it has room and tells how they end as `Event`s. `timesformer_experiments.jobs.cluster` has
-another one.
+A pool accepts jobs while it has room and reports how they end as `Event`s. `timesformer_experiments.jobs.cluster` has a
+pool for clusters.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from timesformer_experiments.run.processes import Child, start, waiting
 from timesformer_experiments.specs.job import Job
 
 OnJobStep = Callable[[str, int, int, float], None]
-"""Called with (hash, steps done, all steps, mean loss)."""
+"""Function called with (hash, steps done, total steps, mean loss)."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """How a job ended.
+    """End of a job.
 
-    record: its record, of a finished or failed run; died: reason and kind, where its process or machine is gone; busy:
-    another driver's process is at it.
+    kind: "record" for a finished or failed run, with its record as value; "died" if its process or machine is gone,
+    with reason and kind; "busy" if the process of another driver is working on it.
     """
 
     key: str
@@ -41,10 +41,10 @@ class Event:
 
 
 class Pool(Protocol):
-    """What carries out jobs."""
+    """A place that runs jobs."""
 
     def room(self, job: Job) -> bool:
-        """Whether a job can begin now."""
+        """Return True if a job can begin now."""
         ...
 
     def submit(self, key: str, job: Job) -> None:
@@ -52,17 +52,17 @@ class Pool(Protocol):
         ...
 
     def events(self, seconds: float) -> list[Event]:
-        """Jobs that have ended, waiting at most so long for one."""
+        """Return the jobs that have ended, after waiting at most `seconds` for one."""
         ...
 
     def close(self) -> None:
-        """End everything; what is running can be resumed."""
+        """End all jobs; running ones can be resumed later."""
         ...
 
 
 @dataclass(frozen=True)
 class Places:
-    """What every attempt is told: folders, threads, and from where in the log failures of other drivers count."""
+    """Settings of every attempt: folders, threads, and the position in the log from which others' failures count."""
 
     runs_dir: Path
     data_dir: Path
@@ -99,7 +99,7 @@ class InTurn:
 def outcome(
     job: Job, places: Places, on_step: Callable[[int, int, float], None]
 ) -> tuple[Literal["record", "busy"], dict[str, Any] | None]:
-    """Kind and value of the event that an attempt ends with."""
+    """Attempt a job and return kind and value of its event."""
     try:
         record = attempt(
             job, places.runs_dir, places.data_dir, progress=on_step, threads=places.threads, since=places.since
@@ -119,10 +119,10 @@ class _Worker:
 
 @dataclass
 class Workers:
-    """Worker processes: `slots` jobs side by side, or on GPUs one a card.
+    """Worker processes: `slots` jobs in parallel, or one per GPU.
 
-    gpus: names of the cards as in CUDA_VISIBLE_DEVICES; a run on several processes has as many, or on a CPU as many
-    slots.
+    gpus: names of the GPUs as in CUDA_VISIBLE_DEVICES. A run on several processes takes one GPU for each, or on a CPU
+    one slot for each.
     """
 
     places: Places
@@ -150,14 +150,14 @@ class Workers:
         idle = [worker for worker in self.workers if worker.key is None]
         worker = next((worker for worker in idle if worker.devices == devices), None)
         if worker is None:
-            for other in idle:  # those that hold one of the devices, in another combination
+            for other in idle:  # workers that hold one of these devices in another combination
                 if set(other.devices) & set(devices):
                     self._end(other)
             seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else None
             worker = _Worker(start(_work, self.places, environment=seen), devices)
             self.workers.append(worker)
         worker.key, worker.slots, worker.child.oom_before = key, count, oom_kills()
-        with suppress(OSError):  # it has died meanwhile: `events` finds out
+        with suppress(OSError):  # the worker has died: `events` reports it
             worker.child.connection.send(job)
 
     def events(self, seconds: float) -> list[Event]:
@@ -195,7 +195,7 @@ class Workers:
         self.workers.remove(worker)
 
     def close(self) -> None:
-        """Also at an interruption: checkpoints are atomic, so a worker can be ended at any moment."""
+        """End the workers, also after an interruption: checkpoints are atomic, so they can be ended at any moment."""
         for worker in self.workers:
             worker.child.process.terminate()
         for worker in list(self.workers):
@@ -203,20 +203,20 @@ class Workers:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs of this process, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    """Names of the GPUs of this process, as in CUDA_VISIBLE_DEVICES."""
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     names = named.split(",") if named else [str(number) for number in range(count)]
     return tuple(name.strip() for name in names[:count])
 
 
 def _work(connection: Connection, places: Places) -> None:
-    """A worker process: carries out what it is sent until the other end is closed."""
+    """Run a worker process: attempt each job that arrives until the connection is closed."""
     torch.set_num_threads(1)
 
     def send(kind: str, value: Any) -> None:
         try:
             connection.send((kind, value))
-        except OSError:  # the parent is gone: stop here, the checkpoint is good
+        except OSError:  # the parent is gone: stop, the checkpoint is complete
             os._exit(1)
 
     while True:

@@ -1,7 +1,7 @@
-"""One run on several processes of this machine: each takes its part of every batch (DDP) or also of the model (FSDP).
+"""One run on several processes of this machine, which split every batch (DDP) and optionally the model (FSDP).
 
-accelerate finds its processes by the variables that its launcher and torchrun set; here they are set for processes of
-our own.  What they leave is the run's finished checkpoint, from which one process carries on.
+accelerate finds its processes by the environment variables that its launcher and torchrun set; here they are set for
+our own processes.  The processes leave the finished checkpoint of the run, from which one process continues.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from timesformer_experiments.run.processes import Child, start, waiting
 from timesformer_experiments.specs.run import RunSpec, load_scheme_file
 
 SETTLE_SECONDS = 2.0
-"""How long to wait for what others say when one process fails: who failed first, and who only lost its peer."""
+"""Time to wait for the other processes' messages after one fails, to tell the first failure from lost connections."""
 
 
 def train_in_processes(spec: RunSpec, folder: RunFolder, data_dir: Path, progress: bool | OnStep = False) -> None:
-    """Train a run with `spec.processes` processes, as far as its checkpoint has not come yet.
+    """Train a run with `spec.processes` processes, from its checkpoint if it has one.
 
     Raises:
-        InputError: fewer GPUs than processes, on a machine that has some.
+        InputError: the machine has GPUs, but fewer than processes.
         Failed: a process failed or died; the others are ended.
     """
     gpus = torch.cuda.device_count()
     if 0 < gpus < spec.processes:
-        raise InputError(f"processes: {spec.processes}, but there are {gpus} GPUs for them here")
+        raise InputError(f"processes: expected at most {gpus}, the number of GPUs here, got {spec.processes}")
     port, ranks = _free_port(), list[Child]()
     try:
         for rank in range(spec.processes):
@@ -61,7 +61,7 @@ def _free_port() -> int:
 
 
 def _follow(ranks: list[Child], on_step: OnStep) -> None:
-    """Until all are done, or one has failed."""
+    """Follow the processes until all are done or one has failed."""
     left, failures, give_up = list(ranks), list[Failed](), float("inf")
     while left and time.monotonic() < give_up:
         ready = waiting(left, SETTLE_SECONDS if failures else None)
@@ -83,14 +83,14 @@ def _follow(ranks: list[Child], on_step: OnStep) -> None:
         if failures:
             give_up = min(give_up, time.monotonic() + SETTLE_SECONDS)
     if failures:
-        # One that only lost its peer says so with an error of the connection, which is of no kind of its own.
+        # A process that only lost its peer reports a connection error, of kind "error".
         raise next((failure for failure in failures if failure.kind != "error"), failures[0])
 
 
 def _rank(
     connection: Connection, rank: int, port: int, spec: RunSpec, folder: RunFolder, data_dir: Path, threads: int
 ) -> None:
-    """One of the processes."""
+    """Run one of the processes."""
     os.environ.update(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
@@ -126,5 +126,5 @@ def _train(spec: RunSpec, folder: RunFolder, data_dir: Path, on_step: OnStep) ->
         tracker_folder=folder.tracker,
         strategy=spec.strategy,
     )
-    if torch.distributed.is_initialized():  # a tracker that ends has ended it
+    if torch.distributed.is_initialized():  # the end of a tracker may have destroyed it already
         torch.distributed.destroy_process_group()

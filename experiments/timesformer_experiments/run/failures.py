@@ -1,8 +1,8 @@
-"""Why a run failed: a reason in one line, and what kind of reason it is.
+"""Reasons for the failure of a run: a text of one line and its kind.
 
-Kinds: `disk_full`, `out_of_memory`, `killed` (by a signal, from outside or by a fault in native code), `node_lost` (a
-machine of a cluster), `diverged` (the loss is not finite), `decode` (a video that cannot be read, or a crash while it
-was), `bad_input`, `not_started` (the run from which it starts failed), `error` (anything else).
+Kinds: `disk_full`, `out_of_memory`, `killed` (by a signal, from outside or from a fault in native code), `node_lost`
+(a machine of a cluster), `diverged` (the loss is not finite), `decode` (a video cannot be read, or reading it crashed),
+`bad_input`, `not_started` (the run that it starts from failed), `error` (anything else).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ KINDS = (
     "error",
 )
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Errors of loader processes and of libraries in other languages come as text.
+# Errors of loader processes and of libraries in other languages arrive as text.
 _NO_ROOM_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
 _NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "Unable to allocate")
 _DECODING = "timesformer/data/"
 
 
 class Failed(RuntimeError):
-    """A failure in another process: its reason, in one line, and the kind of it."""
+    """A failure in another process, with its reason in one line and the kind of reason."""
 
     def __init__(self, reason: str, kind: str) -> None:
         super().__init__(reason)
@@ -48,13 +48,13 @@ class Failed(RuntimeError):
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a run failed, in one line."""
+    """Return the reason of a failure in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, InputError | Failed) else f"{type(error).__name__}: {text}"
 
 
 def kind_of(error: BaseException) -> str:
-    """One of `KINDS`, from the error and what it came from."""
+    """Return one of `KINDS`, from the error and its causes."""
     chain = list(_chain(error))
     for each in chain:
         if isinstance(each, Failed):
@@ -76,7 +76,7 @@ def kind_of(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what it came from."""
+    """Yield the error, then its causes."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -90,7 +90,7 @@ def _holds(text: str, parts: tuple[str, ...]) -> bool:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory so far: in this control group, or on the machine."""
+    """Number of processes that the kernel has killed for lack of memory, in this control group or on this machine."""
     for path, key in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
         try:
             for line in Path(path).read_text().splitlines():
@@ -103,13 +103,13 @@ def oom_kills() -> int:
 
 
 def died(exitcode: int | None, oom_before: int, crash: str = "") -> tuple[str, str]:
-    """Reason and kind for a process that ended by itself.
+    """Return reason and kind for a process that ended unexpectedly.
 
-    exitcode: as `multiprocessing` has it, negative for a signal.  oom_before: `oom_kills()` when it began.  crash: the
-    stack that it left (`RunFolder.crash`), from which a crash while decoding is told.
+    exitcode: exit code of `multiprocessing`, negative for a signal.  oom_before: `oom_kills()` when the process began.
+    crash: stack that the process left (`RunFolder.crash`), which shows whether it crashed while decoding.
     """
     if exitcode is None or exitcode >= 0:
-        return f"its process ended by exit code {exitcode}", "error"
+        return f"its process ended with exit code {exitcode}", "error"
     name = signal.Signals(-exitcode).name
     if -exitcode == signal.SIGKILL and oom_kills() > oom_before:
         return f"its process ended by signal {name}: the kernel ran out of memory", "out_of_memory"

@@ -1,4 +1,4 @@
-"""Inputs of a run: its datasets and its model as training finds it."""
+"""Inputs of a run: its datasets and its initial model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from timesformer_experiments.specs.run import ProbeData, RunSpec
 
 
 def check_annotations(spec: RunSpec) -> None:
-    """Raises InputError for a malformed annotation file, before there is a folder of the run."""
+    """Raise InputError for a malformed annotation file, before the folder of the run is created."""
     if not isinstance(spec.data, ProbeData):
         spec.data.annotations()
 
 
 def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset, Labels]:
-    """Training set, test set with the protocol's views, and the names of the classes."""
+    """Return training set, test set with the protocol's views, and the names of the classes."""
     data, record = spec.data, spec.preprocessing
     if isinstance(data, ProbeData):
         probe = prepare(data, data_dir)
@@ -54,7 +54,7 @@ def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset,
 
 
 def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> Any:
-    """Makes a probe, or finds it made."""
+    """Make a probe unless it exists, and return it."""
     return make_probe(
         data.probe,
         data_dir / "probes",
@@ -68,7 +68,7 @@ def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> Any:
 
 
 def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[Model, dict[str, Any] | None, str | None]:
-    """The model as training finds it, what it started from, and the licence of those weights."""
+    """Return the initial model, a description of the weights that it started from, and the licence of those weights."""
     seed_all(spec.seed, "initialisation")
     model = build_model(spec.model)
     if spec.init_from is None:
@@ -81,7 +81,7 @@ def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[Model, dict[str, Any] 
 
 
 def audit_of(dataset: VideoDataset, unreadable: list[tuple[str, str]]) -> dict[str, Any]:
-    """The dataset's audit with the videos that could not be read, by the names that the annotation file gives them."""
+    """Return the dataset's audit with the unreadable videos, under their names in the annotation file."""
     names = {sample.place: sample.name for sample in dataset.samples}
     found = dataset.audit()
     reasons = {item["path"]: item["reason"] for item in found["unreadable"]} | dict(unreadable)
@@ -93,6 +93,6 @@ def audit_of(dataset: VideoDataset, unreadable: list[tuple[str, str]]) -> dict[s
 
 
 def _relative(name: str) -> str:
-    """A name without folders of this machine: an absolute path keeps its last two parts."""
+    """Remove folders of this machine from a name: an absolute path keeps its last two parts."""
     path = Path(name)
     return "/".join(path.parts[-2:]) if path.is_absolute() else name

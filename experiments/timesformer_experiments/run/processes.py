@@ -1,4 +1,4 @@
-"""A process of one's own to talk to: started fresh, ended with its parent, and told apart by how it died."""
+"""Child processes with a connection: started fresh, ended with their parent, with a reason if they die."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from timesformer_experiments.run.failures import Failed, died, oom_kills
 
 @dataclass(eq=False)
 class Child:
-    """A child process and our end of its pipe.
+    """A child process and the parent's end of its pipe.
 
-    `oom_before`: processes that the kernel had killed for want of memory when it was last given work.
+    `oom_before`: value of `oom_kills()` when the child was last given work.
     """
 
     process: SpawnProcess
@@ -28,12 +28,12 @@ class Child:
     oom_before: int = field(default_factory=oom_kills)
 
     def receive(self, crash: Callable[[], str] = lambda: "") -> Any:
-        """The next message.
+        """Return the next message.
 
         `crash` reads the stack that the process left, if native code ended it.
 
         Raises:
-            Failed: the process is gone, with reason and kind.
+            Failed: the process is gone; the error has reason and kind.
         """
         try:
             return self.connection.recv()
@@ -42,28 +42,28 @@ class Child:
             raise Failed(*died(self.process.exitcode, self.oom_before, crash())) from error
 
     def end(self, kill: bool = False) -> None:
-        """End the process, wherever it is: what it writes is whole or not there."""
+        """End the process at any moment: its files are written completely or not at all."""
         (self.process.kill if kill else self.process.terminate)()
         self.process.join()
         self.connection.close()
 
 
 def start(target: Callable[..., None], *arguments: Any, environment: Mapping[str, str] | None = None) -> Child:
-    """A child that runs `target(connection, *arguments)`, with more variables in its environment.
+    """Start a child that runs `target(connection, *arguments)`, with additional environment variables.
 
-    An interruption from the keyboard is left to the parent, and the child ends when its parent is gone.
+    The child ignores interruptions from the keyboard and ends when its parent is gone.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(target, theirs, *arguments))
     with _environment(environment or {}):
         process.start()
-    theirs.close()  # so that the child's end is an end of file here
+    theirs.close()  # so that the end of the child closes the pipe
     return Child(process, ours)
 
 
 def waiting(children: Iterator[Child] | list[Child], seconds: float | None) -> list[Child]:
-    """Those of the children that have something to say, or are gone; waits at most so long, None for ever."""
+    """Return the children that have sent a message or are gone, after waiting at most `seconds` (None: no limit)."""
     by_connection = {child.connection: child for child in children}
     return [by_connection[found] for found in wait(list(by_connection), seconds) if isinstance(found, Connection)]
 
@@ -76,7 +76,7 @@ def _run(target: Callable[..., None], connection: Connection, *arguments: Any) -
 
 @contextmanager
 def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """More variables for a process that is started meanwhile."""
+    """Set additional environment variables for a process that is started inside."""
     before = {name: os.environ.get(name) for name in more}
     os.environ.update(more)
     try:
@@ -90,9 +90,9 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
 
 
 def end_with_parent(before: Callable[[], object] = lambda: None) -> None:
-    """End this process when its parent is gone, however that ended; `before` is called first.
+    """End this process when its parent is gone, for whatever reason; `before` is called first.
 
-    Checkpoints are written whole or not at all, so a process may end at any moment.
+    Checkpoints are written completely or not at all, so a process may end at any moment.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

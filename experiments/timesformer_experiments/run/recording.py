@@ -1,4 +1,4 @@
-"""What becomes of a piece of work: the record of a finished run, or of a failure with its reason."""
+"""Records of finished and failed runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def recorded(
     work: Callable[[], dict[str, Any]],
     belongs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of `work`, which gives its metrics and dataset; a failure is recorded and raised.
+    """Call `work`, which returns metrics and dataset, and return the record; a failure is recorded and raised.
 
     The caller has claimed the run's folder.  belongs: `sweep` and `cell`.
     """
@@ -45,14 +45,14 @@ def recorded(
         record = make_record(spec, started_utc=started_utc, wall_seconds=seconds, **details, **belongs or {})
         folder.store(record)
     except Exception as error:
-        with suppress(OSError, InputError):  # a full disk has no room for it either
+        with suppress(OSError, InputError):  # a full disk has no room for this file either
             write_atomic(folder.error, traceback.format_exc())
         seconds = time.perf_counter() - began
         record_failure(spec, runs_dir, data_dir, reason_of(error), kind_of(error), started_utc, seconds, belongs)
         raise
     finally:
         torch.set_num_threads(before)
-    shutil.rmtree(folder.checkpoint, ignore_errors=True)  # the optimiser's state is of no more use
+    shutil.rmtree(folder.checkpoint, ignore_errors=True)  # the optimiser's state is no longer needed
     return record
 
 
@@ -66,7 +66,7 @@ def record_failure(
     seconds: float,
     belongs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Appends the record of a run that failed; the reason is cleared of this machine's folders.
+    """Append the record of a failed run; folders of this machine are removed from the reason.
 
     kind: see `timesformer_experiments.run.failures`; belongs: `sweep` and `cell`.
     """

@@ -31,14 +31,14 @@ def run_one(
     progress: bool | OnStep = True,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Trains, evaluates and records a run; the run that it starts from comes first, if that is not finished.
+    """Train, evaluate and record a run, after the run that it starts from if that is not finished.
 
-    A finished run gives its stored record at once, an interrupted one carries on from its checkpoint.  `threads` are
-    torch's where the run does not state them.  A failure is recorded, with its reason, and raised.
+    For a finished run, the stored record is returned at once; an interrupted run resumes from its checkpoint.
+    `threads`: number of torch threads if the run does not state it.  A failure is recorded with its reason and raised.
 
     Raises:
         InputError: bad input or an unwritable folder.
-        Busy: another process is busy with the run.
+        Busy: another process is working on the run.
     """
     (spec,) = resolve([spec])
     runs_dir = Path(runs_dir)
@@ -64,12 +64,12 @@ def run_one(
 
 
 def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progress: bool | OnStep) -> dict[str, Any]:
-    """Metrics and dataset of a run; its model, scores and curve are left in `folder`."""
-    if spec.scheme_file is not None:  # in a process of its own the file has not been read yet
+    """Train and evaluate a run; return metrics and dataset, and leave model, scores and curve in `folder`."""
+    if spec.scheme_file is not None:  # a worker process has not read this file yet
         load_scheme_file(spec.scheme_file)
     train_set, test_set, labels = datasets(spec, data_dir)
     if spec.processes > 1:
-        train_in_processes(spec, folder, data_dir, progress)  # what they leave is a finished checkpoint
+        train_in_processes(spec, folder, data_dir, progress)  # leaves a finished checkpoint
     model, started_from, licence = initial_model(spec, folder.runs_dir)
     recipe = replace(spec.recipe, seed=spec.seed)
     tracker = spec.tracker if spec.processes == 1 else None
@@ -89,7 +89,7 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     )
     model.to("cpu")
     provenance = {"name": spec.name, "hash": spec.hash(), "definition": spec.definition(), "started_from": started_from}
-    if licence is not None:  # that of the weights it started from
+    if licence is not None:  # the licence of the initial weights
         provenance["licence"] = licence
     save_model(folder.model, model, preprocessing=spec.preprocessing.to_dict(), labels=labels, provenance=provenance)
     stated = {**tested.statement(), "run": spec.hash(), "heads": list(heads_of(model))}

@@ -1,10 +1,10 @@
-"""A sweep carried out in its folder, by any number of drivers at once, as often as it takes.
+"""Execution of a sweep in its folder, by any number of drivers at once, with resumption after interruptions.
 
-DIR/sweep.yaml       the file
-    cells.json       its cells: hash, name and values, and the runs that they start from
-    records.jsonl    a record for each run that finished or failed (`timesformer_experiments.records.log`)
-    <hash>/          what a run leaves (`timesformer_experiments.records.folder`); of a cost its record alone
-    .reserve         room for records on a full disk
+DIR/sweep.yaml       copy of the sweep file
+    cells.json       the cells (hash, name and values) and the runs that they start from
+    records.jsonl    a record for each finished or failed run (`timesformer_experiments.records.log`)
+    <hash>/          files of a run (`timesformer_experiments.records.folder`); only the record if nothing is trained
+    .reserve         space kept for records on a full disk
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ Retry = Literal["none", "failed"]
 
 @dataclass(frozen=True)
 class SweepResult:
-    """How a sweep ended: the records of its cells in their order, and of the runs they start from that failed."""
+    """Result of a sweep: records of its cells in order, and of the failed runs among those that they start from."""
 
     cells: list[dict[str, Any]]
     starts_failed: list[dict[str, Any]]
 
     @property
     def failures(self) -> dict[str, str]:
-        """Name -> reason of everything that failed."""
+        """Reason of each failure, by name of the run."""
         ended = (*self.starts_failed, *self.cells)
         return {record["name"]: record["reason"] for record in ended if record["outcome"] != "done"}
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A sweep with its folder: what is to be done there, and how far that is."""
+    """A sweep and the plan of its jobs, with their state in the folder."""
 
     sweep: Sweep
     plan: Plan
@@ -56,31 +56,31 @@ class Opened:
 
     @property
     def timed(self) -> bool:
-        """Whether time is measured, which neighbours would disturb."""
+        """True if time is measured, which other work on the machine would distort."""
         return timed(self.sweep.measure)
 
     @property
     def trains(self) -> bool:
-        """Whether anything is trained."""
+        """True if anything is trained."""
         return "accuracy" in self.sweep.measure
 
 
 def open_sweep(file: Path, out: Path, data_dir: Path | None = None, retry: Retry = "none") -> Opened:
-    """Reads and validates a sweep file, and finds out how far the folder is; writes nothing.
+    """Read and validate a sweep file, and read the state of the folder; write nothing.
 
     Raises InputError that names file and field, also if the folder holds another sweep.
     """
     sweep = parse_sweep(read_yaml(file, "a sweep"), file)
     stored = out / SWEEP_FILE
     if stored.is_file() and (other := read_yaml(stored, "a sweep").get("name")) != sweep.name:
-        raise InputError(f"--out {out}: it holds the sweep {other!r}, this is {sweep.name!r}")
+        raise InputError(f"--out {out}: expected a folder of the sweep {sweep.name!r}, but it holds {other!r}")
     plan = Plan(sweep.jobs(file, file.parent), out, data_dir if data_dir is not None else default_data_dir(out))
     plan.recall(retry=retry == "failed")
     return Opened(sweep, plan, file)
 
 
 def default_jobs(opened: Opened) -> int:
-    """One run a GPU, or one on a CPU; what is only counted takes all cores."""
+    """Return the default number of parallel runs: one per GPU, or one on a CPU; one per core if nothing is trained."""
     gpus = len(visible_gpus())
     if gpus or opened.trains or opened.timed:
         return gpus or 1
@@ -88,11 +88,11 @@ def default_jobs(opened: Opened) -> int:
 
 
 def carry_out_sweep(opened: Opened, *, jobs: int = 0, ray: str | None = None, progress: bool = True) -> SweepResult:
-    """Runs what is left of a sweep.
+    """Carry out the remaining runs of a sweep.
 
-    jobs: workers on this machine, 0 for `default_jobs`.  ray: address of a cluster that does the work instead.
+    jobs: number of workers on this machine, 0 for `default_jobs`.  ray: address of a cluster to use instead.
 
-    Raises InputError before anything runs if folders cannot be written or the machine does not serve.
+    Raises InputError before anything runs if a folder cannot be written or the machine cannot measure what is asked.
     """
     plan = opened.plan
     if jobs < 0:
@@ -101,8 +101,8 @@ def carry_out_sweep(opened: Opened, *, jobs: int = 0, ray: str | None = None, pr
     jobs = jobs or default_jobs(opened)
     if opened.timed and not gpus and (jobs > 1 or ray is not None):
         raise InputError(
-            "measure: latency and throughput are wrong for runs beside one another on CPUs; sweep without them first, "
-            "then with them and --jobs 1 into the same folder: finished runs are completed"
+            "measure: latency and throughput cannot be measured with several runs in parallel on CPUs; run the sweep "
+            "without them first, then with them and --jobs 1 in the same folder, which adds them to the finished runs"
         )
     plan.require_usable()
     _write_sweep(opened)
@@ -138,7 +138,7 @@ def _pool(
 
 
 def _write_sweep(opened: Opened) -> None:
-    """The sweep's file and cells into its folder, and room for records."""
+    """Write the sweep's file and cells into its folder, and reserve space for records."""
     plan = opened.plan
     text = opened.file.read_bytes()
     stored = plan.runs_dir / SWEEP_FILE

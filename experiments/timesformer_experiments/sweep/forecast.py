@@ -1,4 +1,4 @@
-"""What a sweep will cost, before anything of it runs: MACs, memory and time of the runs that are left."""
+"""Forecast of a sweep before it runs: MACs, memory and time of the remaining runs."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 
 BACKWARD = 2
-"""MACs of a backward pass over those of the forward pass."""
+"""MACs of a backward pass divided by those of the forward pass."""
 GEMM_SIDE, GEMM_SECONDS = 512, 0.3
 EFFICIENCY = 0.2
-"""Assumed where nothing has been measured: part of the rate of a large matrix product that training reaches."""
+"""Fraction of the rate of a large matrix product that training reaches; assumed before a run has been measured."""
 START_SECONDS = 5.0
-"""Assumed where nothing has been measured: what a run needs beside its steps."""
+"""Time of a run in addition to its steps; assumed before a run has been measured."""
 COUNT_SECONDS = 1.5
-"""Assumed where nothing has been measured: what counting a cell takes."""
+"""Time to count the cost of a cell; assumed before one has been measured."""
 SHOWN = 40
 
 
 @dataclass(frozen=True)
 class RunForecast:
-    """One run: its state ("done", "failed", "left"), MACs of training and test, and predicted memory where it is left.
+    """Forecast of one run: state ("done", "failed", "left"), MACs of training and test, and predicted memory if left.
 
-    memory_bytes: peak of a training step on each of its processes, or of inference where nothing is trained, on a GPU
-    where this machine has one; None where nothing is predicted.
+    memory_bytes: peak of a training step in each of its processes, or of inference if nothing is trained, on a GPU if
+    this machine has one; None if nothing is predicted.
     """
 
     hash: str
@@ -53,7 +53,7 @@ class RunForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A whole sweep; MACs, memory and time are of the runs that are left."""
+    """Forecast of a whole sweep; MACs, memory and time are those of the remaining runs."""
 
     sweep: str
     cells: int
@@ -63,11 +63,11 @@ class Forecast:
 
     @property
     def left(self) -> tuple[RunForecast, ...]:
-        """Runs without an outcome."""
+        """Runs without an outcome yet."""
         return tuple(run for run in self.runs if run.state == "left")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         left = self.left
         memory = [run.memory_bytes for run in left if run.memory_bytes is not None]
         return {
@@ -90,9 +90,9 @@ class Forecast:
 def forecast(
     sweep: str, plan: Plan, slots: int, memory: bool = True, say: Callable[[str], None] = lambda text: None
 ) -> Forecast:
-    """The forecast of a plan whose records have been recalled.
+    """Return the forecast of a plan whose records have been read.
 
-    slots: runs side by side.  memory: also predict it, which takes a second or two for each size of model.
+    slots: number of runs in parallel.  memory: also predict memory, which takes a second or two per size of model.
     """
     left = [job for key, job in plan.jobs.items() if key not in plan.records and key not in plan.failures]
     macs = {key: _macs(job) for key, job in plan.jobs.items()}
@@ -119,12 +119,12 @@ def forecast(
 
 
 def _needs_memory(job: Job) -> bool:
-    """Whether a model is ever at work: counting needs none."""
+    """Return True if a job runs a model; counting alone does not."""
     return "accuracy" in job.measure or timed(job.measure)
 
 
 def _macs(job: Job) -> tuple[int, int]:
-    """MACs of the training and of the test of a run."""
+    """Return the MACs of training and of the test of a run."""
     spec = job.spec
     if not isinstance(spec, RunSpec) or "accuracy" not in job.measure:
         return 0, 0
@@ -141,7 +141,7 @@ def _macs(job: Job) -> tuple[int, int]:
 def _speed(
     plan: Plan, macs: dict[str, tuple[int, int]], left: Sequence[Job]
 ) -> tuple[Callable[[Job], float], float, float, str]:
-    """MACs a second for a job, seconds beside its steps, seconds of counting a cell, and how these are known."""
+    """Return MACs per second for a job, seconds in addition to its steps, seconds to count a cell, and their source."""
     rates: dict[str, list[float]] = {}
     starts, counts = [], []
     for key, record in plan.records.items():
@@ -154,7 +154,7 @@ def _speed(
     count = statistics.median(counts) if counts else COUNT_SECONDS
     if all("accuracy" not in job.measure for job in left):
         source = f"measured over {len(counts)} finished cells" if counts else "assumed"
-        return lambda job: 1.0, 0.0, count, f"{count:.2g} s a cell, {source}"
+        return lambda job: 1.0, 0.0, count, f"{count:.2g} s per cell, {source}"
     if rates:
         overall = statistics.median([rate for found in rates.values() for rate in found])
 
@@ -164,14 +164,14 @@ def _speed(
         return rate, statistics.median(starts), count, f"from the speed of {len(starts)} finished runs"
     gemm = gemm_rate()
     how = (
-        f"calibrated: {EFFICIENCY:.0%} of the {gemm / 1e9:.1f} GMAC/s of a matrix product of {GEMM_SIDE} measured now, "
-        f"and {START_SECONDS:.0f} s a run beside its steps; better once a run is finished"
+        f"assuming {EFFICIENCY:.0%} of {gemm / 1e9:.1f} GMAC/s, the rate of a {GEMM_SIDE} x {GEMM_SIDE} matrix product "
+        f"measured now, and {START_SECONDS:.0f} s per run in addition; more exact once a run is finished"
     )
     return lambda job: EFFICIENCY * gemm, START_SECONDS, count, how
 
 
 def gemm_rate() -> float:
-    """MACs a second of a square matrix product in fp32, on the device that would train, with one thread on a CPU."""
+    """Measure MACs per second of a square fp32 matrix product on the training device, with one thread on a CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -190,21 +190,21 @@ def gemm_rate() -> float:
 
 
 def summary(found: Forecast) -> str:
-    """The forecast in a line."""
+    """Return the forecast as one line."""
     facts = found.to_dict()
     words = [f"{found.sweep}: {found.cells} cells, {facts['runs']} runs"]
     words.append(f"{facts['done']} done, {facts['failed']} failed, {facts['left']} left")
     if facts["train_macs"]:
         words.append(f"{facts['train_macs'] / 1e12:,.3g} TMACs to train, {facts['test_macs'] / 1e12:,.3g} to test")
     if facts["largest_memory_bytes"] is not None:
-        words.append(f"at most {facts['largest_memory_bytes'] / 2**30:,.2f} GiB predicted for one")
+        words.append(f"at most {facts['largest_memory_bytes'] / 2**30:,.2f} GiB predicted per run")
     if facts["left"]:
-        words.append(f"about {duration(facts['seconds'])} with {found.slots} at a time ({found.how})")
+        words.append(f"about {duration(facts['seconds'])} with {found.slots} in parallel ({found.how})")
     return "; ".join(words)
 
 
 def show(found: Forecast) -> Group:
-    """For a terminal: the line, then the runs that are left, the most expensive ones if they are many."""
+    """Return the forecast for a terminal: one line, then the remaining runs (the most expensive ones of many)."""
     parts: list[Any] = [Text(summary(found))]
     left = sorted(found.left, key=lambda run: -run.train_macs)
     if left:
@@ -217,5 +217,5 @@ def show(found: Forecast) -> Group:
             table.add_row(plain_text(run.name), *macs, memory, duration(run.seconds))
         parts.append(table)
         if len(left) > SHOWN:
-            parts.append(Text(f"… and {len(left) - SHOWN} more; all with --json"))
+            parts.append(Text(f"… and {len(left) - SHOWN} more; see all with --json"))
     return Group(*parts)

@@ -1,4 +1,4 @@
-"""How far a sweep is, from its folder alone: also while drivers are at work there, on this machine or on others."""
+"""Progress of a sweep, read from its folder, also while drivers on this or other machines work in it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from timesformer_experiments.report.terminal import plain_text
 from timesformer_experiments.specs.sweep import CELLS_FILE
 
 RECENT = 20
-"""Finished runs from which the rate is taken."""
+"""Number of finished runs from which the rate is computed."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run of a sweep.
+    """State of one run of a sweep.
 
-    state: "done", "failed", "running", "interrupted" (begun, and nobody is at it) or "waiting"; role: "cell", or
-    "start" for a run that others start from
+    state: "done", "failed", "running", "interrupted" (begun, but no process is working on it) or "waiting"; role:
+    "cell", or "start" for a run that others start from.
     """
 
     hash: str
@@ -49,7 +49,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """How far a sweep is; seconds_left is a guess from the latest runs, None where there is nothing to guess from."""
+    """State of a sweep; seconds_left is estimated from the latest runs, None before there are enough."""
 
     sweep: str
     runs: tuple[RunStatus, ...]
@@ -57,12 +57,12 @@ class SweepStatus:
     seconds_left: float | None
 
     def counts(self) -> dict[str, int]:
-        """Runs in every state."""
+        """Return the number of runs in each state."""
         states = ("done", "failed", "running", "interrupted", "waiting")
         return {state: sum(run.state == state for run in self.runs) for state in states}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "sweep": self.sweep,
             "counts": self.counts(),
@@ -74,7 +74,7 @@ class SweepStatus:
 
 
 def sweep_status(folder: Path) -> SweepStatus:
-    """The state of every run.  Raises InputError if there is no sweep in the folder."""
+    """Return the state of every run.  Raises InputError if the folder holds no sweep."""
     try:
         listed = json.loads((folder / CELLS_FILE).read_text())
         sweep, entries = (
@@ -82,9 +82,9 @@ def sweep_status(folder: Path) -> SweepStatus:
             [(e, "start") for e in listed["starts"]] + [(e, "cell") for e in listed["cells"]],
         )
     except OSError as error:
-        raise InputError(f"{folder}: there is no sweep in it (no {CELLS_FILE})") from error
+        raise InputError(f"{folder}: expected the folder of a sweep, but it has no {CELLS_FILE}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / CELLS_FILE}: not the cells of a sweep ({error})") from error
+        raise InputError(f"{folder / CELLS_FILE}: expected the cells of a sweep ({error})") from error
     log = folder / LOG
     records = latest(read_records(log)) if log.exists() else {}
     runs = tuple(_state(folder, entry, role, records.get(entry["hash"])) for entry, role in entries)
@@ -117,7 +117,7 @@ def _progress(path: Path) -> dict[str, Any]:
 
 
 def _rate(done: Sequence[dict[str, Any]]) -> float | None:
-    """Finished runs an hour, between the ends of the first and the last of the latest."""
+    """Finished runs per hour, over the latest `RECENT` runs."""
     ends = sorted(timegm(time.strptime(record["finished_utc"], "%Y-%m-%dT%H:%M:%SZ")) for record in done)[-RECENT:]
     if len(ends) < 2 or ends[-1] <= ends[0]:
         return None
@@ -125,11 +125,11 @@ def _rate(done: Sequence[dict[str, Any]]) -> float | None:
 
 
 def show(status: SweepStatus) -> Group:
-    """For a terminal: counts, running and failed runs."""
+    """Return the status for a terminal: counts, running and failed runs."""
     counts = status.counts()
     line = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     if status.runs_per_hour is not None:
-        line += f"; {status.runs_per_hour:.0f} runs an hour"
+        line += f"; {status.runs_per_hour:.0f} runs per hour"
     if status.seconds_left:
         line += f", about {duration(status.seconds_left)} left"
     parts: list[Any] = [Text(f"{status.sweep}: {line}")]

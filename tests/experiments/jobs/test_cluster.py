@@ -84,7 +84,7 @@ def test_results_come_home_from_machines_that_do_not_see_the_folder(ray, tmp_pat
     ray.views = [{"sees": False, "gpu_bytes": []}]
     wanted = changed(base=BASE | {"init_from": IMAGE}, axes={"seed": [0, 1]})
     plan, said = sweep(tmp_path, data, wanted)
-    assert "results come back over Ray" in said[0]
+    assert "results are returned through Ray" in said[0]
     assert not plan.failures, plan.failures
     records = read_records(tmp_path / "out" / "records.jsonl")
     assert {record["hash"]: record for record in records} == plan.records
@@ -111,7 +111,7 @@ def test_a_lost_machine_is_replaced_and_a_crash_is_an_outcome(ray, tmp_path, dat
         RayTaskError("broken"),
     ]
     plan, said = sweep(tmp_path, data)
-    assert "cost attention=divided num_frames=2: its machine was lost, another takes it" in said
+    assert "cost attention=divided num_frames=2: its machine was lost; restarting on another" in said
     kinds = [plan.failures[key]["reason_kind"] if key in plan.failures else "done" for key in plan.jobs]
     assert kinds == ["done", "killed", "out_of_memory", "error"]
 
@@ -179,7 +179,7 @@ def test_cards_are_shared_by_what_fits(ray, tmp_path, data):
     made.submit("key", Job(small()))
     (event,) = made.events(0)
     assert event.value[1] == "out_of_memory"
-    assert "on a card are predicted" in event.value[0]
+    assert "on a GPU are predicted" in event.value[0]
 
 
 def test_what_fits_on_no_machine_is_not_started(ray, tmp_path, data):
@@ -222,7 +222,7 @@ def test_no_ray_and_no_cluster(monkeypatch):
         raise ConnectionError("refused")
 
     monkeypatch.setattr(fake, "init", refused)
-    with pytest.raises(InputError, match=r"--ray 10.0.0.1:6379: no cluster there \(refused\)"):
+    with pytest.raises(InputError, match=r"--ray 10.0.0.1:6379: no Ray cluster at this address \(refused\)"):
         connect("10.0.0.1:6379")
 
 
@@ -329,7 +329,7 @@ def test_one_of_two_nodes_is_stopped_in_the_middle(nodes, local, data, tmp_path)
     code, shown, err = finish(driver)
     assert code == 0, err
     assert "cluster: 2 nodes, 2 CPUs" in err
-    assert "its machine was lost, another takes it" in err
+    assert "its machine was lost; restarting on another" in err
     records = read_records(out / "records.jsonl")
     assert len(records) == len({record["hash"] for record in records}) == 7
     assert table(json.loads(shown)["records"]) == table(records) == local
@@ -354,7 +354,7 @@ def test_without_a_shared_folder_the_table_is_the_same(nodes, local, data, tmp_p
     command = [sys.executable, str(script), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "results come back over Ray" in done.stderr
+    assert "results are returned through Ray" in done.stderr
     records = read_records(out / "records.jsonl")
     assert table(records) == local
     assert len(records) == 7

@@ -153,7 +153,7 @@ def failures_of(specs, folder, jobs, data):
         run_all(specs, folder, jobs, data_dir=data)
     failures = caught.value.failures
     assert "TrainingDiverged: the loss of step" in failures["diverges"]
-    assert failures["waits for it"] == "not started: 'diverges', from which it starts, failed"
+    assert failures["waits for it"] == "not started: the run that it starts from, 'diverges', failed"
     assert [record["name"] for record in caught.value.records] == ["good"]
     records = {record["name"]: record for record in read_records(folder / "records.jsonl")}
     assert {name: record["outcome"] for name, record in records.items()} == {

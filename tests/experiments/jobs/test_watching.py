@@ -63,7 +63,7 @@ def test_the_table_shows_rates_and_what_is_left(clock, tmp_path):
     assert "[1/10] one: top-1 50.0 %, 10 s" in text
     assert not (tmp_path / "one" / "progress.json").exists()
     text = shown(watch)
-    assert "1 done, 0 failed, 1 running, 1 at other drivers, 7 waiting; 360 an hour; ends at about" in text
+    assert "1 done, 0 failed, 1 running, 1 running elsewhere, 7 waiting; 360 per hour; expected end" in text
     assert watch.seconds_left() == 9 * 10 / 2
     watch.end("elsewhere", jobs["two"], {"outcome": "failed", "reason": "gone", "metrics": {}}, (1, 1))
     assert watch.failed == 1
@@ -85,7 +85,7 @@ def test_lines_where_there_is_no_terminal(clock, capsys):
         watch.begin("one", Job(small()))
         clock.now += 100
         watch.end("one", Job(small()), {"outcome": "done", "metrics": {}}, (1, 0))
-    assert capsys.readouterr().err == "[1/3] small: done, 100 s; all: about 3 min left\n"
+    assert capsys.readouterr().err == "[1/3] small: done, 100 s; about 3 min left in total\n"
     silent = Watch(1, shown=False)
     silent.say("nothing")
     assert capsys.readouterr().err == ""
@@ -106,9 +106,9 @@ def test_without_a_terminal_running_runs_tell_where_they_are(clock, capsys):
         watch.tick()  # nobody reports: still a line
     first, second, third, fourth = capsys.readouterr().err.splitlines()
     assert first == "[0/3] one: step 40/120, loss 1.250, 2 min left"
-    assert second == "[0/3] two: at work for 30 s"
+    assert second == "[0/3] two: running for 30 s"
     assert third == "[0/3] one: step 40/120, loss 1.250, 2 min left"
-    assert fourth == "[0/3] two: at work for 60 s"
+    assert fourth == "[0/3] two: running for 60 s"
 
 
 def test_what_cannot_be_written_is_left_out(clock, tmp_path):

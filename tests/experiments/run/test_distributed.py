@@ -171,7 +171,7 @@ def test_the_first_cause_is_told_not_the_lost_peer(monkeypatch):
 
 def test_more_processes_than_gpus(data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="processes: 2, but there are 1 GPUs"):
+    with pytest.raises(InputError, match="processes: expected at most 1, the number of GPUs here, got 2"):
         train_in_processes(small(processes=2), RunFolder(tmp_path, "run"), data)
 
 

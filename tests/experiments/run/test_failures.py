@@ -60,7 +60,7 @@ def test_reasons_are_one_line():
 
 
 def test_deaths():
-    assert died(3, 0) == ("its process ended by exit code 3", "error")
+    assert died(3, 0) == ("its process ended with exit code 3", "error")
     assert died(-signal.SIGKILL, oom_kills()) == ("its process ended by signal SIGKILL", "killed")
     reason, kind = died(-signal.SIGKILL, oom_kills() - 1)
     assert (reason, kind) == ("its process ended by signal SIGKILL: the kernel ran out of memory", "out_of_memory")

@@ -131,7 +131,7 @@ def test_a_probe_that_cannot_be_made_fails_its_runs_alone(tmp_path, monkeypatch)
 def test_status_tells_what_is_going_on(data, tmp_path):
     plan = plan_of(tmp_path)
     out = plan.runs_dir
-    with pytest.raises(InputError, match="there is no sweep in it"):
+    with pytest.raises(InputError, match="expected the folder of a sweep"):
         sweep_status(tmp_path)
     opened = sweep_run.Opened(parse_sweep(COST), plan, write(tmp_path, COST))
     sweep_run._write_sweep(opened)

@@ -85,7 +85,7 @@ def test_a_dry_run_shows_what_there_is_to_do_and_does_nothing(data, tmp_path):
     assert found["train_macs"] == sum(each["train_macs"] for each in found["each"]) > 0
     assert found["largest_memory_bytes"] == max(each["memory_bytes"] for each in found["each"]) > 0
     assert found["seconds"] == sum(each["seconds"] for each in found["each"]) / 2
-    assert "calibrated" in found["seconds_how"]
+    assert "matrix product measured now" in found["seconds_how"]
     assert not (tmp_path / "out").exists()
     text = run("sweep", file, *places(tmp_path / "out", data), "--dry-run")
     assert "4 cells, 5 runs; 0 done, 0 failed, 5 left" in text.stdout
@@ -93,7 +93,7 @@ def test_a_dry_run_shows_what_there_is_to_do_and_does_nothing(data, tmp_path):
     many = write(tmp_path, changed(COST, axes={"recipe.batch_size": list(range(1, 42))}), "many.yaml")
     text = run("sweep", many, *places(tmp_path / "many", data), "--dry-run")
     assert "and 1 more" in text.stdout
-    assert "1.5 s a cell, assumed" in text.stdout
+    assert "1.5 s per cell, assumed" in text.stdout
 
 
 IMAGE = {
@@ -146,7 +146,7 @@ def faults(data, tmp_path_factory):
 def test_every_failure_is_an_outcome_and_the_others_go_on(faults):
     folder, done = faults
     assert done.exit_code == 1, done.output
-    assert "4 failed; --retry failed runs them again" in done.stderr
+    assert "4 failed; repeat them with --retry failed" in done.stderr
     records = {record["cell"]["scheme_file"]: record for record in read_records(folder / "out" / "records.jsonl")}
     outcomes = {name: record["outcome"] for name, record in records.items()}
     assert outcomes == dict.fromkeys(SCHEME_FILES, "failed") | {"good.py": "done"}
@@ -187,7 +187,7 @@ def test_what_starts_from_a_failed_run_is_not_started_until_that_is_there(data, 
     opened = open_sweep(file, tmp_path / "out", data)
     result = in_turn(opened)
     assert "loss of step" in result.failures["image"]
-    assert result.failures["tiny seed=0"] == "not started: 'image', from which it starts, failed"
+    assert result.failures["tiny seed=0"] == "not started: the run that it starts from, 'image', failed"
     kinds = [record["reason_kind"] for record in read_records(tmp_path / "out" / "records.jsonl")]
     assert kinds == ["diverged", "not_started"]
     # The failed run stays failed; what could not start is looked at again.
@@ -273,8 +273,8 @@ def test_where_the_views_depend_on_the_video_there_is_no_total(tmp_path):
     [
         (["--jobs", "-1"], "jobs"),
         (["--retry", "all"], "--retry all: expected failed or none"),
-        (["--jobs", "2"], "latency and throughput are wrong for runs beside one another"),
-        (["--ray", "nowhere:1"], "latency and throughput are wrong"),
+        (["--jobs", "2"], "latency and throughput cannot be measured with several runs in parallel"),
+        (["--ray", "nowhere:1"], "latency and throughput cannot be measured"),
     ],
 )
 def test_bad_usage(data, tmp_path, words, message):
@@ -289,7 +289,7 @@ def test_a_folder_holds_one_sweep(data, tmp_path):
     file = write(tmp_path, changed(COST, axes={}))
     in_turn(open_sweep(file, tmp_path / "out", data))
     other = write(tmp_path, changed(COST, name="other"), "other.yaml")
-    with pytest.raises(InputError, match="it holds the sweep 'cost', this is 'other'"):
+    with pytest.raises(InputError, match="expected a folder of the sweep 'other', but it holds 'cost'"):
         open_sweep(other, tmp_path / "out", data)
     with pytest.raises(InputError, match="--jobs -1"):
         carry_out_sweep(open_sweep(file, tmp_path / "out", data), jobs=-1)
