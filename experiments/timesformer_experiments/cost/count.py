@@ -1,10 +1,10 @@
-"""What a model costs, counted without weights: parameters, multiply-accumulates (MACs), comparisons per patch.
+"""Cost of a model, counted without weights: parameters, multiply-accumulates (MACs), comparisons per patch.
 
 MACs are counted twice, from the declaration of the scheme and by fvcore over the traced model; the two must agree.
-Everything runs on the meta device, so a ViT-B of any size takes about a second.  A convolutional baseline is counted
-from the shapes that its layers meet and by fvcore; tracing convolutions takes real tensors, hence seconds.
+Everything runs on the meta device, so that a ViT-B of any size takes about a second.  A convolutional baseline is
+counted from the shapes of its layers' inputs and by fvcore; tracing convolutions needs real tensors and takes seconds.
 
-One multiply-accumulate counts as one FLOP, as in the paper; matrix products only.
+One multiply-accumulate counts as one FLOP, as in the paper.  Only matrix products are counted.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ TRACEABLE = ("auto", "sdpa", "reference", "triton")
 
 
 class CountsDisagree(RuntimeError):
-    """The two counts of a model differ by more than `AGREEMENT`: the declaration is not what the model computes."""
+    """The two counts of a model differ by more than `AGREEMENT`: it does not compute what the scheme declares."""
 
 
 @dataclass(frozen=True)
 class Cost:
     """Cost of one model.
 
-    `attention`: the scheme, or the baseline's name. `params`: number of parameters. `macs_per_view`: MACs that one view
-    (one clip, one crop) executes, counted from the declaration; `macs_fvcore`: the same, counted by fvcore;
-    `macs_needed`: without what the execution adds, such as the masked part of a window computed densely.
-    `comparisons_per_patch`: keys that a patch is compared with, summed over the steps of one block; None for a
-    baseline, which compares nothing, and for a mixer. `tflops_total`: the paper's TFLOPs, `macs_per_view` x `views` /
+    `attention`: name of the scheme or of the baseline. `params`: number of parameters. `macs_per_view`: MACs executed
+    for one view (one clip, one crop), counted from the declaration; `macs_fvcore`: the same, counted by fvcore;
+    `macs_needed`: without MACs that only the execution adds, such as the masked part of a window computed densely.
+    `comparisons_per_patch`: number of keys that a patch is compared with, summed over the steps of one block; None for
+    a baseline, which has no attention, and for a mixer. `tflops_total`: the paper's TFLOPs, `macs_per_view` x `views` /
     10^12.
-    `steps_to_meet`: steps until every patch has been compared directly with one of another place and frame;
-    `steps_to_reach_all`: until every patch can depend on every patch, also `_without_class_token` as a bridge between
-    patches. Counted through the blocks, of which there can be more than the model has; None where that never happens,
-    for a baseline and for a scheme of several encoders. `reach_grid`: frames, rows and columns of patches on which they
-    were counted: the model's, or a smaller grid where that one is large (`timesformer.attention.reach.small_grid`).
+    `steps_to_meet`: number of steps until every patch has been compared directly with a patch at another position in
+    another frame; `steps_to_reach_all`: until every patch can depend on every patch; `_without_class_token`: the same
+    without the class token as a bridge between patches. Blocks repeat as often as needed, even beyond the model's
+    depth; None where it never happens, for a baseline, and for a scheme with several encoders. `reach_grid`: frames,
+    rows and columns of patches of this count: the model's, or a smaller grid where the model's is large
+    (`timesformer.attention.reach.small_grid`).
     """
 
     attention: str
@@ -66,15 +67,15 @@ class Cost:
     reach_grid: Grid | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Field names and plain values."""
+        """Return field names and plain values."""
         return asdict(self)
 
 
 class _EveryOutput(nn.Module):
-    """Every encoder's tokens beside the logits.
+    """A model that returns every encoder's tokens in addition to the logits.
 
-    What only the tokens depend on (the patches' MLP in the last block, if the class token alone is read) would else be
-    dead code, and not in the traced graph.
+    Otherwise, operations that only the tokens depend on (the patches' MLP in the last block, if the head reads the
+    class token alone) would be dead code and missing from the traced graph.
     """
 
     def __init__(self, model: TimeSformer) -> None:
@@ -97,10 +98,10 @@ class _EveryOutput(nn.Module):
 
 
 def _traced(model: Model, shape: tuple[int, ...]) -> int:
-    """The second count, of a model on the meta device."""
+    """Return the second count, for a model on the meta device."""
     if isinstance(model, TimeSformer):
         return fvcore_macs(_EveryOutput(model), [torch.empty(shape, device="meta")])
-    model.to_empty(device="cpu")  # the tracer cannot follow convolutions without values: zeros, nothing is drawn
+    model.to_empty(device="cpu")  # the tracer needs values for convolutions; zeros will do
     with torch.no_grad():
         for tensor in model.state_dict().values():
             tensor.zero_()
@@ -116,7 +117,7 @@ def cost(config: ModelConfig, views: int = 1) -> Cost:
     if isinstance(config, TimeSformerConfig) and config.backend not in TRACEABLE:
         raise InputError(f"backend: {config.backend!r} cannot be traced; expected one of {', '.join(TRACEABLE)}")
     if views < 1:
-        raise InputError(f"views: {views}, expected at least 1")
+        raise InputError(f"views: expected at least 1, got {views}")
     with torch.device("meta"):
         model = build_model(config).eval()
     height, width = config.height_width
@@ -145,7 +146,7 @@ def cost(config: ModelConfig, views: int = 1) -> Cost:
 
 
 def _reach(config: ModelConfig) -> dict[str, Any]:
-    """The steps of `Cost`, and the grid on which they were counted."""
+    """Return the step counts of `Cost` and the grid on which they were counted."""
     steps = dict.fromkeys(("steps_to_meet", "steps_to_reach_all", "steps_to_reach_all_without_class_token"))
     if not isinstance(config, TimeSformerConfig) or len(config.scheme.encoders) > 1:
         return {**steps, "reach_grid": None}

@@ -1,7 +1,8 @@
-"""A second count of multiply-accumulates, by fvcore over the traced model: independent of the schemes' declarations.
+"""A second count of multiply-accumulates, by fvcore over the traced model, independent of the schemes' declarations.
 
-Only matrix products count: linear layers, q.k, attention.v. fvcore by itself counts scaled_dot_product_attention as 0,
-adds norms, and falls over broadcast products; the handles below read the shapes of the operands and nothing else.
+Only matrix products are counted: linear layers, q.k, attention.v. By default, fvcore counts
+scaled_dot_product_attention as 0, adds norms, and fails on broadcast products; the handles below read only the shapes
+of the operands.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Handle = Callable[[list[Any], list[Any]], int]
 
 
 class UncountedOperator(RuntimeError):
-    """The traced model holds a matrix product for which there is no handle: the count would be too low."""
+    """The traced model contains a matrix product without a handle, so that the count would be too low."""
 
 
 def _shape(value: Any) -> list[int]:
@@ -31,28 +32,34 @@ def _shape(value: Any) -> list[int]:
 
 
 def _product(inputs: list[Any], outputs: list[Any]) -> int:
-    """(..., i, j) @ (..., j, k), broadcast or not: every output element is a sum of j products."""
+    """Count (..., i, j) @ (..., j, k), broadcast or not: every output element is a sum of j products."""
     return prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
 
 
 def _biased_product(inputs: list[Any], outputs: list[Any]) -> int:
-    """addmm and baddbmm: (bias, left, right)."""
+    """Count addmm and baddbmm, with operands (bias, left, right)."""
     return _product(inputs[1:], outputs)
 
 
 def _convolution(inputs: list[Any], outputs: list[Any]) -> int:
-    """Weight (out, in / groups, kernel...): every output element is a sum of in / groups * kernel products."""
+    """Count a convolution with weight (out, in / groups, kernel...).
+
+    Every output element is a sum of in / groups * kernel products.
+    """
     return prod(_shape(outputs[0])) * prod(_shape(inputs[1])[1:])
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
-    """q (..., i, e), k (..., j, e), v (..., j, f): i * j * (e + f) products in each group and head, masked or not."""
+    """Count attention of q (..., i, e), k (..., j, e), v (..., j, f).
+
+    There are i * j * (e + f) products in each group and head, masked or not.
+    """
     query, key, value = (_shape(x) for x in inputs[:3])
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
-    """Two operands: one product for each combination of the letters' indices."""
+    """Count an einsum of two operands: one product for each combination of the letters' indices."""
     equation = inputs[0].toIValue().replace(" ", "")
     operands = [_shape(x) for x in inputs[1].node().inputs()]
     left = equation.split("->")[0].split(",")
@@ -71,7 +78,7 @@ def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _grouped(inputs: list[Any], outputs: list[Any]) -> int:
-    """Our own operator on packed qkv (b, t, h, w, 3, k, e): the pairs of its groups, two products of e for each."""
+    """Count our operator on packed qkv (b, t, h, w, 3, k, e): two products of width e for each pair of its groups."""
     *_, heads, width = _shape(inputs[0])
     layout = [number.toIValue() for number in inputs[2].node().inputs()]
     return 2 * _shape(inputs[0])[0] * heads * width * attention_pairs(layout, inputs[3].toIValue())
@@ -103,7 +110,7 @@ _PRODUCTS |= {"matmul", "linear", "einsum", "tensordot", "attention"}
 
 
 class _PlainSizes(TorchFunctionMode):
-    """Sizes as integers: the tracer hands them out as tensors, with which a model cannot calculate its groups."""
+    """Mode that returns sizes as integers; the tracer gives tensors, from which a model cannot compute its groups."""
 
     GETTERS = frozenset({torch.Tensor.shape.__get__, torch.Tensor.size})  # type: ignore[attr-defined]
 
@@ -125,10 +132,10 @@ class _Traced(nn.Module):
 
 
 def fvcore_macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Multiply-accumulates of one call of `model(*inputs)`, from its traced graph; the meta device will do.
+    """Count the multiply-accumulates of one call of `model(*inputs)` from its traced graph; the meta device suffices.
 
-    What the outputs do not depend on is dead code and not in the graph: return all that is to be counted. Raises
-    `UncountedOperator` where the graph holds a product without a handle.
+    Operations that no output depends on are dead code and missing from the graph, so the model must return everything
+    that is to be counted. Raises `UncountedOperator` if the graph contains a product without a handle.
     """
     analysis = FlopCountAnalysis(_Traced(model), tuple(inputs))
     analysis.clear_op_handles()
@@ -148,7 +155,7 @@ def fvcore_macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
 
 
 def _looks_like_a_product(name: str) -> bool:
-    """Any operator from outside aten may hide products; those of aten are recognised by their name."""
+    """Return True for an operator that may contain products: any outside aten, and those of aten with such a name."""
     namespace, _, operator = name.partition("::")
     words = operator.split("_")
     return namespace not in ("aten", "prim") or any(word in _PRODUCTS or word.startswith("conv") for word in words)

@@ -1,7 +1,6 @@
-"""Measures of a run or a cost: one entry each says how it is measured, what its figures are and how they are shown.
+"""Measures of a run or a cost; each entry states how it is measured, which metrics it gives and how they are shown.
 
-Sweeps take their names from here, jobs what to measure, reports and progress lines what to show.  A new measure is one
-more entry of `MEASURES`.
+Sweeps, jobs, reports and progress lines all read this registry.  To add a measure, add an entry to `MEASURES`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WARM_UP, REPETITIONS = 1, 5
 
 
 class CostRecipe(Protocol):
-    """The fields of a recipe that decide what a step costs."""
+    """The fields of a recipe that determine the cost of a step."""
 
     @property
     def precision(self) -> Precision: ...
@@ -38,7 +37,7 @@ class CostRecipe(Protocol):
 
 
 class Subject(Protocol):
-    """A model to be measured, with its batch and test protocol: a `CostSpec`."""
+    """A model to measure, with its batch and test protocol, such as a `CostSpec`."""
 
     @property
     def model(self) -> ModelConfig: ...
@@ -52,7 +51,7 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class Unit:
-    """A smaller unit than the usual one, taken where all values are below `limit`."""
+    """A smaller unit than the usual one, used if all values are below `limit`."""
 
     limit: float
     large: str
@@ -62,10 +61,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure in a record's metrics, and how it is shown.
+    """A number in a record's metrics, and how it is shown.
 
-    `title`: heading of a table's column, with the unit.  `axis`: label of a figure's axis.  `scale`: divisor for
-    showing it.  `spread`: shown with an interval.  `kind`: its type in data frames.  `smaller`: unit for small values.
+    `title`: heading of a table column, with the unit.  `axis`: label of an axis.  `scale`: divisor for display.
+    `spread`: shown with an interval.  `kind`: type in data frames.  `smaller`: unit for small values.
     """
 
     name: str
@@ -79,12 +78,12 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """Its column in a summary: the origin, then the name with the unit."""
+        """Column in a summary: the origin, then the name with the unit."""
         return f"{self.origin}_{self.name}"
 
     @property
     def bounds(self) -> tuple[str, str]:
-        """The columns of the ends of its interval."""
+        """Columns with the lower and upper end of the interval."""
         stem, _, unit = self.key.rpartition("_")
         return f"{stem}_low_{unit}", f"{stem}_high_{unit}"
 
@@ -102,7 +101,7 @@ TFLOPS = Metric(
     smaller=Unit(0.1, "TFLOPs", "GFLOPs", 1e-3),
 )
 MACS = Metric(
-    "macs_per_view", "MACs a view [G]", "MACs of one view [G]", "counted", 1e9, smaller=Unit(1e8, "[G]", "[M]", 1e6)
+    "macs_per_view", "MACs per view [G]", "MACs per view [G]", "counted", 1e9, smaller=Unit(1e8, "[G]", "[M]", 1e6)
 )
 TRAINING = Metric(
     "train_peak_memory_bytes",
@@ -120,17 +119,18 @@ INFERENCE = Metric(
     GIB,
     smaller=Unit(GIB, "GiB", "MiB", MIB),
 )
-LATENCY = Metric("latency_seconds", "Latency [ms]", "latency of a clip [ms]", "measured", 1e-3, spread=True)
-THROUGHPUT = Metric("clips_per_second", "Clips a second", "clips a second", "measured", spread=True)
+LATENCY = Metric("latency_seconds", "Latency [ms]", "latency per clip [ms]", "measured", 1e-3, spread=True)
+THROUGHPUT = Metric("clips_per_second", "Clips per second", "clips per second", "measured", spread=True)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing that a sweep can measure.
+    """A quantity that a sweep can measure.
 
-    `done_by`: the figure by which a record is seen to have it.  `metrics`: its figures that tables and figures show.
-    `take`: measures a model; None for what training gives.  `brief`: a few words for a progress line, from a record's
-    metrics.  `timed`: measures time, which neighbours on the same machine would disturb.
+    `done_by`: metric whose presence shows that a record has this measure.  `metrics`: metrics shown in tables and
+    figures.  `take`: function that measures a model; None for results of training.  `brief`: function that makes a
+    short text for a progress line from a record's metrics.  `timed`: True if it measures time, which other work on the
+    machine would distort.
     """
 
     name: str
@@ -148,18 +148,18 @@ def _params(subject: Subject) -> dict[str, Any]:
 
 
 def _macs(subject: Subject) -> dict[str, Any]:
-    """MACs, of a scheme from its declaration alone (`timesformer cost` counts them twice)."""
+    """Count MACs from the scheme's declaration alone (`timesformer cost` counts them twice)."""
     executed, views = macs_per_view(subject.model, "executed"), protocol_named(subject.protocol).views.per_video
     found: dict[str, Any] = {"macs_per_view": executed, "macs_needed": macs_per_view(subject.model, "needed")}
-    if views is not None:  # where it depends on the video there is no such total
+    if views is not None:  # no total if the number of views depends on the video
         found |= {"views": views, "tflops_total": executed * views / 1e12}
     return found
 
 
 def predicted_memory(subject: Subject, device: Device = "cuda") -> dict[str, Any]:
-    """Peak memory of a training step and of inference with the recipe's batch, and the parts of the former, in bytes.
+    """Predict peak memory of a training step, with its parts, and of inference, in bytes, for the recipe's batch.
 
-    device: whose memory.  Records have a GPU's, wherever they are made.
+    device: device whose memory is predicted.  Records state that of a GPU, wherever they are made.
     """
     from timesformer_experiments.cost.memory import predict
 
@@ -196,7 +196,7 @@ def _throughput(subject: Subject) -> dict[str, Any]:
 
 
 def _seconds(subject: Subject, batch: int) -> float:
-    """Seconds of a forward pass on this machine, median of `REPETITIONS`."""
+    """Median seconds of `REPETITIONS` forward passes on this machine."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config, bf16 = subject.model, subject.recipe.precision == "bf16"
     model: Model = build_model(config).eval().to(device)
@@ -243,17 +243,17 @@ MEASURES: dict[str, Measure] = {
     )
 }
 SHOWN = sorted(MEASURES.values(), key=lambda measure: measure.timed)
-"""In the order in which they are shown: what was timed comes last."""
+"""Measures in the order of display: timed ones come last."""
 METRICS = tuple(metric for measure in SHOWN for metric in measure.metrics)
 
 
 def timed(names: Sequence[str]) -> bool:
-    """True if any of the measures takes time that neighbours on the same machine would disturb."""
+    """Return True if any of the measures is a time, which other work on the machine would distort."""
     return any(MEASURES[name].timed for name in names)
 
 
 def measured(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
-    """The metrics of a model's measures; none for what only training gives."""
+    """Measure a model and return the metrics, without those that only training gives."""
     found: dict[str, Any] = {}
     for name, measure in MEASURES.items():
         if name in names and measure.take is not None:
@@ -262,7 +262,7 @@ def measured(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
 
 
 def brief(metrics: Mapping[str, Any]) -> str:
-    """A finished run's figures in a few words: its accuracy, or what was counted and measured of it."""
+    """Return a short text on a finished run: its accuracy, or what was counted and measured."""
     there = [measure for measure in SHOWN if measure.brief and any(m.name in metrics for m in measure.metrics)]
     trained = [measure for measure in there if measure.take is None]
     return ", ".join(measure.brief(metrics) for measure in trained or there if measure.brief) or "done"

@@ -1,8 +1,8 @@
-"""Peak memory of a training step and of inference, predicted without running anything.
+"""Prediction of the peak memory of a training step and of inference, without running anything.
 
-A model of two or three blocks makes one step on fake tensors; a `Ledger` follows every storage. Further blocks repeat
-what the block before the last does, so that every phase of the step grows by a known number of bytes with each of them:
-ViT-B of any size takes a fraction of a second.
+A model of two or three blocks makes one step on fake tensors, and a `Ledger` follows every storage. Further blocks
+repeat the block before the last, so that each adds a known number of bytes to every phase of the step. A ViT-B of any
+size takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from timesformer_experiments.cost.memory_trace import (
 
 Device = Literal["cpu", "cuda"]
 STATES: dict[Optimiser, int] = {"sgd": 1, "adamw": 2}
-"""Tensors of its size that the optimiser keeps for each parameter: momentum; first and second moment."""
+"""Tensors of a parameter's size that the optimiser keeps for it: momentum; first and second moment."""
 CARDS_GIB = (16.0, 24.0, 40.0, 80.0)
 RESERVE_BYTES = 2**30
-"""Of a card, for the context, the libraries' workspaces and fragmentation: an allowance, not a measurement."""
+"""GPU memory reserved for the context, the libraries' workspaces and fragmentation: an allowance, not a measurement."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory in bytes and what it consists of at that moment, which adds up to `peak_bytes`.
+    """Peak memory in bytes and its parts at that moment, which add up to `peak_bytes`.
 
-    `gradients_bytes`: of the parameters, as far as the backward pass has come when the peak is reached.
-    `attention_bytes`: what attention allocates forward and backward, that is q, k and v copied into groups, scores and
-    probabilities or log-sum-exp, masks, outputs. `activations_bytes`: everything else, the input clips and temporary
-    values included. `phase`: when in the step the peak is reached.
+    `gradients_bytes`: gradients of the parameters that the backward pass has computed when the peak is reached.
+    `attention_bytes`: memory that attention allocates forward and backward: q, k and v copied into groups, scores and
+    probabilities or log-sum-exp, masks, outputs. `activations_bytes`: everything else, including the input clips and
+    temporary values. `phase`: part of the step in which the peak is reached. `how`: how it was predicted.
     """
 
     params_bytes: int
@@ -65,15 +65,15 @@ class Memory:
     how: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Field names and plain values."""
+        """Return field names and plain values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be predicted: the arguments of `predict`, which see.
+    """A step to predict; the fields are the arguments of `predict`.
 
-    softmax_keeps_input: where attention is written out its softmax keeps its input too, as torch's up to 1.10.
+    softmax_keeps_input: in attention that is not fused, softmax also keeps its input, as in torch up to 1.10.
     """
 
     config: ModelConfig
@@ -98,28 +98,27 @@ class Workload:
 
     @property
     def traced_on(self) -> str:
-        """The device of the fake tensors: torch makes them for a GPU only where it finds one."""
+        """Device of the fake tensors: torch makes them for a GPU only if it finds one."""
         return "cuda" if self.device == "cuda" and torch.cuda.is_available() else "cpu"
 
     @property
     def softmax(self) -> Softmax:
-        """How a softmax that is written out is traced."""
+        """Way in which the softmax of attention that is not fused is traced."""
         if self.softmax_keeps_input:
             return "keeps_input"
         return "fp32" if (self.device, self.traced_on, self.precision) == ("cuda", "cpu", "bf16") else "own"
 
     @property
     def how(self) -> str:
-        """How the prediction comes about, in a sentence."""
+        """Sentence that states how the prediction is made."""
         where = {
             ("cpu", "cpu"): "fake tensors on CPU",
             ("cuda", "cuda"): "fake tensors on the GPU",
-            ("cuda", "cpu"): "fake tensors on CPU (this torch finds no GPU), with what a GPU does otherwise in softmax "
-            "and optimiser",
+            ("cuda", "cpu"): "fake tensors on CPU (torch finds no GPU here), with softmax and optimiser as on a GPU",
         }[self.device, self.traced_on]
-        blocks = "2 or 3 blocks of each encoder, the others by what each adds"
+        blocks = "2 or 3 blocks of each encoder, extrapolated to all"
         if not isinstance(self.config, TimeSformerConfig):
-            blocks = "all of the network"
+            blocks = "the whole network"
         return f"one step traced on {where}; {blocks}; nothing was run"
 
 
@@ -133,29 +132,29 @@ def predict(
     gradient_checkpointing: bool = False,
     device: Device = "cpu",
 ) -> Memory:
-    """Peak memory of one step with `batch` clips, in a loop that has been running: the optimiser's state is there.
+    """Predict the peak memory of one step with `batch` clips, not the first one: the optimiser's state exists.
 
-    `train`: forward pass, backward pass and optimiser, with the gradients of the step before released; otherwise a
-    forward pass without gradients. `precision`: bf16 is autocast, with weights and gradients in fp32. `device`: whose
-    memory; `how` says what was traced. The backend `auto` is what it takes on the device of the fake tensors; `triton`
-    and `flex` need no GPU here.
+    `train`: forward pass, backward pass and optimiser, with the gradients of the previous step released; otherwise a
+    forward pass without gradients. `precision`: bf16 means autocast, with weights and gradients in fp32. `device`:
+    device whose memory is predicted; `Memory.how` states what was traced. The backend `auto` is resolved for the device
+    of the fake tensors; `triton` and `flex` need no GPU here.
 
     Raises:
-        InputError: a value that is not one of those named, a backend that cannot serve the scheme.
+        InputError: an unknown value of an argument, or a backend that does not support the scheme.
     """
     step = Workload(config, batch, train, precision, optimiser, gradient_checkpointing, device)
     return highest(candidates(step), step.how)
 
 
 def highest(phases: Sequence[Phase], how: str) -> Memory:
-    """The phase with the highest peak."""
+    """Return the memory of the phase with the highest peak."""
     phase = max(phases, key=lambda each: each.peak_bytes)
     parts = {f"{kind}_bytes": size for kind, size in phase.peak.items()}
     return Memory(**parts, peak_bytes=phase.peak_bytes, phase=_when(phase.name), how=how)
 
 
 def _when(name: tuple[Any, ...]) -> str:
-    """A phase for readers; encoders and blocks are counted from 1."""
+    """Return the name of a phase for readers; encoders and blocks are counted from 1."""
     word, *where = name
     if word in ("forward", "backward"):
         return f"{word} pass, encoder {where[0] + 1}, block {where[1] + 1}"
@@ -167,7 +166,7 @@ def _when(name: tuple[Any, ...]) -> str:
 
 
 def candidates(step: Workload) -> list[Phase]:
-    """The phases of the step at full depth of which one holds the peak."""
+    """Return the phases of the step at full depth; one of them holds the peak."""
     phases, stacks = traced(step)
     if not isinstance(step.config, TimeSformerConfig):
         return phases
@@ -177,15 +176,17 @@ def candidates(step: Workload) -> list[Phase]:
 
 
 def traced(step: Workload) -> tuple[list[Phase], list[list[nn.Module]]]:
-    """The phases of the step of a model with two or three blocks, and those blocks by encoder; of a convolutional
-    baseline, which is traced whole, no blocks."""
+    """Trace a model with two or three blocks; return the phases of its step and the blocks of each encoder.
+
+    A convolutional baseline is traced as a whole, and no blocks are returned.
+    """
     config = step.config
     shape = (step.batch, config.num_frames, config.in_channels, *config.height_width)
     if not isinstance(config, TimeSformerConfig):
         with torch.device("meta"):
             network = build_model(config)
         if step.gradient_checkpointing:
-            raise InputError(f"gradient_checkpointing: {type(network).__name__} does not offer it")
+            raise InputError(f"gradient_checkpointing: not available for {type(network).__name__}")
         return trace(network, [], shape, step), []
     depth = 3 if config.drop_path_rate else 2  # drop path leaves the first block alone
     with torch.device("meta"), kernels_anywhere():
@@ -198,7 +199,7 @@ def traced(step: Workload) -> tuple[list[Phase], list[list[nn.Module]]]:
 
 
 def _predicates(config: TimeSformerConfig) -> list[tuple[Predicate, Grid]]:
-    """Those whose masks the model makes, each with the grid that it is made for."""
+    """Return the predicates for which the model makes masks, each with its grid."""
     steps = ((step, grid) for encoder, _, _, grid in encoder_runs(config) for step in encoder.steps)
     return [(over, grid) for step, grid in steps for over in step.over if isinstance(over, Predicate)]
 
@@ -211,10 +212,11 @@ def trace(
     predicates: Sequence[tuple[Predicate, Grid]] = (),
     gradients_stay: bool = False,
 ) -> list[Phase]:
-    """The phases of one step of a model made on the meta device, in their order in time.
+    """Trace one step of a model made on the meta device and return its phases in order of time.
 
-    `stacks`: its blocks; `shape`: of its input; `predicates`: those whose masks it makes; `gradients_stay`: those of
-    the step before are set to zero, not released. Of `step`, configuration and batch are not read.
+    `stacks`: blocks of the model; `shape`: shape of its input; `predicates`: those for which it makes masks;
+    `gradients_stay`: the gradients of the previous step are set to zero, not released. The configuration and the batch
+    of `step` are not read.
     """
     model.train(step.train)
     ledger = Ledger(gpu=step.device == "cuda")
@@ -257,14 +259,18 @@ def _one_step(model: nn.Module, shape: tuple[int, ...], step: Workload, ledger: 
 
 
 def state_bytes(parameter: Tensor, optimiser: Optimiser) -> int:
-    """What an optimiser of `timesformer.training.recipe.Recipe` keeps for a parameter; AdamW a step count of 4 bytes
-    besides."""
+    """Return the bytes that an optimiser of `timesformer.training.recipe.Recipe` keeps for a parameter.
+
+    AdamW also keeps a step count of 4 bytes.
+    """
     return STATES[optimiser] * parameter.nbytes + 4 * (optimiser == "adamw")
 
 
 def temporary_bytes(parameters: Sequence[Tensor], device: Device) -> int:
-    """What the update needs for a moment: on a GPU, where torch updates all parameters in one go, a value for each of
-    them; elsewhere two of the largest parameter's size."""
+    """Return the temporary bytes of the update.
+
+    On a GPU, torch updates all parameters at once and needs one value for each; elsewhere twice the largest parameter.
+    """
     sizes = [parameter.nbytes for parameter in parameters]
     return sum(sizes) if device == "cuda" else 2 * max(sizes)
 
@@ -276,10 +282,10 @@ def deepen(
     step: Workload,
     gradients_stay: bool = False,
 ) -> list[Phase]:
-    """The phases of the model with `missing` more blocks in each stack, put in before its second block from the end.
+    """Return the phases of the model with `missing` more blocks in each stack, inserted before the last but one.
 
-    Such a block repeats that one: from its forward pass until its backward pass it keeps what that one keeps, then it
-    leaves its gradients; its weights and their optimiser states are there all the time.
+    An inserted block repeats the last but one: it keeps the same bytes from its forward to its backward pass and then
+    leaves its gradients; its weights and their optimiser states exist all the time.
     """
     names = [phase.name for phase in phases]
     grown = [(time, Phase(phase.name, phase.start, phase.peak)) for time, phase in enumerate(phases)]
@@ -295,7 +301,7 @@ def deepen(
         kept = plus(always, kept_bytes(phases, number, index))
         left = always if gradients_stay else plus(always, gradients)
         added = len(grown)
-        if step.train:  # beside the others, the backward pass of the added block whose turn comes last
+        if step.train:  # in addition, the backward pass of the inserted block that comes last
             end = names.index(("backward", number, index)) + 1
             grown.append((end - 1, Phase(names[end - 1], {}, plus(grown[end - 1][1].peak, left, more))))
             if step.device == "cuda":
@@ -309,26 +315,26 @@ def deepen(
 
 
 def kept_bytes(phases: Sequence[Phase], stack: int, block: int) -> Split:
-    """What a block keeps from its forward pass for its backward pass, weights aside; not for the last of its stack."""
+    """Bytes that a block, not the last of its stack, keeps from forward to backward pass, without its weights."""
     starts = {phase.name: phase.start for phase in phases}
     return plus(starts["forward", stack, block + 1], starts["forward", stack, block], -1)
 
 
 def _weights(block: nn.Module, step: Workload) -> Split:
-    """A block's parameters, and in training their optimiser states."""
+    """Return the bytes of a block's parameters and, in training, of their optimiser states."""
     parameters = list(block.parameters())
     states = sum(state_bytes(parameter, step.optimiser) for parameter in parameters) if step.train else 0
     return {**nothing(), "params": sum(parameter.nbytes for parameter in parameters), "optimiser": states}
 
 
 def largest_batches(step: Workload, cards_gib: Sequence[float]) -> dict[float, int]:
-    """The most clips with which the step's peak fits into each card, in GiB, less `RESERVE_BYTES`; 0 for none.
+    """Return the largest batch whose peak fits into each GPU memory (GiB) less `RESERVE_BYTES`; 0 if none does.
 
-    What is alive at a moment is a line over the batch, so that the peak of a phase, the largest of them, can only rise
-    above the line through two batches: that line's answer is the largest possible, and is checked.
+    The bytes alive at a moment are linear in the batch, so that the peak of a phase, their maximum, is convex: above
+    both batches it lies on or above the line through them. That line gives an upper bound, which is then checked.
 
     Raises:
-        InputError: a card that is not larger than the reserve.
+        InputError: a GPU memory that is not larger than the reserve.
     """
     for card in cards_gib:
         if not math.isfinite(card) or card * 2**30 <= RESERVE_BYTES:
@@ -350,11 +356,12 @@ def largest_batches(step: Workload, cards_gib: Sequence[float]) -> dict[float, i
 
 
 def forecast(config: ModelConfig, train: bool, cards_gib: Sequence[float], settings: dict[str, Any]) -> dict[str, Any]:
-    """Inference and, with `train`, training as plain data, with the largest batch for each card; `settings`: the
-    fields of `Workload`.
+    """Predict inference and, with `train`, training; return plain data, with the largest batch for each GPU memory.
+
+    `settings`: fields of `Workload`.
 
     Raises:
-        InputError: as `predict` and `largest_batches`.
+        InputError: see `predict` and `largest_batches`.
     """
     found: dict[str, Any] = {
         **settings,

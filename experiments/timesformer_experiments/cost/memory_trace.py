@@ -1,8 +1,8 @@
-"""One step on tensors without values, with a ledger of every storage: what is alive, of which kind, and when.
+"""Trace of one step on tensors without values: which storages are alive, of which kind, and when.
 
 A `Ledger` sees all operators below autograd and follows each storage from the operator that makes it to its release.
-Time is cut into phases (each block's forward and backward pass, what lies between them); each phase keeps what was
-alive at its start and at its peak. Storages are those of fake tensors: sizes without memory.
+Time is divided into phases (each block's forward and backward pass, and the time between them); each phase records the
+bytes alive at its start and at its peak. The storages are those of fake tensors, which have sizes but no memory.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Split = dict[MemoryPart, int]
 
 
 def nothing() -> Split:
-    """No bytes of any kind."""
+    """Return a split with no bytes of any kind."""
     return dict.fromkeys(PARTS, 0)
 
 
 def plus(split: Split, more: Split, times: int = 1) -> Split:
-    """`split + times * more`, kind by kind."""
+    """Return `split + times * more`, kind by kind."""
     return {kind: split[kind] + times * more[kind] for kind in PARTS}
 
 
 @dataclass
 class Phase:
-    """A stretch of the step: what was alive at its start, and at its peak."""
+    """A part of the step, with the bytes alive at its start and at its peak."""
 
     name: tuple[Any, ...]
     start: Split
@@ -49,7 +49,7 @@ class Phase:
 
     @property
     def peak_bytes(self) -> int:
-        """All kinds together."""
+        """Peak of all kinds together."""
         return sum(self.peak.values())
 
 
@@ -57,10 +57,10 @@ SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.default
 
 
 class Ledger(TorchDispatchMode):
-    """The bytes alive of each kind, now and at the peak of each phase.
+    """Bytes alive of each kind, now and at the peak of each phase.
 
-    `gpu`: the backward pass of a softmax takes as much again as its result for a moment, as on a GPU (torch's
-    aten/src/ATen/native/cuda/SoftMax.cu multiplies gradient and output first); the operators do not show it.
+    `gpu`: the backward pass of a softmax needs a temporary of the size of its result, as on a GPU (torch's
+    aten/src/ATen/native/cuda/SoftMax.cu multiplies gradient and output first), which the operators do not show.
     """
 
     def __init__(self, gpu: bool = False) -> None:
@@ -70,16 +70,16 @@ class Ledger(TorchDispatchMode):
         self.phases: list[Phase] = []
         self._kinds: dict[int, MemoryPart] = {}
         self._references: dict[int, weakref.ref[Any]] = {}
-        self._depth = 0  # of calls of attention that are under way
+        self._depth = 0  # depth of nested calls of attention
         self._nodes: list[range] = []  # sequence numbers of the autograd nodes that attention made
         self.phase("start")
 
     def phase(self, *name: Any) -> None:
-        """A new phase begins."""
+        """Begin a new phase."""
         self.phases.append(Phase(name, dict(self.alive), dict(self.alive)))
 
     def own(self, tensor: Tensor, kind: MemoryPart) -> None:
-        """The tensor's storage is of this kind, from now on."""
+        """Assign the tensor's storage to a kind, from now on."""
         key = self._enter(tensor, kind)
         before = self._kinds[key]
         if before != kind:
@@ -90,7 +90,7 @@ class Ledger(TorchDispatchMode):
 
     @contextmanager
     def attention(self) -> Iterator[None]:
-        """What is allocated in here, and in the backward pass of what is computed in here, is attention's."""
+        """Count allocations inside, and in the backward pass of operations inside, as attention."""
         first = torch._C._autograd._get_sequence_nr()
         self._depth += 1
         try:
@@ -120,7 +120,7 @@ class Ledger(TorchDispatchMode):
         return "attention" if any(number in numbers for numbers in self._nodes) else "activations"
 
     def _enter(self, tensor: Tensor, kind: MemoryPart | None) -> int:
-        """Registers a storage that was not seen before; the address of its data structure is its key."""
+        """Register a new storage; its key is the address of its data structure."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._kinds:
@@ -146,7 +146,7 @@ class Ledger(TorchDispatchMode):
 
 
 def without_values(model: nn.Module, device: str) -> None:
-    """Replaces parameters and buffers of a model on the meta device by fake ones; for use inside a FakeTensorMode."""
+    """Replace parameters and buffers of a model on the meta device by fake ones, inside a FakeTensorMode."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
@@ -157,8 +157,10 @@ def without_values(model: nn.Module, device: str) -> None:
 
 
 class KeepingSoftmax(torch.autograd.Function):
-    """Softmax over the last dimension that keeps its input for the backward pass, though it does not need it: torch's
-    own up to 1.10 (github pytorch/pytorch, issue 64000)."""
+    """Softmax over the last dimension that keeps its input for the backward pass without need.
+
+    torch did so up to 1.10 (GitHub pytorch/pytorch, issue 64000).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -174,12 +176,15 @@ class KeepingSoftmax(torch.autograd.Function):
 
 
 Softmax = Literal["own", "keeps_input", "fp32"]
-"""How a softmax that is written out is traced: as it is; with `KeepingSoftmax`; in fp32, whatever the scores are, as a
-GPU's autocast does and a CPU's does not."""
+"""Way in which the softmax of attention that is not fused is traced.
+
+own: as it is; keeps_input: with `KeepingSoftmax`; fp32: in fp32 for scores of any type, as autocast does on a GPU but
+not on a CPU.
+"""
 
 
 def _attention_with(softmax: Softmax) -> Callable[..., Tensor]:
-    """Attention written out, with another softmax."""
+    """Return attention that is not fused, with another softmax."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, backend: str) -> Tensor:
         if backend != "reference":
@@ -197,7 +202,7 @@ def _attention_with(softmax: Softmax) -> Callable[..., Tensor]:
 
 @contextmanager
 def kernels_anywhere() -> Iterator[None]:
-    """Inside, the kernels count as usable: their operators' sizes are known without a GPU, and nothing is run."""
+    """Treat the kernels as usable inside: their operators' sizes are known without a GPU, and nothing is run."""
     with (
         mock.patch("timesformer.attention.backends.why_unusable", return_value=None),
         mock.patch("timesformer_kernels.device.why_unusable", return_value=None),
@@ -209,10 +214,10 @@ def kernels_anywhere() -> Iterator[None]:
 def attention_without_values(
     ledger: Ledger, device: str, predicates: Iterable[tuple[Predicate, Grid]], softmax: Softmax = "own"
 ) -> Iterator[None]:
-    """Inside, `attend` of every model reports to the ledger and asks for no values.
+    """Make `attend` of every model report to the ledger inside, without values.
 
-    The masks of the predicates are there all the time, as in a loop that has been running. FlexAttention, which only
-    exists compiled, is traced as attention without a mask, which keeps the same: output and log-sum-exp.
+    The masks of the predicates exist all the time, as after the first step of a loop. FlexAttention, which exists only
+    compiled, is traced as attention without a mask, which keeps the same tensors: output and log-sum-exp.
     """
     masks: dict[tuple[Predicate, Grid], Tensor] = {}
     for predicate, grid in predicates:
@@ -242,15 +247,15 @@ def attention_without_values(
 
 
 class BlockPhases:
-    """Marks the phases of a model that makes one step; `stacks` are its blocks, in the order in which they run.
+    """Hooks that mark the phases of a step; `stacks`: blocks of the model in the order in which they run.
 
-    `("forward", stack, block)`, `("after", stack)`, and, by the gradients that arrive, `("backward", stack, block)`;
-    `("before", stack)` is what follows the backward pass of a stack's first block.
+    Phases are `("forward", stack, block)`, `("after", stack)` and, as gradients arrive, `("backward", stack, block)`;
+    `("before", stack)` follows the backward pass of a stack's first block.
     """
 
     def __init__(self, ledger: Ledger, stacks: list[list[nn.Module]]) -> None:
         self.ledger = ledger
-        self.position = (len(stacks), 0)  # of the earliest block whose backward pass has begun
+        self.position = (len(stacks), 0)  # position of the earliest block whose backward pass has begun
         self.backward_begun = False
         for number, blocks in enumerate(stacks):
             for index, block in enumerate(blocks):
@@ -272,7 +277,7 @@ class BlockPhases:
             if self.backward_begun:
                 return
             outputs = output if isinstance(output, tuple) else (output,)
-            last = block == blocks - 1  # of the last block's patches the head may read nothing: no gradient arrives
+            last = block == blocks - 1  # the head may not read the last block's patches: they get no gradient
             self._at_gradient(outputs if last else outputs[:1], (stack, block))
             if last:
                 self.ledger.phase("after", stack)
@@ -280,7 +285,7 @@ class BlockPhases:
         return hook
 
     def _at_gradient(self, tensors: Any, position: tuple[int, int]) -> None:
-        """A phase begins with the first gradient of these tensors."""
+        """Begin a phase at the first gradient of these tensors."""
 
         def hook(gradient: Tensor) -> None:
             if position < self.position:

@@ -130,7 +130,7 @@ def test_disagreeing_counts_are_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_impossible_requests_name_the_field() -> None:
-    with pytest.raises(InputError, match="views: 0"):
+    with pytest.raises(InputError, match="views: expected at least 1, got 0"):
         cost(vit_base("divided"), views=0)
     with pytest.raises(InputError, match="backend"):
         cost(vit_base("local_global_window", backend="flex"))
