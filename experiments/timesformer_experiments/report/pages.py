@@ -1,4 +1,4 @@
-"""Pages of reports, of artefacts, sweeps and differences alike: templates, a style, and a script that sorts tables."""
+"""Pages of reports on artefacts, sweeps and differences: templates, a style sheet and a script that sorts tables."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ STYLE, SCRIPT = "report.css", "sort.js"
 
 
 def page(template: str, title: str, **values: object) -> str:
-    """Return the text of a page; values: what its template shows."""
+    """Return the text of a page; values: variables of its template."""
     return render_page(PACKAGE, template, title=title, style=STYLE, scripts=(SCRIPT,), **values)

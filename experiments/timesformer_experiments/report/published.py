@@ -1,4 +1,4 @@
-"""The paper's own values, read from `values.yaml`, with the source and confidence of each."""
+"""Values published in the paper, read from `values.yaml`, with the source and confidence of each."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CONFIDENCES = ("seen", "seen_secondary", "digitised", "derived")
 class Published:
     """One block of published values.
 
-    `rows` is a mapping from scheme to fields, or a list of fields, as it stands in the file. Units are in the names of
-    the fields. `digitising_error` is in `digitising_unit` and is None where the values were printed.
+    `rows`: mapping from scheme to fields, or a list of fields, as in the file. Field names end in their unit.
+    `digitising_error`: in `digitising_unit`; None for values that were printed.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Remark:
-    """What a reader of the published values has to know, with its source.
+    """A remark on the published values, with its source.
 
-    `rows`: the rows that it concerns (key, model or attention), none if it concerns the artefact as a whole.
+    `rows`: rows that it concerns (key, model or attention); empty if it concerns the artefact as a whole.
     """
 
     text: str
@@ -58,21 +58,21 @@ def _block(artefact: str, name: str, path: Path) -> Any:
 
 
 def _checked(block: dict[str, Any], where: str) -> dict[str, Any]:
-    """Source and confidence are compulsory: a value of unknown origin cannot be shown as published."""
+    """Return the block if it has a source and a confidence; without them, a value must not be shown as published."""
     for field in ("source", "confidence"):
         if not block.get(field):
             raise InputError(f"{where}: `{field}` is missing")
     if "digitising_error" in block and not block.get("digitising_unit"):
         raise InputError(f"{where}: `digitising_unit` is missing")
     if block["confidence"] not in CONFIDENCES:
-        raise InputError(f"{where}: confidence {block['confidence']!r}, expected one of {', '.join(CONFIDENCES)}")
+        raise InputError(f"{where}: confidence: expected one of {', '.join(CONFIDENCES)}, got {block['confidence']!r}")
     return block
 
 
 def published(artefact: str, name: str, path: Path = VALUES) -> Published:
-    """The block `name` of an artefact, e.g. `published("table1", "schemes")`.
+    """Return the block `name` of an artefact, e.g. `published("table1", "schemes")`.
 
-    Raises `InputError` if it does not exist or lacks its source or its confidence.
+    Raises `InputError` if it does not exist or has no source or no confidence.
     """
     block = _checked(_block(artefact, name, path), f"{path}: {artefact}.{name}")
     return Published(
@@ -87,7 +87,7 @@ def published(artefact: str, name: str, path: Path = VALUES) -> Published:
 
 
 def remarks(artefact: str, path: Path = VALUES) -> tuple[Remark, ...]:
-    """What is to be known about the published values of an artefact: its own remarks, then its contradictions.
+    """Return the remarks on the published values of an artefact, then its contradictions.
 
     Raises `InputError` like `published`.
     """
@@ -99,7 +99,7 @@ def remarks(artefact: str, path: Path = VALUES) -> tuple[Remark, ...]:
 
 
 def contradictions(artefact: str, path: Path = VALUES) -> tuple[Remark, ...]:
-    """Where published figures that concern an artefact disagree; raises `InputError` like `published`."""
+    """Return contradictions between published values of an artefact.  Raises `InputError` like `published`."""
     found = []
     for entry in _file(path).get("contradictions", []):
         _checked(entry, f"{path}: contradiction {entry['number']}")
@@ -110,5 +110,5 @@ def contradictions(artefact: str, path: Path = VALUES) -> tuple[Remark, ...]:
 
 
 def paper(path: Path = VALUES) -> str:
-    """The paper, as it is cited."""
+    """Return the citation of the paper."""
     return str(_file(path)["paper"])

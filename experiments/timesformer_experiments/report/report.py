@@ -1,6 +1,6 @@
-"""Records and published values made into files: csv, markdown, figure, one HTML page, and a copy of the records.
+"""Reports as files: csv, markdown, figure, one HTML page, and a copy of the records.
 
-What an artefact (a table or figure of the paper) has to say is a `Report`; `write` lays it out the same way for all.
+A `Report` holds the content of an artefact (a table or figure of the paper); `write` lays out all reports alike.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class Report:
-    """All that is shown of one artefact in one profile.
+    """Content of one artefact in one profile.
 
-    `findings`: sentences that follow from the numbers of this table. `sources`: the published blocks shown.
-    `remarks`: what is to be known about them. `records`: the records that the table was made from.
+    `findings`: sentences that follow from the numbers of this table. `sources`: blocks of published values shown.
+    `remarks`: remarks on them. `records`: records that the table was made from.
     """
 
     name: str
@@ -45,16 +45,16 @@ class Report:
     records: tuple[dict[str, Any], ...] = ()
 
     def source_sentences(self) -> list[str]:
-        """Where the published values are from, a sentence a block."""
+        """Return the sources of the published values, one sentence per block."""
         return [_source(block) for block in self.sources]
 
     def remark_sentences(self) -> list[str]:
-        """The remarks, each with its confidence and source."""
+        """Return the remarks, each with its confidence and source."""
         return [f"{remark.text} ({remark.confidence}: {remark.source})" for remark in self.remarks]
 
 
 def new_figure(width: float, height: float, panels: int) -> tuple[Figure, list[Any]]:
-    """A figure with panels side by side, in the suite's style; no global state of pyplot. Sizes in inches."""
+    """Return a figure with panels side by side and a common style, without pyplot's global state; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     for axis in axes:
@@ -65,25 +65,25 @@ def new_figure(width: float, height: float, panels: int) -> tuple[Figure, list[A
 
 
 def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
-    """The figure as a PNG, the same bytes for the same figure."""
+    """Return the figure as PNG, with the same bytes for the same figure."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def require_writable(folder: Path) -> None:
-    """Create the folder and try to write there; raises `InputError` before anything long has begun."""
+    """Create the folder and try to write there.  Raises `InputError`, before any long work begins."""
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise InputError(f"{folder}: cannot write results there ({error.strerror or error})") from error
+        raise InputError(f"{folder}: cannot write results into this folder ({error.strerror or error})") from error
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write all files of a report into a folder and return their paths; each appears whole or not at all."""
+    """Write all files of a report into a folder and return their paths; each is written completely or not at all."""
     require_writable(folder)
     picture = png(report.figure)
     contents: dict[str, bytes] = {
@@ -106,7 +106,7 @@ def _source(block: Published) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report as markdown, for the results folder and for pasting."""
+    """Return the report as markdown."""
     return "\n".join(
         [
             f"# {report.title}",
@@ -124,7 +124,7 @@ def markdown(report: Report) -> str:
 
 
 def _published(report: Report) -> list[str]:
-    """The section on published values, none where nothing published is shown."""
+    """Return the section on published values; empty if none are shown."""
     if not report.sources and not report.remarks:
         return []
     return [
@@ -138,7 +138,7 @@ def _published(report: Report) -> list[str]:
 
 
 def page(report: Report, picture: bytes) -> str:
-    """One page that needs no other file (see `timesformer_experiments.report.pages`)."""
+    """Return the report as one page that needs no other file (see `timesformer_experiments.report.pages`)."""
     runs = [record for record in report.records if "top1_percent" in record["metrics"]]
     return pages.page(
         "artefact.html",
@@ -152,21 +152,21 @@ def page(report: Report, picture: bytes) -> str:
 
 
 def write_together(reports: Sequence[Report], profile: str, folder: Path) -> Path:
-    """Write the page of several reports, `<profile>.html`, into the folder that theirs lie in; returns its path."""
+    """Write the common page of several reports, `<profile>.html`, into the results folder and return its path."""
     path = folder / f"{profile}.html"
     write_atomic(path, together(reports, profile).encode())
     return path
 
 
 def together(reports: Sequence[Report], profile: str) -> str:
-    """One page with the tables and figures of several reports; of each, a link leads to its own page with its runs."""
+    """Return a page with the tables and figures of several reports, each with a link to its own page with its runs."""
     artefacts = [(report, png(report.figure)) for report in reports]
     title = f"{len(reports)} tables and figures, profile {profile}"
     return pages.page("together.html", title, artefacts=artefacts, profile=profile, paper=paper())
 
 
 def _runs(records: Sequence[dict[str, Any]]) -> Table:
-    """How the measured values came about, a line for each run."""
+    """Return a table of the runs behind the measured values, one row per run."""
     rows = [
         {
             "name": record["name"],

@@ -1,11 +1,11 @@
-"""Means over seeds with intervals, and tests between two schemes that were trained from the same seeds and tested on
-the same videos.
+"""Means over seeds with intervals, and tests between two schemes trained from the same seeds and tested on the same
+videos.
 
-What is tested: a table with a row a seed and a column a video holds 1 where only the first scheme is right, -1 where
-only the second is, else 0.  Both the seeds and the videos are samples, of trainings and of clips that might have been.
-Their variances are told apart as in an analysis of variance with two crossed random factors, and the mean of the table
-is judged by Student's t with Satterthwaite's degrees of freedom (the quasi-F of H. H. Clark, The
-language-as-fixed-effect fallacy, 1973): an interval over seeds and videos, not over one of them alone.
+The test uses a table with one row per seed and one column per video: 1 where only the first scheme is right, -1 where
+only the second is, else 0.  Seeds and videos are both random samples.  Their variances are separated as in an analysis
+of variance with two crossed random factors, and the mean of the table is tested by Student's t with Satterthwaite's
+degrees of freedom (the quasi-F of H. H. Clark, The language-as-fixed-effect fallacy, 1973).  The interval therefore
+holds over seeds and videos, not over one of them alone.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ IN_WORDS: dict[Verdict, str] = {
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and ends of its 95 % interval, by Student's t over at least two values (seeds)."""
-    # Not scipy's ttest_1samp: it rounds otherwise in the last bit, and published tables hold these values in full.
+    """Return the mean and the ends of its 95 % interval, by Student's t over at least two values (seeds)."""
+    # Not scipy's ttest_1samp: it rounds differently in the last bit, and published tables hold these values in full.
     count = len(values)
     if count < 2:
         raise ValueError(f"an interval over seeds needs at least two values, got {count}")
@@ -50,7 +50,7 @@ def _quantile(freedom: float) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference with its 95 % interval and the two-sided p-value of no difference; units as given."""
+    """A mean difference in units of the input, with its 95 % interval and the two-sided p-value of no difference."""
 
     difference: float
     low: float | None
@@ -60,18 +60,18 @@ class Estimate:
 
 
 def student(differences: Sequence[float]) -> Estimate:
-    """Paired t-test: the differences of at least two pairs."""
+    """Test the differences of at least two pairs with a paired t-test."""
     mean, _, _ = mean_interval(differences)
     return _judged(mean, float(np.var(differences, ddof=1)) / len(differences), len(differences) - 1)
 
 
 def crossed(table: np.ndarray) -> Estimate:
-    """The mean of a table (seeds, videos) of differences, over both; over videos alone where there is one seed.
+    """Estimate the mean of a table (seeds, videos) of differences over both, or over videos alone for one seed.
 
-    The variance of the mean is (S + V - R) / n for mean squares S of seeds, V of videos and R of what is left; it is
-    never taken as less than S / n or V / n, so that seeds that agree by chance do not make it small.  Of
-    schemes that do not differ, 2 to 7 % are called different with three seeds or more where 5 % are meant, up to 10 %
-    with two (simulated, tests/experiments/report/test_statistics.py).
+    The variance of the mean is (S + V - R) / n for mean squares S of seeds, V of videos and R of the residual, but at
+    least S / n and V / n, so that seeds that agree by chance do not make it small.  At a nominal level of 5 %, the rate
+    of false positives is 2 to 7 % with three seeds or more, and up to 10 % with two (simulated in
+    tests/experiments/report/test_statistics.py).
     """
     seeds, videos = table.shape
     if videos < 2:
@@ -94,8 +94,8 @@ def crossed(table: np.ndarray) -> Estimate:
 
 
 def _judged(mean: float, variance: float, freedom: float) -> Estimate:
-    """variance: of the mean."""
-    if variance <= 0:  # the pairs differ by the same, or not at all
+    """Return the estimate for a mean; variance: variance of the mean."""
+    if variance <= 0:  # all pairs have the same difference
         return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0, freedom)
     error = math.sqrt(variance)
     half = _quantile(freedom) * error
@@ -104,7 +104,7 @@ def _judged(mean: float, variance: float, freedom: float) -> Estimate:
 
 
 def exact_mcnemar(table: np.ndarray) -> float:
-    """p-value of one seed's differences (videos,): whether the videos on which the schemes disagree fall evenly."""
+    """Return the exact p-value of McNemar's test for one seed's differences (videos,)."""
     first, second = int((table > 0).sum()), int((table < 0).sum())
     if first + second == 0:
         return 1.0
@@ -112,10 +112,11 @@ def exact_mcnemar(table: np.ndarray) -> float:
 
 
 def permutation(table: np.ndarray, seed: int = 0) -> float:
-    """p-value of the mean of a table (seeds, videos), these trained models given: would it be as far from 0 if on each
-    video the two schemes were exchanged at random, in all seeds together?
+    """Return the permutation p-value of the mean of a table (seeds, videos), for these trained models.
 
-    `PERMUTATIONS` draws, or all exchanges where those are fewer.  seed: of the draws.
+    On each video the two schemes are exchanged at random, in all seeds together; the p-value is the share of exchanges
+    whose mean is at least as far from 0.  There are `PERMUTATIONS` random draws, or all exchanges if those are fewer.
+    seed: random seed of the draws.
     """
     sums = table.sum(0)
     sums = np.abs(sums[sums != 0]).astype(np.float64)
@@ -139,7 +140,7 @@ def _chunks(total: int, size: int) -> list[int]:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p-value corrected for their number by Holm's method; what has none is not counted."""
+    """Correct p-values for their number by Holm's method; None values are not counted."""
     order = sorted((value, index) for index, value in enumerate(p_values) if value is not None)
     found: list[float | None] = [None] * len(p_values)
     highest = 0.0
@@ -151,12 +152,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two schemes under otherwise equal settings.
+    """Comparison of two schemes under otherwise equal settings.
 
     first_percent, second_percent: means over the common seeds; difference_points: first minus second, with interval.
     p_value: by `method` (see `compare`); p_holm: corrected for the number of comparisons, `family`.
-    permutation_p: see `permutation`; mcnemar_p: of each seed, see `exact_mcnemar`; both empty without scores of videos.
-    note: what could not be tested, and why.
+    permutation_p: see `permutation`; mcnemar_p: one for each seed, see `exact_mcnemar`; both empty without scores of
+    videos.  note: reason why something could not be tested.
     """
 
     setting: dict[str, Any]
@@ -179,7 +180,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the difference may be chance; unclear where only the correction for other comparisons makes it so."""
+        """Verdict on the difference; "unclear" if it is significant only without correction for other comparisons."""
         if self.p_value is None:
             return "not tested"
         if self.p_value >= SIGNIFICANCE:
@@ -187,7 +188,7 @@ class Comparison:
         return "more than noise" if self.p_holm is None or self.p_holm < SIGNIFICANCE else "unclear"
 
     def sentence(self) -> str:
-        """What is to be said of it, in words."""
+        """Return the result as a sentence."""
         where = ", ".join(f"{name} {value}" for name, value in self.setting.items())
         start = f"{where}: " if where else ""
         start += f"{self.first} {self.first_percent:.1f} % and {self.second} {self.second_percent:.1f} %: "
@@ -203,18 +204,18 @@ class Comparison:
         return f"{said}: {IN_WORDS[self.verdict]}{over}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, with the verdict."""
+        """Return plain data, with the verdict."""
         return asdict(self) | {"verdict": self.verdict}
 
 
 def signed(value: float) -> str:
-    """With a proper minus sign, and no sign for what rounds to nothing."""
+    """Format with one decimal and a typographic minus sign; values that round to zero have no sign."""
     text = f"{value:.1f}"
     return "0.0" if text == "-0.0" else text.replace("-", "−")
 
 
 def p_text(value: float) -> str:
-    """As it is read: p = 0.6, p = 0.03, p < 0.001."""
+    """Format a p-value as in p = 0.6, p = 0.03, p < 0.001."""
     if value < 0.001:
         return "p < 0.001"
     return f"p = {value:.2f}" if value >= 0.1 else f"p = {value:.3f}".rstrip("0")
@@ -229,10 +230,10 @@ def compare(
     names: tuple[str, str] = ("first", "second"),
     setting: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Two schemes by their accuracies in percent, by seed, and where they are known by which videos were right.
+    """Compare two schemes by their accuracy in percent for each seed and, if known, by the videos that were right.
 
-    The test is over seeds and videos where both schemes have scores of the same videos for all common seeds (over the
-    videos alone with one seed), else over seeds, from at least two.
+    The test is over seeds and videos if both schemes have scores of the same videos for all common seeds (over videos
+    alone with one seed), else over seeds if there are at least two.
 
     Raises ValueError if they have no seed in common.
     """
@@ -290,7 +291,7 @@ def compare(
 def _table(
     seeds: Sequence[int], first: Mapping[int, Mapping[str, bool]], second: Mapping[int, Mapping[str, bool]]
 ) -> tuple[np.ndarray | None, str]:
-    """Differences (seeds, videos), -1, 0 or 1; or None and the reason."""
+    """Return the differences (seeds, videos), -1, 0 or 1; or None and the reason."""
     if any(seed not in of for seed in seeds for of in (first, second)):
         return None, "no scores of videos"
     videos = sorted(first[seeds[0]])
@@ -303,7 +304,7 @@ def _table(
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same with Holm's correction for all of them together."""
+    """Return the comparisons with Holm's correction over all of them."""
     tested = sum(each.p_value is not None for each in comparisons)
     p_values = holm([each.p_value for each in comparisons])
     return [

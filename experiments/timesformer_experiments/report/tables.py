@@ -1,4 +1,4 @@
-"""A table whose every cell says where its value comes from, as csv, markdown, LaTeX and in the terminal."""
+"""Tables that mark the origin of every value, as csv, markdown, LaTeX and in the terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RICH_STYLES: dict[Origin, str] = {
 }
 NO_VALUE = "–"
 SHORT = 24
-"""Characters of a text that is kept in one line."""
+"""Largest number of characters of a text that is kept on one line."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Column:
     """One column of a table.
 
     `key`: column of the data frame and heading in the csv; ends in its unit and begins with its origin unless it is a
-    label. `title`: heading for readers, with the unit. `decimals`: digits shown behind the point, None for six
-    significant ones. `scale`: what a value is divided by before it is shown. `bounds`: the columns with the lower and
-    upper end of the interval, if it has one. `least`: what is smaller is shown as less than this.
+    label. `title`: heading for readers, with the unit. `decimals`: digits shown after the point, None for six
+    significant digits. `scale`: divisor for display. `bounds`: columns with the lower and upper end of the interval, if
+    there is one. `least`: smaller values are shown as less than this.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Column:
     least: float | None = None
 
     def text(self, row: dict[str, Any]) -> str:
-        """The value of a row as shown, without its mark."""
+        """Return the value of a row as shown, without its mark."""
         value = row[self.key]
         if missing(value):
             return NO_VALUE
@@ -77,7 +77,7 @@ class Column:
 
 
 def missing(value: Any) -> bool:
-    """Whether there is no value."""
+    """Return True if there is no value."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
@@ -86,14 +86,14 @@ def _number(value: float, decimals: int | None) -> str:
 
 
 def _interval(value: float, low: float, high: float, decimals: int | None) -> str:
-    """`± x` where the interval is symmetric (seeds), `(low–high)` where it is not (proportions)."""
+    """Return `± x` for a symmetric interval (seeds), `(low–high)` for an asymmetric one (proportions)."""
     if math.isclose(value - low, high - value, abs_tol=1e-9):
         return f"± {_number(high - value, decimals)}"
     return f"({_number(low, decimals)}–{_number(high, decimals)})"
 
 
 class Cell(NamedTuple):
-    """A value as shown; number: what it is sorted by, None where it is text or there is none."""
+    """A value as shown; number: value to sort by, None for text and missing values."""
 
     text: str
     column: Column
@@ -101,24 +101,24 @@ class Cell(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """The letter of its origin."""
+        """Letter of the value's origin."""
         return MARKS[self.column.origin] if self.text != NO_VALUE else ""
 
     @property
     def short(self) -> bool:
-        """Whether it is text that stays in one line."""
+        """True for a short text, which stays on one line."""
         return self.column.origin == "label" and len(self.text) <= SHORT
 
 
 def _numeric(values: list[Any]) -> bool:
-    """Whether all values that there are are numbers."""
+    """Return True if there are values and all of them are numbers."""
     there = [value for value in values if not missing(value)]
     return bool(there) and all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in there)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A data frame with its columns in order and a caption; `measured`: what the mark of measured values means."""
+    """A data frame with its columns in order and a caption; `measured`: meaning of the mark of measured values."""
 
     frame: pd.DataFrame
     columns: tuple[Column, ...]
@@ -126,15 +126,15 @@ class Table:
     measured: str = MEANINGS["measured"]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The values of each row by column."""
+        """Return the values of each row by column."""
         return [{str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")]
 
     def cells(self) -> list[list[tuple[str, Column]]]:
-        """For each row the shown values, each beside its column."""
+        """Return for each row the values as shown, each with its column."""
         return [[(column.text(row), column) for column in self.columns] for row in self.rows()]
 
     def sortable_cells(self) -> list[list[Cell]]:
-        """For each row the shown values, each with the number that it is sorted by."""
+        """Return for each row the values as shown, each with the number to sort by."""
         rows = self.rows()
         return [
             [
@@ -149,23 +149,23 @@ class Table:
         ]
 
     def numeric(self) -> list[bool]:
-        """Whether all values that a column has are numbers."""
+        """Return for each column True if all its values are numbers."""
         return [_numeric(self.frame[column.key].tolist()) for column in self.columns]
 
     def legend(self) -> list[tuple[Origin, str, str]]:
-        """The origins that occur, each with its mark and what that means in this table."""
+        """Return the origins that occur, each with its mark and its meaning in this table."""
         occurring = {column.origin for column in self.columns}
         meanings = MEANINGS | {"measured": self.measured}
         return [(origin, MARKS[origin], meaning) for origin, meaning in meanings.items() if origin in occurring]
 
 
 def to_csv(table: Table) -> str:
-    """Full precision, one column for each value and each end of an interval; the heading names the origin."""
+    """Return csv in full precision, one column for each value and each end of an interval, with origins in headings."""
     return table.frame.to_csv(index=False, lineterminator="\n")
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table; each value carries the mark of its origin, explained below it."""
+    """Return a pipe table; each value carries the mark of its origin, explained below the table."""
     lines = [
         "| " + " | ".join(_markdown(column.title) for column in table.columns) + " |",
         "|" + "|".join("---" if column.origin == "label" else "---:" for column in table.columns) + "|",
@@ -177,7 +177,7 @@ def to_markdown(table: Table) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text in a cell of a pipe table: no pipe, no line break, no markup of its own."""
+    """Escape text for a cell of a pipe table: no pipe, no line break, no markup."""
     return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ").replace("*", "\\*").replace("_", "\\_")
 
 
@@ -187,7 +187,7 @@ def _superscript(text: str, column: Column) -> str:
 
 
 LONG_ROWS = 45
-"""Above this a LaTeX table runs over pages."""
+"""Number of rows above which a LaTeX table may span pages."""
 LATEX: dict[str, str] = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -211,9 +211,9 @@ LATEX: dict[str, str] = {
 
 
 def to_latex(table: Table, label: str) -> str:
-    """A table for LaTeX with booktabs (and longtable, above `LONG_ROWS` rows), everything escaped.
+    """Return a LaTeX table with booktabs (and longtable above `LONG_ROWS` rows), with all text escaped.
 
-    label: after `tab:`.
+    label: label of the table without `tab:`.
     """
     columns = "".join("l" if column.origin == "label" else "r" for column in table.columns)
     head = " & ".join(_latex(column.title) for column in table.columns) + r" \\"
@@ -254,7 +254,7 @@ def to_latex(table: Table, label: str) -> str:
 
 
 def _latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Escape text for LaTeX."""
     return "".join(LATEX.get(char, char) for char in text)
 
 
@@ -264,7 +264,7 @@ def _latex_mark(text: str, column: Column) -> str:
 
 
 def to_rich(table: Table) -> RichTable:
-    """For the terminal; origins are marked by letter and by colour."""
+    """Return a table for the terminal; origins are marked by letter and colour."""
     legend = " · ".join(f"{mark} {meaning}" for _, mark, meaning in table.legend())
     shown = RichTable(title=table.caption, caption=legend, header_style="bold", title_justify="left")
     for column in table.columns:
@@ -276,7 +276,7 @@ def to_rich(table: Table) -> RichTable:
 
 
 def _marked(text: str, column: Column) -> str:
-    """A value with its interval and its mark stays in one line."""
+    """Add the mark to a value and keep value, interval and mark on one line."""
     if column.origin == "label":
         return text
     mark = MARKS[column.origin] if text != NO_VALUE else ""
@@ -284,5 +284,5 @@ def _marked(text: str, column: Column) -> str:
 
 
 def _rich(text: str) -> str:
-    """Square brackets are markup to rich."""
+    """Escape square brackets, which are markup to rich."""
     return text.replace("[", "\\[")

@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command: results on the one, progress on the other."""
+"""Output of a command: results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from timesformer.text import printable
-
 
 def print_json(value: Any) -> None:
-    """The one JSON object of `--json`."""
+    """Print the JSON object of `--json`."""
     print(json.dumps(value, allow_nan=False))
 
 
 def progress(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def plain_text(text: str) -> Text:
-    """Text from outside for a table: no markup, and nothing that a terminal would act on."""
+    """Return untrusted text for a table, without markup and without control characters."""
+    from timesformer.text import printable  # here, so that `timesformer --help` does not wait for torch
+
     return Text(printable(text))
 
 
 def console() -> Console:
-    """Tables on standard output; wide enough where the output is no terminal."""
+    """Return a console for tables on standard output, with a fixed width if the output is not a terminal."""
     return Console() if sys.stdout.isatty() else Console(width=160)

@@ -166,4 +166,4 @@ def test_results_that_cannot_be_written_are_said(two: tuple[Path, Path], tmp_pat
     (tmp_path / "file").write_text("in the way")
     done = run(two[0], "--out", tmp_path / "file")
     assert done.exit_code == 2
-    assert "cannot write results there" in done.stderr
+    assert "cannot write results into this folder" in done.stderr

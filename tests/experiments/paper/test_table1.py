@@ -232,7 +232,7 @@ def test_unwritable_results_stop_it_before_training(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("in the way")
     done = CliRunner().invoke(app, command(tmp_path))
     assert done.exit_code == 2
-    assert "cannot write results there" in done.stderr
+    assert "cannot write results into this folder" in done.stderr
     assert str(tmp_path / "results") in done.stderr
     assert not (tmp_path / "runs").exists()
 
