@@ -1,8 +1,7 @@
-"""Bytes that a divided block only moves: copies into groups, class tokens repeated and concatenated, what undoes it.
+"""Bytes that a divided block only copies: tokens into groups and back, class tokens repeated and concatenated.
 
-`python -m timesformer_experiments.bench.copies --out results/kernels` counts them for the block as released and for
-ours, forward and backward.  Nothing is computed: the tensors are fake, and our operators run up to the launch of their
-kernels.
+`python -m timesformer_experiments.bench.copies --out results/kernels` counts them for the released block and for ours,
+forward and backward.  Nothing is computed: the tensors are fake, and our operators stop before they launch kernels.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MOVES = frozenset(
     masked_scatter new_zeros ones repeat roll scatter select_backward select_scatter slice_backward slice_scatter stack
     zero_ zeros zeros_like""".split()  # noqa: SIM905
 )
-"""Operations of aten that calculate nothing; conversions to another dtype are left out."""
+"""Operations of aten that compute nothing; conversions to another dtype are left out."""
 
 Form = Literal["released", "released_sdpa", "sdpa", "triton"]
 FORMS: dict[Form, str] = {
@@ -46,7 +45,7 @@ FORMS: dict[Form, str] = {
 
 
 class CopyCounter(TorchDispatchMode):
-    """Counts the bytes that layout operations write while it is active, by operation, inside our operators too."""
+    """Mode that counts the bytes written by layout operations, by operation, also inside our operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +67,7 @@ def _converts(name: str, args: Any) -> bool:
 
 
 class _NoLaunch:
-    """In the place of a kernel."""
+    """Substitute for a kernel that does nothing."""
 
     def __getitem__(self, grid: Any) -> Any:
         return lambda *args, **options: None
@@ -76,7 +75,7 @@ class _NoLaunch:
 
 @contextmanager
 def without_launches() -> Iterator[None]:
-    """Our operators allocate, copy and lay out as ever, and start no kernel."""
+    """Let our operators allocate and copy as usual inside, without starting kernels."""
     names = ("add_norm_forward", "add_norm_backward")
     with (
         patch.dict(launch.KERNELS, {name: _NoLaunch() for name in launch.KERNELS}),
@@ -86,10 +85,10 @@ def without_launches() -> Iterator[None]:
 
 
 class ReleasedBlock(nn.Module):
-    """A divided block as the released code lays it out, with the weights of one of ours.
+    """A divided block with the memory layout of the released code and the weights of one of our blocks.
 
-    Takes and gives tokens (b, 1 + h * w * t, d): the class token, then the patches with time fastest.  Written from a
-    description of the released code.
+    Input and output are tokens (b, 1 + h * w * t, d): the class token, then the patches with time fastest.  Written
+    from a description of the released code.
     """
 
     def __init__(self, block: Block, grid: tuple[int, int, int], fused_attention: bool = False) -> None:
@@ -97,7 +96,7 @@ class ReleasedBlock(nn.Module):
         self.block, self.grid, self.fused_attention = block, grid, fused_attention
 
     def attention(self, step: Attention, x: Tensor) -> Tensor:
-        """Every sequence (n, s, d) attends to itself."""
+        """Apply self-attention to sequences (n, s, d)."""
         assert step.qkv is not None
         qkv = step.qkv(x).reshape(*x.shape[:2], 3, step.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]
@@ -127,7 +126,7 @@ class ReleasedBlock(nn.Module):
 
 
 def make_block(backend: Literal["sdpa", "triton"], channels: int, heads: int) -> Block:
-    """A block of the divided scheme."""
+    """Return a block of the divided scheme."""
     config = TimeSformerConfig(attention="divided", backend="sdpa", embed_dim=channels, num_heads=heads)
     block = Block(build("divided").encoders[0], config, drop_path=0.0)
     block.fused_norm = backend == "triton"
@@ -140,7 +139,7 @@ def make_block(backend: Literal["sdpa", "triton"], channels: int, heads: int) ->
 def copied(
     form: Form, grid: tuple[int, int, int] = (8, 14, 14), channels: int = 768, heads: int = 12, batch: int = 2
 ) -> dict[str, Counter[str]]:
-    """Bytes written by layout operations in bf16, by operation, `forward` and `backward`."""
+    """Count the bytes written by layout operations in bf16, by operation, `forward` and `backward`."""
     # PyTorch's attention is fused on a (fake) CPU; ours serves the meta device without a GPU.
     with FakeTensorMode(), torch.device("meta" if form == "triton" else "cpu"):
         usual = torch.get_default_dtype()
@@ -168,7 +167,7 @@ def _copied(form: Form, grid: tuple[int, int, int], channels: int, heads: int, b
 
 
 def report(**sizes: Any) -> dict[str, Any]:
-    """The record: for each form and direction the bytes of a clip, by operation."""
+    """Return the record: the bytes of a clip for each form and direction, by operation."""
     batch = 2
     counts = {form: copied(form, batch=batch, **sizes) for form in FORMS}
     return {
@@ -188,7 +187,7 @@ def report(**sizes: Any) -> dict[str, Any]:
 
 
 def to_markdown(record: dict[str, Any]) -> str:
-    """The record as a table, in units of one pass over the patches and as a part of the released form's bytes."""
+    """Return the record as a table, in MB and in percent of the bytes of the released form."""
     t, h, w = record["sizes"]["grid"]
     unit = t * h * w * record["sizes"]["channels"] * 2
     lines = [
@@ -213,7 +212,7 @@ def to_markdown(record: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Counts, and writes `copies.json` and `copies.md`."""
+    """Count the bytes and write `copies.json` and `copies.md`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args(arguments).out

@@ -1,4 +1,4 @@
-"""A measurement in a process of its own: what earlier measurements left behind does not count."""
+"""Measurements in a fresh process, unaffected by earlier measurements."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 
 def figure_of(label: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> int:
-    """The whole number that `python -m module arguments` prints last.
+    """Run `python -m module arguments` and return the integer that it prints last.
 
     Raises:
-        RuntimeError: the process failed; the message names `label` and ends in what the process wrote.
+        RuntimeError: the process failed; the message names `label` and ends with the process's standard error.
     """
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})

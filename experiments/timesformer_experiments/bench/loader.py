@@ -1,9 +1,9 @@
-"""Speed of reading clips from H.264 files, on one core, against the two loops that people write.
+"""Speed of reading clips from H.264 files on one core, compared with two common loops.
 
 `plain` is the loop of transformers' documentation (`read_video_pyav`): decode from the first frame, keep the wanted
-ones, stop behind the last.  `seeking` seeks the key frame before each wanted frame and decodes from there.  All give
-the same pixels, which is checked before anything is timed.  The videos are made here: a camera over a textured scene,
-moving objects and grain, at 340 x 256 and 30 frames a second, with a key frame at every `gop`-th frame.
+ones, stop after the last.  `seeking` seeks the key frame before each wanted frame and decodes from there.  All return
+the same pixels, which is checked before timing.  The videos are generated: a camera over a textured scene, moving
+objects and grain, at 340 x 256 and 30 frames per second, with a key frame at every `gop`-th frame.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from timesformer_experiments.report.tables import Column, Table
 
 Side = Literal["ours", "plain", "seeking", "cached"]
 SIDES: tuple[Side, ...] = ("ours", "plain", "seeking", "cached")
-SOURCE_VERSION = 1  # of the videos' making
+SOURCE_VERSION = 1  # to be raised when the generated videos change
 
 
 @dataclass(frozen=True)
 class Source:
-    """A video to be made."""
+    """Parameters of a video to generate."""
 
     seconds: int
     gop: int
@@ -50,10 +50,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Case:
-    """Clips of one video: `clips` of them, spread evenly over the starts at most `spread` of all from the middle.
+    """Clips of one video; their starts are spaced evenly within `spread` (a share of all starts) of the middle.
 
-    side: what is measured against the others, `cached` from the second epoch on
-    wanted_to_better, wanted_to_plain: at least this ratio to the better of plain and seeking, and to plain
+    side: reader that is compared with the others; `cached` is measured from the second epoch on.
+    wanted_to_better, wanted_to_plain: required ratio to the faster of plain and seeking, and to plain.
     """
 
     source: Source
@@ -67,13 +67,13 @@ class Case:
 
     @property
     def label(self) -> str:
-        """E.g. `10 s, key frame every 60`."""
+        """Short text, such as `10 s, key frame every 60`."""
         where = "" if self.spread == 0.5 else ", from the middle"
         epoch = ", second epoch, cached" if self.side == "cached" else ""
         return f"{self.source.seconds} s, key frame every {self.source.gop}{where}{epoch}"
 
     def clip_indices(self) -> list[np.ndarray]:
-        """The frames of each clip."""
+        """Return the frame indices of each clip."""
         total = self.source.seconds * self.source.rate
         first = dense_indices(total, self.num_frames, self.frame_rate, self.source.rate, start="first")
         free = total - 1 - int(first[-1])
@@ -93,7 +93,7 @@ CASES = (
 
 
 def make_video(source: Source, folder: Path) -> Path:
-    """The video of a source, made once: named by what it is made from."""
+    """Return the video of a source, and make it unless it exists; its name is a digest of the source."""
     text = json.dumps(asdict(source) | {"version": SOURCE_VERSION}, sort_keys=True)
     path = folder / f"loader-{hashlib.sha256(text.encode()).hexdigest()[:16]}.mp4"
     if not path.is_file():
@@ -116,7 +116,7 @@ def _encoded(source: Source) -> bytes:
 
 
 def _images(source: Source) -> Iterator[np.ndarray]:
-    """uint8 (H, W, 3): two objects cross a textured scene over which the camera wanders; grain on all of it."""
+    """Yield frames, uint8 (H, W, 3): a moving camera over a textured scene with two moving objects and grain."""
     rng = np.random.default_rng(0)
     height, width = source.height, source.width
     scene = np.kron(rng.uniform(20, 235, (height // 4 + 1, width // 4 + 1, 3)), np.ones((8, 8, 1)))
@@ -136,7 +136,7 @@ def _images(source: Source) -> Iterator[np.ndarray]:
 
 
 def read_plain(path: Path, indices: Sequence[int]) -> np.ndarray:
-    """The loop of transformers' documentation, with one thread: uint8 (t, H, W, 3)."""
+    """Read a clip with the loop of transformers' documentation and one thread; return uint8 (t, H, W, 3)."""
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         frames = []
@@ -150,7 +150,10 @@ def read_plain(path: Path, indices: Sequence[int]) -> np.ndarray:
 
 
 def read_seeking(path: Path, indices: Sequence[int]) -> np.ndarray:
-    """Seek the key frame before each wanted frame, with one thread; for constant frame rates: uint8 (t, H, W, 3)."""
+    """Read a clip by seeking the key frame before each wanted frame, with one thread; return uint8 (t, H, W, 3).
+
+    The frame rate must be constant.
+    """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -166,13 +169,13 @@ def read_seeking(path: Path, indices: Sequence[int]) -> np.ndarray:
 
 
 def read_ours(path: Path, indices: Sequence[int]) -> np.ndarray:
-    """As the loader reads: uint8 (t, H, W, 3)."""
+    """Read a clip as the loader does; return uint8 (t, H, W, 3)."""
     with Video(path) as video:
         return video.frames(indices)
 
 
 def readers(cache: FrameCache) -> dict[Side, Callable[[Path, Sequence[int]], np.ndarray]]:
-    """How each side reads a clip; `cached` as the loader reads it from the second epoch on, channels first."""
+    """Return the reader of each side; `cached` reads as the loader does from the second epoch on, channels first."""
     return {
         "ours": read_ours,
         "plain": read_plain,
@@ -183,7 +186,7 @@ def readers(cache: FrameCache) -> dict[Side, Callable[[Path, Sequence[int]], np.
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this process on one core, where the system can."""
+    """Keep this process on one core inside, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -196,7 +199,7 @@ def one_core() -> Iterator[None]:
 
 
 def measure(case: Case, path: Path, cache: FrameCache, repetitions: int) -> dict[str, Any]:
-    """Clips per second of each side in each repetition, the sides in turns; what they read is compared first."""
+    """Measure clips per second of each side in interleaved repetitions, after comparing the frames that they read."""
     clips, read = [indices.tolist() for indices in case.clip_indices()], readers(cache)
     sides = [side for side in SIDES if side != ("cached" if case.side == "ours" else "ours")]
     for indices in clips:
@@ -230,10 +233,10 @@ def measure(case: Case, path: Path, cache: FrameCache, repetitions: int) -> dict
 
 
 def whole_loader(source: Source, path: Path, workers: int, clips: int, cache: FrameCache | None = None) -> float:
-    """Clips per second of the whole way to a batch (decoded, resized, cropped, normalised), as training loads them.
+    """Measure clips per second of the whole loader (decode, resize, crop, normalise) as in training.
 
-    With one worker a second process reads ahead; what it reads before the clock starts is as much as it has left over
-    in the end.
+    With one worker, a second process reads ahead; the clips that it reads before the clock starts are balanced by those
+    left over at the end.
     """
     crop = source.height * 7 // 8
     record = Preprocessing(num_frames=8, sampling="dense", frame_rate=32, short_side=source.height, crop=crop)
@@ -260,10 +263,10 @@ def run(
     loader_clips: int = 64,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Make the videos, measure all cases; a record with each repetition, medians, ratios, versions and load."""
+    """Make the videos and measure all cases; return a record with repetitions, medians, ratios, versions and load."""
     folder = data_dir / "bench"
     for source in dict.fromkeys(case.source for case in cases):
-        progress(f"video: {source.seconds} s, key frame every {source.gop}")
+        progress(f"making a video: {source.seconds} s, key frame every {source.gop}")
         make_video(source, folder)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     results = []
@@ -299,7 +302,7 @@ def run(
 
 
 def table(record: dict[str, Any]) -> Table:
-    """The record as a table: medians of the sides, ratios, and what was wanted of them."""
+    """Return the record as a table: medians of the sides, ratios and required ratios."""
     rows = [
         {
             "case": result["label"],

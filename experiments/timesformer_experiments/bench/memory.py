@@ -1,10 +1,10 @@
-"""Predicted peak memory against the measured one: growth of the resident set on a CPU, the allocator's peak on a GPU.
+"""Predicted and measured peak memory: growth of the resident set on a CPU, the allocator's peak on a GPU.
 
-Every case runs in a process of its own, on a model small enough for a few seconds a step and with activations large
-beside its weights. On the CPU the baseline is the resident set after a warm-up on a tiny model, with the libraries
-loaded; the peak is the kernel's mark for the whole process. malloc hands every block of 64 KiB and more back to the
-system when it is freed (`MALLOC_MMAP_THRESHOLD_`). By its own rules it keeps freed blocks, and the resident set says as
-much about malloc as about the model: two cases show how much, and are not held to the tolerance.
+Every case runs in its own process, on a model that takes a few seconds per step and whose activations are large
+compared with its weights. On the CPU, the baseline is the resident set after a warm-up on a tiny model, with the
+libraries loaded; the peak is the kernel's high-water mark of the process. malloc is set to return every freed block of
+64 KiB and more to the system (`MALLOC_MMAP_THRESHOLD_`). By default it keeps freed blocks, so that the resident set
+depends on malloc as much as on the model; two cases show this and have no tolerance.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ SIZE: dict[str, Any] = {
     "num_classes": 10,
 }
 TINY: dict[str, Any] = {**SIZE, "num_frames": 2, "image_size": 16, "embed_dim": 64, "depth": 1}
-"""For the warm-up: the same operators."""
+"""Size of the model for the warm-up, which runs the same operators."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One step to predict and to measure; `fields` are those of the model's configuration.
+    """One step to predict and to measure; `fields`: fields of the model's configuration.
 
-    malloc_keeps: malloc by its own rules, for information.
+    malloc_keeps: leave malloc at its default, for information.
     """
 
     attention: str
@@ -68,25 +68,25 @@ class Case:
 
     @property
     def label(self) -> str:
-        """E.g. `joint, training, sdpa, fp32`."""
+        """Short text, such as `joint, training, sdpa, fp32`."""
         what = "training" if self.train else "inference"
         extra = f", {self.optimiser}" * (self.optimiser != "sgd") + ", checkpointing" * self.gradient_checkpointing
         extra += ", malloc's own rules" * self.malloc_keeps
         return f"{self.attention}, {what}, {self.backend}, {self.precision}{extra}"
 
     def config(self, fields: dict[str, Any] | None = None) -> TimeSformerConfig:
-        """The model's configuration; other sizes with `fields`."""
+        """Return the model's configuration, with other sizes if `fields` are given."""
         return TimeSformerConfig.from_dict(
             {"attention": self.attention, "backend": self.backend, **(fields if fields is not None else self.fields)}
         )
 
 
 def cases(device: str = "cpu") -> tuple[Case, ...]:
-    """Every shipped scheme in training, with fused attention and with attention written out; inference, bf16, AdamW and
-    gradient checkpointing for one.
+    """Return the cases: training of every scheme with fused and with unfused attention, and inference, bf16, AdamW and
+    gradient checkpointing for single schemes.
 
     Raises:
-        InputError: not cpu or cuda.
+        InputError: the device is neither cpu nor cuda.
     """
     if device not in ("cpu", "cuda"):
         raise InputError(f"device: expected cpu or cuda, got {device!r}")
@@ -104,7 +104,7 @@ def cases(device: str = "cpu") -> tuple[Case, ...]:
 
 
 def predicted_bytes(case: Case) -> int:
-    """The prediction for a case."""
+    """Predict the peak memory of a case."""
     return predict(
         case.config(),
         batch=case.batch,
@@ -117,7 +117,7 @@ def predicted_bytes(case: Case) -> int:
 
 
 def resident_bytes() -> int:
-    """Resident set of this process now; where there is no /proc, its largest so far."""
+    """Return the resident set of this process now, or without /proc the largest so far."""
     try:
         with open("/proc/self/statm", encoding="ascii") as sizes:
             return int(sizes.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -126,7 +126,7 @@ def resident_bytes() -> int:
 
 
 def run_steps(case: Case, config: TimeSformerConfig, steps: int = 2) -> None:
-    """As the training loop does: the second step has the optimiser's state from the first."""
+    """Run steps as the training loop does; from the second step on, the optimiser's state exists."""
     torch.manual_seed(0)
     height, width = config.height_width
     model = TimeSformer(config).to(case.device).train(case.train)
@@ -147,7 +147,7 @@ def run_steps(case: Case, config: TimeSformerConfig, steps: int = 2) -> None:
 
 
 def growth_bytes(case: Case) -> int:
-    """Bytes by which the steps of a case raise the memory in use; to be called in a fresh process."""
+    """Measure the bytes by which the steps of a case raise the memory in use; to be called in a fresh process."""
     run_steps(case, case.config(TINY))
     if case.device == "cuda":
         torch.cuda.synchronize()
@@ -162,10 +162,10 @@ def growth_bytes(case: Case) -> int:
 
 
 def measured_bytes(case: Case, threads: int = 1) -> int:
-    """`growth_bytes` in a fresh process with `MALLOC` set.
+    """Return `growth_bytes` of a fresh process with `MALLOC` set.
 
     Raises:
-        RuntimeError: the process failed; the message ends in what it wrote.
+        RuntimeError: the process failed; the message ends with its standard error.
     """
     values = (json.dumps(asdict(case)), str(threads))
     return figure_of(
@@ -176,13 +176,13 @@ def measured_bytes(case: Case, threads: int = 1) -> int:
 def run(
     chosen: Sequence[Case], *, threads: int = 1, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Predict and measure the cases, one after the other; a record with versions and settings.
+    """Predict and measure the cases one after the other; return a record with versions and settings.
 
     Raises:
-        InputError: a case on a GPU where there is none, before anything is measured.
+        InputError: a case needs a GPU and there is none; nothing is measured.
     """
     if any(case.device == "cuda" for case in chosen) and not torch.cuda.is_available():
-        raise InputError("device: 'cuda' is not available here; expected 'cpu'")
+        raise InputError("device: 'cuda' is not available on this machine; expected 'cpu'")
     results = []
     for case in chosen:
         progress(f"memory: {case.label}")
@@ -214,7 +214,7 @@ def run(
 
 
 def table(record: dict[str, Any]) -> Table:
-    """The record as a table: predicted, measured, difference."""
+    """Return the record as a table: predicted, measured, difference."""
     rows = [
         {
             "case": result["label"],

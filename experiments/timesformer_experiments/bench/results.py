@@ -1,4 +1,4 @@
-"""How long `load_results` takes for the records of a large sweep; they are made up from one that is made here."""
+"""Time of `load_results` for the records of a large sweep, generated from one record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FRAMES = (2, 4, 8, 16, 32, 64, 96)
 
 
 def made_up_log(count: int) -> str:
-    """Records of finished runs over schemes, frames and seeds, as in a sweep's log, each with values of its own."""
+    """Return a sweep's log with generated records of finished runs over schemes, frames and seeds, all different."""
     run = {
         "name": "run",
         "data": {"probe": "motion", "num_train": 512, "num_test": 128},
@@ -69,10 +69,10 @@ def made_up_log(count: int) -> str:
 def run(
     count: int = RECORDS, *, repetitions: int = 5, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Write the log, read it after a first time that imports what is needed; a record with each repetition.
+    """Write the log, read it once as a warm-up and then repeatedly; return a record with each repetition.
 
     Raises:
-        RuntimeError: not all records came back.
+        RuntimeError: not all records were read.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / LOG
@@ -84,13 +84,13 @@ def run(
             frame = load_results(folder)
             seconds, used = time.perf_counter() - began, time.process_time() - used
             if frame["hash"].nunique() != count or frame["top1_percent"].isna().any():
-                raise RuntimeError(f"of {count} records {frame['hash'].nunique()} came back")
+                raise RuntimeError(f"expected {count} records, read {frame['hash'].nunique()}")
             if number:
                 wall.append(seconds)
                 processor.append(used)
     return {
         "bench": "results",
-        "what": "load_results on one log of made-up records of finished runs, from the second time on: wall time and "
+        "what": "load_results on one log of generated records of finished runs, after a warm-up: wall time and "
         "processor time of each repetition",
         "load_average_before": load,
         "environment": environment(),
@@ -107,7 +107,7 @@ def run(
 
 
 def table(record: dict[str, Any]) -> Table:
-    """The record in one row."""
+    """Return the record as a table of one row."""
     row = {
         "records": record["records"],
         "columns": record["columns"],

@@ -1,9 +1,9 @@
-"""Speed and memory on CPU against the peer that people use: transformers' TimesformerForVideoClassification.
+"""Speed and memory on CPU, compared with TimesformerForVideoClassification of transformers.
 
-ViT-B, one clip, fp32, random weights, one run for all: the same input values, the same number of threads, eval mode
-without gradients for the forward pass, repetitions interleaved so that a noisy neighbour hits all. Ours is measured as
-it is trained and, for the forward pass, as `fuse_for_inference` makes it. Memory is the peak resident set of one
-training step, each in a process of its own.
+ViT-B, one clip, fp32, random weights. Both models get the same input values and the same number of threads. The forward
+pass is in eval mode without gradients, with interleaved repetitions so that other load on the machine affects both. Our
+model is measured as trained and, for the forward pass, also after `fuse_for_inference`. Memory is the growth of the
+peak resident set over one training step, in a fresh process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HUGGING_FACE_NAMES = {"divided": "divided_space_time", "joint": "joint_space_tim
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison. `wanted_ratio`: peer divided by ours (fused, where that is measured), at least this."""
+    """One comparison. `wanted_ratio`: required ratio of the peer to ours (fused, where that is measured)."""
 
     quantity: Quantity
     attention: str
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """E.g. `joint 16x224`."""
+        """Short text, such as `joint 16x224`."""
         return f"{self.attention} {self.num_frames}x{self.image_size}"
 
 
@@ -65,7 +65,7 @@ CASES = (
 
 
 def build_model(side: Side, case: Case) -> nn.Module:
-    """The model of a case: of equal size on both sides, with random weights."""
+    """Build the model of a case with random weights, of equal size on both sides."""
     torch.manual_seed(0)
     if side != "transformers":
         fields = asdict(case)
@@ -89,7 +89,7 @@ def build_model(side: Side, case: Case) -> nn.Module:
 
 
 def logits_of(side: Side, model: nn.Module, clip: Tensor) -> Tensor:
-    """Both take (b, t, c, H, W); the peer wraps its logits."""
+    """Return the logits for a clip (b, t, c, H, W); the peer's output object is unwrapped."""
     output: Any = model(pixel_values=clip).logits if side == "transformers" else model(clip)
     assert isinstance(output, Tensor)
     return output
@@ -101,7 +101,7 @@ def _clip(case: Case) -> Tensor:
 
 
 def forward_seconds(case: Case, repetitions: int) -> dict[Side, list[float]]:
-    """Seconds of each repetition, all sides in turns, the first of each left out as warm-up."""
+    """Measure the seconds of interleaved repetitions of all sides; the first of each is a warm-up and left out."""
     clip, sides = _clip(case), SIDES["forward_seconds"]
     models = {side: build_model(side, case).eval() for side in sides}
     seconds: dict[Side, list[float]] = {side: [] for side in sides}
@@ -116,9 +116,9 @@ def forward_seconds(case: Case, repetitions: int) -> dict[Side, list[float]]:
 
 
 def peak_resident_bytes() -> int:
-    """Largest resident set of this process so far.
+    """Return the largest resident set of this process so far.
 
-    Linux carries ru_maxrss of the parent over to a child; there, the mark of this address space alone is read instead.
+    On Linux, a child inherits ru_maxrss of its parent, so that the mark of its own address space is read instead.
     """
     try:
         with open("/proc/self/status", encoding="ascii") as status:
@@ -130,7 +130,7 @@ def peak_resident_bytes() -> int:
 
 
 def training_step_growth(side: Side, case: Case) -> int:
-    """Bytes by which one training step (weights, activations, gradients, SGD) raises this process's peak.
+    """Measure the bytes by which one training step (weights, activations, gradients, SGD) raises this process's peak.
 
     To be called in a fresh process: the baseline is taken after the imports, before the model.
     """
@@ -146,7 +146,7 @@ def training_step_growth(side: Side, case: Case) -> int:
 
 
 def training_peak_bytes(case: Case, threads: int, repetitions: int) -> dict[Side, list[int]]:
-    """Growth of the peak resident set in fresh processes, ours and the peer in turns."""
+    """Measure the growth of the peak resident set in fresh processes, with ours and the peer interleaved."""
     growth: dict[Side, list[int]] = {side: [] for side in SIDES["training_peak_bytes"]}
     for _ in range(repetitions):
         for side in growth:
@@ -165,7 +165,7 @@ def run(
     threads: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measure all cases; a record with each repetition, medians, ratios, versions, threads and shapes."""
+    """Measure all cases; return a record with repetitions, medians, ratios, versions, threads and shapes."""
     threads = threads or torch.get_num_threads()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -217,7 +217,7 @@ UNITS = {"forward_seconds": ("forward, seconds", 1.0), "training_peak_bytes": ("
 
 
 def table(record: dict[str, Any]) -> Table:
-    """The record as a table: medians of both sides, their ratio and the ratio wanted."""
+    """Return the record as a table: medians of both sides, their ratio and the required ratio."""
     rows = [
         {
             "case": f"{result['attention']} {result['num_frames']}x{result['image_size']}",
@@ -247,7 +247,7 @@ def table(record: dict[str, Any]) -> Table:
 
 
 def _median(result: dict[str, Any], side: Side) -> float | None:
-    """A side's median in the table's unit; None where it is not measured."""
+    """Return a side's median in the table's unit; None if it was not measured."""
     quantity: Quantity = result["quantity"]
     return result[f"{side}_median_{quantity}"] / UNITS[quantity][1] if side in SIDES[quantity] else None
 

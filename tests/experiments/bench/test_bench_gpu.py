@@ -224,7 +224,7 @@ def test_nothing_begins_that_would_end_too_late(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"device": "tpu"}, "--device tpu"),
-        ({"device": "cuda"}, "--device cuda: PyTorch sees no GPU"),
+        ({"device": "cuda"}, "--device cuda: PyTorch finds no GPU"),
         ({"sizes": FULL}, "TRITON_INTERPRET"),
         ({"steps": ("sideways",)}, "--steps sideways"),
         ({"schemes": ("sideways",)}, "--schemes sideways"),

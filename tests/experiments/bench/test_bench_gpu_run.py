@@ -127,7 +127,7 @@ def test_without_kernels_the_others_are_timed(
 def test_logits_that_are_wrong_are_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(options(tmp_path, "models"))
     monkeypatch.setattr(models, "relative_error", _errors(1e-7, 1.0))
-    with pytest.raises(RuntimeError, match="not timed, wrong on this device: error 1 of the logits"):
+    with pytest.raises(RuntimeError, match="the result is wrong on this device: error 1 of the logits"):
         models.measure_model(bench, subjects.VARIANTS["ours_triton"], "joint", 2, 16, 1, training=False)
 
 

@@ -41,5 +41,5 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_records_that_are_lost_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_results, "load_results", lambda folder: load_results(folder).iloc[1:])
-    with pytest.raises(RuntimeError, match="of 5 records 4 came back"):
+    with pytest.raises(RuntimeError, match="expected 5 records, read 4"):
         bench_results.run(5)

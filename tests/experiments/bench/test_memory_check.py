@@ -57,7 +57,7 @@ def test_on_a_gpu_the_allocators_peak_is_met() -> None:
     if torch.cuda.is_available():
         assert all(result["reached"] for result in run(chosen)["results"])
     else:
-        with pytest.raises(InputError, match="'cuda' is not available here"):
+        with pytest.raises(InputError, match="'cuda' is not available on this machine"):
             run(chosen)
 
 

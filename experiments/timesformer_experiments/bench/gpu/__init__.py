@@ -1,15 +1,16 @@
-"""Attention kernels, blocks and whole models on one device against their peers: `timesformer bench --only …`, or
-`python -m timesformer_experiments.bench.gpu` on a machine that has torch, triton, einops and numpy alone.
+"""Benchmark of attention kernels, blocks and whole models on one device against their peers.
 
-Everything else is optional: `transformers` (a peer) and `matplotlib` (pictures) are named where they are missing.
+Run `timesformer bench --only …`, or `python -m timesformer_experiments.bench.gpu` on a machine that has only torch,
+triton, einops and numpy. `transformers` (a peer) and `matplotlib` (pictures) are optional; a message says if they are
+missing.
 """
 
 import sys
 
 SLICES = ("checks", "ceilings", "kernels", "flex", "blocks", "models", "largest", "report")
-"""What `--only` takes.  Each slice runs the checks and the ceilings first; `report` writes the files anew."""
+"""Values of `--only`.  Each slice runs the checks and the ceilings first; `report` writes the files anew."""
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Errors against float64, and the rule by which a kernel's error is judged."""
+"""Errors against float64, and the tolerance for a kernel's error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Problem:
         device: torch.device,
         seed: int = 0,
     ) -> Problem:
-        """New numbers from the standard normal distribution."""
+        """Draw inputs from the standard normal distribution."""
         generator = torch.Generator(device).manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -53,7 +53,7 @@ class Problem:
         )
 
     def requiring_gradients(self) -> Problem:
-        """The same numbers as leaves that want gradients."""
+        """Return the same numbers as leaves that require gradients."""
         return Problem(
             self.qkv.detach().requires_grad_(),
             None if self.cls is None else self.cls.detach().requires_grad_(),
@@ -62,7 +62,7 @@ class Problem:
         )
 
     def part(self, clips: slice, heads: slice, dtype: torch.dtype) -> Problem:
-        """Some clips and heads, in another precision."""
+        """Return some clips and heads, in another precision."""
 
         def some(x: Tensor) -> Tensor:
             return x[clips, ..., heads, :].detach().to(dtype)
@@ -75,11 +75,11 @@ class Problem:
         )
 
     def forward(self, compute: Compute) -> Values:
-        """Outputs, in the order of `NAMES`."""
+        """Return the outputs, in the order of `NAMES`."""
         return compute(self.qkv, self.cls)
 
     def forward_backward(self, compute: Compute) -> Values:
-        """Outputs and gradients, in the order of `NAMES`."""
+        """Return outputs and gradients, in the order of `NAMES`."""
         out, cls_out = compute(self.qkv, self.cls)
         if self.cls is None or cls_out is None or self.dcls is None:
             return out.detach(), None, *torch.autograd.grad(out, (self.qkv,), self.dout), None
@@ -92,13 +92,15 @@ class Problem:
 
 
 def by(compute: Compute, problem: Problem, dtype: torch.dtype) -> Values:
-    """Outputs and gradients by this function in this precision."""
+    """Return outputs and gradients computed by a function in a precision."""
     return problem.part(slice(None), slice(None), dtype).requiring_gradients().forward_backward(compute)
 
 
 def written_out(step: Step, grid: Grid, problem: Problem, dtype: torch.dtype) -> Values:
-    """Outputs and gradients of the last clip, whose addresses are the highest, by attention that is written out in this
-    precision, one head after the other: the scores of a large clip take gigabytes."""
+    """Return outputs and gradients of the last clip, whose addresses are the highest, by unfused attention.
+
+    Heads are computed one after the other, because the scores of a large clip take gigabytes.
+    """
     parts: list[Values] = []
     for head in range(problem.qkv.shape[5]):
         one = problem.part(slice(-1, None), slice(head, head + 1), dtype).requiring_gradients()
@@ -113,30 +115,30 @@ def _joined(heads: tuple[Tensor | None, ...]) -> Tensor | None:
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
-    """|found - exact| / |exact|, as vectors; inf where a value is not finite."""
+    """Return |found - exact| / |exact| with vector norms; inf if a value is not finite."""
     if not bool(found.isfinite().all()):
         return float("inf")
     return float((found.double() - exact).norm() / exact.norm().clamp_min(1e-300))
 
 
 def largest_error(found: Tensor, exact: Tensor) -> float:
-    """The largest |found - exact|, divided by the largest |exact|; inf where a value is not finite."""
+    """Return the largest |found - exact| divided by the largest |exact|; inf if a value is not finite."""
     if not bool(found.isfinite().all()):
         return float("inf")
     return float((found.double() - exact).abs().max() / exact.abs().max().clamp_min(1e-300))
 
 
 def worst(found: Sequence[Tensor | None], exact: Sequence[Tensor | None]) -> float:
-    """The largest relative error of several tensors."""
+    """Return the largest relative error of several tensors."""
     pairs = zip(found, exact, strict=True)
     return max(relative_error(x[-len(y) :], y) for x, y in pairs if x is not None and y is not None)
 
 
 def judge(found: Values, exact: Values, low: Values, dtype: torch.dtype) -> tuple[float, str]:
-    """The largest error as a share of what is allowed, and what exceeds it (empty: nothing).
+    """Return the largest error as a share of the allowed one, and a text on errors that exceed it (empty: none).
 
-    Allowed is 2 · (error of attention written out in the same precision + its rounding) for a tensor as a whole, and
-    twice that for its worst element, which is a matter of chance; all against float64.
+    Allowed is 2 · (error of unfused attention in the same precision + its rounding) for a tensor as a whole, and twice
+    that for its worst element, which varies by chance; all errors are against float64.
     """
     rounding, share, complaints = torch.finfo(dtype).eps / 2, 0.0, []
     for name, x, y, z in zip(NAMES, found, exact, low, strict=False):
@@ -152,7 +154,7 @@ def judge(found: Values, exact: Values, low: Values, dtype: torch.dtype) -> tupl
 
 @contextmanager
 def poisoned_outputs() -> Iterator[None]:
-    """New tensors without values hold NaN, so that an element that is not written is seen."""
+    """Fill new tensors without values with NaN inside, so that elements that are never written are found."""
     settings: Any = torch.utils.deterministic
     fill = settings.fill_uninitialized_memory
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -166,5 +168,5 @@ def poisoned_outputs() -> Iterator[None]:
 
 
 def same_bits(first: Values, second: Values) -> bool:
-    """Whether two runs gave exactly the same."""
+    """Return True if two runs gave exactly the same values."""
     return all(x is None or (y is not None and torch.equal(x, y)) for x, y in zip(first, second, strict=True))

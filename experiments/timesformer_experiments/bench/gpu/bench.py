@@ -1,4 +1,4 @@
-"""One run of the benchmark on one device: options, what is still to be measured, and how a measurement can end."""
+"""One run of the benchmark on one device: options, remaining measurements, and outcomes of a measurement."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ NOT_A_TIMING = "interpreter, not a timing"
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.  Empty tuples mean all that the profile has.
+    """Options of the benchmark.  An empty tuple means all values of the profile.
 
-    `minutes`: no measurement begins that would probably end later. `retry`: measure again what failed. `run`: name of
-    the run, the same in all of its processes.
+    `minutes`: time limit; no measurement is started that would probably exceed it. `retry`: repeat failed measurements.
+    `run`: name of the run, the same in all of its processes.
     """
 
     only: tuple[str, ...]
@@ -57,17 +57,17 @@ class Options:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `--device` names; raises InputError where it is not there."""
+    """Return the device that `--device` names.  Raises InputError if it is not available."""
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {name}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU here")
+        raise InputError("--device cuda: PyTorch finds no GPU on this machine")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @dataclass
 class Bench:
-    """The state of a run: the device, the record, the time that is left."""
+    """State of a run: device, record and time left."""
 
     options: Options
     begin: float = field(default_factory=time.monotonic)
@@ -86,7 +86,7 @@ class Bench:
         self.kernels_code, self.models_code = code_of(KERNEL_SOURCES), code_of(MODEL_SOURCES)
         self.interpreted = interpreted() and self.device.type == "cpu"
         if self.interpreted and self.sizes.name == "full" and why_unusable(self.device) is None:
-            raise InputError("TRITON_INTERPRET=1 serves proofs, not timings: it needs --size tiny")
+            raise InputError("--size full: expected tiny with TRITON_INTERPRET=1, which is for checks, not for timing")
 
     @staticmethod
     def _known(option: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
@@ -95,30 +95,30 @@ class Bench:
                 raise InputError(f"{option} {name}: expected some of {', '.join(known)}")
 
     def row(self, slice_name: str, provider: str, what: str, shape: str, **more: Any) -> Row:
-        """The identity of a measurement, with the device and the versions."""
+        """Return the identity of a measurement, with device and versions."""
         base = {"slice": slice_name, "provider": provider, "what": what, "shape": shape, "dtype": self.dtype_name}
         return {**base, **more, "sizes": self.sizes.name, **self.environment}
 
     def wanted(self, row: Row) -> bool:
-        """Whether a measurement is still to be made."""
+        """Return True if a measurement is still to be made."""
         return not self.record.done(row, self.options.retry)
 
     def seconds_left(self) -> float:
         return 60 * self.options.minutes - (time.monotonic() - self.begin)
 
     def status(self, row: Row) -> str:
-        """How a measurement ended; empty where it was not made."""
+        """Return the status of a measurement; empty if it was not made."""
         found = self.record.rows.get(key_of(row))
         return "" if found is None else str(found["status"])
 
     def measure(self, row: Row, seconds: float, action: Callable[[], Row], kernels: bool = False) -> None:
-        """Makes a measurement that is still wanted and for which the time suffices, and records how it ended.
+        """Make a measurement if it is still to be made and enough time is left, and record how it ended.
 
-        `seconds`: how long it probably takes. `kernels`: whether Triton computes (in the interpreter its time is left
-        out of the record).
+        `seconds`: expected duration. `kernels`: True if Triton computes (with the interpreter, its time is not
+        recorded).
 
         Raises:
-            ContextLost: the device answers no more; the failure is recorded.
+            ContextLost: the device no longer responds; the failure is recorded.
         """
         if not self.wanted(row):
             return
@@ -128,7 +128,7 @@ class Bench:
         self.measure_now(row, action, kernels)
 
     def measure_now(self, row: Row, action: Callable[[], Row], kernels: bool = False) -> None:
-        """As `measure`, whatever was measured before and however little time is left."""
+        """Make a measurement regardless of earlier results and of the time left; otherwise like `measure`."""
         self.record.append(row, "started")
         status, result = "ok", Row()
         try:
@@ -150,7 +150,7 @@ class Bench:
         free_memory(self.device)
 
     def skip(self, slice_name: str, provider: str, reason: str) -> None:
-        """Says and records, once in a slice, that a provider is left out and why; it is tried again in every run."""
+        """Print and record, once per slice, why a provider is skipped; it is tried again in every run."""
         row = self.row(slice_name, provider, "all", "all")
         found = self.record.rows.get(key_of(row))
         if found is None or found["note"] != reason:
@@ -167,7 +167,7 @@ class Bench:
 
 
 def record_path(out: Path, device: str) -> Path:
-    """The record of a kind of device."""
+    """Return the path of the record for a kind of device."""
     return out / ("gpu.jsonl" if device == "cuda" else "cpu.jsonl")
 
 
@@ -176,7 +176,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _told(row: Row, status: str, result: Row) -> str:
-    """A measurement as one line of progress."""
+    """Return a measurement as one line of progress."""
     name = f"{row['slice']}: {row['what']} {row['shape']} {row.get('direction', '')} {row['provider']}"
     figures = [
         f"{result[key]:.4g} {unit}"

@@ -1,4 +1,4 @@
-"""The two ceilings of a device, measured in every run: bandwidth of a large copy, rate of a large matrix product."""
+"""The two ceilings of a device, measured in every run: bandwidth of a large copy and rate of a large matrix product."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from timesformer_experiments.bench.gpu.record import Row
 
 
 def ensure(bench: Bench) -> None:
-    """Measures both where this run has not."""
+    """Measure both ceilings unless this run has already measured them."""
     sizes, run = bench.sizes, bench.options.run
     copy = bench.row("ceilings", "copy", "copy", f"{sizes.copy_bytes} bytes", direction="forward", run=run)
     product = bench.row("ceilings", "product", "product", f"{sizes.product}^3", direction="forward", run=run)
@@ -19,7 +19,7 @@ def ensure(bench: Bench) -> None:
 
 
 def _copy(bench: Bench) -> Row:
-    """Bytes read and written by a copy on the device."""
+    """Measure the bytes per second read and written by a copy on the device."""
     source = torch.randn(bench.sizes.copy_bytes // 4, device=bench.device)
     target = torch.empty_like(source)
     ms = kernel_ms(bench.device, lambda _: target.copy_(source), 1)
@@ -28,7 +28,7 @@ def _copy(bench: Bench) -> Row:
 
 
 def _product(bench: Bench) -> Row:
-    """Operations of a square matrix product of random numbers, two for a multiply–accumulate."""
+    """Measure the operations per second of a square matrix product of random numbers, two per multiply–accumulate."""
     n = bench.sizes.product
     a, b = (torch.randn(n, n, device=bench.device, dtype=bench.dtype) for _ in range(2))
     ms = kernel_ms(bench.device, lambda _: a @ b, 1)

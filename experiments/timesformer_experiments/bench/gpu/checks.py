@@ -1,4 +1,4 @@
-"""Correctness on the device that is to be timed: no kernel is timed before its values and gradients are right there."""
+"""Correctness checks on the measured device: no kernel is timed before its values and gradients are right on it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class WrongResult(RuntimeError):
 
 
 def ensure(bench: Bench) -> bool:
-    """Runs the checks that have not passed on this device with this code; False where one fails: nothing may be timed.
+    """Run the checks that have not passed on this device with this code; return False if one fails.
 
-    Where the kernels cannot run, there is nothing to check: True, and the record says so.
+    Nothing may be timed after a failure. If the kernels cannot run here, return True and record the reason.
     """
     reason = why_unusable(bench.device)
     if reason is not None:
@@ -45,19 +45,19 @@ def ensure(bench: Bench) -> bool:
         one = bench.row("checks", "ours", "addresses beyond 2^31", "64 clips of 96x14x14", code=bench.kernels_code)
         passed &= _check(bench, one, lambda: check_addresses(bench, (96, 14, 14), 64))
     if not passed:
-        say("refusing to time: the kernels are wrong on this device")
+        say("nothing is timed, because the kernels are wrong on this device")
     return passed
 
 
 def _check(bench: Bench, row: Row, action: Callable[[], float]) -> bool:
-    """A check that failed before is made again."""
+    """Make a check unless it has passed; return True if it passes."""
     if bench.status(row) != "ok":
         bench.measure_now(row, lambda: {"error_share": action()})
     return bench.status(row) == "ok"
 
 
 def _cases(bench: Bench) -> list[tuple[str, Step, Grid, str]]:
-    """Every kind of step on every grid in the precision that is timed; then the other class policies, precisions."""
+    """Return every kind of step on every grid in the timed precision, then other class policies and precisions."""
     cases = [(kind, step_of(kind), grid, bench.dtype_name) for grid in bench.sizes.check_grids for kind in STEPS]
     grid = bench.sizes.check_grids[-1]
     others: tuple[tuple[str, ClassPolicy], ...] = (
@@ -72,8 +72,10 @@ def _cases(bench: Bench) -> list[tuple[str, Step, Grid, str]]:
 
 
 def check_step(bench: Bench, step: Step, grid: Grid, dtype: torch.dtype) -> float:
-    """Values and gradients of the kernels against the dense oracle in float64, with outputs that held NaN before; the
-    same bits twice.  Returns the largest error as a share of what is allowed; raises WrongResult."""
+    """Check values and gradients of the kernels against the dense oracle in float64, and that two runs are identical.
+
+    Outputs hold NaN before.  Returns the largest error as a share of the allowed one; raises WrongResult.
+    """
     problem = Problem.draw(step, grid, 2, bench.sizes.heads, bench.sizes.head_width, dtype, bench.device, seed=1)
     leaves = problem.requiring_gradients()
     compute = ours(step, grid, (leaves.qkv, leaves.cls))
@@ -94,7 +96,7 @@ def check_step(bench: Bench, step: Step, grid: Grid, dtype: torch.dtype) -> floa
 
 
 def check_addresses(bench: Bench, grid: Grid, batch: int) -> float:
-    """The last clip of a batch whose qkv has more elements than 32 bits count, as `check_step`."""
+    """Check the last clip of a batch whose qkv has more elements than 32 bits can count, like `check_step`."""
     step, sizes = step_of("time"), bench.sizes
     problem = Problem.draw(step, grid, batch, sizes.heads, sizes.head_width, bench.dtype, bench.device, seed=3)
     leaves = problem.requiring_gradients()
@@ -107,7 +109,7 @@ def check_addresses(bench: Bench, grid: Grid, batch: int) -> float:
 
 
 def check_add_norm(bench: Bench) -> float:
-    """Sum, norm and gradients of the fused residual addition and layer norm, as `check_step`."""
+    """Check sum, norm and gradients of the fused residual addition and layer norm, like `check_step`."""
     width, dtype, generator = bench.sizes.width, bench.dtype, torch.Generator(bench.device).manual_seed(2)
     x, more, weight, bias, dtotal, dnormed = (
         torch.randn(shape, generator=generator, device=bench.device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What a step must do at least: bytes moved, floating-point operations, and the time that they take."""
+"""Lower bounds of a step: bytes moved, floating-point operations, and the time that they take."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,22 +12,28 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "forward_backward")
 
 @dataclass(frozen=True)
 class Floor:
-    """Bytes: each input read once and each output written once. FLOPs: of the matrix products over the pairs that the
-    step declares, two for a multiply–accumulate, as makers of GPUs count."""
+    """Minimal bytes and floating-point operations of a step.
+
+    `bytes`: each input read once and each output written once. `flops`: matrix products over the pairs that the step
+    declares, two per multiply–accumulate, as GPU manufacturers count.
+    """
 
     bytes: int
     flops: int
 
     def ms(self, bytes_per_second: float, flops_per_second: float) -> float:
-        """The time that the larger of both takes, in milliseconds."""
+        """Return the larger of the times for bytes and for operations, in milliseconds."""
         return 1e3 * max(self.bytes / bytes_per_second, self.flops / flops_per_second)
 
 
 def step_floor(
     step: Step, grid: Grid, batch: int, heads: int, head_width: int, item_bytes: int, direction: Direction
 ) -> Floor:
-    """Of one step.  Forward reads q, k and v and writes the output; backward reads q, k, v and the output's gradient
-    and writes three gradients; it has five products where forward has two (it makes the scores again)."""
+    """Return the floor of one step.
+
+    Forward reads q, k and v and writes the output, with two matrix products.  Backward reads q, k, v and the output's
+    gradient and writes three gradients, with five products, because it computes the scores again.
+    """
     tokens = grid[0] * grid[1] * grid[2] + (step.cls != "absent")
     (pairs,) = step_pairs(step, grid)
     assert pairs is not None
@@ -39,5 +45,5 @@ def step_floor(
 
 
 def backward_floor(forward: Floor, both: Floor) -> Floor:
-    """Of the backward pass alone."""
+    """Return the floor of the backward pass alone."""
     return Floor(both.bytes - forward.bytes, both.flops - forward.flops)

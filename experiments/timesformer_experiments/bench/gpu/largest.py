@@ -1,4 +1,4 @@
-"""The slice `largest`: the clips that train on the card, searched over frames and over crop, and two that must."""
+"""The slice `largest`: largest clips that train on the GPU, by frames and by crop, and two clips that must train."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from timesformer_experiments.bench.gpu.subjects import VARIANTS, Variant, build,
 COMPARED = ("ours_triton", "ours_sdpa", "transformers")
 SCHEMES = ("divided", "joint")
 CLOSE = 1.06
-"""The search ends where a size that trains and one that does not are closer than this ratio, or neighbours."""
+"""Ratio between a size that trains and one that does not at which the search ends; it also ends at neighbours."""
 
 
 def largest(bench: Bench) -> None:
-    """First the clips that must train, then the search over frames at the first crop and over crop at the first
-    number of frames, one clip at a time."""
+    """Measure the clips that must train, then search over frames at the first crop and over crops at the first number
+    of frames, with a batch of one clip."""
     if bench.device.type == "cpu" and bench.sizes.name != "tiny":
         bench.skip("largest", "all", "the memory of a card: measured on a GPU alone")
         return
@@ -53,7 +53,7 @@ def _one(bench: Bench, variant: Variant, scheme: str, shape: str, batch: int, ac
 
 
 def trial(bench: Bench, variant: Variant, scheme: str, frames: int, crop: int, batch: int) -> Row:
-    """Two training steps, the second one timed.  Raises torch.OutOfMemoryError where they do not fit."""
+    """Run two training steps and time the second.  Raises torch.OutOfMemoryError if they do not fit."""
     free_memory(bench.device)
     clip = torch.randn(batch, frames, 3, crop, crop, device=bench.device)
     step = training_step(bench, variant, build(bench, variant, scheme, frames, crop).train(), clip)
@@ -67,7 +67,7 @@ def trial(bench: Bench, variant: Variant, scheme: str, frames: int, crop: int, b
 
 
 def _search(bench: Bench, variant: Variant, scheme: str, axis: str) -> Row:
-    """Doubles from the profile's first clip until a size does not train, then halves the ratio of the two."""
+    """Double the size from the profile's first clip until it does not train, then bisect between the last two sizes."""
     sizes, (frames, crop) = bench.sizes, bench.sizes.clips[0]
     unit, first, most = (1, frames, sizes.most_frames) if axis == "frames" else (sizes.patch, crop, sizes.most_crop)
     reasons: dict[int, str] = {}
@@ -91,10 +91,10 @@ def _search(bench: Bench, variant: Variant, scheme: str, axis: str) -> Row:
 
 
 def largest_that(attempt: Callable[[int], Row | None], unit: int, first: int, most: int) -> tuple[int, Row]:
-    """The largest multiple of `unit` up to `most` for which `attempt` gives a row, within the ratio `CLOSE`.
+    """Return the largest multiple of `unit` up to `most` for which `attempt` returns a row, within the ratio `CLOSE`.
 
     Raises:
-        torch.OutOfMemoryError: not even the first size fits.
+        torch.OutOfMemoryError: the first size does not fit.
     """
     good, row, bad = 0, None, 0
     size = first

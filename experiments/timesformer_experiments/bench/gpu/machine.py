@@ -1,4 +1,4 @@
-"""The device that is measured: its name and versions, the clock, the memory, and what went wrong on it."""
+"""The measured device: name and versions, timing, memory, and errors."""
 
 import gc
 import hashlib
@@ -24,21 +24,21 @@ MODEL_SOURCES = (
     "timesformer.config",
     "timesformer.models",
 )
-"""Modules, and packages with everything in them, on which a measurement of kernels or of models depends."""
+"""Modules, and packages with all their modules, on which a measurement of kernels or of models depends."""
 CLOCK_HZ = 2e9
-"""About the clock that torch.cuda._sleep counts; a little more sleep than wanted does no harm."""
+"""Approximate clock of torch.cuda._sleep; sleeping slightly too long does no harm."""
 
 
 class Unsupported(RuntimeError):
-    """A provider that does not serve what it was asked for; the message says why."""
+    """A provider does not support the requested step; the message states why."""
 
 
 class ContextLost(RuntimeError):
-    """The device answers no call of this process any more; a new process may go on."""
+    """The device no longer responds to this process; a new process may continue."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What stands in every row: device, driver, versions (empty where not installed)."""
+    """Return the fields of every row: device, driver, versions (empty if not installed)."""
     cuda = device.type == "cuda"
     return {
         "device": device.type,
@@ -53,7 +53,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def installed(name: str) -> str:
-    """The version of a package, empty where it is missing."""
+    """Return the version of a package; empty if it is not installed."""
     try:
         return version(name) if importlib.util.find_spec(name) is not None else ""
     except ImportError:
@@ -77,16 +77,16 @@ def _cpu() -> str:
 
 
 def code_of(modules: tuple[str, ...]) -> str:
-    """Digest of the sources of modules and packages (with all that lies in them): changed code is measured anew.
+    """Return a digest of the sources of modules and packages, so that changed code is measured anew.
 
-    Files count by import name, so the digest is the same wherever the packages lie.
-    Raises ModuleNotFoundError for a module that is not there.
+    Files are identified by import name, so that the digest does not depend on where the packages are installed.
+    Raises ModuleNotFoundError for a module that does not exist.
     """
     digest = hashlib.sha256()
     for name in sorted(modules):
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(f"{name}: no source to take the digest of")
+            raise ModuleNotFoundError(f"{name}: no source found for the digest")
         file = Path(spec.origin)
         for path in sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]:
             digest.update(f"{name}/{path.relative_to(file.parent).as_posix()}".encode() + b"\0" + path.read_bytes())
@@ -94,13 +94,13 @@ def code_of(modules: tuple[str, ...]) -> str:
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all its work."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives back what no tensor holds any more, and starts the count of the peak anew."""
+    """Release memory that no tensor uses, and reset the peak."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
@@ -108,12 +108,12 @@ def free_memory(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most bytes of tensors at a time since `free_memory`; None on a CPU, where it is not counted."""
+    """Return the peak bytes of tensors since `free_memory`; None on a CPU, where they are not counted."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def still_answers(device: torch.device) -> bool:
-    """Whether the device can still be used: after an illegal access it cannot, in this process."""
+    """Return True if this process can still use the device; after an illegal memory access it cannot."""
     try:
         synchronise(device)
         return bool(torch.ones(1, device=device).item() == 1)
@@ -122,23 +122,26 @@ def still_answers(device: torch.device) -> bool:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Size of the last cache; on a CPU a size that is larger than most."""
+    """Return the size of the last-level cache; on a CPU, a size larger than most."""
     return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 64 << 20
 
 
 def input_sets(device: torch.device, bytes_each: int) -> int:
-    """How many sets of inputs take turns, so that no call finds its own in the cache: together at least four times
-    its size, and at least two; one alone in the interpreter, whose times count for nothing."""
+    """Return the number of input sets to alternate, so that no call finds its inputs in the cache.
+
+    There are at least two, together at least four times the size of the cache; with the interpreter, whose times are
+    not used, only one.
+    """
     if interpreted():
         return 1
     return min(64, max(2, math.ceil(4 * cache_bytes(device) / max(1, bytes_each))))
 
 
 def kernel_ms(device: torch.device, call: Callable[[int], object], sets: int) -> float:
-    """Median milliseconds of `call(number of the input set)`.
+    """Measure the median milliseconds of `call(number of the input set)`.
 
-    On a GPU: its time between two events, with the queue kept full (the device sleeps while the host fills it), so
-    that the host's own time does not count.  On a CPU: wall time.
+    On a GPU, this is the time between two events with a full queue (the device sleeps while the host fills it), so that
+    the host's time is not included.  On a CPU, it is wall time.
     """
     return statistics.median(_gpu_times(call, sets) if device.type == "cuda" else _cpu_times(call, sets))
 
@@ -181,7 +184,7 @@ def _gpu_times(call: Callable[[int], object], sets: int) -> list[float]:
 
 
 def wall_ms(device: torch.device, call: Callable[[], object]) -> float:
-    """Median milliseconds of a call from its start to the end of the device's work, the host's own time included."""
+    """Measure the median milliseconds from the start of a call to the end of the device's work, host time included."""
     times: list[float] = []
     warm_up, fewest, most = (0, 1, 1) if interpreted() else (3, 5, 30)
     for _ in range(warm_up):

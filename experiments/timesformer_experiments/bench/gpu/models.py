@@ -34,7 +34,7 @@ FIRST = "divided"
 
 
 def ordered(bench: Bench) -> Iterator[tuple[str, Variant]]:
-    """The default scheme in all variants, then the others: eager before compiled, which takes long."""
+    """Yield the default scheme in all variants, then the others, with slow compiled variants last."""
     schemes = bench.options.schemes or (FIRST, *(name for name in names() if name != FIRST))
     chosen = [v for v in VARIANTS.values() if not bench.options.providers or v.name in bench.options.providers]
     yield from ((scheme, variant) for scheme in schemes if scheme == FIRST for variant in chosen)
@@ -44,7 +44,7 @@ def ordered(bench: Bench) -> Iterator[tuple[str, Variant]]:
 
 
 def models(bench: Bench) -> None:
-    """Whole models on the profile's first clip."""
+    """Measure whole models on the profile's first clip."""
     frames, crop = bench.sizes.clips[0]
     shape = f"{frames}x{crop}"
     for scheme, variant in ordered(bench):
@@ -60,10 +60,10 @@ def models(bench: Bench) -> None:
 
 
 def blocks(bench: Bench) -> None:
-    """One block from tokens to tokens, at every grid of the options or the profile's first."""
+    """Measure one block from tokens to tokens, at every grid of the options or the profile's first."""
     for grid in bench.options.grids or bench.sizes.grids[:1]:
         for scheme, variant in ordered(bench):
-            if variant.fused:  # what fusing changes in a block is its projections: the models show it
+            if variant.fused:  # fusing changes only the projections of a block; the whole models show its effect
                 continue
             for training in (False, True):
                 batch = (bench.options.batches or bench.sizes.batches)[0]
@@ -95,14 +95,14 @@ def _row(
 
 
 def autocast(bench: Bench) -> AbstractContextManager[Any]:
-    """Training keeps its weights in fp32 and computes in the timed precision."""
+    """Return the autocast of training, which keeps weights in fp32 and computes in the timed precision."""
     return nullcontext() if bench.dtype == torch.float32 else torch.autocast(bench.device.type, bench.dtype)
 
 
 def measure_model(
     bench: Bench, variant: Variant, scheme: str, frames: int, crop: int, batch: int, training: bool
 ) -> Row:
-    """A whole model: the first clip's logits against float64 where the weights are ours, then the clock."""
+    """Measure a whole model: for our models in inference the error of the first clip's logits, then the time."""
     generator = torch.Generator(bench.device).manual_seed(0)
     clip = torch.randn(batch, frames, 3, crop, crop, generator=generator, device=bench.device)
     model = build(bench, variant, scheme, frames, crop)
@@ -125,7 +125,7 @@ def measure_model(
 
 
 def training_step(bench: Bench, variant: Variant, model: nn.Module, clip: Tensor) -> Callable[[], object]:
-    """Forward, cross-entropy, backward and a step of plain SGD."""
+    """Return a function that runs forward, cross-entropy, backward and a step of plain SGD."""
     labels = torch.zeros(clip.shape[0], dtype=torch.long, device=bench.device)
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
     run = compiled(bench, variant, model)
@@ -141,7 +141,7 @@ def training_step(bench: Bench, variant: Variant, model: nn.Module, clip: Tensor
 
 
 def logits_error(bench: Bench, variant: Variant, model: TimeSformer, clip: Tensor) -> float:
-    """Relative error of our logits in the timed precision against float64 by the `sdpa` backend, same weights.
+    """Return the relative error of our logits in the timed precision against float64 `sdpa` with the same weights.
 
     Raises:
         RuntimeError: the kernels' error is more than twice that of `sdpa` in the same precision plus rounding.
@@ -157,17 +157,20 @@ def logits_error(bench: Bench, variant: Variant, model: TimeSformer, clip: Tenso
         error = relative_error(timed(clip.to(bench.dtype)), exact)
     allowed = 2 * (low + torch.finfo(bench.dtype).eps / 2)
     if variant.kernels and not error <= allowed:
-        raise RuntimeError(f"not timed, wrong on this device: error {error:.3g} of the logits, allowed {allowed:.3g}")
+        raise RuntimeError(
+            "not timed, because the result is wrong on this device: "
+            f"error {error:.3g} of the logits, allowed {allowed:.3g}"
+        )
     return error
 
 
 def measure_block(
     bench: Bench, variant: Variant, scheme: str, grid: tuple[int, int, int], batch: int, training: bool
 ) -> Row:
-    """One block of a model, from tokens to tokens."""
+    """Measure one block of a model, from tokens to tokens."""
     t, h, w = grid
     if h != w:
-        raise ValueError(f"grid {grid}: models have square crops")
+        raise ValueError(f"grid {grid}: expected as many rows as columns, because the crops are square")
     model = build(bench, variant, scheme, t, h * bench.sizes.patch, depth=1)
     model = model.train() if training else model.eval().to(bench.dtype)
     generator = torch.Generator(bench.device).manual_seed(0)
@@ -207,7 +210,7 @@ def measure_block(
 
 
 def _timed(bench: Bench, call: Callable[[], object], batch: int) -> Row:
-    """Peak memory of a call after the first (which compiles and picks algorithms), and the median time."""
+    """Measure the peak memory of a call after the first, which compiles and selects algorithms, and the median time."""
     for _ in range(0 if interpreted() else 2):
         free_memory(bench.device)
         call()

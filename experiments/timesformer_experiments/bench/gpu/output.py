@@ -1,4 +1,4 @@
-"""The record as files: one csv with a floor for every row, the rows of the kernels' own table, targets, pictures."""
+"""Files made from the record: one csv with a floor for every row, the table for `backend="auto"`, targets, pictures."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ MEASURED_COLUMNS = ("gpu", "dtype", "group_length", "kernels_ms", "other_ms")
 
 
 def write(out: Path) -> list[Path]:
-    """Writes what the records in the folder give: csv and pictures for each, and the targets, which only a GPU's
-    record in full size can reach."""
+    """Write csv and pictures of each record in the folder, and the targets, which need a GPU's record in full size."""
     written = []
     for device in ("cuda", "cpu"):
         path = record_path(out, device)
@@ -44,7 +43,7 @@ def write(out: Path) -> list[Path]:
 
 
 def summary(out: Path) -> dict[str, Any]:
-    """The targets, and how many measurements of each kind of device ended how."""
+    """Return the targets, and the number of measurements by device and status."""
     counts: dict[str, dict[str, int]] = {}
     for device in ("cuda", "cpu"):
         for row in finished(read_lines(record_path(out, device))):
@@ -54,12 +53,12 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 def _gpu_rows(out: Path) -> list[Row]:
-    """The rows in full size of the GPU that was measured last."""
+    """Return the rows in full size of the GPU that was measured last."""
     return latest_device([row for row in finished(read_lines(record_path(out, "cuda"))) if row["sizes"] == "full"])
 
 
 def finished(lines: list[Row]) -> list[Row]:
-    """The last line of every measurement, with the floor that the ceilings of its own run give."""
+    """Return the last line of every measurement, with the floor from the ceilings of its own run."""
     last = {line["key"]: line for line in lines}
     ceilings: dict[str, dict[str, float]] = {}
     for line in last.values():
@@ -82,7 +81,7 @@ def _with_floor(line: Row, ceilings: dict[str, float]) -> Row:
 
 
 def latest_device(rows: list[Row]) -> list[Row]:
-    """The rows of the device that was measured last: devices are not compared with one another."""
+    """Return the rows of the device that was measured last; different devices are not compared."""
     if not rows:
         return []
     name = max(rows, key=lambda row: row.get("finished_utc", ""))["device_name"]
@@ -90,8 +89,11 @@ def latest_device(rows: list[Row]) -> list[Row]:
 
 
 def auto_table(rows: list[Row]) -> list[Row]:
-    """What `backend="auto"` chooses by: milliseconds of forward and backward by the kernels and by PyTorch's own
-    choice, summed over the steps with groups of a length, at the largest batch that both were measured at."""
+    """Return the table from which `backend="auto"` chooses.
+
+    It holds milliseconds of forward and backward by our kernels and by PyTorch's default, summed over the steps with
+    groups of equal length, at the largest batch measured for both.
+    """
     times: dict[tuple[str, str, int], dict[str, dict[tuple[Any, ...], float]]] = {}
     for row in rows:
         if row["slice"] != "kernels" or row["status"] != "ok" or row["direction"] != "forward_backward":
@@ -120,7 +122,7 @@ def _torch_name(dtype: str) -> str:
 
 
 def group_length(kind: str, shape: str) -> int:
-    """Tokens of a group of a kind of step on a grid such as 8x14x14."""
+    """Return the tokens per group of a kind of step on a grid such as 8x14x14."""
     from timesformer_experiments.bench.gpu.sizes import step_of
 
     t, h, w = (int(length) for length in shape.split("x"))
@@ -129,7 +131,7 @@ def group_length(kind: str, shape: str) -> int:
 
 
 def to_csv(rows: list[Row], columns: tuple[str, ...]) -> str:
-    """Rows as csv, in full precision; empty where a row has no such value."""
+    """Return rows as csv in full precision; missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

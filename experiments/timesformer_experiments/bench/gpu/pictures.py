@@ -1,4 +1,4 @@
-"""The roofline and the bars of the attention steps.  Needs matplotlib."""
+"""Roofline plot and bar chart of the attention steps.  Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLES = {"forward": "forward", "forward_backward": "forward and backward"}
 
 
 def draw(rows: list[Row]) -> dict[str, bytes]:
-    """PNGs by name, of the largest batch of the steps that were timed with ceilings; none where there are none."""
+    """Return PNGs by name, for the largest batch of the steps timed with ceilings; empty if there are none."""
     timed = [row for row in rows if row["slice"] in ("kernels", "flex") and row.get("floor_ms") and row.get("ms")]
     if not timed:
         return {}
@@ -45,7 +45,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _roofline(rows: list[Row], title: str) -> Figure:
-    """Operations a second over operations a byte, under the two ceilings."""
+    """Plot operations per second over operations per byte, under the two ceilings."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for axis, direction in zip(figure.subplots(1, 2), TITLES, strict=True):
         here = [row for row in rows if row["direction"] == direction]
@@ -60,7 +60,7 @@ def _roofline(rows: list[Row], title: str) -> Figure:
             left, right = min(*xs, corner) / 2, max(*xs, corner) * 2
             axis.plot([left, corner, right], [bandwidth * left, rate, rate], color="#555555", linewidth=1)
         axis.set(
-            xscale="log", yscale="log", xlabel="operations a byte needed", ylabel="10¹² operations a second needed"
+            xscale="log", yscale="log", xlabel="needed operations per byte", ylabel="needed 10¹² operations per second"
         )
         axis.set_title(TITLES[direction])
         axis.grid(True, color="#dddddd", linewidth=0.6)
@@ -70,7 +70,7 @@ def _roofline(rows: list[Row], title: str) -> Figure:
 
 
 def _bars(rows: list[Row], title: str) -> Figure:
-    """Milliseconds as multiples of the floor, for every step and size."""
+    """Plot times as multiples of the floor, for every step and size."""
     places = sorted(
         {(row["what"], row["shape"]) for row in rows}, key=lambda place: (list(STEPS).index(place[0]), place[1])
     )

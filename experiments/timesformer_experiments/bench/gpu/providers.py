@@ -1,8 +1,8 @@
-"""Who computes a step from packed qkv: our kernels, PyTorch's attention by each of its backends, FlexAttention, and
-attention written out as the released code does.
+"""Providers that compute a step from packed qkv: our kernels, PyTorch's attention with each of its backends,
+FlexAttention, and unfused attention as in the released code.
 
-A provider is given qkv (b, t, h, w, 3, k, e) and the class token's (b, 3, k, e) or None, and returns (b, t, h, w, k, e)
-and (b, k, e) or None; every regrouping and copy that it needs is part of it.
+A provider takes qkv (b, t, h, w, 3, k, e) and that of the class token (b, 3, k, e) or None, and returns
+(b, t, h, w, k, e) and (b, k, e) or None; all regrouping and copies that it needs are included.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SDPA: dict[str, SDPBackend | None] = {
     "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
     "sdpa_math": SDPBackend.MATH,
 }
-"""`sdpa`: PyTorch's own choice among them."""
+"""Backends of PyTorch's attention; `sdpa`: PyTorch's own choice among them."""
 
 
 @dataclass(frozen=True)
 class Provider:
-    """`make(step, grid, inputs)` gives the function, or raises `Unsupported`; `cpu`: whether it is for a CPU too."""
+    """A provider: `make(step, grid, inputs)` returns the function or raises `Unsupported`; `cpu`: also run on a CPU."""
 
     name: str
     make: Callable[[Step, Grid, Inputs], Compute]
@@ -47,7 +47,7 @@ class Provider:
 
 
 def only_tile(step: Step, grid: Grid) -> Tile:
-    """All groups of a step on a grid that its splits divide evenly; raises Unsupported elsewhere."""
+    """Return the tile of all groups of a step; raise Unsupported if the grid cannot be split evenly."""
     over = step.over[0]
     assert isinstance(over, Partition)
     tiles = over.tiles(grid)
@@ -57,7 +57,7 @@ def only_tile(step: Step, grid: Grid) -> Tile:
 
 
 def _axes(tile: Tile) -> tuple[str, str, str, dict[str, int]]:
-    """einops' names of the token axes, group and element; of the groups; of a group's elements; and their lengths."""
+    """Return einops names of the token axes, of the groups and of a group's elements, and the lengths of the axes."""
     order = [("g{0} s{0}", "s{0} g{0}")[axis.stride > 1 and axis.count > 1] for axis in tile.axes]
     axes = " ".join(f"({pair.format(name)})" for pair, name in zip(order, "thw", strict=True))
     lengths = {f"g{name}": axis.count for name, axis in zip("thw", tile.axes, strict=True)}
@@ -66,19 +66,19 @@ def _axes(tile: Tile) -> tuple[str, str, str, dict[str, int]]:
 
 
 def to_groups(qkv: Tensor, tile: Tile) -> Tensor:
-    """Packed tokens of every group, (b g, s, 3, k, e)."""
+    """Return the packed tokens of every group, (b g, s, 3, k, e)."""
     axes, groups, elements, lengths = _axes(tile)
     return rearrange(qkv, f"b {axes} c k e -> (b {groups}) ({elements}) c k e", **lengths)
 
 
 def from_groups(out: Tensor, tile: Tile) -> Tensor:
-    """(b g, s, k, e) back to (b, t, h, w, k, e)."""
+    """Return (b g, s, k, e) rearranged to (b, t, h, w, k, e)."""
     axes, groups, elements, lengths = _axes(tile)
     return rearrange(out, f"(b {groups}) ({elements}) k e -> b {axes} k e", **lengths)
 
 
 def ours(step: Step, grid: Grid, inputs: Inputs) -> Compute:
-    """The kernels, which read packed qkv in place."""
+    """Return our kernels, which read packed qkv in place."""
     reason = why_unusable(inputs[0].device)
     if reason is not None:
         raise Unsupported(reason)
@@ -95,8 +95,11 @@ def ours(step: Step, grid: Grid, inputs: Inputs) -> Compute:
 
 
 def sdpa(backend: SDPBackend | None) -> Callable[[Step, Grid, Inputs], Compute]:
-    """Our own path over `scaled_dot_product_attention` with this backend forced.  Where the backend refuses the class
-    token's query, which is a call of its own there, the token is a further row of every group's queries instead."""
+    """Return our path through `scaled_dot_product_attention` with this backend forced.
+
+    The class token's query is a separate call.  If the backend does not support it, the class token is appended to the
+    queries of every group instead.
+    """
 
     def forced() -> AbstractContextManager[Any]:
         return nullcontext() if backend is None else sdpa_kernel(backend)
@@ -119,7 +122,7 @@ def sdpa(backend: SDPBackend | None) -> Callable[[Step, Grid, Inputs], Compute]:
         reasons = []
         for compute in (two_calls, one_call) if step.cls == "replicated" else (two_calls,):
             try:
-                with warnings.catch_warnings():  # every backend that is passed over says why
+                with warnings.catch_warnings():  # every backend that is not used warns why
                     warnings.simplefilter("ignore")
                     _try(compute, inputs)
                 return compute
@@ -133,7 +136,7 @@ def sdpa(backend: SDPBackend | None) -> Callable[[Step, Grid, Inputs], Compute]:
 
 
 def _try(compute: Compute, inputs: Inputs) -> None:
-    """Forward and, where gradients are wanted, backward on the first clip: some backends refuse only the latter."""
+    """Try forward and, if gradients are needed, backward on the first clip; some backends support only forward."""
     qkv, cls = (None if x is None else x.detach()[:1].requires_grad_(x.requires_grad) for x in inputs)
     assert qkv is not None
     out = compute(qkv, cls)[0]
@@ -142,7 +145,7 @@ def _try(compute: Compute, inputs: Inputs) -> None:
 
 
 def _with_class(groups: Tensor, cls: Tensor | None, tile: Tile) -> Tensor:
-    """The class token behind the tokens of every group, (b g, s + 1, 3, k, e)."""
+    """Append the class token to the tokens of every group, (b g, s + 1, 3, k, e)."""
     if cls is None:
         return groups
     copies = repeat(cls, "b c k e -> (b g) 1 c k e", g=tile.num_groups)
@@ -150,18 +153,18 @@ def _with_class(groups: Tensor, cls: Tensor | None, tile: Tile) -> Tensor:
 
 
 def _split_class(out: Tensor, cls: Tensor | None, tile: Tile) -> Output:
-    """Patches and the mean of the class token's rows of (b g, s + 1, k, e)."""
+    """Split (b g, s + 1, k, e) into the patches and the mean of the class token's rows."""
     if cls is None:
         return from_groups(out, tile), None
     return from_groups(out[:, :-1], tile), out[:, -1].unflatten(0, (-1, tile.num_groups)).mean(1)
 
 
 def eager(step: Step, grid: Grid, inputs: Inputs) -> Compute:
-    """Written out in the released code's manner: tokens regrouped, the class token repeated and concatenated, qkv
-    permuted and indexed, scores and probabilities in memory."""
+    """Return unfused attention as in the released code: tokens regrouped, the class token repeated and concatenated,
+    qkv permuted and indexed, scores and probabilities in memory."""
     tile = only_tile(step, grid)
     if step.cls == "global":
-        raise Unsupported("the released code repeats the class token: it has no global one")
+        raise Unsupported("the released code has no global class token: it repeats the class token in every group")
 
     def compute(qkv: Tensor, cls: Tensor | None) -> Output:
         packed = _with_class(to_groups(qkv, tile), cls, tile).permute(2, 0, 3, 1, 4)  # 3 (b g) k s e
@@ -173,8 +176,11 @@ def eager(step: Step, grid: Grid, inputs: Inputs) -> Compute:
 
 
 def flex(step: Step, grid: Grid, inputs: Inputs) -> Compute:
-    """FlexAttention, compiled: the tokens of a group brought together, a block mask that keeps the groups apart, the
-    class token a last key that all see.  The class token's own query, which a mask cannot express, is SDPA's."""
+    """Return compiled FlexAttention.
+
+    The tokens of a group are contiguous, a block mask separates the groups, and the class token is a last key that all
+    queries see.  The class token's own query, which a mask cannot express, is computed by SDPA.
+    """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     tile, tokens = only_tile(step, grid), grid[0] * grid[1] * grid[2]
@@ -183,7 +189,7 @@ def flex(step: Step, grid: Grid, inputs: Inputs) -> Compute:
     def seen(b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key >= tokens) | (query // size == key // size)
 
-    torch._dynamo.reset()  # it compiles a function a few times only
+    torch._dynamo.reset()  # the number of compilations of one function is limited
     mask = create_block_mask(seen, None, None, tokens, tokens + (step.cls != "absent"), device=str(device))
     compiled: Any = torch.compile(flex_attention, dynamic=False)
     axes, groups, elements, lengths = _axes(tile)

@@ -1,4 +1,4 @@
-"""The record of a benchmark: JSON lines that are appended, the last one of a key counts."""
+"""The record of a benchmark: appended JSON lines, of which the last one of each key counts."""
 
 import json
 import os
@@ -10,23 +10,23 @@ from timesformer.errors import InputError
 Row = dict[str, Any]
 
 DONE = ("ok", "oom", "unsupported")
-"""Results that stand.  `failed` and `started` (it ended the process) are measured again only where that is asked for;
-`skipped` (something is missing here) always."""
+"""Final results.  `failed` and `started` (it ended the process) are measured again only on request; `skipped`
+(something is missing on this machine) always."""
 
 IDENTITY = (
     "slice", "provider", "what", "shape", "batch", "heads", "head_width", "dtype", "direction", "code", "device_name",
     "torch", "sizes", "run",
 )  # fmt: skip
-"""Fields that make a measurement what it is; `run` is given for ceilings alone, which are measured in every run."""
+"""Fields that identify a measurement; `run` is given only for ceilings, which are measured in every run."""
 
 
 def key_of(row: Row) -> str:
-    """What a measurement is of, as one string."""
+    """Return the identity of a measurement as one string."""
     return "|".join(str(row.get(name, "")) for name in IDENTITY)
 
 
 class Record:
-    """A file of JSON lines, read at once and appended to."""
+    """A file of JSON lines, read when opened and then appended to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,14 +35,14 @@ class Record:
             self.rows[row["key"]] = row
 
     def done(self, row: Row, retry: bool = False) -> bool:
-        """Whether a measurement need not be made: it stands, or it failed and is not to be tried again."""
+        """Return True if a measurement need not be made: it is final, or it failed and `retry` is not set."""
         found = self.rows.get(key_of(row))
         if found is None or found["status"] == "skipped":
             return False
         return found["status"] in DONE or not retry
 
     def append(self, row: Row, status: str) -> Row:
-        """Adds a line, on the disk when this returns."""
+        """Append a line, which is on disk when this returns."""
         row = {"key": key_of(row), "status": status, **row}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
@@ -57,10 +57,10 @@ class Record:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The lines of a record in order; lines that a crash cut off are left out.
+    """Return the lines of a record in order, without lines that a crash cut off.
 
     Raises:
-        InputError: a line that is no JSON object with key and status; the message names file and line.
+        InputError: a line is not a JSON object with key and status; the message names file and line.
     """
     if not path.is_file():
         return []
@@ -73,6 +73,6 @@ def read_lines(path: Path) -> list[Row]:
             if not isinstance(row, dict) or not {"key", "status"} <= set(row):
                 raise ValueError("expected an object with key and status")
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: not a line of a benchmark's record ({error})") from error
+            raise InputError(f"{path}, line {number}: expected a line of a benchmark's record ({error})") from error
         rows.append(row)
     return rows

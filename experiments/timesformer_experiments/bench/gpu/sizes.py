@@ -1,4 +1,4 @@
-"""What is measured: steps, grids, batches and model sizes, in full and tiny."""
+"""Sizes of the benchmark: steps, grids, batches and models, in full and tiny."""
 
 from dataclasses import dataclass, replace
 
@@ -13,11 +13,11 @@ STEPS = {
     "local": ("local_global", "local"),
     "global": ("local_global", "global"),
 }
-"""Kinds of steps: the scheme that declares each, and its name there.  The class token is as the step's default says."""
+"""Kinds of steps: the scheme that declares each, and its name there.  The class token has the step's default policy."""
 
 
 def step_of(kind: str) -> Step:
-    """The declaration of a kind of step."""
+    """Return the declaration of a kind of step."""
     scheme, name = STEPS[kind]
     return build(scheme).encoders[0].step(name)
 
@@ -26,10 +26,10 @@ def step_of(kind: str) -> Step:
 class Sizes:
     """Sizes of one profile.
 
-    `grids`: frames, rows and columns of patches, each split evenly by every step. `batches`: clips, the most telling
-    first. `check_grids`: grids of the correctness checks, odd ones among them. `clips`: frames and crops of whole
-    models, the first one for every scheme; `clip_batch`: the batch that the further ones must train at. `most_frames`,
-    `most_crop`: where the search for the largest clip ends.
+    `grids`: frames, rows and columns of patches, each split evenly by every step. `batches`: numbers of clips, the most
+    informative first. `check_grids`: grids of the correctness checks, including odd ones. `clips`: frames and crop of
+    whole models; the first is used for every scheme. `clip_batch`: batch with which the others must train.
+    `most_frames`, `most_crop`: limits of the search for the largest clip.
     """
 
     name: str
@@ -85,7 +85,7 @@ ON_A_CPU = replace(
     copy_bytes=256 << 20,
     product=2048,
 )
-"""What of it a CPU is given."""
+"""Part of the full sizes that is measured on a CPU."""
 
 TINY = Sizes(
     name="tiny",
@@ -106,6 +106,6 @@ TINY = Sizes(
     copy_bytes=1 << 20,
     product=64,
 )
-"""For a proof that everything runs, in Triton's interpreter too."""
+"""Sizes to check that everything runs, also in Triton's interpreter."""
 
 SIZES = {sizes.name: sizes for sizes in (FULL, TINY)}

@@ -20,8 +20,10 @@ from timesformer_experiments.bench.gpu.sizes import STEPS, step_of
 from timesformer_kernels import why_unusable
 
 CPU_PAIRS = 1 << 25
-"""On a CPU, a clip with more pairs a head than this (268 MB of scores in float64) is not written out: no error is
-given, and no time of a provider that keeps all scores in memory."""
+"""Largest number of pairs per head of a clip (268 MB of scores in float64) for unfused attention on a CPU.
+
+Beyond it, no error is computed, and providers that keep all scores in memory are not timed.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Case:
 
 
 def cases(bench: Bench) -> Iterator[Case]:
-    """The largest batch first; in it the steps in the order of `STEPS`."""
+    """Yield the cases, by batch with the largest first, then by step in the order of `STEPS`."""
     options, sizes = bench.options, bench.sizes
     for batch in options.batches or sizes.batches:
         for kind in options.steps or tuple(STEPS):
@@ -47,7 +49,7 @@ def cases(bench: Bench) -> Iterator[Case]:
 
 
 def kernels(bench: Bench) -> None:
-    """Every provider but FlexAttention."""
+    """Measure every provider except FlexAttention."""
     wanted = bench.options.providers
     providers = [provider for name, provider in PROVIDERS.items() if not wanted or name in wanted]
     for case in cases(bench):
@@ -55,7 +57,7 @@ def kernels(bench: Bench) -> None:
 
 
 def flex(bench: Bench) -> None:
-    """FlexAttention, whose compilation takes longer than everything else; at the first batch."""
+    """Measure FlexAttention, at the first batch only, because its compilation takes longer than all the rest."""
     batch = (bench.options.batches or bench.sizes.batches)[0]
     for case in cases(bench):
         if case.batch == batch:
@@ -63,7 +65,7 @@ def flex(bench: Bench) -> None:
 
 
 def measure_case(bench: Bench, case: Case, providers: list[Provider], slice_name: str) -> None:
-    """All directions by all providers; inputs and the float64 reference are made once, when first needed."""
+    """Measure all directions with all providers; inputs and the float64 reference are made once, when first needed."""
     todo: list[tuple[Provider, Direction, Row]] = []
     for provider in providers:
         for direction in DIRECTIONS:
@@ -104,7 +106,7 @@ def _row(bench: Bench, case: Case, provider: Provider, direction: Direction, sli
 
 
 class _Inputs:
-    """Inputs of a case in sets that take turns, and what must come out for the last clip of the first set."""
+    """Alternating sets of inputs of a case, and the exact results for the last clip of the first set."""
 
     def __init__(self, bench: Bench, case: Case) -> None:
         self.bench, self.case = bench, case
@@ -126,7 +128,7 @@ class _Inputs:
         return self._sets
 
     def exact_and_low(self) -> tuple[Values, Values] | None:
-        """Outputs and gradients in float64, and as attention written out in the timed precision has them."""
+        """Return outputs and gradients of unfused attention in float64 and in the timed precision."""
         problem, case = self.sets[0], self.case
         if self._exact is None and self.affordable():
             exact, low = (
@@ -136,7 +138,7 @@ class _Inputs:
         return self._exact
 
     def affordable(self) -> bool:
-        """Whether attention can be written out: a GPU is large enough for all sizes of the benchmark."""
+        """Return True if memory suffices for unfused attention; on a GPU it does for all sizes of the benchmark."""
         if self.bench.device.type == "cuda":
             return True
         (pairs,) = step_pairs(self.case.step, self.case.grid)
@@ -144,7 +146,7 @@ class _Inputs:
 
 
 def _measure(bench: Bench, case: Case, inputs: _Inputs, provider: Provider, direction: Direction) -> Row:
-    """Error first: kernels that are wrong at this size are not timed."""
+    """Measure the error, then the time; kernels that are wrong at this size are not timed."""
     backward = direction == "forward_backward"
     problems = [problem.requiring_gradients() for problem in inputs.sets] if backward else inputs.sets
     reference = inputs.exact_and_low()
@@ -167,6 +169,6 @@ def _measure(bench: Bench, case: Case, inputs: _Inputs, provider: Provider, dire
         if provider.name == "ours":
             _, complaint = judge(found, exact, low, bench.dtype)
             if complaint:
-                raise RuntimeError(f"not timed, wrong on this device: {complaint}")
+                raise RuntimeError(f"not timed, because the result is wrong on this device: {complaint}")
     del found
     return {**result, "ms": kernel_ms(bench.device, call, len(problems))}

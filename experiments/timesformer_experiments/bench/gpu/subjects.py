@@ -1,4 +1,4 @@
-"""Models and blocks that are compared: ours by backend, eager, compiled and fused, and transformers' where it is."""
+"""Models and blocks that are compared: ours by backend, eager, compiled and fused, and those of transformers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from timesformer_experiments.bench.gpu.machine import Unsupported
 from timesformer_kernels import why_unusable
 
 HUGGING_FACE = {"divided": "divided_space_time", "joint": "joint_space_time"}
-"""Its names of our schemes; its `space_only` does not average the frames, and is another model."""
+"""Names of our schemes in transformers; its `space_only` does not average the frames and is a different model."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to run a model. `backend`: of ours, empty for transformers'."""
+    """A way to run a model. `backend`: backend of our model; empty for transformers."""
 
     name: str
     backend: str = ""
@@ -35,7 +35,7 @@ class Variant:
 
     @property
     def seconds(self) -> float:
-        """How long a measurement of a whole model probably takes."""
+        """Expected duration of the measurement of a whole model."""
         return 75.0 if self.compiled else 15.0
 
 
@@ -54,11 +54,11 @@ VARIANTS: dict[str, Variant] = {
         Variant("ours_sdpa_fused", "sdpa", fused=True),
     )
 }
-"""In the order in which they are measured: what the targets need first."""
+"""Variants in the order of measurement: those that the targets need come first."""
 
 
 def serves(bench: Bench, variant: Variant, scheme: str, slice_name: str) -> bool:
-    """Whether a variant is there for a scheme; what is missing on this machine is said and recorded."""
+    """Return True if a variant can run a scheme here; otherwise the reason is printed and recorded."""
     reason = None
     if bench.device.type == "cpu" and (variant.compiled or variant.backend == "auto"):
         reason = "measured on a GPU alone"
@@ -73,7 +73,7 @@ def serves(bench: Bench, variant: Variant, scheme: str, slice_name: str) -> bool
 
 
 def config_of(bench: Bench, scheme: str, frames: int, crop: int, backend: str, depth: int = 0) -> TimeSformerConfig:
-    """Our configuration at the profile's sizes."""
+    """Return our configuration at the profile's sizes."""
     sizes = bench.sizes
     values: dict[str, Any] = {
         "attention": scheme,
@@ -90,10 +90,10 @@ def config_of(bench: Bench, scheme: str, frames: int, crop: int, backend: str, d
 
 
 def build(bench: Bench, variant: Variant, scheme: str, frames: int, crop: int, depth: int = 0) -> nn.Module:
-    """A model with random weights in fp32 on the device, neither fused nor compiled.
+    """Build a model with random weights in fp32 on the device, neither fused nor compiled.
 
     Raises:
-        Unsupported: our backend does not serve the scheme.
+        Unsupported: our backend does not support the scheme.
     """
     torch.manual_seed(0)
     with bench.device:
@@ -120,7 +120,7 @@ def build(bench: Bench, variant: Variant, scheme: str, frames: int, crop: int, d
 
 
 def _without_zeros(model: TimeSformer) -> TimeSformer:
-    """Layers that start at zero get random weights: with zeros nothing would be seen of what stands before them."""
+    """Give random weights to layers that start at zero, which would hide errors in the layers before them."""
     for parameter in model.parameters():
         if parameter.dim() > 1 and not bool(parameter.any()):
             nn.init.trunc_normal_(parameter, std=0.02)
@@ -128,7 +128,7 @@ def _without_zeros(model: TimeSformer) -> TimeSformer:
 
 
 def compiled(bench: Bench, variant: Variant, module: nn.Module) -> Callable[..., Any]:
-    """The module, compiled where the variant says so."""
+    """Return the module, compiled if the variant says so."""
     if not variant.compiled or bench.device.type == "cpu":
         return module
     torch._dynamo.reset()
@@ -137,18 +137,19 @@ def compiled(bench: Bench, variant: Variant, module: nn.Module) -> Callable[...,
 
 
 def tensor_of(output: Any) -> Tensor:
-    """Logits or tokens: transformers wraps them."""
+    """Return logits or tokens, unwrapped from the output objects of transformers."""
     while not isinstance(output, Tensor):
         output = output.logits if hasattr(output, "logits") else output[0]
     return output
 
 
 def step_flops(config: TimeSformerConfig, batch: int, training: bool) -> int:
-    """Floating-point operations of a batch, two for a multiply–accumulate; backward has twice those of forward."""
+    """Return the floating-point operations of a batch, two per multiply–accumulate; backward has twice as many as
+    forward."""
     return 2 * macs_per_view(config, "needed") * batch * (3 if training else 1)
 
 
 def block_flops(config_of_depth: Callable[[int], TimeSformerConfig], batch: int, training: bool) -> int:
-    """Of one block: what a second one adds to a model."""
+    """Return the floating-point operations of one block: those that a second block adds to a model."""
     two, one = (step_flops(config_of_depth(depth), batch, training) for depth in (2, 1))
     return two - one

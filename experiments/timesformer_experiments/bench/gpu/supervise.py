@@ -1,5 +1,7 @@
-"""Measures in a process of its own, and goes on in a new one after what took the old one down: a kernel that accesses
-memory that is not its own leaves its process without a GPU."""
+"""Supervisor that measures in a child process and continues in a new one if it dies.
+
+After an illegal memory access by a kernel, a process can no longer use the GPU.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +13,26 @@ from pathlib import Path
 from timesformer_experiments.bench.gpu import say
 
 LOST = 75
-"""Exit code of a process whose device answers no more."""
+"""Exit code of a process whose device no longer responds."""
 
 FAILED = 1
 MOST_RESTARTS = 8
 GRACE_SECONDS = 40
-"""So much longer than `--minutes` a process may take before it is ended."""
+"""Time beyond `--minutes` after which a process is ended."""
 
 
 def supervise(arguments: list[str], minutes: float, out: Path) -> int:
-    """Runs `python -m timesformer_experiments.bench.gpu --worker` with these arguments until it is through; returns its
+    """Run `python -m timesformer_experiments.bench.gpu --worker` with these arguments until it finishes; return its
     exit code.
 
-    `--minutes` holds for all processes together.  What was being measured when a process died counts as failed.
+    `--minutes` limits all processes together.  A measurement during which a process dies counts as failed.
     """
     begin = time.monotonic()
     run = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for restart in range(MOST_RESTARTS + 1):
         left = 60 * minutes - (time.monotonic() - begin)
         if restart and left < 30:
-            say("time is up; the same command goes on with what is left")
+            say("time is up; repeat the command to continue")
             return 0
         command = [sys.executable, "-m", "timesformer_experiments.bench.gpu", *arguments, "--worker", "--run", run]
         command += ["--minutes", f"{left / 60:.3f}"]
@@ -42,6 +44,6 @@ def supervise(arguments: list[str], minutes: float, out: Path) -> int:
             return subprocess.run(report).returncode
         if code in (0, FAILED, 2):
             return code
-        say(f"the process ended with {code}: going on in a new one")
+        say(f"the process ended with exit code {code}; continuing in a new one")
     say(f"gave up after {MOST_RESTARTS} restarts")
     return FAILED

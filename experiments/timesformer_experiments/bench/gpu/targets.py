@@ -1,4 +1,4 @@
-"""The targets of the kernels, each compared by code with what the record of a GPU says."""
+"""Targets of the kernels, each compared with the record of a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = {"forward": "forward", "forward_backward": "forward + backward"}
 
 @dataclass(frozen=True)
 class Target:
-    """What is wanted of one figure. `at_most`: the figure is to be small. `measured`: None where it was not."""
+    """A required value of one quantity. `at_most`: the value is an upper limit. `measured`: None if not measured."""
 
     text: str
     wanted: float
@@ -29,13 +29,13 @@ class Target:
 
     @property
     def reached(self) -> str:
-        """yes, NO or 'not measured'."""
+        """Result: yes, NO or 'not measured'."""
         if self.measured is None:
             return NOT_MEASURED
         return "yes" if (self.measured <= self.wanted if self.at_most else self.measured >= self.wanted) else "NO"
 
     def row(self) -> Row:
-        """For the csv."""
+        """Return the target as a row of the csv."""
         return {
             "target": self.text,
             "wanted": f"{'at most' if self.at_most else 'at least'} {self.wanted:g} {self.unit}",
@@ -46,7 +46,7 @@ class Target:
 
 
 def targets(rows: list[Row]) -> list[Target]:
-    """All targets, from the rows of one device; an empty list gives 'not measured' throughout."""
+    """Return all targets from the rows of one device; without rows, all are 'not measured'."""
     return [*_time(rows), *_space(rows), *_models(rows), *_clips(rows)]
 
 
@@ -105,7 +105,7 @@ def _clips(rows: list[Row]) -> Iterator[Target]:
 
 
 def _where(rows: Iterable[Row], **fields: Any) -> list[Row]:
-    """Finished rows with these values, those of the largest batch, in bf16."""
+    """Return the finished rows in bf16 with these values, for the largest batch."""
     found = [
         row
         for row in rows
@@ -118,7 +118,7 @@ def _where(rows: Iterable[Row], **fields: Any) -> list[Row]:
 
 
 def _step(rows: list[Row], kind: str, shape: str, direction: str) -> tuple[Row | None, list[Row]]:
-    """Ours and all others at a step."""
+    """Return our row and all others at a step."""
     found = _where(rows, what=kind, shape=shape, direction=direction)
     found = [row for row in found if row["slice"] in ("kernels", "flex")]
     others = [row for row in found if row["provider"] != "ours"]
@@ -130,7 +130,7 @@ def _least(rows: Iterable[Row], key: str = "ms") -> Row | None:
 
 
 def _ratio(other: Row | None, ours: Row | None) -> tuple[float | None, bool, str]:
-    """The other's milliseconds divided by ours."""
+    """Return the other's milliseconds divided by ours."""
     if other is None or ours is None:
         return None, False, ""
     how = f"{ours['provider']} {ours['ms']:.4g} ms, {other['provider']} {other['ms']:.4g} ms, {ours['batch']} clips"
@@ -138,7 +138,7 @@ def _ratio(other: Row | None, ours: Row | None) -> tuple[float | None, bool, str
 
 
 def _floor_percent(row: Row | None, less: Row | None = None) -> float | None:
-    """The bandwidth floor in percent of the time; with `less`, of what a row has more than that one."""
+    """Return the bandwidth floor in percent of the time; with `less`, for the difference between the two rows."""
     if row is None or "ceiling_bytes_per_second" not in row:
         return None
     moved, ms = row["bytes_needed"], row["ms"]
@@ -149,7 +149,7 @@ def _floor_percent(row: Row | None, less: Row | None = None) -> float | None:
 
 
 def to_markdown(found: list[Target], rows: list[Row]) -> str:
-    """The targets as a table, with the device that they were measured on."""
+    """Return the targets as a table, with the device on which they were measured."""
     lines = ["# Targets of the kernels on a GPU", ""]
     if rows:
         row = max(rows, key=lambda row: row.get("finished_utc", ""))
@@ -159,7 +159,7 @@ def to_markdown(found: list[Target], rows: list[Row]) -> str:
         )
     else:
         lines.append(
-            "No GPU was measured: `timesformer bench --only kernels,flex,models,largest` on one fills this in."
+            "No GPU was measured. Run `timesformer bench --only kernels,flex,models,largest` on a machine with a GPU."
         )
     lines += ["", "| Target | Wanted | Measured | Reached | |", "|---|---|---:|---|---|"]
     for target in found:

@@ -1,4 +1,4 @@
-"""One process that measures: checks, ceilings, the slices that were asked for, and the files made of the record."""
+"""The process that measures: checks, ceilings, the requested slices, and the files made from the record."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SLICES: dict[str, Callable[[Bench], None]] = {
 
 
 def run(options: Options) -> bool:
-    """Measures what is wanted; False where a check failed and nothing was timed.
+    """Run the requested measurements; return False if a check failed and nothing was timed.
 
     Raises:
-        ContextLost: the device answers no more; the record says at what.
+        ContextLost: the device no longer responds; the record shows which measurement failed.
     """
     if options.only == ("report",):
         output.write(options.out)
@@ -47,5 +47,5 @@ def run(options: Options) -> bool:
     finally:
         output.write(options.out)
     if bench.left:
-        say(f"time is up: {bench.left} measurements are left; the same command goes on with them")
+        say(f"time is up: {bench.left} measurements are left; repeat the command to continue")
     return True
