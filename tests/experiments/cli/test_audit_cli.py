@@ -84,7 +84,7 @@ def test_screen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_audit, "MOST_ROWS", 2)
     short = audit(folder, "--quick")
     assert "the first 2; all of them" in short
-    assert "none with --quick" in short
+    assert "not computed with --quick" in short
 
 
 def test_all_readable(folder: Path) -> None:
