@@ -140,7 +140,7 @@ def copied(
     form: Form, grid: tuple[int, int, int] = (8, 14, 14), channels: int = 768, heads: int = 12, batch: int = 2
 ) -> dict[str, Counter[str]]:
     """Count the bytes written by layout operations in bf16, by operation, `forward` and `backward`."""
-    # PyTorch's attention is fused on a (fake) CPU; ours serves the meta device without a GPU.
+    # PyTorch's attention is fused on a (fake) CPU; our operators run on the meta device without a GPU.
     with FakeTensorMode(), torch.device("meta" if form == "triton" else "cpu"):
         usual = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)

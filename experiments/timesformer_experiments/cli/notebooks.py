@@ -85,7 +85,7 @@ def execute(path: Path, folder: Path | None = None) -> Any:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Join consecutive texts of one stream, which the kernel splits at random."""
+    """Join consecutive texts of one stream, which the kernel splits at arbitrary points."""
     found: list[Any] = []
     for output in outputs:
         before = found[-1] if found else {}

@@ -132,7 +132,7 @@ def predict(
     gradient_checkpointing: bool = False,
     device: Device = "cpu",
 ) -> Memory:
-    """Predict the peak memory of one step with `batch` clips, not the first one: the optimiser's state exists.
+    """Predict the peak memory of one step with `batch` clips after the first step, when the optimiser's state exists.
 
     `train`: forward pass, backward pass and optimiser, with the gradients of the previous step released; otherwise a
     forward pass without gradients. `precision`: bf16 means autocast, with weights and gradients in fp32. `device`:

@@ -151,7 +151,7 @@ class Plan:
         (self.records if record["outcome"] == "done" else self.failures)[key] = record
 
     def fail(self, key: str, error: Exception) -> None:
-        """Record a failure that the job's own process could not record."""
+        """Record a failure that no other process has recorded."""
         self.take(key, failed(self.jobs[key], self.runs_dir, self.data_dir, error))
 
     def look_elsewhere(self) -> list[str]:

@@ -113,7 +113,7 @@ def died(exitcode: int | None, oom_before: int, crash: str = "") -> tuple[str, s
     name = signal.Signals(-exitcode).name
     if -exitcode == signal.SIGKILL and oom_kills() > oom_before:
         return f"its process ended by signal {name}: the kernel ran out of memory", "out_of_memory"
-    stack = crash.partition("Current thread")[2].partition("\n\n")[0]  # of the thread that failed, innermost call first
+    stack = crash.partition("Current thread")[2].partition("\n\n")[0]  # of the failed thread, innermost call first
     place = next((line.strip() for line in stack.splitlines() if line.strip().startswith("File ")), "")
     reason = f"its process ended by signal {name}"
     if place:

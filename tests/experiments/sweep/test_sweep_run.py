@@ -11,6 +11,7 @@ from tests.experiments.spec_fakes import SIZES, fields
 from tests.experiments.sweep_fakes import BASE, COST, changed, places, run, table, write
 from timesformer.errors import InputError
 from timesformer_experiments.cost import measures
+from timesformer_experiments.jobs import attempt as jobs
 from timesformer_experiments.jobs.workers import InTurn, Places
 from timesformer_experiments.records.log import RESERVE, latest, read_records
 from timesformer_experiments.specs.cost import CostSpec

@@ -25,7 +25,7 @@ def largest(bench: Bench) -> None:
     """Measure the clips that must train, then search over frames at the first crop and over crops at the first number
     of frames, with a batch of one clip."""
     if bench.device.type == "cpu" and bench.sizes.name != "tiny":
-        bench.skip("largest", "all", "the memory of a card: measured on a GPU alone")
+        bench.skip("largest", "all", "the memory of a GPU: measured on a GPU only")
         return
     frames, crop = bench.sizes.clips[0]
     batch = (bench.options.batches or (bench.sizes.clip_batch,))[0]
@@ -78,7 +78,7 @@ def _search(bench: Bench, variant: Variant, scheme: str, axis: str) -> Row:
             found = trial(bench, variant, scheme, *clip, 1)
         except torch.OutOfMemoryError:
             found, reasons[size] = None, "out of memory"
-        except (RuntimeError, ValueError) as error:  # limits of a kernel's launch, of an index
+        except (RuntimeError, ValueError) as error:  # such as the limits of a kernel launch or of an index
             if not still_answers(bench.device):
                 raise
             found, reasons[size] = None, str(error).splitlines()[0][:200]

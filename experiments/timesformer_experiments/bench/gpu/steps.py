@@ -72,7 +72,7 @@ def measure_case(bench: Bench, case: Case, providers: list[Provider], slice_name
             row = _row(bench, case, provider, direction, slice_name)
             reason = why_unusable(bench.device) if provider.name == "ours" else None
             if not provider.cpu and bench.device.type == "cpu":
-                reason = "measured on a GPU alone"
+                reason = "measured on a GPU only"
             if reason is not None:
                 bench.skip(slice_name, provider.name, reason)
             elif bench.wanted(row):

@@ -61,7 +61,7 @@ def serves(bench: Bench, variant: Variant, scheme: str, slice_name: str) -> bool
     """Return True if a variant can run a scheme here; otherwise the reason is printed and recorded."""
     reason = None
     if bench.device.type == "cpu" and (variant.compiled or variant.backend == "auto"):
-        reason = "measured on a GPU alone"
+        reason = "measured on a GPU only"
     elif variant.kernels:
         reason = why_unusable(bench.device)
     elif not variant.backend and not bench.environment["transformers"]:

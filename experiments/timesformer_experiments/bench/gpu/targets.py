@@ -29,7 +29,7 @@ class Target:
 
     @property
     def reached(self) -> str:
-        """Result: yes, NO or 'not measured'."""
+        """Text on the result: yes, NO or 'not measured'."""
         if self.measured is None:
             return NOT_MEASURED
         return "yes" if (self.measured <= self.wanted if self.at_most else self.measured >= self.wanted) else "NO"
