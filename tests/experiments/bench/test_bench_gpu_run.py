@@ -183,7 +183,7 @@ def test_the_search_says_what_ended_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_cpu_has_no_largest_clip(tmp_path: Path) -> None:
     largest.largest(Bench(options(tmp_path, "largest", sizes=replace(TINY, name="full-like"))))
-    assert rows_of(tmp_path)[-1]["note"] == "the memory of a GPU: measured on a GPU only"
+    assert rows_of(tmp_path)[-1]["note"] == "the largest clips are measured only on a GPU"
 
 
 SITE = """

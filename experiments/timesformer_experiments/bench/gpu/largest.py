@@ -25,7 +25,7 @@ def largest(bench: Bench) -> None:
     """Measure the clips that must train, then search over frames at the first crop and over crops at the first number
     of frames, with a batch of one clip."""
     if bench.device.type == "cpu" and bench.sizes.name != "tiny":
-        bench.skip("largest", "all", "the memory of a GPU: measured on a GPU only")
+        bench.skip("largest", "all", "the largest clips are measured only on a GPU")
         return
     frames, crop = bench.sizes.clips[0]
     batch = (bench.options.batches or (bench.sizes.clip_batch,))[0]
