@@ -365,7 +365,7 @@ def test_refusals() -> None:
     questions: list[Callable[..., object]] = [reach, first_meeting, all_reached]
     for scheme in ("factorised_encoder", MEAN_ENCODER):
         for ask in questions:
-            with pytest.raises(InputError, match="hands on one token a frame"):
+            with pytest.raises(InputError, match="passes on one token per frame"):
                 ask(scheme, (3, 5, 7))
     with pytest.raises(InputError, match="steps, blocks: expected one of them"):
         reach("joint", (2, 2, 2), steps=1, blocks=1)

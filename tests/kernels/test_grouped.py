@@ -166,7 +166,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
         (qkv_of(1, 2, 1, 1, 3, 1, 16).expand(-1, -1, -1, -1, -1, 65536, -1), None, ONE),
     ),
     "span": (
-        "one clip spans",
+        "clips that span fewer",
         (
             torch.empty(1, 2**16, 2**10, 1, 3, 1, 16, device="meta"),
             None,
@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
         ),
     ),
     "span of an expanded clip": (
-        "one clip spans",
+        "clips that span fewer",
         (
             qkv_of(1, 1, 1, 1, 3, 1, 16).expand(1, 2**16, 2**10, 1, 3, 1, 16),
             None,

@@ -81,7 +81,7 @@ def test_every_scheme_is_drawn(name: str) -> None:
 def test_refusals() -> None:
     with pytest.raises(InputError, match="query"):
         draw_reach(build("joint"), (2, 3, 4), (2, 0, 0))
-    with pytest.raises(InputError, match="hands on one token a frame"):
+    with pytest.raises(InputError, match="passes on one token per frame"):
         draw_reach(build("factorised_encoder"))
     with pytest.raises(InputError, match="expected 1 to 16 steps to draw, got 18"):
         draw_reach(build("divided"), blocks=9)

@@ -70,9 +70,9 @@ def test_what_a_fused_model_refuses(tmp_path) -> None:
     model, clip = make("divided")
     fused = model.fuse_for_inference()
     assert not fused.training
-    with pytest.raises(InputError, match="fused for inference before"):
+    with pytest.raises(InputError, match="already fused for inference"):
         fused.fuse_for_inference()
-    with pytest.raises(InputError, match="train the one that it was made from"):
+    with pytest.raises(InputError, match="train the model it was made from"):
         fused.train()
     with pytest.raises(InputError, match="no backward"):
         fused(clip.requires_grad_())

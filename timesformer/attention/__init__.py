@@ -1,5 +1,8 @@
-"""Attention schemes: a scheme is a list of steps; a step splits the token grid, attends inside each group, and puts
-the tokens back."""
+"""Attention schemes.
+
+A scheme is a list of steps.  A step splits the token grid into groups, attends inside each group, and puts the tokens
+back.
+"""
 
 from timesformer.attention.attend import attend
 from timesformer.attention.backends import BACKENDS, BackendError

@@ -1,4 +1,4 @@
-"""The efficient path of one step: views of the qkv buffer, one attention call per shape of group."""
+"""Efficient path of one step: views of the qkv buffer, and one attention call for each shape of group."""
 
 from collections.abc import Iterator
 
@@ -27,15 +27,17 @@ def attend(
     modules: nn.ModuleDict | None = None,
     class_only: bool = False,
 ) -> tuple[Float[Tensor, "b t h w k e"] | None, Float[Tensor, "b k e"] | None]:
-    """Attention of one step over a (t, h, w) grid of patches and, unless the step leaves it out, the class token.
+    """Compute one attention step over a (t, h, w) grid of patches and, unless the step leaves it out, the class token.
 
-    `group_weights` weighs each group's output of a replicated class token before the mean over the groups (drop
-    path acts per group); `modules` are the weights of the step's mixer.  Returns the patches' outputs (None with
-    `class_only`, which does not compute them) and the class token's (None where the step has none).
+    `group_weights` scales each group's output of a replicated class token before the mean over the groups (drop path
+    acts per group).  `modules` holds the weights of the step's mixer.  With `class_only` the outputs of the patches are
+    not computed.
+
+    Return the patches' outputs (None with `class_only`) and the class token's (None where it takes no part).
 
     Raises:
         BackendError: the backend cannot serve the step.
-        InputError: the heads cannot be shared evenly between the parts of the step.
+        InputError: the heads cannot be divided evenly between the parts of the step.
     """
     heads = split_heads(step, qkv.shape[5])
     if step.cls == "absent":
@@ -61,11 +63,16 @@ def attend(
 
 
 def split_heads(step: Step, heads: int) -> list[slice]:
-    """Which heads serve which part of the step."""
-    if heads % len(step.over):
-        raise InputError(f"num_heads: step {step.name!r} shares the heads between {len(step.over)} parts, got {heads}")
-    each = heads // len(step.over)
-    return [slice(i * each, (i + 1) * each) for i in range(len(step.over))]
+    """Return the heads of each part of the step as a slice.
+
+    Raises:
+        InputError: the number of heads is not a multiple of the number of parts.
+    """
+    parts = len(step.over)
+    if heads % parts:
+        raise InputError(f"num_heads: expected a multiple of {parts}, the parts of step {step.name!r}, got {heads}")
+    each = heads // parts
+    return [slice(i * each, (i + 1) * each) for i in range(parts)]
 
 
 def _attend_part(
@@ -106,7 +113,7 @@ def _attend_triton(
     group_weights: Tensor | None,
     class_only: bool,
 ) -> Output:
-    """By the kernels, which read qkv in place."""
+    """Attend with the kernels, which read qkv in place."""
     tiles = over.tiles(grid)
     weights = None if group_weights is None else torch.cat([_weights_of(group_weights, tile) for tile in tiles], 1)
     try:
@@ -132,7 +139,7 @@ def _attend_predicate(
 
 
 def _global_class(k: Tensor, v: Tensor, cls_qkv: Tensor, backend: str) -> Tensor:
-    """The class token's query over itself and every patch: (b, k, e)."""
+    """Output of the class token's query over itself and every patch: (b, k, e)."""
     cls_q, cls_k, cls_v = cls_qkv.unsqueeze(3).unbind(1)
     dense = "reference" if backend == "reference" else "sdpa"
     return softmax_attention(cls_q, torch.cat([k, cls_k], 2), torch.cat([v, cls_v], 2), None, dense).squeeze(2)
@@ -159,7 +166,7 @@ def _attend_partition(
             cls_q, cls_k, cls_v = _expand(cls_qkv, tile.num_groups)
             tk, tv = torch.cat([tk, cls_k], 3), torch.cat([tv, cls_v], 3)
         tk, tv = tk.flatten(0, 1), tv.flatten(0, 1)
-        if cls_qkv is not None and policy == "replicated":  # a call of its own: cheaper than to copy all queries
+        if cls_qkv is not None and policy == "replicated":  # a separate call is cheaper than copying all queries
             cls_groups = softmax_attention(cls_q.flatten(0, 1), tk, tv, None, backend)
             cls_groups = cls_groups.squeeze(2).unflatten(0, (-1, tile.num_groups))  # b g k e
             if group_weights is not None:
@@ -186,25 +193,25 @@ def _attend_partition(
 
 
 def _expand(cls_qkv: Tensor, groups: int) -> Iterator[Tensor]:
-    """q, k and v of the class token, once per group: three times (b, g, k, 1, e)."""
+    """q, k and v of the class token, repeated for each group: three tensors (b, g, k, 1, e)."""
     return iter(cls_qkv[:, :, None, :, None].expand(-1, -1, groups, -1, -1, -1).unbind(1))
 
 
 def _weights_of(weights: Tensor, tile: Tile) -> Tensor:
-    """The weights of a tile's groups, (b, g)."""
+    """Weights of a tile's groups, (b, g)."""
     ranges = [slice(axis.first, axis.first + axis.count) for axis in tile.axes]
     return weights[:, ranges[0], ranges[1], ranges[2]].flatten(1)
 
 
 def _tile_view(x: Tensor, tile: Tile) -> Tensor:
-    """The tile's tokens of (b, t, h, w, k, e) as a view (b, gt, st, gh, sh, gw, sw, k, e)."""
+    """View of the tile's tokens in (b, t, h, w, k, e), with shape (b, gt, st, gh, sh, gw, sw, k, e)."""
     for dim, axis in ((1, tile.t), (3, tile.h), (5, tile.w)):
         x = _axis_view(x, dim, axis)
     return x
 
 
 def _axis_view(x: Tensor, dim: int, axis: AxisTile) -> Tensor:
-    """Dimension `dim` split into (part, element), as a view."""
+    """View of x with dimension `dim` split into (part, element)."""
     if axis.stride == 1:
         return x.narrow(dim, axis.start, axis.count * axis.size).unflatten(dim, (axis.count, axis.size))
     if axis.count == axis.stride:  # the parts interleave without a gap
@@ -216,18 +223,18 @@ def _axis_view(x: Tensor, dim: int, axis: AxisTile) -> Tensor:
 
 
 def _groups(x: Tensor, tile: Tile) -> Tensor:
-    """(b, t, h, w, k, e) -> (b, g, k, s, e)."""
+    """Gather the tile's groups: (b, t, h, w, k, e) -> (b, g, k, s, e)."""
     return _tile_view(x, tile).permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5, 7).flatten(1, 3)
 
 
 def _split_groups(x: Tensor, tile: Tile) -> Tensor:
-    """(b, g, k, s, e) -> (b, gt, st, gh, sh, gw, sw, k, e)."""
+    """Split groups and their tokens by axis: (b, g, k, s, e) -> (b, gt, st, gh, sh, gw, sw, k, e)."""
     x = x.unflatten(3, (tile.t.size, tile.h.size, tile.w.size)).unflatten(1, (tile.t.count, tile.h.count, tile.w.count))
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
 
 
 def _ungroup(x: Tensor, tile: Tile) -> Tensor:
-    """The inverse of `_groups` for a tile that covers the whole grid."""
+    """Inverse of `_groups` for a tile that covers the whole grid."""
     x = _split_groups(x, tile)
     for dim, axis in ((5, tile.w), (3, tile.h), (1, tile.t)):
         x = (x.transpose(dim, dim + 1) if axis.stride > 1 else x).flatten(dim, dim + 1)

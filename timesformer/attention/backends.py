@@ -19,7 +19,7 @@ BACKENDS: tuple[Backend, ...] = ("auto", "reference", "sdpa", "flex", "triton")
 
 
 class BackendError(InputError):
-    """A backend that cannot serve what it was asked for; the message says what is missing."""
+    """Error of a backend that cannot serve a request; the message says what is missing."""
 
 
 def choose(
@@ -29,23 +29,22 @@ def choose(
     dtype: torch.dtype | None = None,
     grid: Grid | None = None,
 ) -> Backend:
-    """The backend that runs a partition, predicate or mixer on this device (None: anywhere on this machine).
+    """Return the backend that runs a partition, predicate or mixer on `device` (None: any device of this machine).
 
-    `auto` takes the kernels for a partition on CUDA where they were measured to be fastest
-    (`timesformer_kernels.auto`), `flex` for predicates on CUDA, where FlexAttention compiles to block-sparse kernels,
-    and otherwise `sdpa`.
+    `auto` takes the kernels for a partition on CUDA where they are expected to be fastest (`timesformer_kernels.auto`),
+    `flex` for a predicate on CUDA, where FlexAttention compiles to block-sparse kernels, and `sdpa` otherwise.
 
     Raises:
-        BackendError: `triton` where the kernels cannot run, `triton` for a predicate, `flex` for a partition.
-        InputError: an unknown name.
+        BackendError: `triton` where the kernels cannot run, `triton` for a predicate, or `flex` for a partition.
+        InputError: an unknown backend.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend: expected one of {BACKENDS}, got {backend!r}")
     if backend == "triton":
         if isinstance(over, Predicate):
             raise BackendError(
-                "backend 'triton' serves partitions; this step is a predicate: use 'flex' or 'sdpa', or 'auto' for a "
-                "scheme that has both"
+                "backend 'triton': expected a partition, got a predicate; use 'flex' or 'sdpa', or 'auto' for a scheme "
+                "that has both"
             )
         reason = why_unusable(device)
         if reason is not None:
@@ -53,8 +52,8 @@ def choose(
         return "sdpa" if isinstance(over, Mixer) else "triton"
     if backend == "flex" and isinstance(over, Partition):
         raise BackendError(
-            "backend 'flex' serves predicates; this step is a partition, whose groups need no mask: use 'sdpa', or "
-            "'auto' for a scheme that has both"
+            "backend 'flex': expected a predicate, got a partition, whose groups need no mask; use 'sdpa', or 'auto' "
+            "for a scheme that has both"
         )
     if backend != "auto":
         return backend
@@ -74,7 +73,7 @@ def softmax_attention(
     mask: Bool[Tensor, "q s"] | None,
     backend: str,
 ) -> Float[Tensor, "*g k q e"]:
-    """softmax(q k^T / sqrt(e)) v inside each group; `mask` is True where a query sees a key."""
+    """Compute softmax(q k^T / sqrt(e)) v inside each group; `mask` is True where a query sees a key."""
     if backend == "reference":
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if mask is not None:
@@ -90,13 +89,13 @@ def flex_attention(
     predicate: Predicate,
     grid: Grid,
 ) -> Float[Tensor, "b k p e"]:
-    """FlexAttention over a predicate; a key after the last patch is the class token, which every query sees.
+    """Run FlexAttention over a predicate; a key after the last patch is the class token, which every query sees.
 
     Raises:
-        BackendError: on CPU where gradients are wanted (FlexAttention has no backward there).
+        BackendError: gradients are needed on a CPU, where FlexAttention has no backward pass.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        raise BackendError("backend 'flex' has no backward on CPU: train there with 'sdpa' or 'auto'")
+        raise BackendError("backend 'flex' has no backward pass on a CPU: train with 'sdpa' or 'auto'")
     out: Tensor = _compiled_flex()(q, k, v, block_mask=_block_mask(predicate, grid, k.shape[2], str(q.device)))
     return out
 
@@ -117,5 +116,5 @@ def _block_mask(predicate: Predicate, grid: Grid, keys: int, device: str) -> Any
     def seen(query: Tensor, key: Tensor) -> Tensor:
         return (key >= tokens) | predicate.fn(coordinates(query, grid), coordinates(key, grid), grid)
 
-    predicate.mask(grid, device)  # raises for a query that sees no key
+    predicate.mask(grid, device)  # raises InputError for a query that sees no key
     return create_block_mask(lambda b, head, query, key: seen(query, key), None, None, tokens, keys, device=device)

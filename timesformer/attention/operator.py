@@ -1,10 +1,11 @@
-"""One attention step as a sparse matrix: row i holds what token i takes from every token.
+"""One attention step as a sparse matrix: row i holds the weight of every token in the output of token i.
 
-Tokens are the patches, time slowest, then the class token where there is one.  The matrix is never built whole: it
-comes in pieces, a piece being some rows of some groups, of a bounded number of entries; single rows are computed by
-themselves.  What a row holds follows the step's declaration, as in `attend`: a softmax over the keys that the query
-sees; for a replicated class token the mean over the groups of its softmaxes; for a token that the step leaves out the
-token itself.
+Tokens are the patches, time slowest, then the class token where there is one.  The whole matrix is never built.  It
+comes in pieces, each some rows of some groups with a bounded number of entries; single rows are computed on their own.
+
+The rows follow the step's declaration, as in `attend`.  A row is a softmax over the keys that the query sees.  For a
+replicated class token it is the mean of the token's softmaxes over the groups.  A token that the step leaves out has a
+row that is 1 on itself and 0 elsewhere.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +28,16 @@ Query = tuple[int, int, int] | Literal["class"]
 Fusion = Literal["mean", "max", "min"]
 FUSIONS: tuple[Fusion, ...] = ("mean", "max", "min")
 ENTRIES = 1 << 23
-"""About how many entries a piece may have: 32 MiB in float32."""
+"""Approximate limit on the number of entries of a piece: 32 MiB in float32."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of g groups: token numbers of the queries (g, r) and of the keys (g, s), the `heads` that look so, and
-    their weights (b, k, g, r, s).  What is not listed is zero."""
+    """Rows of g groups, for the heads in `heads`.
+
+    rows: token numbers of the queries, (g, r); keys: token numbers of the keys, (g, s); weights: (b, k, g, r, s).
+    Weights of keys that are not listed are zero.
+    """
 
     heads: slice
     rows: Int[Tensor, "g r"]
@@ -42,14 +46,14 @@ class Piece:
 
 
 Fuse = Callable[[Piece], Tensor]
-"""The weights of a piece as one matrix for all its heads, (b, g, r, s)."""
+"""Function from a piece to its weights as one matrix for all its heads, (b, g, r, s)."""
 
 
 class StepOperator:
-    """What the tokens of one step take from each other; see the module's description.
+    """Sparse matrix of one attention step; see the description of the module.
 
-    grid: (t, h, w); heads: their number; has_class: whether token t * h * w is a class token
-    size: number of tokens, the class token included
+    grid: (t, h, w); heads: number of heads; has_class: True if token t * h * w is a class token
+    size: number of tokens, including the class token
     """
 
     def __init__(
@@ -73,21 +77,25 @@ class StepOperator:
         self.parts = list(zip(step.over, split_heads(step, self.heads), strict=True))
 
     def number(self, query: Query) -> int:
-        """The token's number.  Raises InputError where the grid has no such token."""
+        """Return the number of a token.
+
+        Raises:
+            InputError: the grid has no such token.
+        """
         if query == "class":
             if not self.has_class:
-                raise InputError(f"query: step {self.step.name!r} runs without a class token")
+                raise InputError(f"query: expected a patch (t, h, w), step {self.step.name!r} has no class token")
             return self.patches
         if len(query) != 3 or any(not 0 <= at < length for at, length in zip(query, self.grid, strict=True)):
-            raise InputError(f"query: {query} lies outside the grid of (t, h, w) = {self.grid} tokens")
+            raise InputError(f"query: expected a patch inside the grid (t, h, w) = {self.grid}, got {query}")
         return (query[0] * self.grid[1] + query[1]) * self.grid[2] + query[2]
 
     def rows(self, queries: Sequence[Query]) -> Float[Tensor, "b k q p"]:
-        """The rows of these queries, every head by itself; p counts all tokens."""
+        """Rows of these queries, for each head; p counts all tokens."""
         return self.numbered_rows(torch.tensor([self.number(query) for query in queries], device=self.q.device))
 
     def numbered_rows(self, numbers: Int[Tensor, " q"]) -> Float[Tensor, "b k q p"]:
-        """The rows of these tokens."""
+        """Rows of the tokens with these numbers, for each head."""
         out = self.q.new_zeros(self.q.shape[0], self.heads, len(numbers), self.size)
         token = numbers == self.patches
         if token.any():
@@ -100,7 +108,7 @@ class StepOperator:
         return out
 
     def mean_row(self) -> Float[Tensor, "b k p"]:
-        """The mean over the patches' rows, every head by itself."""
+        """Mean over the rows of all patches, for each head."""
         out = self.q.new_zeros(self.q.shape[0], self.heads, self.size)
         for piece in self.pieces():
             is_patch = (piece.rows < self.patches).to(piece.weights.dtype)
@@ -111,8 +119,11 @@ class StepOperator:
     def matmul(
         self, x: Float[Tensor, "b p c"], fusion: Fusion = "mean", discard: float = 0.0, fuse: Fuse | None = None
     ) -> Float[Tensor, "b p c"]:
-        """The matrix, its heads fused, times x; see `fused` for fusion and discard, or give a `fuse` of your own,
-        whose results are averaged over the parts of a step that shares its heads."""
+        """Compute matrix @ x, with the heads fused.
+
+        `fusion` and `discard` are those of `fused`.  A `fuse` function replaces them; if the step divides its heads
+        between parts, its results are averaged over the parts.
+        """
         out = torch.zeros_like(x)
         for piece, weights in self._fused(fusion, discard, fuse):
             found = weights @ x[:, piece.keys]
@@ -122,7 +133,7 @@ class StepOperator:
     def rmatmul(
         self, y: Float[Tensor, "b q p"], fusion: Fusion = "mean", discard: float = 0.0, fuse: Fuse | None = None
     ) -> Float[Tensor, "b q p"]:
-        """y times the matrix, its heads fused: where the weight of these rows goes."""
+        """Compute y @ matrix, with the heads fused; the arguments are those of `matmul`."""
         out = torch.zeros_like(y)
         for piece, weights in self._fused(fusion, discard, fuse):
             found = torch.einsum("bqgr,bgrs->bqgs", y[:, :, piece.rows], weights)
@@ -130,8 +141,10 @@ class StepOperator:
         return out
 
     def pieces(self, together: bool = False) -> Iterator[Piece]:
-        """Every row of every head, in pieces; `together`: all heads of a row in one piece, also where the step shares
-        its heads between parts."""
+        """Yield every row of every head, in pieces.
+
+        With `together`, all heads of a row are in one piece, even where the step divides its heads between parts.
+        """
         if together and len(self.parts) > 1:
             yield from self._joined_pieces()
             return
@@ -191,7 +204,7 @@ class StepOperator:
             yield Piece(slice(0, self.heads), rows[None], every[None], self.numbered_rows(rows)[:, :, None])
 
     def _patch_rows(self, over: Partition | Predicate | Mixer, heads: slice, rows: Tensor) -> Tensor:
-        """Rows of patches over the tokens that the step sees: (b, k, q, p), p with or without the class token."""
+        """Rows of patches over the tokens that the step sees: (b, k, q, p), p with the class token where it is seen."""
         q, k = self.q[:, heads], self.k[:, heads]
         if isinstance(over, Mixer):
             q, k, v = (x[:, :, : self.patches] for x in (q, k, self.v[:, heads]))
@@ -239,13 +252,13 @@ def operator(
     has_class: bool | None = None,
     modules: nn.ModuleDict | None = None,
 ) -> StepOperator:
-    """The step's matrix, from what `attend` is given.
+    """Return the matrix of a step, from the arguments of `attend`.
 
-    `has_class`: whether there is a class token; to be said where the step leaves it out, so that its q, k and v are
-    not known.  Half precision is read as float32.
+    Pass `has_class=True` where the model has a class token that the step leaves out, so that `cls_qkv` is None.  By
+    default there is a class token where `cls_qkv` is given.  Half precision is converted to float32.
 
     Raises:
-        InputError: the heads cannot be shared evenly between the parts of the step.
+        InputError: the heads cannot be divided evenly between the parts of the step.
     """
     with_class = cls_qkv is not None if has_class is None else has_class
     return StepOperator(step, qkv, cls_qkv, with_class, nn.ModuleDict() if modules is None else modules)
@@ -254,13 +267,16 @@ def operator(
 def fused(
     weights: Float[Tensor, "b k g r s"], is_class: Tensor, fusion: Fusion = "mean", discard: float = 0.0
 ) -> Float[Tensor, "b g r s"]:
-    """One matrix for all heads: their mean, maximum or minimum; then the smallest `discard` (0 … 1) of the patches that
-    each query sees are set to zero and each row is divided by its sum.  The class token is never discarded
-    (`is_class`, (g, s)); a row of nothing but zeros stays one."""
+    """Fuse the heads into one matrix: their mean, maximum or minimum.
+
+    Of the patches that each query sees, the fraction `discard` (0 … 1) with the smallest weights is then set to zero.
+    The class token, where `is_class` (g, s) is True, is never discarded.  Unless the fusion is a plain mean, each row
+    is divided by its sum; a row of zeros stays zero.
+    """
     one = weights.mean(1) if fusion == "mean" else weights.amax(1) if fusion == "max" else weights.amin(1)
     if discard:
         seen = (weights > 0).any(1) & ~is_class[:, None]
-        dropped = (seen.sum(-1) * discard).long()  # rounded down: something is always kept
+        dropped = (seen.sum(-1) * discard).long()  # rounded down, so that at least one patch is kept
         rank = one.masked_fill(~seen, float("inf")).argsort(dim=-1, stable=True).argsort(-1)
         one = one.masked_fill(seen & (rank < dropped[..., None]), 0.0)
     if fusion != "mean" or discard:
@@ -269,7 +285,7 @@ def fused(
 
 
 def tile_tokens(tile: Tile, grid: Grid) -> Int[Tensor, "g s"]:
-    """The numbers of the tokens of every group of a tile."""
+    """Token numbers of every group of a tile."""
     t, h, w = (
         axis.start + torch.arange(axis.count)[:, None] * axis.jump + torch.arange(axis.size)[None] * axis.stride
         for axis in tile.axes

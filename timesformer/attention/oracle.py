@@ -1,6 +1,6 @@
-"""The dense reference of one step: every query against every token, written out, from the closed-form declaration.
+"""Dense reference for one step: every query against every token, from the closed form of the declaration.
 
-It shares no code with the efficient path beyond the declaration: groups are numbers per token (`group_ids`), not
+It shares no code with the efficient path beyond the declaration.  Groups are numbers per token (`group_ids`), not
 slices, and the replicated class token is copied and averaged group by group.
 """
 
@@ -21,7 +21,10 @@ def oracle(
     *,
     modules: nn.ModuleDict | None = None,
 ) -> tuple[Float[Tensor, "b t h w k e"], Float[Tensor, "b k e"] | None]:
-    """What `attend` must return, by dense masked softmax; memory grows with the square of the tokens."""
+    """Compute the expected result of `attend` by a dense masked softmax.
+
+    Memory grows with the square of the number of tokens.
+    """
     grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
     share = qkv.shape[5] // len(step.over)
     with_class = cls_qkv is not None and step.cls != "absent"

@@ -17,7 +17,7 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Split:
-    """How a step splits one axis.
+    """Split of one axis into parts.
 
     - `all`: one part spans the axis.
     - `each`: every index is a part of its own.
@@ -36,11 +36,11 @@ class Split:
             raise InputError(f"Split.k: expected a positive integer, got {self.k!r}")
 
     def count(self, length: int) -> int:
-        """The number of parts."""
+        """Number of parts of an axis of this length."""
         return {"all": 1, "each": length}.get(self.word, min(self.k, length))
 
     def tiles(self, length: int) -> tuple[AxisTile, ...]:
-        """The parts, equal ones together: one tile, or two where k does not divide the length."""
+        """Parts of the axis, those of one size together: one tile, or two where k does not divide the length."""
         count = self.count(length)
         size, longer = divmod(length, count)
         if self.word == "stride":
@@ -57,7 +57,7 @@ class Split:
         return tuple(tile for tile in tiles if tile.count)
 
     def part_of(self, index: Tensor, length: int) -> Tensor:
-        """The number of the part that holds each index, in closed form (the oracle's view of the declaration)."""
+        """Number of the part that holds each index, in closed form; the oracle uses this form of the declaration."""
         count = self.count(length)
         if self.word == "all":
             return torch.zeros_like(index)
@@ -74,18 +74,18 @@ ALL, EACH = Split("all"), Split("each")
 
 
 def blocks(k: int) -> Split:
-    """k contiguous parts."""
+    """Split an axis into k contiguous parts."""
     return Split("blocks", k)
 
 
 def stride(k: int) -> Split:
-    """k interleaved parts: every k-th index."""
+    """Split an axis into k interleaved parts, each with every k-th index."""
     return Split("stride", k)
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Splits the token grid into groups, each a product of one part per axis; attention stays inside a group."""
+    """Partition of the token grid into groups, each a product of one part per axis; attention stays inside a group."""
 
     t: Split
     h: Split
@@ -96,7 +96,7 @@ class Partition:
         return self.t.count(grid[0]), self.h.count(grid[1]), self.w.count(grid[2])
 
     def tiles(self, grid: Grid) -> tuple[Tile, ...]:
-        """All groups, those of one shape together (at most eight tiles, one where every split is even)."""
+        """All groups, those of one shape in one tile: at most eight tiles, and one where every split is even."""
         axes = (self.t.tiles(grid[0]), self.h.tiles(grid[1]), self.w.tiles(grid[2]))
         return tuple(Tile(*parts) for parts in product(*axes))
 
@@ -108,7 +108,7 @@ class Partition:
         yield from product(*axes)
 
     def group_ids(self, grid: Grid) -> Tensor:
-        """The group number of every token, shape (t, h, w), in closed form."""
+        """Group number of every token, int64 (t, h, w), in closed form."""
         t, h, w = (split.part_of(torch.arange(n), n) for split, n in zip(self.splits, grid, strict=True))
         counts = self.counts(grid)
         return (t[:, None, None] * counts[1] + h[None, :, None]) * counts[2] + w[None, None, :]
@@ -118,6 +118,6 @@ class Partition:
         return self.t, self.h, self.w
 
     def visible(self, query: Grid, grid: Grid) -> Tensor:
-        """The keys of one query, bool (t, h, w)."""
+        """Keys of one query, bool (t, h, w)."""
         ids = self.group_ids(grid)
         return ids == ids[query]

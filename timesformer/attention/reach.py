@@ -1,21 +1,22 @@
-"""Who can meet whom and who can depend on whom, from a scheme's declaration alone.
+"""Direct comparisons and possible dependencies between patches, from a scheme's declaration alone.
 
-Patches of a (t, h, w) grid are numbered with time slowest, p = t * h * w; in every matrix a row is a patch that comes
-out and a column a patch that goes in.
+Patches of a (t, h, w) grid are numbered with time slowest, p = t * h * w.  In every matrix a row is an output patch and
+a column is an input patch.
 
 - `meet`: pairs that one step compares directly, in one softmax.
-- `reach`: what a patch can depend on after some steps, through any number of patches in between and, with `bridge`,
-  through the class token.  It holds for any weights: where it is False the derivative is zero, where it is True the
-  derivative is other than zero for almost all weights (not for projections or extra linears that are still at their
-  start of zero).  Norms, projections and the MLP act on each token alone and the residual connection keeps what a
-  token had, so attention alone counts; a shared qkv projection changes no path.
-- `first_meeting` and `all_reached`: after how many steps.
+- `reach`: patches that a patch can depend on after some steps, through any number of patches in between and, with
+  `bridge`, through the class token.  The result holds for any weights: where it is False the derivative is zero; where
+  it is True the derivative is nonzero for almost all weights (an exception are projections and extra linears that are
+  still at their initial zero).  Only attention counts: norms, projections and the MLP act on each token separately, and
+  the residual connection keeps what a token had.  A shared qkv projection changes no path.
+- `first_meeting` and `all_reached`: number of steps until every patch has met or reached the others.
 
-Steps side by side are one step: they read the same tokens and nothing lies between them.
+Parallel steps count as one step: they read the same tokens, and nothing lies between them.
 
-The class token reads every patch in each step that it takes part in, `global` by its own query and `replicated` by the
-mean of its copies, and is a key of every patch of that step; through a mixer no patch reads it.  Where every frame is a
-stream of its own, patches and class token stay in their frame; the mean over the frames at the end is not part of it.
+The class token reads every patch in each step that it takes part in, by its own query (`global`) or by the mean of its
+copies (`replicated`), and it is a key of every patch of that step; through a mixer no patch reads it.  Where every
+frame is a stream of its own, patches and class token stay in their frame; the final mean over the frames is not
+counted.
 """
 
 from collections import deque
@@ -39,38 +40,39 @@ from timesformer.errors import InputError
 
 Bits = NDArray[np.uint8]
 MANY, MANY_FOR_A_MIXER = 2048, 36
-"""Patches that `small_grid` allows; the patches that a mixer sees are found one at a time."""
+"""Most patches that `small_grid` allows, without and with a mixer, whose keys are found one patch at a time."""
 
 
 class After(NamedTuple):
-    """A number of steps, counted through the blocks from 1, and the block in which the last of them lies."""
+    """Number of steps, counted through the blocks from 1, and number of the block that holds the last of them."""
 
     steps: int
     blocks: int
 
 
 class _Keys(NamedTuple):
-    """Which patches every patch sees, each set once: patch i sees those numbered `sets[of[i]]`."""
+    """Patches that every patch sees, each distinct set stored once: patch i sees those numbered `sets[of[i]]`."""
 
     sets: tuple[NDArray[np.intp], ...]
     of: NDArray[np.intp]
 
 
 class _State(NamedTuple):
-    """What tokens depend on, eight patches to a byte: patches (streams, patches, bytes), class (streams, bytes)."""
+    """Dependencies of tokens, eight patches to a byte: patches (streams, patches, bytes), cls (streams, bytes)."""
 
     patches: Bits
     cls: Bits
 
 
 def meet(step: Step, grid: Grid) -> Bool[Tensor, "p p"]:
-    """The pairs of patches that a step compares in one softmax: row the query, column the key.
+    """Return the pairs of patches that a step compares in one softmax: rows are queries, columns are keys.
 
-    A patch is among its own keys where the declaration says so.  A step that shares its heads between parts compares
-    what any of them does.  For a mixer these are the patches with a weight in its `operator`, as `visible` says.
+    A patch is among its own keys where the declaration says so.  A step that divides its heads between parts compares
+    every pair that one of the parts compares.  For a mixer, the keys are the patches with a nonzero weight in its
+    `operator`, as found by `visible`.
 
     Raises:
-        InputError: not a grid of three positive integers, or a predicate that leaves a query without keys.
+        InputError: the grid is not three positive integers, or a predicate leaves a query without keys.
     """
     _require_grid(grid)
     patches = grid[0] * grid[1] * grid[2]
@@ -87,16 +89,16 @@ def meet(step: Step, grid: Grid) -> Bool[Tensor, "p p"]:
 def reach(
     scheme: Scheme | str, grid: Grid, steps: int | None = None, blocks: int | None = None, bridge: bool = True
 ) -> Bool[Tensor, "p p"]:
-    """The patches (columns) that each patch (row) can depend on after so many steps or blocks of a scheme.
+    """Return the patches (columns) that each patch (row) can depend on after some steps or blocks of a scheme.
 
-    scheme: a scheme of one encoder, or the name of one
-    steps: so many, over as many blocks as they take; 0: every patch itself
-    blocks: so many whole blocks; with neither steps nor blocks: any number, what can ever be reached
-    bridge: the class token carries over what it has read; False: patches read it as a constant
+    scheme: a scheme with one encoder, or its name
+    steps: number of steps, over as many blocks as they take; after 0 steps each patch depends on itself
+    blocks: number of whole blocks; with neither steps nor blocks, any number, which gives everything ever reached
+    bridge: True: the class token passes on what it has read; False: patches read it as a constant
 
     Raises:
-        InputError: both steps and blocks, or a negative one; not a grid of three positive integers; a scheme of
-            several encoders, which hands on one token a frame, so that no patch comes out of it.
+        InputError: both steps and blocks are given, or one is negative; the grid is not three positive integers; the
+            scheme has several encoders, which pass on one token per frame, so that no patch comes out of them.
     """
     encoder = _encoder(scheme)
     _require_grid(grid)
@@ -112,11 +114,13 @@ def reach(
 
 
 def first_meeting(scheme: Scheme | str, grid: Grid) -> After | None:
-    """After how many steps every patch has been compared directly, as a query, with a patch of another frame and
-    another place in the frame; None where that never happens.
+    """Return the number of steps until every patch, as a query, has met a patch at another time and place.
+
+    To meet is to be compared directly, with a patch in another frame and at another position in the frame.  The result
+    is None where that never happens.
 
     Raises:
-        InputError: as `reach`.
+        InputError: as for `reach`.
     """
     encoder = _encoder(scheme)
     _require_grid(grid)
@@ -135,10 +139,12 @@ def first_meeting(scheme: Scheme | str, grid: Grid) -> After | None:
 
 
 def all_reached(scheme: Scheme | str, grid: Grid, bridge: bool = True) -> After | None:
-    """After how many steps every patch can depend on every patch, `bridge` as in `reach`; None where never.
+    """Return the number of steps until every patch can depend on every patch, or None where that never happens.
+
+    `bridge` is that of `reach`.
 
     Raises:
-        InputError: as `reach`.
+        InputError: as for `reach`.
     """
     encoder = _encoder(scheme)
     _require_grid(grid)
@@ -150,11 +156,12 @@ def all_reached(scheme: Scheme | str, grid: Grid, bridge: bool = True) -> After 
 
 
 def small_grid(scheme: Scheme | str, grid: Grid) -> Grid:
-    """The grid itself up to 2048 patches (36 with a mixer), else a smaller one for `first_meeting` and `all_reached`.
+    """Return a grid of at most 2048 patches (36 with a mixer) for `first_meeting` and `all_reached`.
 
-    The longest side gives up two at a time, so that what was odd or even stays so.  Every shipped scheme has the same
-    answers on both; a scheme with windows of a fixed size, or with more parts than the smaller side has patches, can
-    need more steps on the larger grid.
+    A grid within the limit is returned unchanged.  Otherwise the longest side shrinks by two at a time, so that odd
+    sides stay odd and even sides stay even.  Every shipped scheme gives the same results on both grids.  A scheme with
+    windows of a fixed size, or with more parts than the smaller side has patches, can need more steps on the larger
+    grid.
     """
     scheme = build(scheme) if isinstance(scheme, str) else scheme
     overs = [over for encoder in scheme.encoders for step in encoder.steps for over in step.over]
@@ -169,19 +176,19 @@ def _encoder(scheme: Scheme | str) -> Encoder:
     scheme = build(scheme) if isinstance(scheme, str) else scheme
     if len(scheme.encoders) > 1:
         raise InputError(
-            f"attention scheme {scheme.name!r}: an encoder before another hands on one token a frame, so that no patch "
-            f"comes out of its {len(scheme.encoders)} encoders; expected a scheme of one"
+            f"attention scheme {scheme.name!r}: expected a scheme with one encoder, got {len(scheme.encoders)}; each "
+            "but the last passes on one token per frame, so that no patch comes out"
         )
     return scheme.encoders[0]
 
 
 def _require_grid(grid: Grid) -> None:
     if len(grid) != 3 or any(side < 1 for side in grid):
-        raise InputError(f"grid: expected numbers of frames, rows and columns of 1 or more, got {grid}")
+        raise InputError(f"grid: expected positive numbers of frames, rows and columns, got {grid}")
 
 
 def _states(encoder: Encoder, grid: Grid, bridge: bool) -> Iterator[_State]:
-    """Before the first step, after it, after the second, …; ends after a block that changed nothing."""
+    """Yield the state before the first step, after it, after the second, …, until a block changes nothing."""
     streams = grid[0] if encoder.class_tokens == "frame" else 1
     stream = (grid[0] // streams, grid[1], grid[2])
     number = np.arange(grid[0] * grid[1] * grid[2])
@@ -199,7 +206,7 @@ def _states(encoder: Encoder, grid: Grid, bridge: bool) -> Iterator[_State]:
 
 
 def _after(stage: Iterable[Step], before: _State, stream: Grid, bridge: bool) -> _State:
-    """After steps side by side: each reads the tokens as they were before all of them."""
+    """State after parallel steps, each of which reads the tokens as they were before all of them."""
     patches, cls = before.patches.copy(), before.cls
     for step in stage:
         for over in step.over:
@@ -225,7 +232,7 @@ def _keys(over: Partition | Predicate | Mixer, grid: Grid) -> _Keys:
 
 
 def _rows(over: Predicate | Mixer, grid: Grid) -> Iterator[Tensor]:
-    """The patches that each patch sees, bool (p,)."""
+    """Yield the patches that each patch sees, bool (p,)."""
     if isinstance(over, Predicate):
         for rows in over.chunks(grid):
             yield from rows

@@ -1,4 +1,4 @@
-"""Schemes by name: the files of `timesformer/attention/schemes/`, and a user's own file or `Scheme` object."""
+"""Schemes by name: those in `timesformer/attention/schemes/`, and a user's own files and `Scheme` objects."""
 
 import importlib.util
 import pkgutil
@@ -26,21 +26,21 @@ def _shipped() -> dict[str, Scheme]:
 def _add(table: dict[str, Scheme], scheme: Scheme) -> None:
     for name in (scheme.name, *scheme.aliases):
         if name in table and table[name] != scheme:
-            raise InputError(f"attention scheme {name!r}: the name is taken by {table[name].name!r}")
+            raise InputError(f"attention scheme {name!r}: expected a new name, it belongs to {table[name].name!r}")
     for name in (scheme.name, *scheme.aliases):
         table[name] = scheme
 
 
 def names() -> tuple[str, ...]:
-    """The names of all registered schemes, aliases left out, in alphabetical order."""
+    """Names of all registered schemes, without aliases, in alphabetical order."""
     return tuple(sorted({scheme.name for scheme in (_shipped() | _added).values()}))
 
 
 def build(name: str) -> Scheme:
-    """The scheme of this name or alias.
+    """Return the scheme with this name or alias.
 
     Raises:
-        InputError: no scheme has the name; the message lists those that exist.
+        InputError: no scheme has the name; the message lists the known names.
     """
     table = _shipped() | _added
     if name not in table:
@@ -49,10 +49,10 @@ def build(name: str) -> Scheme:
 
 
 def register(scheme: Scheme) -> Scheme:
-    """Adds a scheme under its name and aliases, for this process.
+    """Register a scheme under its name and aliases, for this process, and return it.
 
     Raises:
-        InputError: another scheme has one of the names.
+        InputError: not a `Scheme`, or another scheme has one of the names.
     """
     if not isinstance(scheme, Scheme):
         raise InputError(f"attention: expected a Scheme, got {type(scheme).__name__}")
@@ -62,12 +62,12 @@ def register(scheme: Scheme) -> Scheme:
 
 
 def load_file(path: str | Path) -> tuple[Scheme, ...]:
-    """Runs a Python file that defines `SCHEMES`, a list of `Scheme`, and registers them.
+    """Run a Python file that defines `SCHEMES`, a list of `Scheme`, and register these schemes.
 
-    The file is code and is executed: load only what you trust.
+    The file is executed as code: load only files that you trust.
 
     Raises:
-        InputError: no such file, an error in it, or no `SCHEMES`.
+        InputError: the file does not exist, fails, or defines no `SCHEMES`.
     """
     path = Path(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -1,4 +1,4 @@
-"""Step, encoder, scheme: an attention scheme is a list of steps, declared once."""
+"""Step, encoder and scheme: the declaration of an attention scheme as a list of steps."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,16 +16,18 @@ POSITIONS: tuple[Position, ...] = ("none", "space", "space_time", "table")
 
 @dataclass(frozen=True)
 class Step:
-    """One attention step: where it attends and what it does with the class token.
+    """One attention step: its neighbourhoods and its treatment of the class token.
 
-    - `over`: a partition, predicate or mixer; several share the heads evenly (ViViT's model 4).
+    - `over`: partitions, predicates or mixers; if there are several, the heads are divided evenly between them
+      (ViViT's model 4).
     - `cls`: `absent`, the class token takes no part; `replicated`, it is copied into every group and its outputs
       are averaged over the groups, unweighted (the released code's space step); `global`, it is a key in every
       group and its query sees every token (equation 11 of the paper).
     - `extra_linear`: a zero-initialised linear after the projection (the released code's `temporal_fc`).
-    - `qkv_from`: the step of the same block whose qkv weights this one shares.
-    - `zero_start`: its projection starts at zero, also from an image model's weights, so that the block starts as
-      the image model's (ViViT, section 3.4; zero qkv weights too, as written there, would never get a gradient).
+    - `qkv_from`: name of the step of the same block whose qkv weights this one shares.
+    - `zero_start`: the projection starts at zero, even when the model starts from an image model's weights, so that
+      the block starts as the image model's (ViViT, section 3.4; zero qkv weights too, as written there, would never
+      receive a gradient).
     """
 
     name: str
@@ -45,19 +47,18 @@ class Step:
         if self.cls == "replicated" and not all(isinstance(part, Partition) for part in self.over):
             raise InputError(
                 f"Step.cls of {self.name!r}: 'replicated' copies the class token into the groups of a partition; "
-                "a predicate or mixer has no groups: use 'global' or 'absent'"
+                "a predicate or mixer has no groups, use 'global' or 'absent'"
             )
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A stack of equal blocks.
+    """A stack of identical blocks.
 
     - `block`: stages in sequence, each with its steps in parallel (their outputs are added); the MLP follows.
-    - `depth`: the configuration's field that gives the number of blocks.
-    - `class_tokens`: `clip`, one for the clip; `frame`, every frame is a stream of its own with a class token;
-      `none`.
-    - `pool`: what stands for the clip (or, before a further encoder, for each frame): the class token or the mean
+    - `depth`: name of the configuration field that holds the number of blocks.
+    - `class_tokens`: `clip`, one for the clip; `frame`, one for each frame, which is a stream of its own; `none`.
+    - `pool`: token that represents the clip (or, before a further encoder, each frame): the class token or the mean
       of the patches.
     """
 
@@ -71,20 +72,22 @@ class Encoder:
         if not names or len(set(names)) != len(names):
             raise InputError(f"Encoder.block: expected steps with different names, got {names}")
         if self.pool == "class" and self.class_tokens == "none":
-            raise InputError("Encoder.pool: 'class' needs class tokens; use pool='mean'")
+            raise InputError("Encoder.pool: expected 'mean' without class tokens, got 'class'")
         if self.class_tokens == "none" and any(step.cls != "absent" for step in self.steps):
-            raise InputError("Encoder.class_tokens: 'none' needs cls='absent' in every step")
+            raise InputError("Encoder.class_tokens: expected cls='absent' in every step with class_tokens='none'")
         if self.class_tokens != "none" and all(step.cls == "absent" for step in self.steps):
-            raise InputError("the class token is absent from every step of the block: it would never see a patch")
+            raise InputError("Step.cls: expected the class token in at least one step, got 'absent' in all of them")
         for step in self.steps:
             if step.qkv_from is not None and step.qkv_from not in names:
                 raise InputError(f"Step.qkv_from of {step.name!r}: expected one of {names}, got {step.qkv_from!r}")
             if step.qkv_from is not None and self.step(step.qkv_from).qkv_from is not None:
-                raise InputError(f"Step.qkv_from of {step.name!r}: {step.qkv_from!r} has no qkv weights of its own")
+                raise InputError(
+                    f"Step.qkv_from of {step.name!r}: expected a step with its own qkv weights, got {step.qkv_from!r}"
+                )
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """All steps of a block, in order."""
+        """Steps of a block, in order."""
         return tuple(step for stage in self.block for step in stage)
 
     def step(self, name: str) -> Step:
@@ -96,9 +99,11 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Scheme:
-    """A name, one encoder or several in a row, and the defaults that belong to the scheme.
+    """An attention scheme: a name, one encoder or several in sequence, and the scheme's defaults.
 
-    `code` is the paper's abbreviation, `aliases` are further names under which it is found.
+    - `position`: default position embedding.
+    - `code`: abbreviation in the paper; `title`: name in tables and figures.
+    - `aliases`: further names under which the scheme is found.
     """
 
     name: str
@@ -119,22 +124,22 @@ class Scheme:
             raise InputError(f"Scheme.encoders of {self.name!r}: only the first encoder can have frame class tokens")
         if len(self.encoders) > 1 and self.encoders[0].class_tokens == "clip":
             raise InputError(
-                f"Scheme.encoders of {self.name!r}: an encoder before another hands on one token a frame; "
-                "expected class_tokens 'frame' or 'none', got 'clip'"
+                f"Scheme.encoders of {self.name!r}: expected class_tokens 'frame' or 'none' in the first of several "
+                "encoders, which passes on one token per frame, got 'clip'"
             )
 
     def vary(
         self, *, cls_policy: ClassPolicy | None = None, temporal_fc: bool | None = None, share_qkv: bool = False
     ) -> "Scheme":
-        """The scheme with these switches of a configuration applied; None keeps what the scheme declares.
+        """Return the scheme with these switches of a configuration applied; None keeps the declared value.
 
         `temporal_fc=True` keeps the declared extra linears, `False` removes them.
 
         Raises:
-            InputError: a class policy for a scheme without class tokens, or one that a step cannot have.
+            InputError: a class policy for a scheme without class tokens, or one that a step does not allow.
         """
         if cls_policy is not None and all(encoder.class_tokens == "none" for encoder in self.encoders):
-            raise InputError(f"cls_policy: scheme {self.name!r} has no class token; leave it out")
+            raise InputError(f"cls_policy: scheme {self.name!r} has no class token, remove the field")
         encoders = []
         for encoder in self.encoders:
             first = encoder.steps[0].name

@@ -1,4 +1,4 @@
-"""The configuration of a convolutional baseline: frozen, validated, plain data."""
+"""Configuration of a convolutional baseline: frozen, validated, plain data."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -12,12 +12,12 @@ STAGES = 4
 
 @dataclass(frozen=True)
 class CnnConfig:
-    """A 3D CNN; the defaults are those of a ResNet-50 on 400 classes.
+    """Configuration of a 3D CNN; the defaults are those of a ResNet-50 with 400 classes.
 
     - `baseline`: `i3d` (I3D R50 8x8: 8 frames), `slowfast` (SlowFast R50 8x8: 32 frames, of which the slow pathway sees
       8), or `c2d`, a ResNet on each frame whose outputs are averaged; with `num_frames` 1 an image network.
-    - `width`: channels of the stem; `blocks`: bottlenecks of each of the four stages.
-    - `alpha`: the slow pathway sees every alpha-th frame; `beta`: the fast pathway's channels over the slow one's.
+    - `width`: channels of the stem; `blocks`: number of bottlenecks in each of the four stages.
+    - `alpha`: the slow pathway sees every alpha-th frame; `beta`: ratio of the fast to the slow pathway's channels.
     - `drop_rate`: dropout before the head.  `num_classes` is a tuple for several heads, as in `TimeSformerConfig`.
 
     Raises:
@@ -59,18 +59,18 @@ class CnnConfig:
             if not number or not 0 <= value <= high or (name == "beta" and value == 0):
                 raise InputError(f"{name}: expected a number {'above' if name == 'beta' else 'from'} 0, got {value!r}")
         if self.baseline == "i3d" and self.num_frames < 2:
-            raise InputError(f"num_frames: i3d halves the frames, expected at least 2, got {self.num_frames}")
+            raise InputError(f"num_frames: expected at least 2 for i3d, which halves them, got {self.num_frames}")
         if self.baseline == "slowfast" and self.num_frames % self.alpha:
-            raise InputError(f"num_frames: {self.num_frames} is not a multiple of alpha {self.alpha}")
+            raise InputError(f"num_frames: expected a multiple of alpha {self.alpha}, got {self.num_frames}")
 
     @property
     def attention(self) -> str:
-        """What tables call the model in the column of the transformers' schemes."""
+        """Name of the model in tables, in the column of the transformers' schemes."""
         return self.baseline
 
     @property
     def drop_path_rate(self) -> float:
-        """Whole blocks are never dropped here."""
+        """Rate of drop path: always 0, a CNN never drops whole blocks."""
         return 0.0
 
     @property
@@ -89,17 +89,21 @@ class CnnConfig:
         return max(1, round(self.beta * self.width))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML."""
+        """Return the configuration as plain data for JSON and YAML."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CnnConfig":
-        """The inverse of `to_dict`; unknown fields raise an InputError that names them."""
+        """Rebuild a configuration from `to_dict`.
+
+        Raises:
+            InputError: an unknown field, or an impossible value; the message names the field.
+        """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(
-                f"model configuration: unknown field {unknown[0]!r} of a baseline; expected some of {sorted(known)}"
+                f"model configuration: unknown field {unknown[0]!r} of a baseline; expected one of {sorted(known)}"
             )
         return cls(**values)
 

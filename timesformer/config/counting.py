@@ -1,5 +1,7 @@
-"""Costs from the declaration: pairs of query and key, and multiply–accumulates (one MAC counts as one FLOP, as in
-the paper, fvcore and mmaction2; matrix products only)."""
+"""Cost counted from the declaration: query-key pairs and multiply–accumulates.
+
+One MAC counts as one FLOP, as in the paper, fvcore and mmaction2.  Only matrix products are counted.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ FLEX_BLOCK = 128
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of query and key of one part of a step: rows of patches, rows of the class token."""
+    """Query-key pairs of one part of a step: those with a patch and those with the class token as the query."""
 
     patches: int
     cls: int
@@ -33,10 +35,10 @@ class Pairs:
 
 
 def step_pairs(step: Step, grid: Grid, *, kind: MacsKind = "needed", backend: str = "auto") -> list[Pairs | None]:
-    """Pairs for each part of the step on a (t, h, w) grid; None for a mixer, which counts itself.
+    """Count the pairs of each part of the step on a (t, h, w) grid; None for a mixer, which counts its own operations.
 
-    `needed` counts the pairs of the declaration, `executed` those that the path computes: a predicate runs as a
-    dense masked product, and in blocks of 128 x 128 on the `flex` backend.
+    `needed` counts the pairs of the declaration.  `executed` counts those that the backend computes: a predicate runs
+    as a dense masked product, and in blocks of 128 x 128 on the `flex` backend.
     """
     tokens = grid[0] * grid[1] * grid[2]
     with_class = step.cls != "absent"
@@ -69,7 +71,7 @@ def _predicate_pairs(over: Predicate, grid: Grid, kind: MacsKind, backend: str) 
 
 
 def encoder_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, int, Grid]]:
-    """Each encoder with its depth, its number of streams a clip, and the grid of a stream."""
+    """Yield each encoder with its depth, its number of streams per clip, and the grid of a stream."""
     t, h, w = config.grid
     for number, encoder in enumerate(config.scheme.encoders):
         depth = config.depth if encoder.depth == "depth" else config.temporal_depth
@@ -80,7 +82,7 @@ def encoder_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, in
 
 
 def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> int:
-    """Multiply–accumulates of one clip and crop: embedding, every linear layer, q·k and attention·v, head."""
+    """Count the multiply–accumulates of one clip and crop: embedding, linear layers, q·k, attention·v and head."""
     d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
     t, h, w = config.grid
     patch = config.in_channels * config.tubelet_size * config.patch_size**2
@@ -103,10 +105,10 @@ def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> i
 
 
 def comparisons_per_patch(config: "TimeSformerConfig") -> float | None:
-    """Keys that a patch is compared with in one block, the mean over patches and heads (paper, section 3: joint
-    N·F + 1, divided N + F + 2 with the class token in both steps, as `cls_policy="global"` has it).
+    """Count the keys that a patch is compared with in one block, as a mean over patches and heads.
 
-    None where a step is a mixer: what it compares a patch with is not declared as keys.
+    Source: section 3 of the paper, joint N·F + 1 and divided N + F + 2; the latter has the class token in both steps,
+    as with `cls_policy="global"`.  The result is None where a step is a mixer, which declares no keys.
     """
     total = Fraction(0)
     for encoder, _, _, grid in encoder_runs(config):

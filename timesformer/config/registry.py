@@ -1,7 +1,7 @@
-"""Models of every kind, built from their configurations.
+"""Registry of model kinds, which builds models from their configurations.
 
-A network registers itself when it is imported, which `import timesformer` does, so what stands below the networks
-(checkpoints, training) builds them without importing them.
+A network registers itself when it is imported, which `import timesformer` does.  Modules below the networks
+(checkpoints, training) can so build models without importing the networks.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ ModelConfig = TimeSformerConfig | CnnConfig
 class Model(nn.Module):
     """Base class of all networks: clip (b, frames, channels, height, width) in, logits (b, sum of the heads) out.
 
-    `extras`: what a loaded model came with (preprocessing, labels, provenance).
+    `extras`: preprocessing, labels and provenance that a loaded model came with.
     """
 
     config: Any
@@ -29,15 +29,15 @@ class Model(nn.Module):
     extras: dict[str, Any]
 
     def features(self, clip: Tensor) -> Tensor:
-        """The pooled vector (b, d) of each clip."""
+        """Return the pooled vector (b, d) of each clip."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kind of model: its configuration, its network, and its multiply-accumulates for one view.
+    """A kind of model: its configuration, its network, and its count of multiply–accumulates for one view.
 
-    `field` is the field that only this kind's configuration has.
+    `field` is a field that only this kind's configuration has.
     """
 
     field: str
@@ -55,28 +55,31 @@ def register(
     network: Callable[[Any], Model],
     macs: Callable[[Any, MacsKind], int],
 ) -> None:
-    """Makes a kind of model known."""
+    """Register a kind of model; the arguments are the fields of `Entry`."""
     _ENTRIES[config] = Entry(field, config, network, macs)
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
-    """A configuration from plain data; without a field that tells, that of a `TimeSformer`.
+    """Read a configuration from plain data; without a field that identifies the kind, it is that of a `TimeSformer`.
 
-    Raises InputError that names the field, also for fields of two kinds.
+    Raises:
+        InputError: an unknown field, an impossible value, or fields of two kinds; the message names the field.
     """
     named = [entry for entry in _ENTRIES.values() if entry.field in values]
     if len(named) > 1:
         fields = " and ".join(entry.field for entry in named)
-        raise InputError(f"model configuration: {fields}: expected one of them, a scheme or a CNN")
+        raise InputError(f"model configuration: expected a scheme or a CNN, got the fields {fields}")
     return (named[0].config if named else TimeSformerConfig).from_dict(values)
 
 
 def build_model(config: ModelConfig) -> Model:
-    """The model of a configuration, initialised from torch's random state."""
+    """Build the model of a configuration, initialised from torch's random state."""
     return _ENTRIES[type(config)].network(config)
 
 
 def macs_per_view(config: ModelConfig, kind: MacsKind = "executed") -> int:
-    """Multiply-accumulates of one clip and crop: of a transformer from its declaration, of a CNN from the shapes that
-    its layers meet."""
+    """Count the multiply–accumulates of one clip and crop.
+
+    A transformer is counted from its declaration, a CNN from the shapes of its layers' inputs.
+    """
     return _ENTRIES[type(config)].macs(config, kind)

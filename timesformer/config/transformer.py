@@ -1,4 +1,4 @@
-"""The configuration of a model: frozen, validated, plain data."""
+"""Configuration of a video transformer: frozen, validated, plain data."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -15,17 +15,22 @@ TUBELET_INITS = ("filter_inflation", "central_frame", "random")
 
 @dataclass(frozen=True)
 class TimeSformerConfig:
-    """A video transformer; the defaults are ViT-B/16 at 8 frames of 224 px (paper, section 4 and appendix A).
+    """Configuration of a video transformer.
 
-    `attention` is the name of a scheme (`timesformer.attention.names()`).  `num_frames`, `image_size` (an integer,
-    or height and width in pixels) and `tubelet_size` (frames a token) fix the sizes of the position embeddings; a
-    model takes clips of other sizes and resizes them.  `temporal_depth` is the depth of a second, temporal encoder
-    where a scheme has one.  `num_classes` is a tuple for a model with several heads (Epic-Kitchens: 97 verbs and 300
-    nouns), whose logits hold the heads one after the other.  `cls_policy` overrides what every step does with the class
-    token, `temporal_fc=False` removes the extra linear of the released code, `share_qkv` makes all steps of a block
-    share one qkv projection, `position=None` takes the scheme's default.  `position_std` and `time_std`
-    are the standard deviations with which spatial positions (or a full table) and positions in time are initialised;
-    the defaults are the released ones.
+    The defaults are ViT-B/16 at 8 frames of 224 px (paper, section 4 and appendix A).
+
+    - `attention`: name of a scheme (`timesformer.attention.names()`).
+    - `num_frames`, `image_size` (an integer, or height and width in pixels), `tubelet_size` (frames per token): sizes
+      of the position embeddings.  A model also takes clips of other sizes, for which it resizes the embeddings.
+    - `temporal_depth`: depth of the second, temporal encoder of a scheme that has one.
+    - `num_classes`: a tuple for a model with several heads (Epic-Kitchens: 97 verbs and 300 nouns), whose logits hold
+      the heads one after the other.
+    - `cls_policy`: class policy of every step, or None for the policies that the scheme declares.
+    - `temporal_fc`: False removes the extra linear of the released code.
+    - `share_qkv`: all steps of a block share one qkv projection.
+    - `position`: position embedding, or None for the scheme's default.
+    - `position_std`, `time_std`: standard deviations with which spatial positions (or a full table) and temporal
+      positions are initialised; the defaults are those of the released code.
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -72,11 +77,13 @@ class TimeSformerConfig:
         if len(sizes) not in (1, 2) or not all(_is_int(size) and size >= 1 for size in sizes):
             raise InputError(f"image_size: expected a positive integer or (height, width), got {self.image_size!r}")
         if any(size % self.patch_size for size in sizes):
-            raise InputError(f"image_size: {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise InputError(f"image_size: expected a multiple of patch_size {self.patch_size}, got {self.image_size}")
         if self.num_frames % self.tubelet_size:
-            raise InputError(f"num_frames: {self.num_frames} is not a multiple of tubelet_size {self.tubelet_size}")
+            raise InputError(
+                f"num_frames: expected a multiple of tubelet_size {self.tubelet_size}, got {self.num_frames}"
+            )
         if self.embed_dim % self.num_heads:
-            raise InputError(f"embed_dim: {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+            raise InputError(f"embed_dim: expected a multiple of num_heads {self.num_heads}, got {self.embed_dim}")
         for name in ("drop_rate", "drop_path_rate"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 <= value < 1:
@@ -102,20 +109,20 @@ class TimeSformerConfig:
         for step in (step for encoder in self.scheme.encoders for step in encoder.steps):
             if self.num_heads % len(step.over):
                 raise InputError(
-                    f"num_heads: step {step.name!r} of {self.attention!r} shares the heads between "
-                    f"{len(step.over)} parts; expected a multiple, got {self.num_heads}"
+                    f"num_heads: expected a multiple of {len(step.over)}, the parts of step {step.name!r} of "
+                    f"{self.attention!r}, got {self.num_heads}"
                 )
 
     @property
     def scheme(self) -> Scheme:
-        """The scheme with the class policy, extra linears and qkv sharing of this configuration."""
+        """Scheme with the class policy, extra linears and qkv sharing of this configuration."""
         return build(self.attention).vary(
             cls_policy=self.cls_policy, temporal_fc=self.temporal_fc, share_qkv=self.share_qkv
         )
 
     @property
     def resolved_position(self) -> Position:
-        """The positions that the model holds: frames that are streams of their own have none in time."""
+        """Position embedding of the model: frames that are streams of their own have no temporal positions."""
         scheme = self.scheme
         position = self.position or scheme.position
         if scheme.encoders[0].class_tokens == "frame" and position != "none":
@@ -139,21 +146,25 @@ class TimeSformerConfig:
         return self.num_frames // self.tubelet_size, height // self.patch_size, width // self.patch_size
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML."""
+        """Return the configuration as plain data for JSON and YAML."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TimeSformerConfig":
-        """The inverse of `to_dict`; unknown fields raise an InputError that names them."""
+        """Rebuild a configuration from `to_dict`.
+
+        Raises:
+            InputError: an unknown field, or an impossible value; the message names the field.
+        """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise InputError(f"model configuration: unknown field {unknown[0]!r}; expected some of {sorted(known)}")
+            raise InputError(f"model configuration: unknown field {unknown[0]!r}; expected one of {sorted(known)}")
         return cls(**values)
 
 
 def _heads(value: list[int] | tuple[int, ...]) -> int | tuple[int, ...]:
-    """Several heads as a tuple, a single one as its number of classes."""
+    """Return several heads as a tuple, and a single head as its number of classes."""
     if not value:
         raise InputError("num_classes: expected a positive integer, or one for each head, got none")
     return value[0] if len(value) == 1 else tuple(value)

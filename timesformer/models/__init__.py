@@ -1,4 +1,4 @@
-"""Networks: the video transformer and convolutional baselines.  Importing them makes them known to the registry."""
+"""Networks: the video transformer and the convolutional baselines.  Importing them registers them."""
 
 from timesformer.models.cnn import Cnn
 from timesformer.models.timesformer import TimeSformer

@@ -1,7 +1,7 @@
-"""What a block is made of: attention steps and the MLP, each around a residual connection.
+"""Transformer blocks: attention steps and the MLP, each with a residual connection.
 
 Letters: b clips, t frames, h w patch rows and columns, n = h * w, d channels, k heads, e width of a head.
-Patches (b, t, h, w, d) and class token (b, d) stay apart from the first layer to the last: no concatenation.
+Patches (b, t, h, w, d) and class token (b, d) are separate tensors throughout; they are never concatenated.
 """
 
 import torch
@@ -17,7 +17,7 @@ from timesformer_kernels import add_norm
 class Attention(nn.Module):
     """One residual attention step: norm, qkv, attention, projection, drop path, extra linear.
 
-    As in the released code the extra linear comes after drop path, which acts per clip and group.
+    The extra linear comes after drop path, which acts per clip and group, as in the released code.
     """
 
     def __init__(self, step: Step, config: TimeSformerConfig, drop_path: float) -> None:
@@ -44,8 +44,11 @@ class Attention(nn.Module):
         normed: Tensor | None = None,
         class_only: bool = False,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What the step adds to patches (b, t, h, w, d) and class token (b, d); None where it adds nothing, and for
-        the patches with `class_only`.  `normed`: the patches after the norm, if they are known."""
+        """Return the step's contributions to patches (b, t, h, w, d) and class token (b, d).
+
+        A contribution is None where the step adds nothing, and for the patches with `class_only`.  `normed`: the
+        patches after the norm, if they are already computed.
+        """
         if self.step.cls == "absent":
             cls = None
         weights = self._group_weights(patches)
@@ -69,7 +72,7 @@ class Attention(nn.Module):
         cls_out = cls_out.flatten(-2)
         if weights is None:
             cls_out = self.drop(self.proj(cls_out))
-        elif self.step.cls == "replicated":  # the mean over groups of weight * (projection + bias)
+        elif self.step.cls == "replicated":  # mean over groups of weight * (projection + bias)
             cls_out = nn.functional.linear(cls_out, self.proj.weight)
             cls_out = self.drop(cls_out + self.proj.bias * weights.flatten(1).mean(1, keepdim=True))
         else:
@@ -77,7 +80,7 @@ class Attention(nn.Module):
         return out, cls_out if self.fc is None else self.fc(cls_out)
 
     def _group_weights(self, patches: Tensor) -> Tensor | None:
-        """Drop path's weights (b, gt, gh, gw): 0, or 1 / (1 - p)."""
+        """Draw the weights of drop path, (b, gt, gh, gw): 0 or 1 / (1 - p)."""
         if not self.training or self.drop_path == 0:
             return None
         over, (b, t, h, w, _) = self.step.over[0], patches.shape
@@ -85,7 +88,7 @@ class Attention(nn.Module):
         return _drop_path_mask((b, *counts), self.drop_path, patches)
 
     def _per_token(self, weights: Tensor, patches: Tensor) -> Tensor:
-        """Group weights laid out over the tokens, (b, t, h, w, 1)."""
+        """Expand group weights to the tokens, (b, t, h, w, 1)."""
         over = self.step.over[0]
         if isinstance(over, Partition) and len(self.step.over) == 1:
             for dim, split in enumerate(over.splits, start=1):
@@ -101,7 +104,7 @@ def _drop_path_mask(shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor
 
 
 class Mlp(nn.Module):
-    """norm, linear, activation, linear; drop path per clip."""
+    """MLP of a block: norm, linear, activation, linear; drop path per clip."""
 
     def __init__(self, config: TimeSformerConfig, drop_path: float) -> None:
         super().__init__()
@@ -120,7 +123,10 @@ class Mlp(nn.Module):
     def forward(
         self, patches: Tensor, cls: Tensor | None, normed: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """What it adds to patches and class token; `normed`: the patches after the norm, if they are known."""
+        """Return the contributions to patches (b, t, h, w, d) and class token (b, d).
+
+        `normed`: the patches after the norm, if they are already computed.
+        """
         out, cls_out = self.one(patches, normed), None if cls is None else self.one(cls)
         if self.training and self.drop_path:
             mask = _drop_path_mask((patches.shape[0],), self.drop_path, patches)
@@ -129,14 +135,14 @@ class Mlp(nn.Module):
         return out, cls_out
 
     def one(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
-        """What it adds to tokens (…, d), before drop path."""
+        """Return the contribution to tokens (…, d), before drop path."""
         x = self.drop(self.act(self.fc1(self.norm(x) if normed is None else normed)))
         out: Tensor = self.drop(self.fc2(x))
         return out
 
 
 class Block(nn.Module):
-    """The stages of attention steps, then the MLP, each around a residual connection."""
+    """A block: the stages of attention steps, then the MLP, each with a residual connection."""
 
     def __init__(self, encoder: Encoder, config: TimeSformerConfig, drop_path: float) -> None:
         super().__init__()
@@ -150,14 +156,16 @@ class Block(nn.Module):
         for number, stage in enumerate(self.stages, start=1):
             following = self.stages[number] if number < len(self.stages) else None
             norm = self.mlp.norm if following is None else self._step(following[0]).norm
-            read_once = following is None or len(following) == 1  # steps side by side have a norm each
+            read_once = following is None or len(following) == 1  # parallel steps have a norm each
             patches, cls, normed = self._stage(stage, patches, cls, normed, norm if read_once else None)
         more_patches, more_cls = self.mlp(patches, cls, normed)
         return patches + more_patches, None if cls is None else cls + more_cls
 
     def class_only(self, patches: Tensor, cls: Tensor) -> Tensor:
-        """The class token (b, d) after the block, without what it does not depend on: the last stage that it takes
-        part in and the MLP are computed for it alone."""
+        """Return the class token (b, d) after the block, without computing what it does not depend on.
+
+        The last stage in which it takes part, and the MLP, are computed for the class token only.
+        """
         *before, last = self.stages[: self._last_with_class()]
         for stage in before:
             patches, found, _ = self._stage(stage, patches, cls)
@@ -169,7 +177,7 @@ class Block(nn.Module):
         return cls + more
 
     def _last_with_class(self) -> int:
-        """Stages up to and with the last one in which the class token takes part."""
+        """Number of stages up to and including the last one in which the class token takes part."""
         return max(
             i for i, stage in enumerate(self.stages, 1) for name in stage if self._step(name).step.cls != "absent"
         )
@@ -182,7 +190,7 @@ class Block(nn.Module):
         normed: Tensor | None = None,
         norm: nn.LayerNorm | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Patches and class token after a stage, and the patches after the `norm` that reads them next."""
+        """Return patches and class token after a stage, and the patches after `norm`, the norm that reads them next."""
         added = [self._attention(name, patches, cls, normed) for name in stage]
         normed = None
         for number, (more_patches, more_cls) in enumerate(added, start=1):

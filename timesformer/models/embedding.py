@@ -1,4 +1,4 @@
-"""Patches of pixels to tokens, and the position embeddings of an encoder."""
+"""Patch embedding and the position embeddings of an encoder."""
 
 import torch
 from einops import rearrange
@@ -12,8 +12,10 @@ from timesformer.positions import resize_space, resize_table, resize_time
 
 
 class PatchEmbed(nn.Module):
-    """A linear over unfolded patches, which is the convolution of the released code with the same weights
-    (`proj.weight` is the convolution's (d, c, u, p, p), flattened; u frames a tubelet)."""
+    """Linear layer over unfolded patches, equal to the convolution of the released code with the same weights.
+
+    `proj.weight` is the flattened weight (d, c, u, p, p) of the convolution; a tubelet has u frames.
+    """
 
     def __init__(self, in_channels: int, tubelet: int, patch: int, width: int) -> None:
         super().__init__()
@@ -21,7 +23,11 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(in_channels * tubelet * patch * patch, width)
 
     def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b t h w d"]:
-        """Raises InputError where the clip cannot be cut into whole patches."""
+        """Embed the patches of a clip.
+
+        Raises:
+            InputError: the clip has another number of channels, or cannot be cut into whole patches.
+        """
         for name, size, unit in (
             ("frames", clip.shape[1], self.tubelet),
             ("height", clip.shape[3], self.patch),
@@ -29,7 +35,7 @@ class PatchEmbed(nn.Module):
         ):
             if size == 0 or size % unit:
                 unit_name = "tubelet_size" if name == "frames" else "patch_size"
-                raise InputError(f"clip: {name} = {size}; expected a positive multiple of {unit_name} {unit}")
+                raise InputError(f"clip: {name}: expected a positive multiple of {unit_name} {unit}, got {size}")
         if clip.shape[2] != self.in_channels:
             raise InputError(
                 f"clip: expected (clips, frames, {self.in_channels} channels, height, width), got {tuple(clip.shape)}"
@@ -43,9 +49,10 @@ class Positions(nn.Module):
     """Learned positions of one encoder, resized where a clip differs from the configured grid.
 
     - `space`: one row per patch position of a frame.  `space_time`: the same plus one row per frame (the class
-      token gets none).  `table`: one row per token of the grid (ViViT).
-    - They start from truncated normals of `std` and, in time, `time_std`: 0.02 and 0 in the released code.
-    - With a class token, row 0 of the `space` and `table` parameters is its own.
+      token gets no temporal position).  `table`: one row per token of the grid (ViViT).
+    - They are initialised from truncated normals with standard deviation `std` and, in time, `time_std`: 0.02 and 0 in
+      the released code.
+    - With a class token, row 0 of the `space` and `table` parameters belongs to it.
 
     Resizing is bicubic in space and linear in time.
     """
@@ -68,7 +75,7 @@ class Positions(nn.Module):
             nn.init.trunc_normal_(self.table, std=std)
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Adds the positions to patches (b, t, h, w, d) and class token (b, d)."""
+        """Add the positions to patches (b, t, h, w, d) and class token (b, d)."""
         if self.kind == "none":
             return patches, cls
         grid = (patches.shape[1], patches.shape[2], patches.shape[3])

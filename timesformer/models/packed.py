@@ -1,4 +1,4 @@
-"""Linear layers packed for oneDNN: inference on a CPU in fp32."""
+"""Linear layers packed for oneDNN, for inference on a CPU in fp32."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from timesformer.errors import InputError
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with its weight laid out for oneDNN once and for all, followed by an activation: inference only.
+    """Linear layer whose weight is packed for oneDNN in advance, followed by an activation; for inference only.
 
     activation: "none", "gelu", "gelu_tanh" or "relu".
     """
@@ -22,9 +22,13 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in) to (…, out); raises InputError where a gradient is wanted."""
+        """Apply the layer: (…, in) -> (…, out).
+
+        Raises:
+            InputError: the input requires a gradient.
+        """
         if x.requires_grad:
-            raise InputError("this model was fused for inference and has no backward: use the one it was made from")
+            raise InputError("model: fused for inference, it has no backward pass; use the model it was made from")
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, self.activation, [], self.algorithm)
         return out
 

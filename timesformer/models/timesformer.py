@@ -1,7 +1,7 @@
-"""The one backbone that every attention scheme shares.
+"""Backbone shared by all attention schemes.
 
 Letters: b clips, t frames, h w patch rows and columns, n = h * w, d channels, k heads, e width of a head.
-Patches (b, t, h, w, d) and class token (b, d) stay apart from the first layer to the last: no concatenation.
+Patches (b, t, h, w, d) and class token (b, d) are separate tensors throughout; they are never concatenated.
 """
 
 import copy
@@ -26,7 +26,7 @@ from timesformer.models.packed import PackedLinear
 
 
 class Tokens(NamedTuple):
-    """The tokens after the last norm: patches (b, t, h, w, d), class token (b, d) or None."""
+    """Tokens after the last norm: patches (b, t, h, w, d), and class token (b, d) or None."""
 
     patches: Tensor
     cls: Tensor | None
@@ -52,9 +52,12 @@ class EncoderStack(nn.Module):
     def forward(
         self, patches: Tensor, average_frames: bool, class_only: bool = False
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Tokens after the norm; frame streams come back as patches (b, t, h, w, d) and class tokens (b, t, d),
-        or, with `average_frames`, averaged over the frames before the norm: (b, 1, h, w, d) and (b, d).
-        `class_only` leaves out the patches, and what they alone need in the last block."""
+        """Return the tokens after the norm: patches (b, t, h, w, d) and class token (b, d) or None.
+
+        Where every frame is a stream of its own, the class tokens are (b, t, d); with `average_frames` the tokens are
+        averaged over the frames before the norm, to (b, 1, h, w, d) and (b, d).  `class_only` leaves out the patches,
+        and what only they need in the last block.
+        """
         b, frames = patches.shape[:2]
         streams = self.encoder.class_tokens == "frame"
         if streams:
@@ -82,7 +85,7 @@ class EncoderStack(nn.Module):
         return self.norm(patches), None if cls is None else self.norm(cls)
 
     def pool(self, patches: Tensor, cls: Tensor | None, per_frame: bool) -> Tensor:
-        """The pooled vectors: (b, d), or (b, t, d) with `per_frame`."""
+        """Return the pooled vectors: (b, d), or (b, t, d) with `per_frame`."""
         if self.encoder.pool == "class":
             assert cls is not None
             return cls
@@ -90,20 +93,21 @@ class EncoderStack(nn.Module):
 
 
 class TimeSformer(Model):
-    """A video transformer with the attention scheme that its configuration names.
+    """Video transformer with the attention scheme that its configuration names.
 
-    Takes clips (b, frames, channels, height, width) of floats, normalised as the checkpoint's preprocessing says,
-    of any number of frames and any size in whole patches; returns logits (b, num_classes),
-    with several heads (b, sum of their classes).
+    The input is a float clip (b, frames, channels, height, width), normalised as the checkpoint's preprocessing says.
+    It may have any number of frames and any size that whole patches cover.  The output is logits (b, num_classes); with
+    several heads, (b, sum of their classes).
 
-    Initialisation as released: truncated normal of 0.02, zero biases, zero time positions, zero extra linears.
+    Initialisation follows the released code: weights from a truncated normal with standard deviation 0.02, and zero
+    biases, temporal positions and extra linears.
 
     Source: TimeSformer, arXiv 2102.05095, sections 3 and 4.  The released code adds the extra linear of the time
     step, leaves the class token out of time attention, and averages its copies over the frames in space attention;
     these are the defaults here.
 
     Raises:
-        InputError: a configuration that cannot be built (`BackendError` for a backend that cannot serve it).
+        BackendError: the backend of the configuration cannot serve the scheme (an `InputError`).
     """
 
     def __init__(self, config: TimeSformerConfig) -> None:
@@ -152,11 +156,11 @@ class TimeSformer(Model):
             stack.gradient_checkpointing = value
 
     def stacks(self) -> list[EncoderStack]:
-        """The encoders in order."""
+        """Encoders of the model, in order."""
         return [stack for stack in self.encoders if isinstance(stack, EncoderStack)]
 
     def forward_features(self, clip: Float[Tensor, "b frames c height width"]) -> Tokens:
-        """The last encoder's tokens after its norm (the space scheme averages the frames before it)."""
+        """Return the last encoder's tokens after its norm; the space scheme averages the frames before the norm."""
         patches, cls = self._encode(clip, class_only=False)
         assert patches is not None
         return Tokens(patches, cls)
@@ -171,11 +175,11 @@ class TimeSformer(Model):
         return out
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "b d"]:
-        """The vector that the head reads: the class token, or the mean of the patches."""
+        """Return the vector that the head reads: the class token, or the mean of the patches."""
         return self.stacks()[-1].pool(tokens.patches, tokens.cls, per_frame=False)
 
     def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
-        """The pooled vector of each clip."""
+        """Return the pooled vector of each clip, which the head reads."""
         if not self.fused or self.stacks()[-1].encoder.pool == "mean":
             return self.pool(self.forward_features(clip))
         _, cls = self._encode(clip, class_only=True)
@@ -187,36 +191,45 @@ class TimeSformer(Model):
         return logits
 
     def fuse_for_inference(self) -> "TimeSformer":
-        """A copy that gives the same outputs within rounding with fewer operations; see `fuse_for_inference`."""
+        """Return a copy with the same outputs up to rounding and fewer operations; see `fuse_for_inference`."""
         return fuse_for_inference(self)
 
     def train(self, mode: bool = True) -> "TimeSformer":
-        """As any module; raises InputError where a model fused for inference is to be trained."""
+        """Switch between training and evaluation mode.
+
+        Raises:
+            InputError: training mode for a model that was fused for inference.
+        """
         if mode and self.fused:
-            raise InputError("this model was fused for inference: train the one that it was made from")
+            raise InputError("model: fused for inference, it cannot be trained; train the model it was made from")
         return super().train(mode)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> "TimeSformer":
-        """The model in a folder, file or repository on the hub, of any known format; `options` as those of
-        `timesformer.checkpoints.load_model`, among them all fields of the configuration."""
+        """Load the model in a folder, a file or a repository on the hub, in any supported format.
+
+        `options` are those of `timesformer.checkpoints.load_model`, including all fields of the configuration.
+        """
         from timesformer.checkpoints import load_model
 
         model: TimeSformer = load_model(source, **options).model
         return model
 
     def save_pretrained(self, folder: str | Path, **extras: Any) -> Path:
-        """Writes the model in our format, with `preprocessing`, `labels` and `provenance`; what is left out is what
-        the model was loaded with, or the default of `timesformer.checkpoints.save_model`."""
+        """Write the model in our format, with `preprocessing`, `labels` and `provenance`, and return the folder.
+
+        An extra that is not given is the one that the model was loaded with, or else the default of
+        `timesformer.checkpoints.save_model`.
+        """
         from timesformer.checkpoints import save_model
 
         return save_model(folder, self, **{**self.extras, **extras})
 
     def push_to_hub(self, name: str, *, private: bool = False, message: str = "Upload model", **extras: Any) -> str:
-        """Uploads the folder that `save_pretrained` writes to the hub's repository `name`; returns its address.
+        """Upload the folder that `save_pretrained` writes to the hub's repository `name`, and return its address.
 
         Raises:
-            InputError: not a repository's name, or the hub refuses or cannot be reached.
+            InputError: `name` is not the name of a repository, or the hub refuses the upload or cannot be reached.
         """
         from timesformer.checkpoints.hub import upload
 
@@ -225,20 +238,20 @@ class TimeSformer(Model):
 
 
 def fuse_for_inference(model: TimeSformer) -> TimeSformer:
-    """A fused copy of `model` in evaluation mode, with the same outputs within rounding; the model is unchanged.
+    """Return a fused copy of `model` in evaluation mode, with the same outputs up to rounding; `model` is unchanged.
 
-    - An extra linear is folded into the projection before it: drop path, which stands between them, is off.
-    - In the last block only the class token is computed, where the head reads nothing else.
-    - On a CPU in fp32 the blocks' linear layers are packed for oneDNN, the MLP's activation with them.
+    - An extra linear is folded into the projection before it, since drop path between them is off.
+    - Where the head reads only the class token, the last block computes only the class token.
+    - On a CPU in fp32 the blocks' linear layers are packed for oneDNN, together with the MLP's activation.
 
-    The copy has no gradients, cannot be trained or saved, and stays on the device and in the precision that it was
-    made in.  `forward_features` still gives every token.
+    The copy has no gradients, cannot be trained or saved, and must stay on its device and in its precision.
+    `forward_features` still returns every token.
 
     Raises:
-        InputError: the model was fused before.
+        InputError: the model is already fused.
     """
     if model.fused:
-        raise InputError("this model was fused for inference before")
+        raise InputError("model: already fused for inference")
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     fused.fused = True
     for module in list(fused.modules()):
@@ -260,7 +273,7 @@ def fuse_for_inference(model: TimeSformer) -> TimeSformer:
 
 
 def _folded(first: nn.Linear, second: nn.Linear) -> nn.Linear:
-    """One linear layer for two in a row; multiplied in float64, so that only the last rounding is lost."""
+    """Merge two linear layers in sequence into one; the product is in float64, so that only the result is rounded."""
     out = copy.deepcopy(first)
     weight, bias = second.weight.double() @ first.weight.double(), second.weight.double() @ first.bias.double()
     out.weight.copy_(weight)

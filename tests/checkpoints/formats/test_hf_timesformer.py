@@ -160,7 +160,7 @@ def test_label_names(tmp_path: Path) -> None:
         ({"attention_type": "sideways"}, r"config\.json: attention_type: expected one of"),
         ({"hidden_act": "quick_gelu"}, r"config\.json: hidden_act: expected one of"),
         ({"patch_size": [8, 4]}, r"config\.json: patch_size: expected square patches, got \(8, 4\)"),
-        ({"num_attention_heads": 7}, r"config\.json: embed_dim: 128 is not a multiple of num_heads 7"),
+        ({"num_attention_heads": 7}, r"config\.json: embed_dim: expected a multiple of num_heads 7, got 128"),
         ({"num_hidden_layers": 3}, r"encoders\.0\.blocks\.2\..* is missing"),
         ({"num_hidden_layers": 1}, r"encoder\.layer\.1\..* and \d+ more: no known use"),
         ({"attention_type": "joint_space_time"}, "temporal_.*: no known use in a Hugging Face TimeSformer checkpoint"),

@@ -1,1 +1,1 @@
-"""One short file a scheme; each defines `SCHEMES`.  The registry finds them by themselves."""
+"""Schemes, one short file each.  Every file defines `SCHEMES`, and the registry finds it without a list."""

@@ -1,4 +1,4 @@
-"""Divided space-time attention (T+S), and its order and parallel form as ablated in section 4.7 of the paper."""
+"""Divided space-time attention (T+S), and the reversed and parallel forms of the ablation in section 4.7."""
 
 from timesformer.attention.partition import ALL, EACH, Partition
 from timesformer.attention.scheme import Encoder, Scheme, Step

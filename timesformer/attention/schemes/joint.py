@@ -1,4 +1,4 @@
-"""Joint space-time attention (ST): every patch of the clip with every other."""
+"""Joint space-time attention (ST): every patch attends to every patch of the clip."""
 
 from timesformer.attention.partition import ALL, Partition
 from timesformer.attention.scheme import Encoder, Scheme, Step

@@ -1,9 +1,10 @@
 """Sparse local-global attention (L+G).
 
-The paper gives one sentence: each patch first attends to "the neighboring F x H/2 x W/2 patches", then over the
-whole clip "using a stride of 2 patches" in time and both spatial dimensions.  The authors say that they did it with
-einops (issue 4 of their repository), which cuts fixed quadrants and parities: `local_global`.  The other readings
-are `window` (a query-centred window) for the first step and `fixed` (one strided key set for all) for the second.
+The paper describes it in one sentence: each patch first attends to "the neighboring F x H/2 x W/2 patches", then over
+the whole clip "using a stride of 2 patches" in time and both spatial dimensions.  The authors say that they implemented
+it with einops (issue 4 of their repository), which gives fixed quadrants and parities: `local_global`.  The other
+readings are `window` (a window centred on the query) for the first step and `fixed` (one strided set of keys for all
+queries) for the second.
 """
 
 from torch import Tensor
@@ -17,14 +18,14 @@ PARITIES = Partition(t=stride(2), h=stride(2), w=stride(2))
 
 
 def centred_window(query: Coordinates, key: Coordinates, grid: Grid) -> Tensor:
-    """Keys of all frames in a window of half the rows and columns (rounded up) around the query."""
+    """Keys in all frames within a window around the query, of half the rows and columns (rounded up)."""
     height, width = (grid[1] + 1) // 2, (grid[2] + 1) // 2
     row, column = key[1] - query[1] + height // 2, key[2] - query[2] + width // 2
     return (row >= 0) & (row < height) & (column >= 0) & (column < width)
 
 
 def even_keys(query: Coordinates, key: Coordinates, grid: Grid) -> Tensor:
-    """The same keys for every query: those with even frame, row and column."""
+    """Keys with even frame, row and column, the same for every query."""
     return (key[0] % 2 == 0) & (key[1] % 2 == 0) & (key[2] % 2 == 0)
 
 

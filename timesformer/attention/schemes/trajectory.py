@@ -1,13 +1,13 @@
 """Trajectory attention (Motionformer; Patrick et al., Keeping Your Eye on the Ball, arXiv 2106.05392, section 3.2).
 
-A patch looks for itself in every frame: a softmax over each frame's patches gives it one token a frame, its trajectory.
-Then it attends over the frames of its trajectory, with further projections: the query is made from the trajectory's
-token in the patch's own frame, keys and values from all of them.  No softmax over a neighbourhood says that, so it is a
-mixer.  The class token sees every patch, and no patch sees it, as in the released code.
+Each patch first attends to the patches of every frame separately, which gives it one token per frame, its trajectory.
+Then it attends over the frames of its trajectory, with further projections: the query comes from the trajectory's token
+in the patch's own frame, keys and values come from all of them.  A softmax over a neighbourhood cannot express this, so
+the step is a mixer.  The class token sees every patch, and no patch sees it, as in the released code.
 
-At 16 x 224 x 224 in tubelets of 2 a ViT-B counts 369.36 GMACs a view; the paper prints 369.5.  fvcore, the counter
-of PySlowFast, on which its code builds, adds 5 for each element of a layer norm: 25 x 1569 x 768 x 5 = 0.15 G here,
-which makes 369.51.  Ours are matrix products alone.
+At 16 x 224 x 224 with tubelets of 2 frames, a ViT-B takes 369.36 GMACs per view; the paper prints 369.5.  fvcore, the
+counter of PySlowFast, on which the released code builds, adds 5 for each element of a layer norm:
+25 x 1569 x 768 x 5 = 0.15 G here, which makes 369.51.  Our count has matrix products only.
 """
 
 import torch
@@ -21,14 +21,14 @@ from timesformer.attention.scheme import Encoder, Scheme, Step
 
 
 class Trajectory(Mixer):
-    """Along the trajectory of each patch; the second projections span all heads, as published."""
+    """Attention along the trajectory of each patch; the second projections span all heads, as published."""
 
     def modules(self, width: int, heads: int) -> nn.ModuleDict:
         return nn.ModuleDict({"query": nn.Linear(width, width), "key_value": nn.Linear(width, 2 * width)})
 
     def forward(self, inputs: MixerInputs) -> Float[Tensor, "b k p e"]:
         q, t, heads, modules = inputs.q, inputs.grid[0], inputs.q.shape[1], inputs.modules
-        frames_k, frames_v = (x.unflatten(2, (t, -1)) for x in (inputs.k, inputs.v))  # b k u n e, u: frame looked into
+        frames_k, frames_v = (x.unflatten(2, (t, -1)) for x in (inputs.k, inputs.v))  # b k u n e, u: frame attended to
         found = F.scaled_dot_product_attention(q.unsqueeze(2).expand(-1, -1, t, -1, -1), frames_k, frames_v)
         tokens = found.permute(0, 3, 2, 1, 4).flatten(3)  # b p u d
         own = tokens.unflatten(1, (t, -1)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).flatten(1, 2)  # b p d
@@ -44,7 +44,10 @@ class Trajectory(Mixer):
         return torch.einsum("bkpu,bpuke->bkpe", weights, value)
 
     def operator(self, inputs: MixerInputs) -> Float[Tensor, "b k p p"]:
-        """The weight of a frame times that of a patch in it; what the second values do to heads is left out."""
+        """Weight of a frame times the weight of a patch in it.
+
+        The second value projection, which mixes heads, is left out.
+        """
         weights, _ = self._dense(inputs)
         parts = [
             weights[..., frame, None] * _look(inputs.q, inputs.k[:, :, patches])
@@ -53,7 +56,7 @@ class Trajectory(Mixer):
         return torch.cat(parts, -1)
 
     def _dense(self, inputs: MixerInputs) -> tuple[Float[Tensor, "b k p u"], Float[Tensor, "b k p u e"]]:
-        """Weights of the frames and trajectory tokens, frame by frame and patch by patch."""
+        """Weights of the frames, and trajectory tokens, computed frame by frame and patch by patch."""
         k, v, modules = inputs.k, inputs.v, inputs.modules
         tokens = torch.stack([_look(inputs.q, k[:, :, patches]) @ v[:, :, patches] for patches in _frames(inputs)], 3)
         b, heads, p, t, e = tokens.shape
@@ -73,12 +76,12 @@ class Trajectory(Mixer):
 
 
 def _frames(inputs: MixerInputs) -> list[Tensor]:
-    """The numbers of each frame's patches."""
+    """Patch numbers of each frame."""
     return list(torch.arange(inputs.q.shape[2], device=inputs.q.device).view(inputs.grid[0], -1))
 
 
 def _look(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(e)) over the keys given."""
+    """Compute softmax(q k^T / sqrt(e)) over the given keys."""
     return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
 
 

@@ -1,9 +1,11 @@
-"""ViViT's factorised models 2, 3 and 4 (arXiv 2103.15691, section 3.3).  Its model 1 is `joint` with a full table of
-positions: `position: table`.  None has an extra linear; tokens are tubelets where `tubelet_size` is above 1.
+"""ViViT's factorised models 2, 3 and 4 (arXiv 2103.15691, section 3.3).
 
-Where paper and released code (scenic) disagree, the paper is followed: model 3 attends over space before time (the
-code's default is the reverse) and its temporal attention starts as a residual of zero (the code copies the spatial
-weights); in model 4 the first half of the heads attends over space (the code's over time).
+Model 1 is `joint` with a full table of positions (`position: table`).  No model has an extra linear.  Tokens are
+tubelets where `tubelet_size` is above 1.
+
+Where the paper and the released code (scenic) disagree, these schemes follow the paper.  Model 3 attends over space
+before time (the code does the reverse by default), and its temporal attention starts as a zero residual (the code
+copies the spatial weights).  In model 4 the first half of the heads attends over space (in the code, over time).
 """
 
 from timesformer.attention.scheme import Encoder, Scheme, Step

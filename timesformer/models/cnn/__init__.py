@@ -1,8 +1,8 @@
-"""3D convolutional networks to compare video transformers with: I3D and SlowFast with a ResNet's bottlenecks, and C2D,
-the image network whose weights they start from.
+"""Convolutional baselines for video transformers: I3D and SlowFast with ResNet bottlenecks, and C2D.
 
-They are built from a `CnnConfig` as a TimeSformer is from its own (`timesformer.config.registry`), take the same clips
-(b, frames, channels, height, width), and are trained, evaluated and stored by the same code.
+C2D is the image network whose weights the others start from.  Baselines are built from a `CnnConfig` as a TimeSformer
+is from its configuration (`timesformer.config.registry`).  They take the same clips (b, frames, channels, height,
+width) and are trained, evaluated and stored by the same code.
 """
 
 from timesformer.config.cnn import BASELINES, CnnConfig

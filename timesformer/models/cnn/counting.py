@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a baseline, from the shapes that its layers meet; one counts as one FLOP, as everywhere."""
+"""Multiply–accumulates of a baseline, from the shapes of its layers' inputs; one MAC counts as one FLOP."""
 
 from functools import lru_cache
 from math import prod
@@ -13,7 +13,10 @@ from timesformer.models.cnn.networks import build
 
 @lru_cache(maxsize=64)
 def macs_per_view(config: CnnConfig) -> int:
-    """Of one clip and crop: every convolution and the head; the network is run on the meta device, without values."""
+    """Count the multiply–accumulates of one clip and crop: every convolution and the head.
+
+    The network runs on the meta device, without values.
+    """
     with torch.device("meta"):
         model = build(config).eval()
     total = 0
@@ -22,7 +25,7 @@ def macs_per_view(config: CnnConfig) -> int:
         nonlocal total
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
-        total += output.numel() * prod(weight.shape[1:])  # each output: in-channels times kernel
+        total += output.numel() * prod(weight.shape[1:])  # for each output: input channels times kernel size
 
     for module in model.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):

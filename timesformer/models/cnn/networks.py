@@ -1,12 +1,12 @@
 """C2D, I3D and SlowFast.
 
-Sources: I3D with a ResNet-50 as in Wang et al., Non-local Neural Networks (arXiv 1711.07971): a stem of 5x7x7, the
+Sources.  I3D with a ResNet-50 follows Wang et al., Non-local Neural Networks (arXiv 1711.07971): a stem of 5x7x7, a
 maximum over pairs of frames after the first stage, 3x1x1 in the first stage and then in every second bottleneck.
-SlowFast: Feichtenhofer et al., arXiv 1812.03982, table 1: lateral connections over time with stride alpha and twice the
-fast pathway's channels; over 5 frames in the paper, over 7 in the released 8x8 models, as here: with 5 there would not
-be the 34.6 M parameters that are published for these.
+SlowFast follows Feichtenhofer et al. (arXiv 1812.03982), table 1: lateral connections over time with stride alpha and
+twice the fast pathway's channels.  They span 5 frames in the paper but 7 in the released 8x8 models, and 7 here: with 5
+the model would not have its published 34.6 M parameters.
 
-All average over the whole clip, then drop out, then have one linear layer.
+All networks end in a mean over the whole clip, dropout and one linear layer.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ LATERAL_FRAMES, LATERAL_WIDTH = 7, 2
 
 
 class Cnn(Model):
-    """What the baselines have in common: clip in, logits (b, classes) out, with several heads one after the other."""
+    """Base class of the baselines: clip in, logits (b, classes) out; the logits of several heads are concatenated."""
 
     def __init__(self, config: CnnConfig, channels: int) -> None:
         super().__init__()
@@ -45,13 +45,17 @@ class Cnn(Model):
         return logits
 
     def save_pretrained(self, folder: str | Path, **extras: Any) -> Path:
-        """Writes the model in our format; see `TimeSformer.save_pretrained`."""
+        """Write the model in our format; see `TimeSformer.save_pretrained`."""
         from timesformer.checkpoints import save_model
 
         return save_model(folder, self, **{**self.extras, **extras})
 
     def _channels_first(self, clip: Tensor) -> Tensor:
-        """(b, t, c, h, w) -> (b, c, t, h, w).  Raises InputError for what the network cannot take."""
+        """Move the channels: (b, t, c, h, w) -> (b, c, t, h, w).
+
+        Raises:
+            InputError: another number of dimensions or channels.
+        """
         if clip.dim() != 5 or clip.shape[2] != self.config.in_channels:
             raise InputError(
                 f"clip: expected (clips, frames, {self.config.in_channels} channels, height, width), "
@@ -61,7 +65,7 @@ class Cnn(Model):
 
 
 class SinglePath(Cnn):
-    """C2D, which looks at each frame by itself, or I3D."""
+    """C2D, which processes each frame separately, or I3D."""
 
     def __init__(self, config: CnnConfig) -> None:
         path = Pathway(config.in_channels, config.width, config.blocks, STEMS[config.baseline], TIMES[config.baseline])
@@ -74,14 +78,16 @@ class SinglePath(Cnn):
             x = stage(x)
             if number == 0 and self.config.baseline == "i3d":
                 if x.shape[2] < 2:
-                    raise InputError(f"clip: i3d halves the frames, expected at least 2, got {x.shape[2]}")
+                    raise InputError(f"clip: expected at least 2 frames for i3d, which halves them, got {x.shape[2]}")
                 x = nn.functional.max_pool3d(x, (2, 1, 1))
         return x.mean((2, 3, 4))
 
 
 class SlowFast(Cnn):
-    """A slow pathway on every alpha-th frame, wide; a fast one on all of them, narrow; before each stage the slow one
-    gets what the fast one has found."""
+    """SlowFast: a wide slow pathway on every alpha-th frame and a narrow fast pathway on all frames.
+
+    Before each stage the slow pathway receives the features of the fast one through a lateral connection.
+    """
 
     def __init__(self, config: CnnConfig) -> None:
         thin = config.fast_width
@@ -99,7 +105,7 @@ class SlowFast(Cnn):
     def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
         frames, alpha = self._channels_first(clip), self.config.alpha
         if frames.shape[2] % alpha:
-            raise InputError(f"clip: {frames.shape[2]} frames; expected a multiple of alpha {alpha}")
+            raise InputError(f"clip: expected a number of frames that is a multiple of {alpha}, got {frames.shape[2]}")
         slow, fast = self.slow.start(frames[:, :, ::alpha]), self.fast.start(frames)
         for lateral, wide, thin in zip(self.lateral, self.slow.stages, self.fast.stages, strict=True):
             slow, fast = wide(torch.cat([slow, lateral(fast).relu()], 1)), thin(fast)
@@ -107,5 +113,5 @@ class SlowFast(Cnn):
 
 
 def build(config: CnnConfig) -> Cnn:
-    """The network of a configuration."""
+    """Build the network of a configuration."""
     return SlowFast(config) if config.baseline == "slowfast" else SinglePath(config)

@@ -1,4 +1,4 @@
-"""What the baselines are made of: convolution with norm, bottlenecks, and a pathway of stem and four stages.
+"""Parts of the baselines: convolution with norm, bottlenecks, and a pathway of a stem and four stages.
 
 Letters: b clips, c channels, t frames, h w rows and columns.
 """
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from timesformer._typing import Float
 
 EXPANSION = 4
-"""A bottleneck gives out so many times its inner channels."""
+"""Ratio of a bottleneck's output channels to its inner channels."""
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, then batch norm; "same" padding in time and space."""
+    """Convolution without bias, followed by batch norm; "same" padding in time and space."""
 
     def __init__(
         self, channels: int, out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)
@@ -32,8 +32,11 @@ class ConvNorm(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 in space and `time` frames, 3x3 with the stride, 1x1, around a residual connection (ResNet; the stride is in
-    the 3x3).  The last norm starts at zero, so that the block starts as its shortcut."""
+    """ResNet bottleneck with a residual connection.
+
+    Its convolutions are 1x1 in space over `time` frames, 3x3 with the stride, and 1x1.  The last norm starts at zero,
+    so that the block starts as its shortcut.
+    """
 
     def __init__(self, channels: int, inner: int, time: int, stride: int) -> None:
         super().__init__()
@@ -51,7 +54,10 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """Bottlenecks in a row; the first one halves the size unless `stride` is 1.  `times`: their frames, in turn."""
+    """Bottlenecks in sequence; the first one halves the size unless `stride` is 1.
+
+    `times`: temporal kernel sizes of the bottlenecks, used in turn.
+    """
 
     def __init__(self, channels: int, inner: int, count: int, times: Sequence[int], stride: int) -> None:
         super().__init__()
@@ -72,10 +78,10 @@ class Stage(nn.Module):
 
 
 class Pathway(nn.Module):
-    """Stem (7x7 and `stem` frames, stride 2, then a maximum over 3x3, stride 2) and four stages.
+    """Stem (7x7 over `stem` frames, stride 2, then a maximum over 3x3, stride 2) and four stages.
 
-    width: channels of the stem; times: for each stage the frames of its bottlenecks, in turn; extra: channels that come
-    in from elsewhere before each stage.
+    width: channels of the stem; times: for each stage the temporal kernel sizes of its bottlenecks, used in turn;
+    extra: channels from the other pathway that are added to the input of each stage
     """
 
     def __init__(
@@ -99,6 +105,6 @@ class Pathway(nn.Module):
         self.out_channels = before[-1]
 
     def start(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b out t h2 w2"]:
-        """Stem and maximum."""
+        """Apply the stem and its maximum."""
         out: Tensor = self.pool(self.stem(x).relu())
         return out
