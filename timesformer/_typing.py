@@ -1,4 +1,4 @@
-"""jaxtyping's names, or plain stand-ins where it is not installed: the model itself needs torch and einops alone."""
+"""Type names of jaxtyping, or plain substitutes where it is not installed: the model needs only torch and einops."""
 
 try:
     from jaxtyping import Bool, Float, Int, UInt8
@@ -6,7 +6,7 @@ except ImportError:
     from torch import Tensor
 
     class _Plain:
-        """`Float[Tensor, "b d"]` means just `Tensor`."""
+        """Substitute that makes `Float[Tensor, "b d"]` mean `Tensor`."""
 
         def __class_getitem__(cls, item: object) -> type[Tensor]:
             return Tensor

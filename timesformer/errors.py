@@ -1,8 +1,8 @@
-"""The error that every check of users' input raises."""
+"""Error raised by all checks of user input."""
 
 
 class InputError(ValueError):
-    """Input that cannot be used: the message names the field, file or line and what was expected.
+    """Error of invalid input: the message names the field, file or line and what was expected.
 
     The command line turns it into exit code 2.
     """

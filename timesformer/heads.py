@@ -1,8 +1,8 @@
-"""Several heads on one model: the verb and the noun of Epic-Kitchens.
+"""Several heads on one model, such as the verb and the noun of Epic-Kitchens.
 
-Logits stay one tensor (b, sum of the heads' classes), the outputs of one linear layer; a label is int64 (b, heads), or
-(b,) for a model with one head.  As in ViViT (section 4.2) the loss is the sum of the heads' cross entropies, and a clip
-is right where every head is: its action is.
+Logits are one tensor (b, sum of the heads' classes), the output of one linear layer; labels are int64 (b, heads), or
+(b,) for a model with one head.  As in ViViT (section 4.2), the loss is the sum of the heads' cross entropies.  A clip
+is classified correctly if every head is correct (the action of Epic-Kitchens).
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ Heads = tuple[int, ...]
 """Number of classes of each head."""
 
 Labels = list[str] | dict[str, list[str]]
-"""Names of classes in the order of their indices; where there are several heads {head: names}."""
+"""Class names in the order of their indices; with several heads, {head: names}."""
 
 
 def heads_of(model: nn.Module) -> Heads:
-    """The heads of a model that has several; () for one with a single head, and for models without a configuration."""
+    """Classes of each head of a model with several heads; () for a single head or a model without a configuration."""
     heads = getattr(getattr(model, "config", None), "heads", ())
     return heads if len(heads) > 1 else ()
 
@@ -30,9 +30,10 @@ def heads_of(model: nn.Module) -> Heads:
 def cross_entropy(
     logits: Float[Tensor, "b classes"], label: Int[Tensor, "b *heads"], heads: Heads = (), smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
-    """The loss, a mean over clips; with several heads the sum of theirs.
+    """Compute the loss as a mean over clips; with several heads, the sum of their losses.
 
-    Raises InputError where labels are not one for each head.
+    Raises:
+        InputError: the number of labels per clip is not the number of heads.
     """
     _check(label, heads)
     if not heads:
@@ -42,14 +43,14 @@ def cross_entropy(
 
 
 def predict(scores: Float[Tensor, "b classes"], heads: Heads = ()) -> Int[Tensor, "b *heads"]:
-    """The class of the highest score; with several heads one for each, (b, heads)."""
+    """Return the class with the highest score; with several heads, one for each head, (b, heads)."""
     if not heads:
         return scores.argmax(-1)
     return torch.stack([part.argmax(-1) for part in scores.split(heads, -1)], -1)
 
 
 def is_right(prediction: Int[Tensor, "b *heads"], label: Int[Tensor, "b *heads"]) -> Tensor:
-    """Which clips are right, with several heads in all of them: bool (b,)."""
+    """Return True for each clip whose prediction is correct, with several heads in all of them: bool (b,)."""
     same = prediction == label
     return same if same.dim() == 1 else same.all(-1)
 
@@ -57,32 +58,38 @@ def is_right(prediction: Int[Tensor, "b *heads"], label: Int[Tensor, "b *heads"]
 def _check(label: Tensor, heads: Heads) -> None:
     given = 1 if label.dim() == 1 else label.shape[1]
     if given != max(1, len(heads)):
-        has = f"heads of {list(heads)} classes" if heads else "one head"
-        raise InputError(f"labels: {given} for each video, but the model has {has}")
+        raise InputError(f"labels: expected {max(1, len(heads))} for each video, one for each head, got {given}")
 
 
 def head_names(heads: Heads, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """A name for each of several heads: those given, or head0, head1, …; raises InputError for another number."""
+    """Return a name for each of several heads: those in `names`, or by default head0, head1, …
+
+    Raises:
+        InputError: the number of names is not the number of heads.
+    """
     if names and len(names) != len(heads):
-        raise InputError(f"heads: the data name {list(names)}, but the model has {len(heads)}")
+        raise InputError(f"heads: expected {len(heads)} names, as many as the model has heads, got {list(names)}")
     return tuple(names) or tuple(f"head{number}" for number in range(len(heads)))
 
 
 def default_labels(heads: Heads, named: Sequence[str] = ()) -> Labels:
-    """`class 0`, `class 1`, … of each head."""
+    """Return the class names `class 0`, `class 1`, … of each head."""
     names = [[f"class {number}" for number in range(classes)] for classes in heads]
     return names[0] if len(names) == 1 else dict(zip(head_names(heads, named), names, strict=True))
 
 
 def check_labels(labels: Labels | Sequence[Sequence[str]], heads: Heads) -> Labels:
-    """Class names that fit the heads, as they are stored: a list, or with several heads {head: names}.
+    """Check that class names fit the heads, and return them as they are stored.
 
-    A list of lists is taken in the order of the heads.  Raises InputError.
+    They are stored as a list, or with several heads as {head: names}.  A list of lists is in the order of the heads.
+
+    Raises:
+        InputError: the numbers of names or heads differ.
     """
     if len(heads) == 1:
         if isinstance(labels, dict) or len(labels) != heads[0]:
             count = "several heads" if isinstance(labels, dict) else len(labels)
-            raise InputError(f"labels: expected {heads[0]} names, one per class, got {count}")
+            raise InputError(f"labels: expected {heads[0]} names, one for each class, got {count}")
         return labels  # type: ignore[return-value]
     if not isinstance(labels, dict):
         if len(labels) != len(heads) or any(isinstance(names, str) for names in labels):
@@ -90,5 +97,5 @@ def check_labels(labels: Labels | Sequence[Sequence[str]], heads: Heads) -> Labe
         labels = dict(zip(head_names(heads), (list(names) for names in labels), strict=True))
     counts = tuple(len(names) for names in labels.values())
     if counts != heads:
-        raise InputError(f"labels: expected {heads} names, one per class of each head, got {counts}")
+        raise InputError(f"labels: expected {heads} names, one for each class of each head, got {counts}")
     return labels

@@ -1,4 +1,4 @@
-"""The same function for many arguments, in several processes."""
+"""Calls of one function with many arguments, in several processes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Found = TypeVar("Found")
 
 
 def side_by_side(do: Callable[..., Found], arguments: Sequence[tuple[Any, ...]], jobs: int) -> list[Found]:
-    """`do(*each)` for each of `arguments`, in their order, by `jobs` processes of one thread each.
+    """Return `do(*each)` for each of `arguments`, in their order, computed by `jobs` processes of one thread each.
 
-    With one job, or for one thing to do, no process is started. `do` and what it is given must be picklable. The first
-    error is raised.
+    With one job or one call, no process is started.  `do` and its arguments must be picklable.  The first error is
+    raised.
     """
     jobs = min(jobs, len(arguments))
     if jobs < 2:

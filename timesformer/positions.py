@@ -1,4 +1,4 @@
-"""Learned positions at other sizes: resized in space and time."""
+"""Resizing of learned position embeddings in space and time."""
 
 from typing import Literal
 
@@ -10,16 +10,19 @@ from timesformer._typing import Float
 from timesformer.attention.partition import Grid
 
 Resize = Literal["bicubic", "fair-load", "fair-forward"]
-"""How positions of another size are made.  `bicubic`: bicubic in space and linear in time, which a model also does with
-clips of other sizes than its own.  `fair-load`: as the released code does when it loads weights, nearest over the rows
-of a frame as one flat list (224 -> 448 repeats each row four times, whatever its place), nearest in time.
-`fair-forward`: as the released code does with clips of another size, nearest in height, width and time."""
+"""Rule for resizing positions.
+
+- `bicubic`: bicubic in space and linear in time; a model also uses it for clips of other sizes than its own.
+- `fair-load`: the rule of the released code when it loads weights: nearest over the rows of a frame as one flat list
+  (224 -> 448 repeats each row four times, regardless of its position), and nearest in time.
+- `fair-forward`: the rule of the released code for clips of another size: nearest in height, width and time.
+"""
 
 
 def resize_space(
     rows: Float[Tensor, "n d"], old: tuple[int, int], new: tuple[int, int], rule: Resize = "bicubic"
 ) -> Float[Tensor, "{new[0]} {new[1]} d"]:
-    """Positions of a frame on another grid of patches, by one of the rules of `Resize`."""
+    """Resize the positions of a frame to another grid of patches, by one of the rules of `Resize`."""
     if old == new:
         return rows.unflatten(0, old)
     if rule == "fair-load":
@@ -31,7 +34,7 @@ def resize_space(
 
 
 def resize_time(rows: Float[Tensor, "t d"], frames: int, rule: Resize = "bicubic") -> Float[Tensor, "{frames} d"]:
-    """Positions in time for another number of frames: linear, or nearest by the released code's rules."""
+    """Resize temporal positions to another number of frames: linear, or nearest with the released code's rules."""
     if rows.shape[0] == frames:
         return rows
     if rule != "bicubic":
@@ -42,7 +45,7 @@ def resize_time(rows: Float[Tensor, "t d"], frames: int, rule: Resize = "bicubic
 def resize_table(
     rows: Float[Tensor, "p d"], old: Grid, new: Grid, rule: Resize = "bicubic"
 ) -> Float[Tensor, "{new[0]} {new[1]} {new[2]} d"]:
-    """A full table of positions on another grid: each frame in space, then in time."""
+    """Resize a full table of positions to another grid: each frame in space, then all in time."""
     table = rows.unflatten(0, old)
     if old[1:] != new[1:]:
         table = torch.stack([resize_space(frame.flatten(0, 1), old[1:], new[1:], rule) for frame in table])

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars on a terminal, now and then a line elsewhere."""
+"""Progress on standard error: bars on a terminal, a line from time to time elsewhere."""
 
 import math
 import sys
@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 OnStep = Callable[[int, int, float], None]
-"""Called with (done, total, mean loss since the last call or NaN)."""
+"""Function that is called with (done, total, mean loss since the last call or NaN)."""
 LINE_SECONDS = 30.0
-"""How often a line tells of the progress where there is no terminal."""
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def bars() -> Progress:
-    """Rich's progress display, on standard error and only where that is a terminal."""
+    """Make a progress display of rich on standard error; it is disabled where that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -31,7 +31,11 @@ def bars() -> Progress:
 
 @contextmanager
 def step_bar(description: str, progress: bool | OnStep, main_process: bool = True) -> Iterator[OnStep]:
-    """`progress` itself if it is a function, a bar (without a terminal, lines) if it is true, otherwise nothing."""
+    """Yield a function that reports progress.
+
+    It is `progress` itself if that is a function.  If `progress` is True, it draws a bar, or writes lines without a
+    terminal.  Otherwise, and in all but the main process, it does nothing.
+    """
     if callable(progress):
         yield progress
         return
@@ -53,7 +57,7 @@ def step_bar(description: str, progress: bool | OnStep, main_process: bool = Tru
 
 
 def _lines(description: str) -> OnStep:
-    """A line every `LINE_SECONDS`, so that the log of a long run says how far it is."""
+    """Make a function that writes a line every `LINE_SECONDS`, so that the log of a long run shows its progress."""
     told = time.monotonic()
     first: tuple[float, int] | None = None
 
@@ -72,7 +76,7 @@ def _lines(description: str) -> OnStep:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `5 min`, `3.2 h`, `2.1 days`."""
+    """Format a duration as `42 s`, `5 min`, `3.2 h` or `2.1 days`; NaN is a dash."""
     if math.isnan(seconds):
         return "–"
     for limit, size, unit, decimals in ((90, 1, "s", 0), (5400, 60, "min", 0), (172800, 3600, "h", 1)):

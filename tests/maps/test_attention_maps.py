@@ -167,7 +167,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         ({"steps": ["joint"]}, "has time, space, got 'joint'"),
         ({"heads": [2]}, "heads"),
         ({"heads": []}, "heads"),
-        ({"query": (3, 0, 0)}, "outside the grid"),
+        ({"query": (3, 0, 0)}, "expected a patch inside the grid"),
         ({"query": "cls"}, "expected"),
         ({"query": []}, "got none"),
         ({"query": [(0, 1)]}, "expected"),

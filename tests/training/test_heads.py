@@ -86,9 +86,9 @@ def test_the_loss_is_the_sum_of_the_heads():
     prediction = predict(logits, (6, 3))
     assert torch.equal(prediction, torch.stack([logits[:, :6].argmax(1), logits[:, 6:].argmax(1)], 1))
     assert is_right(torch.tensor([[1, 2], [1, 2]]), torch.tensor([[1, 2], [1, 0]])).tolist() == [True, False]
-    with pytest.raises(InputError, match=r"labels: 1 for each video, but the model has heads of \[6, 3\] classes"):
+    with pytest.raises(InputError, match=r"labels: expected 2 for each video, one for each head, got 1"):
         cross_entropy(logits, label[:, 0], (6, 3))
-    with pytest.raises(InputError, match="labels: 2 for each video, but the model has one head"):
+    with pytest.raises(InputError, match="labels: expected 1 for each video, one for each head, got 2"):
         cross_entropy(logits, label)
 
 
@@ -141,13 +141,13 @@ def test_heads_without_names_and_wrong_labels():
     data = Known([(0, 1)])
     data.heads = ()
     assert "head1_top1_percent" in evaluate(Given((6, 3)), data, "paper").metrics()
-    with pytest.raises(InputError, match=r"labels: 2 for each video, but the model has 3 heads"):
+    with pytest.raises(InputError, match=r"labels: expected 3 for each video, one for each head, got 2"):
         evaluate(Given((4, 3, 2)), data, "paper")
     with pytest.raises(InputError, match=r"0\.mp4: label 4 is out of range, the model has 3 classes"):
         evaluate(Given((6, 3)), Known([(0, 4)]), "paper")
-    with pytest.raises(InputError, match="labels: 1 for each video, but the model has 2 heads"):
+    with pytest.raises(InputError, match="labels: expected 2 for each video, one for each head, got 1"):
         evaluate(Given((6, 3)), Known([2]), "paper")
-    with pytest.raises(InputError, match=r"heads: the data name \['verb'\], but the model has 2"):
+    with pytest.raises(InputError, match=r"heads: expected 2 names, as many as the model has heads, got \['verb'\]"):
         head_names((6, 3), ["verb"])
 
 
@@ -169,7 +169,7 @@ def test_saving_and_loading(tmp_path):
     assert all(torch.equal(value, loaded.model.state_dict()[name]) for name, value in model.state_dict().items())
     save_model(tmp_path / "plain", model)
     assert load_model(tmp_path / "plain").labels["head1"] == ["class 0", "class 1", "class 2"]
-    with pytest.raises(InputError, match=r"labels: expected \(6, 3\) names, one per class of each head, got \(6, 2\)"):
+    with pytest.raises(InputError, match=r"labels: expected \(6, 3\) names, one for each class of each head, got \(6, 2\)"):
         save_model(tmp_path / "bad", model, labels=names | {"noun": ["x", "y"]})
 
 
@@ -185,8 +185,8 @@ def test_label_names():
     assert default_labels((1, 2), ("verb", "noun")) == {"verb": ["class 0"], "noun": ["class 0", "class 1"]}
     assert check_labels([["a"], ["b", "c"]], (1, 2)) == {"head0": ["a"], "head1": ["b", "c"]}
     for labels, heads, said in (
-        (["a"], (2,), "expected 2 names, one per class, got 1"),
-        ({"a": ["b"]}, (1,), "expected 1 names, one per class, got several heads"),
+        (["a"], (2,), "expected 2 names, one for each class, got 1"),
+        ({"a": ["b"]}, (1,), "expected 1 names, one for each class, got several heads"),
         (["a", "b"], (1, 1), "expected the names of 2 heads, got 2 names"),
         ([["a"]], (1, 1), "expected the names of 2 heads, got 1 names"),
     ):

@@ -83,10 +83,10 @@ def test_adamw_spares_norms_biases_and_positions():
         ({"steps": 1, "optimiser": "lion"}, "optimiser: expected one of sgd, adamw, got 'lion'"),
         ({"steps": 1, "schedule": "linear"}, "schedule: expected one of"),
         ({"steps": 1, "precision": "fp16"}, "precision: expected one of fp32, bf16"),
-        ({"steps": 1, "batch_size": 10, "accumulate": 4}, "batch_size: 10 is not a multiple of accumulate 4"),
-        ({"steps": 1, "schedule": "steps"}, "lr_steps: expected 0 and rising"),
+        ({"steps": 1, "batch_size": 10, "accumulate": 4}, "batch_size: expected a multiple of accumulate 4, got 10"),
+        ({"steps": 1, "schedule": "steps"}, "lr_steps: expected increasing numbers that begin with 0"),
         ({"steps": 1, "schedule": "steps", "lr_steps": [0, 1], "lr_factors": [1]}, "lr_factors: expected as many"),
-        ({"steps": 1, "lr_steps": (0,), "lr_factors": (1,)}, 'only for schedule "steps"'),
+        ({"steps": 1, "lr_steps": (0,), "lr_factors": (1,)}, "expected schedule 'steps'"),
         ({"steps": 1, "warmup": 2}, "warmup: expected a number of at least 0 and at most 1"),
         ({"steps": 1, "betas": (0.9, 1.0)}, "betas: expected two"),
         ({"steps": 1, "workers": -1}, "workers: expected an integer of at least 0"),
@@ -108,5 +108,5 @@ def test_round_trip():
 def test_a_frozen_model_cannot_be_trained():
     model = nn.Linear(2, 2)
     model.requires_grad_(False)
-    with pytest.raises(InputError, match="no trainable parameter"):
+    with pytest.raises(InputError, match="expected at least one trainable parameter"):
         Recipe(steps=1).build_optimiser(model)

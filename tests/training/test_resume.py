@@ -99,5 +99,5 @@ def test_a_finished_run_is_not_repeated(data, undisturbed, tmp_path):
 
 def test_a_damaged_checkpoint_is_bad_input(data, undisturbed, tmp_path):
     (tmp_path / FILE).write_bytes((undisturbed / FILE).read_bytes()[:1000])
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match="expected a readable checkpoint"):
         train(data, tmp_path, workers=0)

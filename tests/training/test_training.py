@@ -127,7 +127,7 @@ def test_bf16_and_gradient_checkpointing(tmp_path):
 
 
 def test_gradient_checkpointing_needs_a_model_that_offers_it(tmp_path):
-    with pytest.raises(InputError, match="gradient_checkpointing: FakeModel does not offer it"):
+    with pytest.raises(InputError, match="gradient_checkpointing: expected false, FakeModel does not support it"):
         fit(FakeModel(), FakeDataset(), Recipe(steps=1, gradient_checkpointing=True), tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
         fit(FakeModel(), FakeDataset(), Recipe(steps=2, lr=0.002), tmp_path, progress=False)
     with pytest.raises(InputError, match="num_samples is 24 there and 12 here"):
         fit(FakeModel(), FakeDataset(12), Recipe(steps=2), tmp_path, progress=False)
-    with pytest.raises(InputError, match=r"the model is another one; head\.bias differs"):
+    with pytest.raises(InputError, match=r"checkpoint of a different model: head\.bias differs"):
         fit(FakeModel(classes=4), FakeDataset(), Recipe(steps=2), tmp_path, progress=False)
     # What changes no result may change.
     assert fit(FakeModel(), FakeDataset(), Recipe(steps=2, checkpoint_every=1), tmp_path, progress=False).steps == 2

@@ -230,7 +230,7 @@ def _result(
     prediction = predict(scores, heads)
     if label.shape != prediction.shape:
         given = 1 if label.dim() == 1 else label.shape[1]
-        raise InputError(f"labels: {given} for each video, but the model has {max(1, len(heads))} heads")
+        raise InputError(f"labels: expected {max(1, len(heads))} for each video, one for each head, got {given}")
     hits = int(is_right(prediction, label).sum())
     if heads:
         parts = zip(head_names(heads, heads_named), scores.split(heads, -1), label.unbind(-1), strict=True)

@@ -1,8 +1,8 @@
-"""A plain training loop on accelerate that resumes exactly.
+"""Plain training loop on accelerate that resumes exactly.
 
-A run that is killed and started again equals an undisturbed one bit for bit on the CPU (with the same number of
-threads): the order of the samples is keyed by seed and epoch, what happens to a sample by seed, epoch and sample (the
-dataset's part), mixup and dropout by seed and micro-step, and the learning rate is a function of the step.
+On a CPU with the same number of threads, a run that is killed and started again equals an undisturbed one bit for bit.
+The order of the samples is keyed by seed and epoch, augmentation by seed, epoch and sample (in the dataset), mixup and
+dropout by seed and micro-step, and the learning rate is a function of the step.
 """
 
 import time
@@ -31,21 +31,24 @@ from timesformer.training.sharding import Strategy, exchanging, shard
 from timesformer.training.state import TrainingState, load_state, save_state
 
 REPORT_EVERY = 20
-"""Steps between two looks at the loss: a look makes an accelerator wait."""
+"""Number of steps between two reads of the loss; each read makes the accelerator wait."""
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss became infinite or not a number; the message names the step."""
+    """Error of a loss that is not finite; the message names the step."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training run did.
+    """Result of a training run.
 
-    losses, accuracies: of each step's training clips (accuracies 0 to 1; with mixup against the label of which a clip
-    holds more); train_loss and train_top1_percent: means over the last tenth of the steps; seconds: of training, over
-    all sessions of a resumed run; resumed_from: the step at which this session began; unreadable: (path, reason) of
-    videos that were left out; validation: metrics by step
+    losses, accuracies: loss and accuracy (0 to 1) of each step's training clips; with mixup, accuracy is against the
+        label of the clip with the larger share
+    train_loss, train_top1_percent: means over the last tenth of the steps
+    seconds: training time over all sessions of a resumed run
+    resumed_from: step at which this session began
+    unreadable: (path, reason) of the videos that were left out
+    validation: metrics of each validation, with their step
     """
 
     steps: int
@@ -73,20 +76,22 @@ def fit(
     strategy: Strategy = "ddp",
     collate: Collate = collate,
 ) -> FitResult:
-    """Trains `model` in place, resuming from the checkpoint in `folder` if there is one.
+    """Train `model` in place, resuming from the checkpoint in `folder` if there is one.
 
-    dataset: `dataset[(epoch, index)]` is a pure function that gives `clip` (frames, channels, height, width), `label`
-    and `index`; `collate` makes batches of them (by default `timesformer.data.collate`).  validation: called with the
-    model in evaluation mode at each checkpoint and at the end.  progress: a bar on standard error, or a function of
-    (steps done, all steps, mean loss since the last call).  tracker: one of accelerate's by name, logs into
-    `tracker_folder` (by default `folder`).  strategy: how several processes (accelerate's, started by its launcher,
-    torchrun or `timesformer_experiments.run.distributed`) share the work: "ddp", each with a whole model, or "fsdp",
-    each with a part of its parameters, gradients and optimiser state.  Checkpoints are whole either way, so that any
-    number of processes resumes from them.
+    dataset: `dataset[(epoch, index)]` is a pure function that returns `clip` (frames, channels, height, width), `label`
+        and `index`
+    collate: function that makes batches of these samples
+    validation: function that is called with the model in evaluation mode at each checkpoint and at the end
+    progress: True for a bar on standard error, or a function of (steps done, all steps, mean loss since the last call)
+    tracker: name of one of accelerate's trackers, which logs into `tracker_folder` (by default `folder`)
+    strategy: division of the work between several processes (accelerate's, started by its launcher, torchrun or
+        `timesformer_experiments.run.distributed`): "ddp", each with a whole model, or "fsdp", each with a part of the
+        parameters, gradients and optimiser state.  Checkpoints are whole in both cases, so that any number of processes
+        can resume from them.
 
     Raises:
-        InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable; a tracker
-            that is unknown or not installed.
+        InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable; the tracker
+            is unknown or not installed.
         TrainingDiverged: the loss is not finite.
     """
     folder = Path(folder)
@@ -121,9 +126,9 @@ class _Loop:
             switch: Any = model  # TimeSformer, or a user's model with the same attribute
             switch.gradient_checkpointing = recipe.gradient_checkpointing
         elif recipe.gradient_checkpointing:
-            raise InputError(f"gradient_checkpointing: {type(model).__name__} does not offer it")
+            raise InputError(f"gradient_checkpointing: expected false, {type(model).__name__} does not support it")
         self.sharded = strategy == "fsdp" and accelerator.num_processes > 1
-        if self.sharded:  # before the optimiser: parameters are others afterwards
+        if self.sharded:  # before the optimiser is built: sharding replaces the parameters
             shard(model, device, accelerator.num_processes)
         self.optimiser = recipe.build_optimiser(model)
         self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -142,7 +147,7 @@ class _Loop:
     def run(self, on_step: OnStep) -> FitResult:
         state, steps = self.state, self.steps
         if state.step < steps:
-            self._checkpoint()  # an unwritable folder is found out now, not after hours
+            self._checkpoint()  # an unwritable folder fails now, not after hours
             loaded = self._batches(state.step)
             clock, reported = time.perf_counter(), state.step
             self.wrapped.train()
@@ -180,7 +185,7 @@ class _Loop:
         return batches(self.dataset, stream, self.collate, recipe.workers, pin_memory)
 
     def _step(self, step: int, loaded: Iterator[dict[str, Any]]) -> None:
-        """One step of the optimiser over `accumulate` micro-batches."""
+        """Take one step of the optimiser, over `accumulate` micro-batches."""
         recipe, accelerator, curves = self.recipe, self.accelerator, self.state.curves
         rate = recipe.learning_rate(step, self.num_samples)
         for group in self.optimiser.param_groups:
@@ -190,7 +195,7 @@ class _Loop:
             batch = next(loaded)
             self.state.unreadable.update(batch.get("unreadable", ()))
             if len(batch["label"]) == 0:
-                if accelerator.num_processes > 1:  # the others would wait for this one's gradients for ever
+                if accelerator.num_processes > 1:  # the others would wait forever for the gradients of this one
                     raise InputError(f"training set: every video of a part of step {step} is unreadable")
                 continue
             clip = batch["clip"].to(accelerator.device, non_blocking=True)
@@ -216,13 +221,17 @@ class _Loop:
         self.optimiser.zero_grad(set_to_none=True)
 
     def _sync(self, last: bool) -> AbstractContextManager[Any]:
-        """Several processes exchange gradients in a step's last part only."""
+        """Return a context in which several processes exchange gradients only in the last micro-batch of a step."""
         if self.sharded:
             return exchanging(self.wrapped, last)
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def _look(self, since: int) -> float:
-        """The mean loss of the steps since then; raises TrainingDiverged if one of them is not finite."""
+        """Return the mean loss of the steps after `since`.
+
+        Raises:
+            TrainingDiverged: one of these losses is not finite.
+        """
         state = self.state
         losses = state.curves[0, since : state.step]
         mean = float(losses.mean())
@@ -230,8 +239,8 @@ class _Loop:
             bad = since + int((~torch.isfinite(losses)).nonzero()[0])
             rate = self.recipe.learning_rate(bad, self.num_samples)
             raise TrainingDiverged(
-                f"the loss of step {bad} (of {self.steps}) is {float(state.curves[0, bad])}, the learning rate there "
-                f"{rate:.3g}; try a smaller lr, warm-up or clip_grad_norm"
+                f"the loss of step {bad} (of {self.steps}) is {float(state.curves[0, bad])}, at a learning rate of "
+                f"{rate:.3g}; try a smaller lr, warmup or clip_grad_norm"
             )
         if self.tracker:
             rate = self.recipe.learning_rate(state.step - 1, self.num_samples)
@@ -250,10 +259,10 @@ class _Loop:
             self.accelerator.log(numbers, step=self.state.step)
 
     def _checkpoint(self) -> None:
-        if self.accelerator.num_processes > 1:  # gradients are the same everywhere, losses are not
+        if self.accelerator.num_processes > 1:  # gradients are equal in all processes, losses are not
             self.state.curves = self.accelerator.reduce(self.state.curves, "mean")
         main = self.accelerator.is_main_process
-        if main or self.sharded:  # parts are gathered by all processes
+        if main or self.sharded:  # all processes take part in gathering the shards
             save_state(self.folder, self.state, self.model, self.optimiser, self.defining, write=main)
         self.accelerator.wait_for_everyone()
 
@@ -276,7 +285,10 @@ class _Loop:
 
 
 def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
-    """Its precision stays off: accelerate fixes that once for the whole process, ours is the recipe's."""
+    """Make an accelerator without mixed precision.
+
+    accelerate sets its precision once for the whole process, whereas ours belongs to the recipe.
+    """
     # Some schemes have parameters without a gradient (a class token that no step reads in the last block).
     kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     if tracker is None:
@@ -285,7 +297,7 @@ def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
         accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs)
     except ValueError as error:
         raise InputError(f"tracker: {error}") from error
-    if not accelerator.log_with:  # accelerate leaves it out in silence
+    if not accelerator.log_with:  # accelerate drops a missing tracker silently
         raise InputError(f"tracker: {tracker!r} is not installed")
     accelerator.init_trackers("training")
     return accelerator

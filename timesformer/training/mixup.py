@@ -1,6 +1,6 @@
-"""Mixup: a batch mixed with a permutation of itself, clips and targets in the same proportion.
+"""Mixup: a batch is mixed with a permutation of itself, clips and targets in the same proportion.
 
-Source: mixup, arXiv 1710.09412; one proportion for each (part of a) batch, as in the authors' code.
+Source: mixup, arXiv 1710.09412, with one proportion per micro-batch, as in the authors' code.
 """
 
 from collections.abc import Callable
@@ -15,31 +15,35 @@ from timesformer.seeding import derive_seed
 
 @dataclass(frozen=True)
 class Mix:
-    """share: how much of itself each clip keeps; partner: whose clip is mixed in, int64 (b,); None: nobody's."""
+    """Proportion and partners of a mixed batch.
+
+    share: proportion of itself that each clip keeps
+    partner: index of the clip that is mixed into each, int64 (b,), or None for no mixing
+    """
 
     share: float = 1.0
     partner: Tensor | None = None
 
     def clips(self, clip: Tensor) -> Tensor:
-        """The mixed clips (b, …)."""
+        """Mix the clips (b, …)."""
         return clip if self.partner is None else torch.lerp(clip[self.partner], clip, self.share)
 
     def loss(self, loss_of: Callable[[Tensor], Tensor], label: Tensor) -> Tensor:
-        """The loss against the mixed targets, from the loss against labels (b, …).
+        """Return the loss against the mixed targets, given a function for the loss against labels (b, …).
 
-        Cross entropy, label smoothing included, is linear in its target: this is the loss against soft targets.
+        Cross entropy, with label smoothing too, is linear in its target, so this equals the loss against soft targets.
         """
         if self.partner is None:
             return loss_of(label)
         return self.share * loss_of(label) + (1 - self.share) * loss_of(label[self.partner])
 
     def dominant(self, label: Tensor) -> Tensor:
-        """The label of which each mixed clip holds more (its own where it holds equal parts)."""
+        """Label with the larger share in each mixed clip (its own if the shares are equal)."""
         return label if self.partner is None or self.share >= 0.5 else label[self.partner]
 
 
 def draw_mix(alpha: float, count: int, *keys: int | str, device: torch.device | str = "cpu") -> Mix:
-    """The mix of a batch of `count` clips, a pure function of the keys; none for alpha = 0."""
+    """Draw the mix of a batch of `count` clips, as a pure function of the keys; alpha = 0 gives no mixing."""
     if alpha == 0:
         return Mix()
     rng = np.random.default_rng(derive_seed("mixup", *keys))

@@ -1,4 +1,4 @@
-"""How a model is trained: frozen, validated, plain data; the learning rate is a pure function of the step."""
+"""Recipe of a training run: frozen, validated, plain data; the learning rate is a pure function of the step."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -15,10 +15,9 @@ Precision = Literal["fp32", "bf16"]
 Decay = Literal["all", "matrices"]
 
 NOT_DEFINING = ("workers", "checkpoint_every")
-"""Fields that change how a run is carried out, but no bit of its result."""
+"""Fields that change how a run is executed, but not its result."""
 DEFINING_IF_SET = {"mixup_alpha": 0.0}
-"""Fields that define a run only where they differ from this value: runs from before there was such a field keep their
-hash."""
+"""Fields that define a run only where they differ from this value, so that older runs keep their hash."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +25,23 @@ class Recipe:
     """Optimiser, schedule, budget and batches of a training run.
 
     The budget is either `epochs` (passes over the training set, fractions allowed) or `steps` (of the optimiser).
-    A step sees `batch_size` clips, in `accumulate` equal parts one after the other; batches run on across the ends of
-    epochs, so that every sample is seen equally often and no batch is smaller.
+    A step sees `batch_size` clips, in `accumulate` equal micro-batches one after the other.  Batches continue across
+    the ends of epochs, so that every sample is seen equally often and all batches have the same size.
 
-    lr: peak learning rate.  schedule:
-        "steps": lr * lr_factors[i] from lr_steps[i] on; lr_steps counts in the unit of the budget (epochs or steps)
+    lr: peak learning rate
+    schedule: course of the learning rate
+        "steps": lr * lr_factors[i] from lr_steps[i] on; lr_steps is in the unit of the budget (epochs or steps)
         "cosine": half a cosine from lr to lr * final_lr_factor
         "onecycle": half a cosine from lr / 25 up to lr, then half a cosine down to lr * final_lr_factor
-        "constant"
-    warmup: part of the budget in which the rate rises (linearly, except for "onecycle"); None: 0.3 for "onecycle",
+        "constant": lr
+    warmup: fraction of the budget in which the rate rises (linearly, except for "onecycle"); None: 0.3 for "onecycle",
         otherwise 0
-    decay: "matrices" spares biases, norms, positions and class tokens from the weight decay, "all" spares nothing
-    label_smoothing: the part of a target that is spread evenly over all classes
-    mixup_alpha: each part of a batch is mixed with a permutation of itself, clips and targets alike, in proportions
+    decay: "all" applies weight decay to all parameters, "matrices" exempts biases, norms, positions and class tokens
+    label_smoothing: fraction of a target that is spread evenly over all classes
+    mixup_alpha: each micro-batch is mixed with a permutation of itself, clips and targets alike, in proportions
         lambda : 1 - lambda with lambda from Beta(alpha, alpha); 0 for no mixing (mixup, arXiv 1710.09412)
-    clip_grad_norm: largest norm of the gradient, None for no clipping
-    workers: processes that load data; checkpoint_every: steps between checkpoints (both change no result)
+    clip_grad_norm: maximum norm of the gradient, None for no clipping
+    workers: number of processes that load data; checkpoint_every: steps between checkpoints (neither changes a result)
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -105,16 +105,19 @@ class Recipe:
         for name in ("seed", "workers"):
             self._integer(name, 0)
         if self.batch_size % self.accumulate:
-            raise InputError(f"batch_size: {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+            raise InputError(f"batch_size: expected a multiple of accumulate {self.accumulate}, got {self.batch_size}")
         if self.mixup_alpha and self.batch_size == self.accumulate:
-            raise InputError("mixup_alpha: batch_size / accumulate = 1 clip has none to be mixed with, expected more")
+            raise InputError(
+                "mixup_alpha: mixup needs at least 2 clips per micro-batch, got batch_size / accumulate = 1"
+            )
         if self.schedule == "steps":
             rising = all(a < b for a, b in zip(self.lr_steps, self.lr_steps[1:], strict=False))
-            self._require("lr_steps", bool(self.lr_steps) and self.lr_steps[0] == 0 and rising, "0 and rising numbers")
+            starts = bool(self.lr_steps) and self.lr_steps[0] == 0
+            self._require("lr_steps", starts and rising, "increasing numbers that begin with 0")
             self._require("lr_factors", len(self.lr_factors) == len(self.lr_steps), "as many numbers as lr_steps has")
-            self._require("lr_factors", all(factor >= 0 for factor in self.lr_factors), "no negative number")
+            self._require("lr_factors", all(factor >= 0 for factor in self.lr_factors), "no negative numbers")
         elif self.lr_steps or self.lr_factors:
-            raise InputError(f'lr_steps, lr_factors: only for schedule "steps", not for {self.schedule!r}')
+            raise InputError(f"lr_steps, lr_factors: expected schedule 'steps' with them, got {self.schedule!r}")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -134,8 +137,11 @@ class Recipe:
 
     @classmethod
     def paper(cls) -> "Recipe":
-        """The recipe of all released configurations of TimeSformer: SGD with Nesterov momentum, 15 epochs of batches
-        of 64, the rate cut to a tenth at epochs 11 and 14, no warm-up, no clipping.  (Drop path 0.1 is the model's.)"""
+        """Return the recipe of all released configurations of TimeSformer.
+
+        It is SGD with Nesterov momentum, 15 epochs with batches of 64, a learning rate divided by 10 at epochs 11 and
+        14, no warm-up and no clipping.  (Their drop path of 0.1 belongs to the model.)
+        """
         return cls(
             optimiser="sgd",
             lr=0.005,
@@ -152,7 +158,7 @@ class Recipe:
         )
 
     def total_steps(self, num_samples: int) -> int:
-        """Steps of the optimiser for a training set of `num_samples`."""
+        """Number of optimiser steps for a training set of `num_samples`."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -160,7 +166,7 @@ class Recipe:
         return max(1, math.ceil(self.epochs * num_samples / self.batch_size - 1e-9))
 
     def learning_rate(self, step: int, num_samples: int) -> float:
-        """The learning rate of step 0, 1, … (in the last step it has not quite reached its end)."""
+        """Learning rate of step 0, 1, …; in the last step it has not quite reached its final value."""
         total = self.total_steps(num_samples)
         one_cycle = self.schedule == "onecycle"
         rise = total * (self.warmup if self.warmup is not None else 0.3 if one_cycle else 0.0)
@@ -177,7 +183,11 @@ class Recipe:
         return self.lr * (self.final_lr_factor + (1 - self.final_lr_factor) * left)
 
     def build_optimiser(self, model: nn.Module) -> Optimizer:
-        """The optimiser over all trainable parameters of `model`, in the order of their names."""
+        """Build the optimiser over all trainable parameters of `model`.
+
+        Raises:
+            InputError: the model has no trainable parameter.
+        """
         groups = [
             {"params": [p for name, p in _trainable(model) if (name in decayed) == wanted], "weight_decay": decay}
             for decayed in [self._decayed(model)]
@@ -185,7 +195,7 @@ class Recipe:
         ]
         groups = [group for group in groups if group["params"]]
         if not groups:
-            raise InputError("model: it has no trainable parameter")
+            raise InputError("model: expected at least one trainable parameter, got none")
         if self.optimiser == "sgd":
             nesterov = self.nesterov and self.momentum > 0
             return SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov)
@@ -199,11 +209,11 @@ class Recipe:
         return {name for name, parameter in _trainable(model) if id(parameter) in weights}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML."""
+        """Return the recipe as plain data for JSON and YAML."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def defining(self) -> dict[str, Any]:
-        """`to_dict()` without what changes no result."""
+        """Return `to_dict()` without the fields that change no result."""
         return {
             key: value
             for key, value in self.to_dict().items()
@@ -212,16 +222,20 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """The inverse of `to_dict`; unknown fields raise an InputError that names them."""
+        """Rebuild a recipe from `to_dict`.
+
+        Raises:
+            InputError: an unknown field, or an impossible value; the message names the field.
+        """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise InputError(f"recipe: unknown field {unknown[0]!r}; expected some of {sorted(known)}")
+            raise InputError(f"recipe: unknown field {unknown[0]!r}; expected one of {sorted(known)}")
         return cls(**values)
 
 
 def _half_cosine(position: float) -> float:
-    """From 1 at position 0 to 0 at position 1."""
+    """Half a cosine, from 1 at position 0 to 0 at position 1."""
     return (1 + math.cos(math.pi * min(1.0, position))) / 2
 
 

@@ -1,7 +1,8 @@
-"""A model shared by several processes (FSDP): each holds a part of every parameter, gradient and optimiser state.
+"""Sharding of a model over several processes (FSDP).
 
-accelerate starts the processes and knows their devices; its own FSDP refuses CPUs, so the parts are made by torch's
-`fully_shard`, which is what it calls too, in the same way on CPUs and GPUs.
+Each process holds a part of every parameter, gradient and optimiser state.  accelerate starts the processes and knows
+their devices.  Its own FSDP rejects CPUs, so this module calls torch's `fully_shard` itself, in the same way on CPUs
+and GPUs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ Strategy = Literal["ddp", "fsdp"]
 
 
 def shard(model: nn.Module, device: torch.device, processes: int) -> None:
-    """Shares the parameters of `model` in place: those of each block of a list of modules, then the rest.
+    """Shard the parameters of `model` in place: those of each block in a list of modules, then the rest.
 
-    All processes have the same values before.  Afterwards parameters are other objects (`DTensor`) of the same names.
+    All processes must hold the same values.  Sharding replaces the parameters by `DTensor` objects of the same names.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -38,20 +39,20 @@ def shard(model: nn.Module, device: torch.device, processes: int) -> None:
 
 @contextmanager
 def exchanging(model: nn.Module, exchange: bool) -> Iterator[None]:
-    """Whether the backward pass inside exchanges gradients, or adds them up for a later one."""
+    """Exchange gradients in backward passes inside this context, or only accumulate them if `exchange` is False."""
     sharded: Any = model
     sharded.set_requires_gradient_sync(exchange)
     yield
 
 
 def gathered(value: Tensor) -> Tensor:
-    """The whole of a shared tensor, to be called by all processes; any other tensor as it is."""
+    """Gather a sharded tensor; return any other tensor unchanged.  All processes must call this."""
     whole = getattr(value, "full_tensor", None)
     return value if whole is None else whole()
 
 
 def part_of(whole: Tensor, like: Tensor) -> Tensor:
-    """`whole` shared as `like` is; as it is if that is not shared."""
+    """Shard `whole` as `like` is; return it unchanged if `like` is not sharded."""
     mesh = getattr(like, "device_mesh", None)
     if mesh is None:
         return whole

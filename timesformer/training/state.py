@@ -1,7 +1,7 @@
-"""The checkpoint of a training run: one safetensors file, written whole or not at all, from which it resumes exactly.
+"""Checkpoint of a training run: one safetensors file, written atomically, from which the run resumes exactly.
 
-Tensors: `model.*`, `optimiser.<parameter>.<name>`, `curves`.  Everything else is JSON in the file's metadata.  The
-random state is no part of it, because it is derived from seed and step, nor the schedule, a function of the step.
+Tensors are `model.*`, `optimiser.<parameter>.<name>` and `curves`.  Everything else is JSON in the file's metadata.
+The random state and the schedule are not stored: both are functions of seed and step.
 """
 
 import json
@@ -24,10 +24,11 @@ FILE = "checkpoint.safetensors"
 
 @dataclass
 class TrainingState:
-    """What a run has done so far.
+    """Progress of a training run.
 
-    step: optimiser steps done; seconds: time spent on them; curves: loss and accuracy (0 to 1) of each step, NaN where
-    there is none yet, float32 (2, total steps); unreadable: path -> reason; validation: metrics with their step
+    step: number of optimiser steps done; seconds: time spent on them
+    curves: loss and accuracy (0 to 1) of each step, NaN for steps to come, float32 (2, total steps)
+    unreadable: path -> reason; validation: metrics of each validation, with their step
     """
 
     step: int
@@ -45,9 +46,12 @@ def save_state(
     defining: dict[str, Any],
     write: bool = True,
 ) -> None:
-    """Replaces the checkpoint in `folder`.  `defining` is what the run must agree in to resume from it.
+    """Replace the checkpoint in `folder`.  A run must have the same `defining` values to resume from it.
 
-    A model that is shared by several processes is gathered: all of them call this, one with `write`.
+    A sharded model is gathered: all processes must call this function, one of them with `write`.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     tensors = {f"model.{name}": value for name, value in _model_tensors(model).items()}
     for name, parameter in _parameters(model, optimiser).items():
@@ -74,10 +78,11 @@ def save_state(
 def load_state(
     folder: Path, model: nn.Module, optimiser: Optimizer, defining: dict[str, Any], device: torch.device
 ) -> TrainingState | None:
-    """Restores model and optimiser in place; None where there is no checkpoint.
+    """Restore model and optimiser in place, and return the state, or None where there is no checkpoint.
 
     Raises:
-        InputError: the file is damaged, or belongs to a run with another configuration (the message names the field).
+        InputError: the file is damaged, or belongs to a run with a different configuration; the message names the
+            field.
     """
     path = folder / FILE
     if not path.exists():
@@ -88,13 +93,13 @@ def load_state(
             names = list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a readable checkpoint of a training run ({error})") from error
+        raise InputError(f"{path}: expected a readable checkpoint of a training run ({error})") from error
     _check_same_run(path, metadata["defining"], json.loads(json.dumps(defining)))
     own = _model_tensors(model)
     found = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in found.items()}:
         different = sorted(name for name in own.keys() | found.keys() if _shape(own, name) != _shape(found, name))
-        raise InputError(f"{path}: the model is another one; {different[0]} differs")
+        raise InputError(f"{path}: checkpoint of a different model: {different[0]} differs")
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(part_of(found[name].to(value.device), value))
@@ -121,8 +126,8 @@ def _check_same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any], pr
             _check_same_run(path, a, b, f"{prefix}{key}.")
         elif a != b:
             raise InputError(
-                f"{path}: checkpoint of another run, {prefix}{key} is {a!r} there and {b!r} here; "
-                "expected an empty folder or the same configuration"
+                f"{path}: checkpoint of a different run: {prefix}{key} is {a!r} in the checkpoint and {b!r} in this "
+                "run; expected an empty folder or the same configuration"
             )
 
 
@@ -131,13 +136,13 @@ def _shape(tensors: dict[str, Tensor], name: str) -> torch.Size | None:
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, each once even where modules share it."""
+    """Parameters and persistent buffers by name, each once even where modules share it."""
     kept = model.state_dict().keys()
     named = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: value for name, value in named.items() if name in kept}
 
 
 def _parameters(model: nn.Module, optimiser: Optimizer) -> dict[str, nn.Parameter]:
-    """The parameters that the optimiser changes."""
+    """Parameters that the optimiser updates, by name."""
     known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in known}

@@ -148,7 +148,7 @@ def test_a_second_model_without_what_was_chosen(pointing: tuple[Path, Path, Path
         (["--layers", "2-1"], "--layers 2-1: expected a range first-last"),
         (["--steps", "joint"], "steps: 'divided' has time, space, got 'joint'"),
         (["--heads", "4"], "heads: expected some numbers of 0 to 3"),
-        (["--query", "8,0,0"], "query: (8, 0, 0) lies outside the grid of (t, h, w) = (8, 4, 4)"),
+        (["--query", "8,0,0"], "query: expected a patch inside the grid (t, h, w) = (8, 4, 4), got (8, 0, 0)"),
         (["--query", "middle"], "--query middle: expected `class`, or a patch"),
         (["--method", "magic"], "--method magic: expected some of attention, rollout"),
         (["--target", "jump"], "--target jump: unknown class; expected a number below 8, or one of left"),
