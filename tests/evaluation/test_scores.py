@@ -81,12 +81,12 @@ def test_several_heads(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"paths": ["0.mp4", "2.mp4"]}, "two.parquet: has no scores of '1.mp4', which .*one.parquet has"),
-        ({"scores": [[1, 0]] * 4}, r"one.parquet: has no scores of '2.mp4' and 1 more, which .*two.parquet has"),
-        ({"paths": ["0.mp4", "0.mp4"]}, "two.parquet: the path '0.mp4' occurs twice"),
-        ({"labels": [0, 1]}, "two.parquet: '1.mp4' has label 1, in .*one.parquet 0"),
-        ({"merge": "sum_logits"}, "two.parquet: views are merged by sum_logits, in .*one.parquet by mean_softmax"),
-        ({"scores": [[1, 0, 0]] * 2}, "two.parquet: its scores are of 3 classes, those of .*one.parquet of 2"),
+        ({"paths": ["0.mp4", "2.mp4"]}, "two.parquet: expected scores of '1.mp4', as in .*one.parquet"),
+        ({"scores": [[1, 0]] * 4}, r"one.parquet: expected scores of '2.mp4' and 1 more, as in .*two.parquet"),
+        ({"paths": ["0.mp4", "0.mp4"]}, "two.parquet: expected each path once, '0.mp4' occurs twice"),
+        ({"labels": [0, 1]}, "two.parquet: expected label 0 for '1.mp4', as in .*one.parquet, got 1"),
+        ({"merge": "sum_logits"}, "two.parquet: expected merge mean_softmax, as in .*one.parquet, got sum_logits"),
+        ({"scores": [[1, 0, 0]] * 2}, "two.parquet: expected scores of 2 classes, as in .*one.parquet, got 3"),
     ],
 )
 def test_files_that_do_not_belong_together(tmp_path, changed, said):
@@ -97,16 +97,16 @@ def test_files_that_do_not_belong_together(tmp_path, changed, said):
 
 
 def test_files_that_hold_no_scores(tmp_path):
-    with pytest.raises(InputError, match="nowhere: no such file of scores"):
+    with pytest.raises(InputError, match="nowhere: expected an existing file of scores"):
         read_scores(tmp_path / "nowhere")
     with pytest.raises(InputError, match="expected at least two files, got 1"):
         merge_scores([tmp_path / "nowhere"])
     (tmp_path / "text").write_text("no parquet")
-    with pytest.raises(InputError, match="text: not a readable parquet file"):
+    with pytest.raises(InputError, match="text: expected a readable parquet file"):
         read_scores(tmp_path / "text")
     pd.DataFrame({"path": ["a"]}).to_parquet(tmp_path / "other")
-    with pytest.raises(InputError, match=r"not a file of scores .*no column 'label'"):
+    with pytest.raises(InputError, match=r"expected a file of scores .*column 'label' is missing"):
         read_scores(tmp_path / "other")
     read_scores(file_of(tmp_path / "good", [[1, 0]])).per_video.to_parquet(tmp_path / "bare")
-    with pytest.raises(InputError, match="nothing says what they were measured with"):
+    with pytest.raises(InputError, match="metadata 'timesformer' are missing"):
         read_scores(tmp_path / "bare")

@@ -143,7 +143,7 @@ def test_heads_without_names_and_wrong_labels():
     assert "head1_top1_percent" in evaluate(Given((6, 3)), data, "paper").metrics()
     with pytest.raises(InputError, match=r"labels: expected 3 for each video, one for each head, got 2"):
         evaluate(Given((4, 3, 2)), data, "paper")
-    with pytest.raises(InputError, match=r"0\.mp4: label 4 is out of range, the model has 3 classes"):
+    with pytest.raises(InputError, match=r"0\.mp4: label 4 is out of range, expected 0 to 2"):
         evaluate(Given((6, 3)), Known([(0, 4)]), "paper")
     with pytest.raises(InputError, match="labels: expected 2 for each video, one for each head, got 1"):
         evaluate(Given((6, 3)), Known([2]), "paper")

@@ -1,1 +1,1 @@
-"""Trained models at work: evaluation, prediction, features."""
+"""Use of trained models: evaluation, prediction, features."""

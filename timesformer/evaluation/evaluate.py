@@ -1,4 +1,4 @@
-"""Accuracy of a model on a set of videos under a named protocol: a number means something only with its protocol."""
+"""Accuracy of a model on a set of videos under a named protocol, which is part of every result."""
 
 import math
 import time
@@ -40,7 +40,7 @@ __all__ = [
 def merge_views(
     logits: Float[Tensor, "b views classes"], merge: Merge, heads: Heads = ()
 ) -> Float[Tensor, "b classes"]:
-    """The scores of videos from the logits of their views; each of several heads is merged by itself."""
+    """Merge the logits of views into the scores of videos; several heads are merged separately."""
     if heads:
         return torch.cat([merge_views(part, merge) for part in logits.split(heads, -1)], -1)
     if merge == "mean_softmax":
@@ -49,7 +49,7 @@ def merge_views(
 
 
 class UnreadableVideos(InputError):
-    """Videos that could not be read, all of them: `videos` is [(path, reason)]."""
+    """Error that lists all unreadable videos: `videos` is [(path, reason)], `of` the number of all videos."""
 
     def __init__(self, videos: list[tuple[str, str]], of: int) -> None:
         lines = "".join(f"\n  {path}: {reason}" for path, reason in videos)
@@ -64,16 +64,17 @@ class UnreadableVideos(InputError):
 class EvalResult:
     """Accuracy over videos, in percent, with Wilson's 95 % interval (low, high).
 
-    top5_percent and top5_interval are None where there are fewer than 5 classes: everything would be right.
-    num_videos: evaluated ones; unreadable: (path, reason) of the others, which count neither as right nor as wrong;
-    num_substituted: videos in whose place another was evaluated, which this library never does: always 0, and stated
-    because the released code does so in training.
-    per_video: a row per evaluated video in the dataset's order, with columns index, path (as the annotation file has
-    it), label, prediction, scores (a list per video: probabilities for mean_softmax, else logits).
+    top5_percent, top5_interval: None below 5 classes, where every video would be correct
+    num_videos: number of evaluated videos
+    unreadable: (path, reason) of the other videos, which count neither as correct nor as wrong
+    num_substituted: number of videos that were replaced by another one.  It is always 0, and stated because the
+        released code replaces videos in training.
+    per_video: a row per evaluated video in the dataset's order, with columns index, path (as in the annotation file),
+        label, prediction, scores (a list per video: probabilities for mean_softmax, else logits)
 
-    For a model with several heads a video is right where all of them are (top1_percent, and the same figure as
-    action_top1_percent), top5_percent is None, label and prediction are lists, scores hold the heads one after the
-    other, and `per_head` has each head's accuracy, as verb_top1_percent and so on.
+    With several heads, a video is correct if all heads are (top1_percent, and the same value as action_top1_percent).
+    Then top5_percent is None, label and prediction are lists, scores hold the heads one after the other, and `per_head`
+    holds each head's accuracy, as verb_top1_percent and so on.
     """
 
     protocol: str
@@ -92,7 +93,7 @@ class EvalResult:
     per_head: dict[str, float | None] = field(default_factory=dict)
 
     def statement(self) -> dict[str, Any]:
-        """What has to stand beside the figures: protocol, views, merge, and how many videos they are of."""
+        """Return what must accompany the metrics: protocol, views, merge, and numbers of videos and views."""
         return {
             **Protocol(self.protocol, self.views, self.merge).statement(),
             "videos": self.num_videos,
@@ -102,7 +103,7 @@ class EvalResult:
         }
 
     def metrics(self) -> dict[str, float | int | None]:
-        """The figures with their units in their names."""
+        """Return the metrics, with their units in their names."""
         top5 = self.top5_interval or (None, None)
         return {
             "top1_percent": self.top1_percent,
@@ -131,15 +132,17 @@ def evaluate(
     progress: bool | OnStep = False,
     refuse_unreadable: bool = False,
 ) -> EvalResult:
-    """Evaluates `model`, where it is (or on `device`), over all videos; `batch_size` counts views.
+    """Evaluate `model` on all videos, on its own device or on `device`; `batch_size` counts views.
 
-    `dataset` is in test mode with the protocol's views: `dataset[i]` gives `clip` (views, frames, channels, height,
-    width), `label` and `index`.  An unreadable video raises VideoError, unless the dataset was told to allow it; then,
-    with `refuse_unreadable`, the others are still read, but not evaluated, and the error names all that cannot be.
+    `dataset` is in test mode with the protocol's views: `dataset[i]` holds `clip` (views, frames, channels, height,
+    width), `label` and `index`.  An unreadable video raises VideoError, unless the dataset allows unreadable videos.
+    With `refuse_unreadable`, such a dataset is read to the end without further evaluation, so that the error names all
+    unreadable videos.
 
     Raises:
-        InputError: an unknown protocol, a dataset with other views, or not one video could be read.
-        UnreadableVideos: with `refuse_unreadable`, if there are any.
+        InputError: an unknown protocol, a dataset with other views, labels that do not fit the model, or no readable
+            video.
+        UnreadableVideos: with `refuse_unreadable`, a video cannot be read.
         ArithmeticError: the model's scores are not finite; the message names the video.
     """
     protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
@@ -174,7 +177,7 @@ def evaluate(
     if refuse_unreadable and unreadable:
         raise UnreadableVideos(sorted(unreadable.items()), len(dataset))
     if not merged:
-        raise InputError(f"dataset: not one of its {len(dataset)} videos could be read")
+        raise InputError(f"dataset: none of its {len(dataset)} videos can be read")
     return _result(
         torch.cat(merged),
         torch.cat(labels),
@@ -198,8 +201,10 @@ def _scores(
     precision: Precision,
     batch_size: int,
 ) -> Tensor:
-    """Scores (b, classes) of videos from all their views (sum of counts, frames, channels, height, width), of which at
-    most `batch_size` are given to the model at a time."""
+    """Compute the scores (b, classes) of videos from all their views.
+
+    clips: (sum of counts, frames, channels, height, width), of which the model gets at most `batch_size` at a time
+    """
     parts = []
     for some in clips.split(batch_size):
         with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -268,11 +273,15 @@ def _result(
 
 
 def _hits(scores: Tensor, label: Tensor, names: list[str]) -> tuple[int, int | None]:
-    """How many videos have the right class first, and among the first five (None below five classes)."""
+    """Count the videos with the correct class first, and among the first five (None below five classes).
+
+    Raises:
+        InputError: a label is out of range.
+    """
     classes = scores.shape[1]
     if int(label.max()) >= classes:
         worst = int(label.argmax())
-        raise InputError(f"{names[worst]}: label {int(label[worst])} is out of range, the model has {classes} classes")
+        raise InputError(f"{names[worst]}: label {int(label[worst])} is out of range, expected 0 to {classes - 1}")
     first = int((scores.argmax(1) == label).sum())
     return first, int((scores.topk(5).indices == label[:, None]).any(1).sum()) if classes >= 5 else None
 
@@ -281,7 +290,7 @@ Validation = Callable[[nn.Module], dict[str, Any]]
 
 
 def validation(dataset: VideoDataset, protocol: str | Protocol = "clip", batch_size: int = 32) -> Validation:
-    """A function for `fit(validation=…)`: the metrics of `evaluate` for a model."""
+    """Make a function for `fit(validation=…)` that returns the metrics of `evaluate` for a model."""
 
     def validate(model: nn.Module) -> dict[str, Any]:
         return evaluate(model, dataset, protocol, batch_size).metrics()

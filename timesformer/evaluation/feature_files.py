@@ -1,7 +1,7 @@
 """Files of features, written row by row: parquet, npy, npz.
 
-A row is a video, or a view of one. `.parquet` has a column for each of its fields; `.npy` holds one array, and
-everything else lies beside it in a `.json`; `.npz` holds all as arrays, none of them pickled.
+A row is a video, or a view of one.  `.parquet` has a column for each field.  `.npy` holds one array, and a `.json` file
+beside it holds everything else.  `.npz` holds everything as arrays, none of them pickled.
 """
 
 import json
@@ -20,12 +20,12 @@ from timesformer.data.annotations import Label
 from timesformer.files import write_atomic
 
 KEY = "timesformer"
-"""Where the metadata stands, as JSON: in parquet's metadata, as an array of npz."""
+"""Name of the metadata, which is JSON: a key of parquet's metadata, or an array of npz."""
 
 
 @dataclass
 class Rows:
-    """What identifies rows: path as it was named, label (None where there is none), and for views clip and crop."""
+    """Identity of rows: path as it was given, label (None where there is none), and for views clip and crop."""
 
     path: list[str] = field(default_factory=list)
     label: list[Label | None] = field(default_factory=list)
@@ -33,19 +33,23 @@ class Rows:
     crop: list[int] = field(default_factory=list)
 
     def extend(self, other: "Rows") -> None:
-        """Append rows."""
+        """Append the rows of `other`."""
         for name in ("path", "label", "clip", "crop"):
             getattr(self, name).extend(getattr(other, name))
 
     def columns(self) -> dict[str, list[Any]]:
-        """The fields that are known: labels only where there are any, clip and crop only of views."""
+        """Return the known fields: labels only if there are any, clip and crop only for views."""
         labelled = any(label is not None for label in self.label)
         known = {"path": True, "label": labelled, "clip": bool(self.clip), "crop": bool(self.crop)}
         return {name: getattr(self, name) for name, there in known.items() if there}
 
 
 class Writer(Protocol):
-    """Takes rows and their arrays batch by batch; `finish` completes the file with its metadata."""
+    """Interface of a writer.
+
+    `add` writes rows and their arrays batch by batch, `finish` completes the file with its metadata, and `abandon`
+    closes an incomplete file.
+    """
 
     def add(self, rows: Rows, arrays: dict[str, np.ndarray]) -> None: ...
     def finish(self, metadata: dict[str, Any]) -> None: ...
@@ -53,14 +57,14 @@ class Writer(Protocol):
 
 
 class ParquetFile:
-    """Columns path, label, clip and crop (of views), feature (list of float32)."""
+    """Writer of parquet, with columns path, label, clip and crop (of views), feature (list of float32)."""
 
     def __init__(self, path: Path, label_type: pyarrow.DataType | None, views: bool) -> None:
         fields = [("path", pyarrow.string())]
         fields += [] if label_type is None else [("label", label_type)]
         fields += [("clip", pyarrow.int32()), ("crop", pyarrow.int32())] if views else []
         self.schema = pyarrow.schema([*fields, ("feature", pyarrow.list_(pyarrow.float32()))])
-        # With Arrow's own schema in the file, readers would not see metadata that is added at the end.
+        # With Arrow's own schema in the file, readers would ignore metadata that is added at the end.
         self.writer = parquet.ParquetWriter(path, self.schema, store_schema=False)
 
     def add(self, rows: Rows, arrays: dict[str, np.ndarray]) -> None:
@@ -76,7 +80,7 @@ class ParquetFile:
 
 
 class NpyStream:
-    """An npy file that grows: float32 (rows, *shape)."""
+    """npy file that grows row by row: float32 (rows, *shape)."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("wb")
@@ -84,7 +88,7 @@ class NpyStream:
         self.rows = 0
 
     def add(self, values: np.ndarray) -> None:
-        """Appends (n, *shape)."""
+        """Append values (n, *shape)."""
         if self.shape is None:
             self.shape = values.shape[1:]
             self.header = self._write_header()
@@ -93,7 +97,10 @@ class NpyStream:
         self.rows += len(values)
 
     def finish(self) -> None:
-        """numpy pads a header so that the number of rows can grow in place."""
+        """Write the final header and close the file.
+
+        numpy pads a header so that the number of rows can grow in place.
+        """
         if self.shape is None:
             self.shape = (0,)
             self.header = self._write_header()
@@ -109,7 +116,7 @@ class NpyStream:
 
 
 class NpyFile:
-    """One array; rows and metadata in a JSON file beside it, written after it."""
+    """Writer of one npy array, with rows and metadata in a JSON file beside it, which is written last."""
 
     def __init__(self, path: Path, array: str, beside: Path) -> None:
         self.stream, self.array, self.beside, self.rows = NpyStream(path), array, beside, Rows()
@@ -128,7 +135,10 @@ class NpyFile:
 
 
 class NpzFile:
-    """Each array, path, label, clip, crop, and the metadata as JSON text; uncompressed, so that it can be mapped."""
+    """Writer of npz: each array, path, label, clip, crop, and the metadata as JSON text.
+
+    The file is not compressed, so that it can be memory-mapped.
+    """
 
     def __init__(self, path: Path, arrays: Sequence[str], beside: Path) -> None:
         self.path, self.rows = path, Rows()

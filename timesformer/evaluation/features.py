@@ -1,11 +1,11 @@
-"""What a model makes of videos before its classifier, in files.
+"""Feature extraction: representations of videos before the classifier, written to files.
 
 In Python, for a clip (b, t, 3, H, W) that is normalised as the checkpoint's preprocessing says:
 
-    model.features(clip)              (b, d): what the classifier reads, the class token or the mean of the patches
+    model.features(clip)              (b, d): input of the classifier, the class token or the mean of the patches
     model.forward_features(clip)      patches (b, t, h, w, d) and cls (b, d) or None, after the last norm
 
-`write_features` does this for videos, under a protocol's views, and says in the file what it was made with.
+`write_features` does this for videos under a protocol's views.  The file states its model, data and protocol.
 """
 
 import platform
@@ -31,21 +31,24 @@ from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
 
 NO_LABEL = -1
-"""The label of a sample that has none."""
+"""Label of a sample without a label."""
 
 AXES = {
     "features": ("row", "channel"),
     "patches": ("row", "time", "height", "width", "channel"),
     "cls": ("row", "channel"),
 }
-"""The arrays' axes.  features: the pooled vector; patches: tokens in their grid (the space scheme averages time to 1);
-cls: the class token, where the model has one."""
+"""Axes of the arrays.  features: the pooled vector; patches: tokens in their grid (the space scheme averages time, so
+that its length is 1); cls: the class token, where the model has one."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_features` did: the files, their number of rows, (path, reason) of videos that could not be read, and
-    the metadata that stands in the file."""
+    """Result of `write_features`.
+
+    files: written files; rows: number of rows; unreadable: (path, reason) of videos that could not be read; metadata:
+    metadata in the file
+    """
 
     files: tuple[Path, ...]
     rows: int
@@ -68,22 +71,23 @@ def write_features(
     device: torch.device | str | None = None,
     progress: bool | OnStep = False,
 ) -> Written:
-    """Writes a row for each video that can be read: the mean over its views of the pooled vector; `per_view`, a row for
-    each view; `tokens`, all tokens of each view.
+    """Write a row for each video that can be read: the mean of the pooled vector over its views.
 
-    out: .parquet (features), .npy (features, or the patches; the rest in a .json beside it) or .npz (all).  Nothing but
-    the batch at hand is in memory, and the file is whole or not there.  A label of -1 stands for none.
+    out: .parquet (features), .npy (features or patches, the rest in a .json beside it) or .npz (everything)
+    per_view: write a row for each view instead; tokens: write all tokens of each view
+
+    Only the current batch is in memory, and the file is written atomically.  A label of -1 stands for no label.
 
     Raises:
-        InputError: another kind of file, tokens for .parquet, an unknown protocol, not one readable video, or a file
-            that cannot be written.
+        InputError: another file type, tokens for .parquet, an unknown protocol, no readable video, or a file that
+            cannot be written.
     """
     out = Path(out)
     protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
     if out.suffix not in (".parquet", ".npy", ".npz"):
         raise InputError(f"{out}: expected a name that ends in .parquet, .npy or .npz")
     if tokens and out.suffix == ".parquet":
-        raise InputError(f"{out}: tokens go into .npy or .npz, parquet holds one vector a row")
+        raise InputError(f"{out}: expected .npy or .npz for tokens, parquet holds one vector per row")
     beside = out.with_suffix(".json")
     arrays = _arrays(model, tokens)[: 1 if out.suffix == ".npy" else None]
     job = _Job(model, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size)
@@ -99,7 +103,7 @@ def write_features(
                 writer.add(batch, arrays)
             if not rows:
                 reasons = "".join(f"\n  {name}: {reason}" for name, reason in unreadable.items())
-                raise InputError(f"{out}: not written, not one of {len(samples)} videos can be read:{reasons}")
+                raise InputError(f"{out}: not written, none of {len(samples)} videos can be read:{reasons}")
             described.update(_described(job, preprocessing, metadata or {}, unreadable))
             writer.finish(described)
         except BaseException:
@@ -123,7 +127,7 @@ class _Job:
     def run(
         self, unreadable: dict[str, str], workers: int, device: torch.device | str | None, progress: bool | OnStep
     ) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
-        """Rows and their arrays, batch by batch."""
+        """Yield rows and their arrays, batch by batch."""
         found = each_batch(
             self.model,
             self.samples,
@@ -148,14 +152,14 @@ class _Job:
 
     @torch.inference_mode()
     def _arrays(self, clips: Tensor) -> dict[str, np.ndarray]:
-        """The arrays of some views."""
+        """Compute the arrays of some views (n, t, 3, H, W)."""
         if self.arrays == ("features",):
             return {"features": self.model.features(clips).float().cpu().numpy()}
         tokens = self.model.forward_features(clips)
         return {name: getattr(tokens, name).float().cpu().numpy() for name in self.arrays}
 
     def _rows(self, views: list[tuple[int, int]]) -> Rows:
-        """Of (sample, view); which view is left out where a row is a video."""
+        """Make the rows of (sample, view) pairs, without clip and crop where a row is a video."""
         rows, crops = Rows(), self.protocol.views.crops
         for number, view in views:
             sample = self.samples[number]
@@ -187,7 +191,7 @@ def _writer(path: Path, out: Path, beside: Path, job: _Job) -> Writer:
 def _described(
     job: _Job, record: Preprocessing, metadata: dict[str, Any], unreadable: dict[str, str]
 ) -> dict[str, Any]:
-    """What the features are, and what they were made with."""
+    """Return the metadata: contents of the arrays, model, data, protocol and versions."""
     pool = job.model.scheme.encoders[-1].pool
     return {
         **metadata,

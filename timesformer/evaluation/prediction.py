@@ -1,4 +1,4 @@
-"""Class names for videos: the likeliest classes of each, or of each stretch of a long one.
+"""Prediction: the most likely classes of videos, or of each segment of a long video.
 
 loaded = load_model("results/checkpoints/divided-motion")
 record = Preprocessing.from_dict(loaded.preprocessing)
@@ -25,19 +25,19 @@ from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
 
 UNIFORM_SECONDS = 4.0
-"""Length of a timeline's stretches where the model's frames are spread over the whole video: what a video of
-Something-Something lasts on average, on which such models are trained."""
+"""Length of a timeline's segments for a model whose frames are spread over the whole video: the mean length of videos
+of Something-Something, on which such models are trained."""
 
 DEFAULT_FPS = 30.0
-"""Frames per second of a video that does not say."""
+"""Frames per second of a video that does not state its frame rate."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A class, its index and its probability, 0 to 1.
+    """A class, its index, and its probability from 0 to 1.
 
-    Where a model has several heads, `head` names one and the index counts in it; column: the place of its probability
-    among those of all heads
+    head: name of the head of a model with several heads, in which the index counts; otherwise ""
+    column: index of the probability among those of all heads
     """
 
     label: str
@@ -49,8 +49,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of a video, best first (of each head in turn), and the probabilities of all (classes,);
-    where a model has several heads those of all heads, one after the other."""
+    """Most likely classes of a video, best first (for each head in turn), and the probabilities of all classes.
+
+    probabilities: (classes,); with several heads, those of all heads one after the other
+    """
 
     path: str
     top: tuple[Guess, ...]
@@ -59,7 +61,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What `predict` found: the videos in their order, and (path, reason) of those that could not be read."""
+    """Result of `predict`: the videos in their order, and (path, reason) of those that could not be read."""
 
     videos: list[Prediction]
     unreadable: list[tuple[str, str]]
@@ -68,7 +70,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Stretch(Prediction):
-    """The likeliest classes of a part of a video, from start_seconds to before end_seconds."""
+    """Most likely classes of a segment of a video, from start_seconds to before end_seconds."""
 
     start_seconds: float
     end_seconds: float
@@ -76,9 +78,10 @@ class Stretch(Prediction):
 
 @dataclass(frozen=True)
 class Timeline:
-    """A video, stretch by stretch: consecutive, without overlap; where all could be read they cover it.
+    """Predictions for a video by segment.
 
-    top: the likeliest classes on the mean over all stretches
+    stretches: consecutive segments without overlap, which cover the video if all of them could be read
+    top: most likely classes by the mean probability over all segments
     """
 
     path: str
@@ -89,7 +92,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Timelines:
-    """What `timelines` found; unreadable holds videos, and stretches of videos as `path[first frame:end]`."""
+    """Result of `timelines`; unreadable holds videos, and segments of videos as `path[first frame:end]`."""
 
     videos: list[Timeline]
     unreadable: list[tuple[str, str]]
@@ -110,10 +113,10 @@ def predict(
     device: torch.device | str | None = None,
     progress: bool | OnStep = False,
 ) -> Predictions:
-    """The `top` classes of each video under a protocol's views; `batch_size` counts views.
+    """Predict the `top` classes of each video under a protocol's views; `batch_size` counts views.
 
-    A probability is the mean of the views' softmax where the protocol merges probabilities, and the softmax of their
-    mean logits where it merges logits (the order of the classes is the protocol's).
+    A probability is the mean of the views' softmax if the protocol merges probabilities, and the softmax of their mean
+    logits if it merges logits; the order of the classes is that of the protocol in both cases.
 
     Raises:
         InputError: an unknown protocol, labels that do not fit the model, or scores that are not finite.
@@ -143,19 +146,20 @@ def timelines(
     device: torch.device | str | None = None,
     progress: bool | OnStep = False,
 ) -> Timelines:
-    """The `top` classes of each stretch of each video, one clip with the protocol's crops for every stretch.
+    """Predict the `top` classes of each segment of each video, from one clip with the protocol's crops per segment.
 
-    seconds: length of a stretch; None: what a clip of the model lasts (dense sampling), or UNIFORM_SECONDS.  A last
-    stretch shorter than half of it belongs to the one before.  The frames of a clip are spread evenly over its stretch,
-    which for the default length is the model's own stride.
+    seconds: length of a segment; None: the length of the model's clips (dense sampling), or UNIFORM_SECONDS
+
+    A last segment shorter than half of this length is merged with the one before.  The frames of a clip are spread
+    evenly over its segment; with the default length their distance is the model's own stride.
 
     Raises:
-        InputError: as `predict` does, and for a length that is no number above 0.
+        InputError: as for `predict`, or a length that is not a positive number.
     """
     protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
     length = _stretch_seconds(preprocessing) if seconds is None else seconds
     if not (math.isfinite(length) and length > 0):
-        raise InputError(f"timeline: seconds must be a number above 0, got {length}")
+        raise InputError(f"stretch: expected a number of seconds above 0, got {length}")
     namer, unreadable = _Namer(model, labels, top), dict[str, str]()
     samples: list[Sample] = []
     owners: list[tuple[str, float]] = []  # path and frame rate, by sample
@@ -189,8 +193,11 @@ def timelines(
 
 
 def stretches(num_frames: int, length: float) -> list[tuple[int, int]]:
-    """Consecutive ranges of frames that cover a video, each `length` frames long (rounded, at least 1), the last one at
-    least half as long; one range where the video is shorter than that."""
+    """Cut a video into consecutive ranges of frames.
+
+    Each range is `length` frames long (rounded, at least 1), and the last one at least half as long.  A video shorter
+    than that is one range.
+    """
     length = max(1.0, length)
     count = max(1, math.floor(num_frames / length + 0.5))
     bounds = [round(number * length) for number in range(count)]
@@ -205,7 +212,7 @@ def _stretch_seconds(record: Preprocessing) -> float:
 
 
 def top_classes(model: TimeSformer, logits: Tensor, labels: Labels, top: int = 5) -> tuple[Guess, ...]:
-    """The likeliest classes by the logits (classes,) of one clip, best first (of each head in turn).
+    """Return the most likely classes by the logits (classes,) of one clip, best first (for each head in turn).
 
     Raises:
         InputError: labels that do not fit the model, or scores that are not finite.
@@ -214,7 +221,7 @@ def top_classes(model: TimeSformer, logits: Tensor, labels: Labels, top: int = 5
 
 
 class _Namer:
-    """Probabilities to names."""
+    """Lookup of class names for probabilities."""
 
     def __init__(self, model: TimeSformer, labels: Labels, top: int) -> None:
         if top < 1:
@@ -224,7 +231,7 @@ class _Namer:
         self.number = top
 
     def top(self, probabilities: np.ndarray) -> tuple[Guess, ...]:
-        """The likeliest classes of each head; of equals the one with the lower index first."""
+        """Return the most likely classes of each head; among equal ones, the lower index comes first."""
         found, start = [], 0
         for head, names in self.heads:
             some = probabilities[start : start + len(names)]
@@ -245,7 +252,7 @@ def _each(
     device: torch.device | str | None,
     progress: bool | OnStep,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, probabilities) of each sample that can be read; the others' reasons go into `unreadable`."""
+    """Yield (index, probabilities) of each sample that can be read; collect the reasons of others in `unreadable`."""
     found = each_batch(
         model,
         samples,
@@ -265,7 +272,11 @@ def _each(
 
 
 def _probabilities(logits: Tensor, model: TimeSformer, merge: Merge, name: str) -> np.ndarray:
-    """Of all classes, (classes,), from the logits of a video's views (views, classes); each head sums to 1."""
+    """Probabilities (classes,) from the logits of a video's views (views, classes); those of each head sum to 1.
+
+    Raises:
+        InputError: the logits are not finite.
+    """
     if not torch.isfinite(logits).all():
         raise InputError(f"{name}: the model's scores are not finite")
     parts = []

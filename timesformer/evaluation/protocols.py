@@ -1,4 +1,4 @@
-"""Protocols of evaluation by name: which views of a video are taken, and how their scores become the video's."""
+"""Evaluation protocols by name: the views of a video and the rule that merges their scores."""
 
 import re
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +13,7 @@ MERGES: tuple[Merge, ...] = get_args(Merge)
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which views of a video are taken, and how their scores become the video's."""
+    """Views of a video and the rule that merges their scores into the video's score."""
 
     name: str
     views: Views
@@ -24,7 +24,7 @@ class Protocol:
             raise InputError(f"merge: expected one of {', '.join(MERGES)}, got {self.merge!r}")
 
     def statement(self) -> dict[str, Any]:
-        """What has to stand beside a figure: protocol, clips, crops, start, rule, merge."""
+        """Return what must accompany a result: protocol, clips, crops, start, rule, merge."""
         return {"protocol": self.name, **asdict(self.views), "merge": self.merge}
 
 
@@ -37,7 +37,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("fair-code", Views(1, 3, "first", "fair"), "sum_logits"),
         # mmaction2: the clip in the middle, three crops, mean of the probabilities.
         Protocol("mmaction2", Views(1, 3, "middle", "mmaction2"), "mean_softmax"),
-        # One centre crop of one clip: the figure that is watched in training.
+        # One centre crop of one clip, as used for validation during training.
         Protocol("clip", Views(1, 1, "middle"), "mean_softmax"),
     )
 }
@@ -49,11 +49,13 @@ _CLIPS_CROPS = re.compile(r"(cover|\d+)x(\d+)")
 def protocol_named(
     name: str, *, clips: int | str | None = None, crops: int | None = None, merge: str | None = None
 ) -> Protocol:
-    """The protocol of a name, or of clips x crops as in "10x3" or "coverx1" (spread over the video, mean softmax).
+    """Return the protocol with a name, or with clips x crops as in "10x3" or "coverx1".
 
-    `clips`, `crops` and `merge` replace the protocol's own; where one differs, the name says so.
+    Clips of the second form are spread over the video, and their softmax is averaged.  `clips`, `crops` and `merge`
+    replace the protocol's own values; the name then states those that differ.
 
-    Raises InputError with the names there are, and for impossible values.
+    Raises:
+        InputError: an unknown name (the message lists the known ones), or an impossible value.
     """
     custom = _CLIPS_CROPS.fullmatch(name)
     if name not in PROTOCOLS and custom is None:
@@ -81,4 +83,4 @@ def _clips(value: int | str) -> int | Literal["cover"]:
     try:
         return int(value)
     except ValueError:
-        raise InputError(f'views: clips must be a number or "cover", got {value!r}') from None
+        raise InputError(f'clips: expected a number or "cover", got {value!r}') from None

@@ -1,10 +1,10 @@
-"""Scores of each video in a parquet file, keyed by path, with what they were measured with; and averages of several.
+"""Files of scores by video (parquet) with the conditions of their evaluation, and averages of several files.
 
-A file has a row per evaluated video: index, path (as the annotation file names it), label, prediction, scores (a list:
-probabilities where the merge is mean_softmax, else logits).  Its metadata holds, as JSON under `timesformer`, whatever
-the writer stated: protocol, views and merge, for `timesformer evaluate` also the checkpoint and the fingerprint of the
-data.  With several heads (`heads` in the metadata: their classes) label and prediction are lists, and scores hold the
-heads one after the other.
+A file has a row per evaluated video: index, path (as in the annotation file), label, prediction, scores (a list:
+probabilities where the merge is mean_softmax, else logits).  Its metadata holds, as JSON under `timesformer`, protocol,
+views and merge; `timesformer evaluate` adds the checkpoint and the fingerprint of the data.  With several heads
+(`heads` in the metadata: their numbers of classes), label and prediction are lists, and scores hold the heads one after
+the other.
 """
 
 import json
@@ -27,24 +27,29 @@ COLUMNS = ("path", "label", "prediction", "scores")
 
 @dataclass(frozen=True)
 class Scores:
-    """per_video: the rows of a file; metadata: what they were measured with."""
+    """Scores of a file.
+
+    per_video: rows of the file; metadata: conditions of the evaluation
+    """
 
     per_video: pd.DataFrame
     metadata: dict[str, Any]
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """The number of classes of each of several heads; () for one."""
+        """Number of classes of each of several heads; () for a single head."""
         return tuple(self.metadata.get("heads", ()))
 
     def accuracy(self) -> dict[str, float | int | None]:
-        """top1_percent and top5_percent (None below 5 classes, and with several heads, of which all must be right),
-        each with low and high of Wilson's 95 % interval; videos."""
+        """Compute top1_percent and top5_percent, each with low and high of Wilson's 95 % interval, and videos.
+
+        With several heads, a video is correct if all heads are.  top5_percent is None then, and below 5 classes.
+        """
         scores, label = np.array(self.per_video["scores"].tolist()), np.array(self.per_video["label"].tolist())
         right = _predict(scores, self.heads) == label
         hits: dict[int, int | None] = {1: int(right.reshape(len(right), -1).all(1).sum()), 5: None}
         if not self.heads and scores.shape[1] >= 5:
-            # Of equal scores the first class counts as the higher one.
+            # Of equal scores, that of the first class counts as higher.
             first = np.argsort(-scores, axis=1, kind="stable")[:, :5]
             hits[5] = int((first == label[:, None]).any(1).sum())
         found: dict[str, float | int | None] = {"videos": len(label)}
@@ -56,43 +61,48 @@ class Scores:
 
 
 def _predict(scores: np.ndarray, heads: tuple[int, ...]) -> np.ndarray:
-    """The class of the highest score (n,), of each of several heads (n, heads)."""
+    """Class with the highest score, (n,), or (n, heads) with several heads."""
     if not heads:
         return scores.argmax(1)
     return np.stack([part.argmax(1) for part in np.split(scores, np.cumsum(heads)[:-1], axis=1)], axis=1)
 
 
 def write_scores(path: Path, per_video: pd.DataFrame, metadata: dict[str, Any]) -> None:
-    """Write a parquet file, with `metadata` as JSON among the file's own."""
+    """Write a parquet file, with `metadata` as JSON in the metadata of the file."""
     table = pyarrow.Table.from_pandas(per_video, preserve_index=False)
     stated = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
     parquet.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), KEY: stated}), path)
 
 
 def read_scores(path: Path | str) -> Scores:
-    """Read a file of `write_scores`.  Raises InputError for a missing file and for one without scores of videos."""
+    """Read a file of `write_scores`.
+
+    Raises:
+        InputError: the file is missing, or holds no scores of videos.
+    """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file of scores")
+        raise InputError(f"{path}: expected an existing file of scores")
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable parquet file ({' '.join(str(error).split())})") from error
+        raise InputError(f"{path}: expected a readable parquet file ({' '.join(str(error).split())})") from error
     stated = (table.schema.metadata or {}).get(KEY)
     missing = [name for name in COLUMNS if name not in table.column_names]
     if stated is None or missing:
-        lacking = f"no column {missing[0]!r}" if missing else "nothing says what they were measured with"
-        raise InputError(f"{path}: not a file of scores that `timesformer evaluate` wrote ({lacking})")
+        lacking = f"column {missing[0]!r} is missing" if missing else f"metadata {KEY.decode()!r} are missing"
+        raise InputError(f"{path}: expected a file of scores that `timesformer evaluate` wrote ({lacking})")
     return Scores(table.to_pandas(), json.loads(stated))
 
 
 def merge_scores(files: Sequence[Path | str]) -> Scores:
-    """The mean of several files' scores of the same videos: of two protocols, say, or of two models.
+    """Average the scores of several files for the same videos, for example of two protocols or of two models.
 
-    Rows are matched by path and come in the first file's order; the prediction is that of the mean.
+    Rows are matched by path and keep the order of the first file; the prediction is that of the mean.
 
-    Raises InputError if the files differ in videos, labels, number of classes or in how views were merged
-    (probabilities and logits have no common mean), and where a path occurs twice.
+    Raises:
+        InputError: fewer than two files, a path that occurs twice, or files that differ in videos, labels, number of
+            classes or merge (probabilities and logits have no common mean).
     """
     if len(files) < 2:
         raise InputError(f"merge_scores: expected at least two files, got {len(files)}")
@@ -111,27 +121,28 @@ def merge_scores(files: Sequence[Path | str]) -> Scores:
 def _require_alike(first: Scores, other: Scores, name: Path | str, file: Path | str) -> None:
     ours, theirs = first.per_video["path"], other.per_video["path"]
     if theirs.duplicated().any():
-        raise InputError(f"{file}: the path {theirs[theirs.duplicated()].iloc[0]!r} occurs twice")
+        raise InputError(f"{file}: expected each path once, {theirs[theirs.duplicated()].iloc[0]!r} occurs twice")
     for have, lack, these, those in ((name, file, ours, theirs), (file, name, theirs, ours)):
         some = sorted(set(these) - set(those))
         if some:
             more = f" and {len(some) - 1} more" if len(some) > 1 else ""
-            raise InputError(f"{lack}: has no scores of {some[0]!r}{more}, which {have} has")
+            raise InputError(f"{lack}: expected scores of {some[0]!r}{more}, as in {have}")
     if first.metadata.get("merge") != other.metadata.get("merge"):
         raise InputError(
-            f"{file}: views are merged by {other.metadata.get('merge')}, in {name} by {first.metadata.get('merge')}; "
+            f"{file}: expected merge {first.metadata.get('merge')}, as in {name}, got {other.metadata.get('merge')}; "
             "evaluate both with the same --merge"
         )
     frames = (first.per_video, other.per_video)
     labels = [dict(zip(frame["path"], map(_plain, frame["label"]), strict=True)) for frame in frames]
     unequal = [path for path in ours if labels[0][path] != labels[1][path]]
     if unequal:
-        raise InputError(f"{file}: {unequal[0]!r} has label {labels[1][unequal[0]]}, in {name} {labels[0][unequal[0]]}")
+        expected, got = labels[0][unequal[0]], labels[1][unequal[0]]
+        raise InputError(f"{file}: expected label {expected} for {unequal[0]!r}, as in {name}, got {got}")
     classes = [(*part.heads, len(part.per_video["scores"].iloc[0])) for part in (first, other)]
     if classes[0] != classes[1]:
-        raise InputError(f"{file}: its scores are of {classes[1][-1]} classes, those of {name} of {classes[0][-1]}")
+        raise InputError(f"{file}: expected scores of {classes[0][-1]} classes, as in {name}, got {classes[1][-1]}")
 
 
 def _plain(label: Any) -> Any:
-    """An array of labels (one a head) as a list."""
+    """Convert an array of labels (one per head) to a list; return any other label unchanged."""
     return label.tolist() if isinstance(label, np.ndarray) else label

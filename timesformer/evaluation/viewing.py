@@ -1,4 +1,4 @@
-"""Videos without labels, read as a model wants them: what prediction and feature extraction share."""
+"""Reading of videos without labels, for prediction and feature extraction."""
 
 import math
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ def each_batch(
     device: torch.device | str | None,
     progress: bool | OnStep,
 ) -> Iterator[tuple[list[int], list[int], Iterator[Tensor]]]:
-    """(index of each sample, its number of views, all their views) of batch after batch, in the samples' order.
+    """Yield (indices of the samples, their numbers of views, all their views) for each batch, in the samples' order.
 
-    The views come one sample's after the other, in parts (at most batch_size, t, 3, H, W), on `device` (None: where the
-    model is), to which the model is moved; it is in evaluation mode.  Reasons of what cannot be read go into
-    `unreadable`.
+    The views are in the order of the samples, in parts (at most batch_size, t, 3, H, W), on `device` (None: the model's
+    device).  The model is moved to this device and set to evaluation mode.  The reasons why samples cannot be read are
+    added to `unreadable`.
     """
     if not samples:
         return

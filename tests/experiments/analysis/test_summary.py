@@ -187,7 +187,7 @@ def test_scores_that_contradict_their_record_are_an_error(tmp_path: Path) -> Non
 def test_broken_scores_and_predictions_are_an_error(tmp_path: Path) -> None:
     key = write_cell(tmp_path, next(iter(jobs(SMALL).values())))
     (tmp_path / key / "scores.parquet").write_text("broken")
-    with pytest.raises(InputError, match=r"scores\.parquet: not a readable parquet file"):
+    with pytest.raises(InputError, match=r"scores\.parquet: expected a readable parquet file"):
         read_right(tmp_path, load_results(tmp_path))
     (tmp_path / key / "scores.parquet").unlink()
     (tmp_path / RIGHT).write_text("broken")

@@ -196,7 +196,7 @@ def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, monkeypatch: pyte
         ([good, "--checkpoint", two], "v 2.mp4 has label 2, the checkpoint"),
         ([place / "none.csv", *checkpoint], "none.csv: no such file or folder"),
         ([good, *checkpoint, "--protocol", "best"], "unknown name 'best'"),
-        ([good, *checkpoint, "--clips", "some"], "clips must be a number"),
+        ([good, *checkpoint, "--clips", "some"], "clips: expected a number"),
         ([good, *checkpoint, "--merge", "max"], "--merge max: expected one of mean_softmax, sum_logits, mean_logits"),
         ([good, *checkpoint, "--precision", "int8"], "--precision int8: expected one of fp32, bf16"),
         ([good, *checkpoint, "--device", "abacus"], "--device abacus: not available on this machine"),

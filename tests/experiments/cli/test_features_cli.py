@@ -138,7 +138,7 @@ def test_whole_or_not_there(probe: ProbeInfo, tmp_path: Path, suffix: str, monke
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     result = run(tmp_path / "bad.mp4", "--out", out, "--allow-unreadable")
     assert result.exit_code == 2
-    assert "not one of 1 videos can be read:\n" in result.stderr
+    assert "none of 1 videos can be read:\n" in result.stderr
     (tmp_path / "bad.mp4").unlink()
     from timesformer import TimeSformer
 
@@ -189,7 +189,7 @@ def test_labels_of_several_heads(probe: ProbeInfo, loaded: LoadedModel, tmp_path
 def test_bad_usage(probe: ProbeInfo, loaded: LoadedModel, tmp_path: Path) -> None:
     cases = [
         ([probe.test_csv, "--out", tmp_path / "f.csv"], "expected a name that ends in .parquet, .npy or .npz"),
-        ([probe.test_csv, "--out", tmp_path / "f.parquet", "--tokens"], "tokens go into .npy or .npz"),
+        ([probe.test_csv, "--out", tmp_path / "f.parquet", "--tokens"], "expected .npy or .npz for tokens"),
         (
             [probe.test_csv, "a.mp4", "--out", tmp_path / "f.npy"],
             "expected an annotation file as the only source, got 2",

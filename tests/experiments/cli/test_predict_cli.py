@@ -289,7 +289,7 @@ def test_bad_usage(videos: list[Path], tmp_path: Path) -> None:
         (["--plot", "x.png"], "--plot, --stretch: expected only with --timeline"),
         (["--timeline", "--clips", 2], "--clips: a timeline has one clip per stretch"),
         (["--timeline", "--plot", "x.gif"], "--plot x.gif: expected a name that ends in .png"),
-        (["--timeline", "--stretch", "-1"], "timeline: seconds must be a number above 0, got -1"),
+        (["--timeline", "--stretch", "-1"], "stretch: expected a number of seconds above 0, got -1"),
         (["--protocol", "fastest"], "unknown name 'fastest'"),
         (["--device", "cuda:77"], "--device cuda:77: not available on this machine"),
         (["--checkpoint", tmp_path / "empty"], "no model here"),
