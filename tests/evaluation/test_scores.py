@@ -108,5 +108,5 @@ def test_files_that_hold_no_scores(tmp_path):
     with pytest.raises(InputError, match=r"expected a file of scores .*column 'label' is missing"):
         read_scores(tmp_path / "other")
     read_scores(file_of(tmp_path / "good", [[1, 0]])).per_video.to_parquet(tmp_path / "bare")
-    with pytest.raises(InputError, match="metadata 'timesformer' are missing"):
+    with pytest.raises(InputError, match="metadata 'timesformer' is missing"):
         read_scores(tmp_path / "bare")

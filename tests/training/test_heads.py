@@ -169,7 +169,7 @@ def test_saving_and_loading(tmp_path):
     assert all(torch.equal(value, loaded.model.state_dict()[name]) for name, value in model.state_dict().items())
     save_model(tmp_path / "plain", model)
     assert load_model(tmp_path / "plain").labels["head1"] == ["class 0", "class 1", "class 2"]
-    with pytest.raises(InputError, match=r"labels: expected \(6, 3\) names, one for each class of each head, got \(6, 2\)"):
+    with pytest.raises(InputError, match=r"expected \(6, 3\) names, one for each class of each head, got \(6, 2\)"):
         save_model(tmp_path / "bad", model, labels=names | {"noun": ["x", "y"]})
 
 

@@ -90,7 +90,7 @@ def read_scores(path: Path | str) -> Scores:
     stated = (table.schema.metadata or {}).get(KEY)
     missing = [name for name in COLUMNS if name not in table.column_names]
     if stated is None or missing:
-        lacking = f"column {missing[0]!r} is missing" if missing else f"metadata {KEY.decode()!r} are missing"
+        lacking = f"column {missing[0]!r} is missing" if missing else f"metadata {KEY.decode()!r} is missing"
         raise InputError(f"{path}: expected a file of scores that `timesformer evaluate` wrote ({lacking})")
     return Scores(table.to_pandas(), json.loads(stated))
 

@@ -1,4 +1,4 @@
-"""Pictures of attention, and of what a model sees over time."""
+"""Attention maps, explanations of predictions, their measures and pictures."""
 
 from timesformer.maps.attention import AttentionMap, AttentionMaps, attention_maps
 from timesformer.maps.clusters import draw_features

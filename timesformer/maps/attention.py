@@ -1,4 +1,4 @@
-"""Attention maps: what a query takes from every token, in any layer, step and head of any scheme."""
+"""Attention maps: the weights of a query on all tokens, in any layer, step and head of any scheme."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -21,18 +21,20 @@ FORMAT = "timesformer attention maps 1"
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """The maps of one step of one block.
+    """Attention maps of one step of one block.
 
-    layer: the block, counted from 0 over all encoders; encoder: its encoder, counted from 0; step: its name
-    heads: the numbers of the heads along axis `head`; queries: what stands along axis `query`
-    weights: (clip, head, query, t, h, w), float32; t counts tokens in time (tubelets); an encoder after another has
-        one token a frame: h = w = 1
-    on_class: (clip, head, query), the weight on the class token, 0 where there is none.  With a softmax, and a mixer
+    layer: number of the block, counted from 0 over all encoders
+    encoder: number of the encoder, counted from 0
+    step: name of the step
+    heads: numbers of the heads along axis `head`; queries: queries along axis `query`
+    weights: (clip, head, query, t, h, w), float32; t counts tokens in time (tubelets); in an encoder after the first,
+        which has one token per frame, h = w = 1
+    on_class: (clip, head, query), weight on the class token, 0 where there is none.  For a softmax, and for a mixer
         whose rows sum to 1, all weights of a query and its `on_class` sum to 1.
 
-    The query `class` is the class token: it takes the mean over its copies' softmaxes in a step that copies it into
-    its groups, and itself in a step that leaves it out.  With a class token for each frame it is their mean, as the
-    model averages them; in an encoder without class token it is the mean over the patches.
+    The query `class` is the class token.  In a step that copies it into groups, its row is the mean of its copies'
+    softmaxes; in a step that leaves it out, its weight is on itself.  With a class token for each frame, the row is
+    their mean, as the model averages them.  In an encoder without a class token, it is the mean over the patches.
     """
 
     DIMS: ClassVar[tuple[str, ...]] = ("clip", "head", "query", "t", "h", "w")
@@ -47,7 +49,7 @@ class AttentionMap:
 
 
 class AttentionMaps(Sequence[AttentionMap]):
-    """The maps that were asked for, in the order in which the steps run."""
+    """Sequence of the requested maps, in the order in which the steps run."""
 
     def __init__(self, maps: Iterable[AttentionMap]) -> None:
         self._maps = list(maps)
@@ -63,15 +65,19 @@ class AttentionMaps(Sequence[AttentionMap]):
         return len(self._maps)
 
     def get(self, layer: int, step: str) -> AttentionMap:
-        """The map of a step of a layer.  Raises InputError where it was not asked for."""
+        """Return the map of a step of a layer.
+
+        Raises:
+            InputError: there is no map of this step; the message lists those there are.
+        """
         for one in self:
             if (one.layer, one.step) == (layer, step):
                 return one
         known = ", ".join(f"{one.layer} {one.step}" for one in self)
-        raise InputError(f"attention maps: no layer {layer} with step {step!r}; there are {known}")
+        raise InputError(f"attention maps: expected one of {known}, got layer {layer} with step {step!r}")
 
     def save(self, path: str | Path) -> Path:
-        """Writes an npz file: `header`, a JSON text, and the arrays weights_0, on_class_0, weights_1, …"""
+        """Write an npz file: `header`, a JSON text, and the arrays weights_0, on_class_0, weights_1, …"""
         header = {
             "format": FORMAT,
             "dims": AttentionMap.DIMS,
@@ -85,7 +91,11 @@ class AttentionMaps(Sequence[AttentionMap]):
 
     @classmethod
     def load(cls, path: str | Path) -> "AttentionMaps":
-        """Reads what `save` wrote.  Raises InputError for any other file."""
+        """Read a file of `save`.
+
+        Raises:
+            InputError: the file is missing or of another kind.
+        """
         try:
             with np.load(path, allow_pickle=False) as content:
                 header = json.loads(str(content["header"]))
@@ -121,12 +131,12 @@ def attention_maps(
     heads: Sequence[int] | None = None,
     query: Query | Sequence[Query] = "class",
 ) -> AttentionMaps:
-    """Where queries look, in one forward pass, computed from q and k for what is asked alone.
+    """Compute attention maps in one forward pass, from q and k of the requested layers, steps and heads only.
 
     clip: (clips, frames, channels, height, width), normalised as for the model
     layers, steps, heads: numbers and names, None for all; a layer may count from the end (-1)
-    query: "class" or a patch (t, h, w), or several; in an encoder after another, which has one token a frame, a patch
-        stands for its frame's token (t, 0, 0)
+    query: "class" or a patch (t, h, w), or several; in an encoder after the first, which has one token per frame, a
+        patch stands for its frame's token (t, 0, 0)
 
     Raises:
         InputError: a layer, step, head or query that the model does not have for this clip.
@@ -146,7 +156,11 @@ def attention_maps(
 
 
 def as_queries(query: Query | Sequence[Query], grid: Grid) -> tuple[Query, ...]:
-    """One query or several as a tuple.  Raises InputError for one that lies outside the grid."""
+    """Return one query or several as a tuple.
+
+    Raises:
+        InputError: no query, an invalid one, or one outside the grid.
+    """
     one_alone = query == "class" or (isinstance(query, tuple) and all(isinstance(at, int) for at in query))
     several: Sequence[Any] = [query] if one_alone else query
     found: list[Query] = []
@@ -160,7 +174,7 @@ def as_queries(query: Query | Sequence[Query], grid: Grid) -> tuple[Query, ...]:
         if len(at) != 3 or any(not isinstance(i, int | np.integer) for i in at):
             raise InputError(f'query: expected "class" or (t, h, w), got {one!r}')
         if any(not 0 <= i < length for i, length in zip(at, grid, strict=True)):
-            raise InputError(f"query: {at} lies outside the grid of (t, h, w) = {grid} tokens")
+            raise InputError(f"query: expected a patch inside the grid (t, h, w) = {grid}, got {at}")
         found.append((int(at[0]), int(at[1]), int(at[2])))
     if not found:
         raise InputError('query: expected "class" or (t, h, w), got none')
@@ -168,36 +182,46 @@ def as_queries(query: Query | Sequence[Query], grid: Grid) -> tuple[Query, ...]:
 
 
 def chosen_sites(model: TimeSformer, layers: Sequence[int] | None, steps: Sequence[str] | None) -> list[Site]:
-    """The steps that are asked for.  Raises InputError for a layer or name that the model does not have."""
+    """Return the requested steps.
+
+    Raises:
+        InputError: a layer or step that the model does not have.
+    """
     every = sites(model)
     depth, names = every[-1].layer + 1, list(dict.fromkeys(site.step.name for site in every))
     for layer in layers or ():
         if not -depth <= layer < depth:
-            raise InputError(f"layers: expected numbers of 0 to {depth - 1}, got {layer}")
+            raise InputError(f"layers: expected numbers from 0 to {depth - 1}, got {layer}")
     for name in steps or ():
         if name not in names:
-            raise InputError(f"steps: {model.scheme.name!r} has {', '.join(names)}, got {name!r}")
+            raise InputError(f"steps: expected {', '.join(names)} for scheme {model.scheme.name!r}, got {name!r}")
     kept = None if layers is None else {layer % depth for layer in layers}
     found = [
         site for site in every if (kept is None or site.layer in kept) and (steps is None or site.step.name in steps)
     ]
     if not found:
-        raise InputError(f"steps: layers {sorted(kept or ())} have no step of {list(steps or ())}")
+        raise InputError(f"steps: layers {sorted(kept or ())} have none of the steps {list(steps or ())}")
     return found
 
 
 def chosen_heads(model: TimeSformer, heads: Sequence[int] | None) -> list[int]:
-    """The numbers of the heads that are asked for."""
+    """Return the numbers of the requested heads.
+
+    Raises:
+        InputError: no head, or one that the model does not have.
+    """
     count = model.config.num_heads
     found = list(range(count)) if heads is None else [int(head) for head in heads]
     if not found or any(not 0 <= head < count for head in found):
-        raise InputError(f"heads: expected some numbers of 0 to {count - 1}, got {found}")
+        raise InputError(f"heads: expected numbers from 0 to {count - 1}, got {found}")
     return found
 
 
 def map_of(call: Call, queries: Sequence[Query], heads: Sequence[int], frames: int) -> AttentionMap:
-    """The map of one step as it was called, for those who watch several things in one forward pass; frames: the clip's
-    tokens in time.  `attention_maps` says what the rest is."""
+    """Compute the map of a recorded call of a step, for callers that record several things in one forward pass.
+
+    frames: number of tokens in time of the clip; the other arguments are as in `attention_maps`
+    """
     site, matrix = call.site, call.operator()
     if site.encoder > 0:
         queries = [query if query == "class" else (query[0], 0, 0) for query in queries]
@@ -223,14 +247,14 @@ def map_of(call: Call, queries: Sequence[Query], heads: Sequence[int], frames: i
 
 
 def _row(matrix: StepOperator, query: Query) -> Tensor:
-    """(b, k, p), p counting all tokens."""
+    """Row of a query, (b, k, p); p counts all tokens."""
     if query == "class" and not matrix.has_class:
         return matrix.mean_row()
     return matrix.rows([query])[:, :, 0]
 
 
 def _stream_row(matrix: StepOperator, query: Query, frames: int) -> Tensor:
-    """The same over the streams of all frames, (b, k, t, p): a patch looks into its own frame."""
+    """Row of a query over the streams of all frames, (b, k, t, p); a patch attends within its own frame."""
     at: Query = query if query == "class" else (0, query[1], query[2])
     streams = _row(matrix, at).unflatten(0, (-1, frames)).transpose(1, 2)
     if query == "class":

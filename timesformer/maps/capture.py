@@ -1,4 +1,4 @@
-"""What the attention steps of a model take in and give out during a forward pass, on whatever backend it runs."""
+"""Recording of the inputs and outputs of attention steps during a forward pass, on any backend."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,10 @@ from timesformer.models.timesformer import EncoderStack, TimeSformer
 
 @dataclass(frozen=True)
 class Site:
-    """One step of one block.  layer: the block, counted from 0 over all encoders; stage: its place in the block."""
+    """One step of one block.
+
+    layer: number of the block, counted from 0 over all encoders; stage: number of the step's stage in the block
+    """
 
     layer: int
     encoder: int
@@ -28,15 +31,19 @@ class Site:
 
     @property
     def streams(self) -> bool:
-        """Whether every frame is a clip of its own, with its own class token."""
+        """True if every frame is a stream of its own, with its own class token."""
         return self.of.class_tokens == "frame"
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a step was given, patches (b, t, h, w, d) and class token (b, d) or None, the qkv projection with its inputs
-    and outputs, what the attention `mixed` for the patches and, where it takes part, for the class token (before the
-    projection), and what was `added` to both."""
+    """Recorded call of a step.
+
+    patches, cls: inputs, (b, t, h, w, d) and (b, d) or None
+    qkv: qkv projection with its recorded inputs or outputs
+    mixed: outputs of the attention before the projection, for the patches and, if it takes part, the class token
+    added: contributions of the step to patches and class token
+    """
 
     site: Site
     patches: Tensor
@@ -50,13 +57,15 @@ class Call:
         return self.patches.shape[1], self.patches.shape[2], self.patches.shape[3]
 
     def operator(self) -> StepOperator:
-        """The step's matrix, from the q and k that the model computed."""
+        """Matrix of the step, from the q and k that the model computed."""
         return self.qkv.operator(self.site, self.cls is not None)
 
 
 class Recorder(nn.Module):
-    """A qkv projection that remembers its calls: one for the patches and, if the step takes it in, one for the class
-    token.  With `outputs=False` it keeps the inputs alone (a third of the memory) and computes again when asked."""
+    """qkv projection that records its calls: one for the patches and, if it takes part, one for the class token.
+
+    With `outputs=False` it keeps only the inputs (a third of the memory) and computes the outputs again on demand.
+    """
 
     def __init__(self, projection: nn.Module, outputs: bool = True) -> None:
         super().__init__()
@@ -69,7 +78,7 @@ class Recorder(nn.Module):
         return out
 
     def operator(self, site: Site, has_class: bool) -> StepOperator:
-        """The matrix of the step that called."""
+        """Return the matrix of the step that called the projection."""
         found = [call if self.keep else self.projection(call) for call in self.calls]
         heads = [call.unflatten(-1, (3, site.module.heads, -1)) for call in found]
         cls = heads[1] if len(heads) > 1 else None
@@ -77,7 +86,7 @@ class Recorder(nn.Module):
 
 
 def sites(model: TimeSformer) -> list[Site]:
-    """Every step of every block, in the order in which they run."""
+    """Return all steps of all blocks, in the order in which they run."""
     found, layer = [], 0
     for number, stack in enumerate(model.encoders):
         assert isinstance(stack, EncoderStack)
@@ -94,7 +103,7 @@ def sites(model: TimeSformer) -> list[Site]:
 
 @contextmanager
 def watching(wanted: Sequence[Site], visit: Callable[[Call], None], *, outputs: bool = True) -> Iterator[None]:
-    """Calls `visit` after each of these steps, while it lasts; `outputs`: see `Recorder`."""
+    """Call `visit` after each of the steps `wanted` inside this context; `outputs`: see `Recorder`."""
     handles = []
 
     def hook(site: Site) -> None:
@@ -115,7 +124,7 @@ def watching(wanted: Sequence[Site], visit: Callable[[Call], None], *, outputs: 
             assert cls is None or isinstance(cls, Tensor)
             assert isinstance(qkv, Recorder)
             call = Call(site, patches, cls, qkv, tuple(mixed), added)
-            mixed.clear()  # held no longer than needed
+            mixed.clear()  # frees the memory as early as possible
             visit(call)
 
         handles.append(site.module.proj.register_forward_pre_hook(keep))
@@ -133,7 +142,7 @@ def watching(wanted: Sequence[Site], visit: Callable[[Call], None], *, outputs: 
 
 @contextmanager
 def evaluating(model: TimeSformer) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards as it was."""
+    """Put the model in evaluation mode inside this context, and restore its mode afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -144,10 +153,10 @@ def evaluating(model: TimeSformer) -> Iterator[None]:
 
 
 def as_input(model: TimeSformer, clip: Tensor) -> Tensor:
-    """The clips where the model is and in its precision.
+    """Return the clips on the model's device and in its precision.
 
     Raises:
-        InputError: not (clips, frames, channels, height, width), or not in whole patches.
+        InputError: the shape is not (clips, frames, channels, height, width), or not a multiple of the patches.
     """
     if clip.dim() != 5 or len(clip) == 0:
         raise InputError(f"clip: expected (clips, frames, channels, height, width), got {tuple(clip.shape)}")
@@ -157,15 +166,19 @@ def as_input(model: TimeSformer, clip: Tensor) -> Tensor:
 
 
 def grid_of(model: TimeSformer, clip: Tensor) -> Grid:
-    """The tokens of a clip in time, rows and columns: those of the first encoder."""
+    """Return the numbers of tokens of a clip in time, rows and columns, in the first encoder.
+
+    Raises:
+        InputError: the clip cannot be cut into whole patches.
+    """
     u, p = model.patch_embed.tubelet, model.patch_embed.patch
     for name, size, unit in (("frames", clip.shape[1], u), ("height", clip.shape[3], p), ("width", clip.shape[4], p)):
         if size == 0 or size % unit:
-            raise InputError(f"clip: {name} = {size}; expected a positive multiple of {unit}")
+            raise InputError(f"clip: {name}: expected a positive multiple of {unit}, got {size}")
     return clip.shape[1] // u, clip.shape[3] // p, clip.shape[4] // p
 
 
 def run(model: TimeSformer, clip: Tensor) -> None:
-    """One forward pass in which every step runs, without gradients; also that of a model fused for inference."""
+    """Run one forward pass without gradients in which every step runs, even in a model fused for inference."""
     with evaluating(model), torch.no_grad():
         model.forward_features(clip)

@@ -1,8 +1,8 @@
-"""A page to look around in a model's attention: one HTML file that needs no server and no network.
+"""Explorer page for a model's attention: one HTML file that needs no server and no network.
 
-It holds the frames, for every patch its strongest keys in every layer, step and head (and their mean), and what the
-methods for the whole model say.  What comes from outside is data to it: JSON in a script element that is no script,
-shown as text.
+It holds the frames, the strongest keys of every patch in every layer, step and head (and their mean), and the maps of
+methods that explain the whole model.  Values from outside are only data: JSON in a non-executable script element, shown
+as text.
 """
 
 import base64
@@ -30,16 +30,19 @@ from timesformer.pages import render_page
 from timesformer.text import printable
 
 PAGE_BYTES = 20_000_000
-"""A page is smaller than this."""
+"""Upper bound on the size of a page, in bytes."""
 FIXED_BYTES = 250_000
-"""For style, script, names and methods."""
+"""Bytes reserved for style, script, names and methods."""
 SMALL = 128
-"""Frames whose sides are at most so many pixels are kept without loss, larger ones as JPEG."""
+"""Longest side, in pixels, of frames that are stored without loss; larger ones are stored as JPEG."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One model on the page: what the page says about it, and its packed arrays."""
+    """One model on the page.
+
+    about: texts, frames and descriptions of the maps; chunks: packed arrays; size: approximate bytes on the page
+    """
 
     about: dict[str, Any]
     chunks: list[bytes]
@@ -56,10 +59,10 @@ def explorer_side(
     methods: Mapping[str, Saliency] | None = None,
     keys: Sequence[TopKeys] | None = None,
 ) -> Side:
-    """What a model sees in a clip, for `write_explorer`.
+    """Collect the content of one model and clip for `write_explorer`.
 
-    name, note: what is shown about the model; guesses: (class, probability); methods: maps of the whole model
-    keys: what `top_keys` has found; None: as much of all layers, steps and heads as fits into a page
+    name, note: texts about the model; guesses: (class, probability); methods: maps of the whole model
+    keys: result of `top_keys`; None: all layers, steps and heads, with as many keys as fit on a page
 
     Raises:
         InputError: frames or maps that do not fit the model.
@@ -101,27 +104,29 @@ def keys_that_fit(
     heads: Sequence[int] | None = None,
     sides: int = 1,
 ) -> tuple[int, Grid]:
-    """For `top_keys`: how many keys of each query fit into a page beside the pictures, and, where not even eight do,
-    the cells in which patches are to be taken together; sides: models on the page."""
-    pictures = (len(seen.frames) + len(seen.film)) * seen.frames[0].size // 8  # JPEG in base64 takes about so much
+    """Return the arguments `count` and `coarsen` of `top_keys` with which the keys fit on a page beside the pictures.
+
+    Patches are merged into cells only if not even eight keys of each query fit.  sides: number of models on the page
+    """
+    pictures = (len(seen.frames) + len(seen.film)) * seen.frames[0].size // 8  # approximate size of JPEG in base64
     lines = len(chosen_heads(model, heads)) + 1
     room = PAGE_BYTES / sides - pictures - FIXED_BYTES
     return what_fits(chosen_sites(model, layers, steps), grid_of(model, seen.clip), lines, room)
 
 
 def write_explorer(path: Path | str, sides: Sequence[Side], *, title: str) -> Path:
-    """Writes the page with one model, or two side by side.
+    """Write the page with one model, or two side by side.
 
     Raises:
         InputError: no model or more than two, or a folder that cannot be written.
     """
     if not 1 <= len(sides) <= 2:
-        raise InputError(f"explorer: expected one model or two, got {len(sides)}")
+        raise InputError(f"explorer: expected one or two models, got {len(sides)}")
     return write_atomic(path, explorer_page(sides, title=title))
 
 
 def explorer_page(sides: Sequence[Side], *, title: str) -> str:
-    """The page's text."""
+    """Return the HTML text of the page."""
     models: list[dict[str, Any]] = []
     chunks: list[bytes] = []
     for side in sides:
@@ -145,7 +150,7 @@ def explorer_page(sides: Sequence[Side], *, title: str) -> str:
 
 def _about_keys(found: TopKeys, chunks: list[bytes], grid: Grid) -> dict[str, Any]:
     chunks.append(pack_keys(found))
-    cell = found.cell if found.encoder == 0 else (found.cell[0], *grid[1:])  # a later encoder: one token a frame
+    cell = found.cell if found.encoder == 0 else (found.cell[0], *grid[1:])  # a later encoder has one token per frame
     return {
         "chunk": len(chunks) - 1,
         "layer": found.layer,
@@ -160,7 +165,7 @@ def _about_keys(found: TopKeys, chunks: list[bytes], grid: Grid) -> dict[str, An
 def _about_method(name: str, found: Saliency, chunks: list[bytes], grid: Grid) -> dict[str, Any]:
     weights = shares(found.weights[0, 0])
     if weights.shape != grid:
-        raise InputError(f"explorer: {name} has a map of {weights.shape} patches, expected {grid}")
+        raise InputError(f"explorer: expected a map of {grid} patches for {name}, got {weights.shape}")
     chunks.append(pack_map(weights))
     return {
         "chunk": len(chunks) - 1,
@@ -174,30 +179,30 @@ def _about_method(name: str, found: Saliency, chunks: list[bytes], grid: Grid) -
 
 
 def _rest(found: Saliency, weights: np.ndarray) -> float:
-    """What stays on class tokens, where that and the patches' weights make a whole."""
+    """Weight that remains on class tokens, if it and the weights of the patches sum to 1, otherwise 0."""
     rest = 0.0 if found.on_class is None else float(found.on_class[0, 0])
     return rest if abs(rest + float(weights.sum()) - 1) < 1e-3 else 0.0
 
 
 def _kept(found: Sequence[TopKeys]) -> Iterable[str]:
-    """How much of the weight the kept keys hold, and whether patches had to be taken together."""
+    """Yield notes for the page on the share of weight in the stored keys, and on merged patches."""
     most = max(one.keys.shape[-1] for one in found)
     kept = np.concatenate([one.kept.ravel() for one in found])
     if kept.min() < 0.9995:
         yield (
-            f"Of each patch's keys the {most} strongest are kept in every layer, step and head; with the class token "
-            f"they hold {100 * kept.mean():.0f} % of the weight on average, {100 * kept.min():.0f} % at least."
+            f"Only the {most} strongest keys of each patch are stored for every layer, step and head; with the class "
+            f"token they hold {100 * kept.mean():.0f} % of the weight on average, {100 * kept.min():.0f} % at least."
         )
     cell = found[0].cell
     if cell != (1, 1, 1):
         yield (
-            f"The grid is too large for a page: patches are taken together in cells of {cell[0]} x {cell[1]} x "
-            f"{cell[2]} (time x rows x columns), the weights of keys added, those of queries averaged."
+            f"The grid is too large for a page: patches are merged into cells of {cell[0]} x {cell[1]} x {cell[2]} "
+            "(time x rows x columns); weights are summed over keys and averaged over queries."
         )
 
 
 def _picture(pixels: np.ndarray) -> str:
-    """A frame as a data address."""
+    """Encode a frame as a data URL."""
     kind = "PNG" if max(pixels.shape[:2]) <= SMALL else "JPEG"
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))

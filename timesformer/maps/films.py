@@ -1,4 +1,4 @@
-"""Videos of maps: the film beside the same film with the map over it, as mp4 or gif."""
+"""Videos of maps: the film next to the same film with the map over it, as mp4 or gif."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -13,13 +13,13 @@ from timesformer.maps.overlay import overlay
 from timesformer.maps.seen import Seen
 
 LEAST_SIDE = 224
-"""Small films are enlarged by a whole number until their shorter side has about so many pixels."""
+"""Approximate shorter side, in pixels, to which small films are enlarged by a whole number."""
 
 
 def side_by_side(seen: Seen, weights: np.ndarray, *, smooth: bool = False) -> np.ndarray:
-    """The film on the left; on the right the map (tokens in time, h, w) of the nearest frame that the model saw.
+    """Put the film on the left, and on the right the film under the map of the nearest frame that the model saw.
 
-    uint8 (n, H, W, 3).
+    weights: (tokens in time, h, w).  The result is uint8 (n, H, W, 3).
     """
     tubelet = len(seen.frames) // len(weights)
     under = seen.film
@@ -32,10 +32,10 @@ def side_by_side(seen: Seen, weights: np.ndarray, *, smooth: bool = False) -> np
 
 
 def write_film(path: Path | str, frames: np.ndarray, fps: float) -> Path:
-    """Writes frames (n, H, W, 3) as .mp4 (H.264) or .gif, whichever the name says.
+    """Write frames (n, H, W, 3) as .mp4 (H.264) or .gif, according to the suffix of the path.
 
     Raises:
-        InputError: another name, or a folder that cannot be written.
+        InputError: another suffix, or a folder that cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".mp4", ".gif"):
@@ -44,7 +44,7 @@ def write_film(path: Path | str, frames: np.ndarray, fps: float) -> Path:
 
 
 def _mp4(path: Path, frames: np.ndarray, fps: float) -> None:
-    height, width = (side + side % 2 for side in frames.shape[1:3])  # 4:2:0 has whole pairs of pixels
+    height, width = (side + side % 2 for side in frames.shape[1:3])  # 4:2:0 needs even sides
     padded = np.pad(frames, ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0)), mode="edge")
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "16"})
@@ -56,7 +56,7 @@ def _mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 
 def _gif(path: Path, frames: np.ndarray, fps: float) -> None:
     first, *rest = (Image.fromarray(pixels) for pixels in frames)
-    # In whole hundredths of a second; viewers slow down what is faster than two of them.
+    # Durations are whole hundredths of a second; viewers slow down frames that are shorter than two of them.
     ends = np.round(np.arange(len(frames) + 1) * 100 / min(fps, 50.0))
     lasting = (10 * np.diff(ends)).astype(int).tolist()
     first.save(path, format="GIF", save_all=True, append_images=rest, duration=lasting, loop=0)

@@ -1,8 +1,8 @@
 """Maps that explain one class: gradient-weighted attention, plain input gradients, Grad-CAM on tokens.
 
-Gradient-weighted attention follows Chefer et al. (arXiv 2103.15679): R becomes R + mean over heads of (dA * A)+ R for
-every step, A its attention and dA the gradient of that.  No backend has to give out its attention: a step's output is
-A v, so dA = g v^T with g the gradient at the output, and both factors come in pieces.
+Gradient-weighted attention follows Chefer et al. (arXiv 2103.15679): for every step, R becomes R + mean over heads of
+(dA * A)+ R, with A the attention of the step and dA its gradient.  No backend has to return its attention: the output
+of a step is A v, so dA = g v^T with g the gradient at the output, and both factors come in pieces.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,18 +21,19 @@ from timesformer.models.blocks import Block
 from timesformer.models.timesformer import TimeSformer
 
 Target = int | Sequence[int] | None
-"""A column of the logits, or one for each clip; None: the class that the model predicts (with several heads, the sum
-of what each of them predicts)."""
+"""Column of the logits, or one for each clip; None: the class that the model predicts (with several heads, the sum over
+the predicted classes of all heads)."""
 RECOMPUTE_BYTES = 1 << 30
-"""Where the blocks' activations would take more than this until the backward pass, each block is computed twice."""
+"""Memory for activations above which the blocks are computed a second time in the backward pass."""
 
 
 def relevance(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
-    """Gradient-weighted attention for the target's logit; see the module's description.
+    """Compute gradient-weighted attention for the target's logit; see the description of the module.
 
-    clip: (clips, frames, channels, height, width), normalised as for the model.  The rows start at what the head reads,
-    the class token or the mean over tokens.  A mixer's operator stands for A.  The weights have no fixed sum: they
-    compare the patches of one clip.
+    clip: (clips, frames, channels, height, width), normalised as for the model
+
+    The rows start at the input of the head, the class token or the mean over tokens.  For a mixer, A is its operator.
+    The weights have no fixed sum: they only compare the patches of one clip.
 
     Raises:
         InputError: a target that the model does not have, or a model fused for inference.
@@ -62,8 +63,11 @@ def relevance(model: TimeSformer, clip: Tensor, target: Target = None) -> Salien
 
 
 def input_gradient(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
-    """The gradient of the target's logit by the pixels, its absolute values summed over the pixels, channels and
-    frames of each token.  Arguments and errors as for `relevance`."""
+    """Compute the gradient of the target's logit with respect to the pixels.
+
+    Its absolute values are summed over the pixels, channels and frames of each token.  Arguments and errors are as for
+    `relevance`.
+    """
     clip, grid = as_input(model, clip), grid_of(model, clip)
     with _differentiable(model, clip) as given:
         (gradient,) = torch.autograd.grad(target_score(model, model(given), target), given)
@@ -73,16 +77,18 @@ def input_gradient(model: TimeSformer, clip: Tensor, target: Target = None) -> S
 
 
 def grad_cam(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
-    """Grad-CAM (arXiv 1610.02391) on the patches that enter the first encoder's last block, the last that all reach the
-    class token: channels weighted by the mean of their gradient over the clip, summed, negative values set to 0.
-    Arguments and errors as for `relevance`."""
+    """Compute Grad-CAM (arXiv 1610.02391) on the patches that enter the last block of the first encoder.
+
+    These are the last patches that all reach the class token.  Channels are weighted by the mean of their gradient over
+    the clip and summed, and negative values are set to 0.  Arguments and errors are as for `relevance`.
+    """
     clip, grid = as_input(model, clip), grid_of(model, clip)
     entering: list[Tensor] = []
     block = model.stacks()[0].blocks[-1]
     assert isinstance(block, Block)
 
     def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if not entering:  # not when computed again
+        if not entering:  # only the first pass, not the recomputation
             entering.append(args[0])
 
     with _differentiable(model, clip) as given:
@@ -98,36 +104,40 @@ def grad_cam(model: TimeSformer, clip: Tensor, target: Target = None) -> Salienc
 
 
 def target_columns(model: TimeSformer, logits: Tensor, target: Target) -> Tensor:
-    """The columns of the logits that are explained, (b, n); n is the number of heads where nothing is asked for.
+    """Return the columns of the logits to explain, (b, n): n is the number of heads if `target` is None, otherwise 1.
 
     Raises:
-        InputError: a column that the logits do not have, or not one for each clip.
+        InputError: a column that the logits do not have, or not one column for each clip.
     """
     heads = heads_of(model)
     if target is None:
         best = predict(logits.detach(), heads).view(len(logits), -1)
         return best + torch.tensor([sum(heads[:number]) for number in range(best.shape[1])], device=best.device)
     if isinstance(target, str):
-        raise InputError(f"target: expected the number of a class, or one for each clip, got {target!r}")
+        raise InputError(f"target: expected a class number, or one for each clip, got {target!r}")
     wanted = [target] * len(logits) if isinstance(target, int) else [int(column) for column in target]
     if len(wanted) != len(logits):
-        raise InputError(f"target: {len(wanted)} classes for {len(logits)} clips")
+        raise InputError(f"target: expected one class for each of {len(logits)} clips, got {len(wanted)}")
     for column in wanted:
         if not 0 <= column < logits.shape[1]:
-            raise InputError(f"target: expected a class of 0 to {logits.shape[1] - 1}, got {column}")
+            raise InputError(f"target: expected a class from 0 to {logits.shape[1] - 1}, got {column}")
     return torch.tensor(wanted, device=logits.device)[:, None]
 
 
 def target_score(model: TimeSformer, logits: Tensor, target: Target) -> Tensor:
-    """The sum over clips of the logits that are explained: clips do not see each other, so each keeps its gradient."""
+    """Sum the explained logits over clips; clips are independent, so the gradient of each is that of its own logit."""
     return logits.gather(1, target_columns(model, logits, target)).sum()
 
 
 @contextmanager
 def _differentiable(model: TimeSformer, clip: Tensor) -> Iterator[Tensor]:
-    """The clip with a gradient, while the model is in evaluation mode and its weights have none."""
+    """Yield the clip with a gradient, with the model in evaluation mode and its weights without gradients.
+
+    Raises:
+        InputError: the model was fused for inference.
+    """
     if model.fused:
-        raise InputError("this model was fused for inference and has no gradients: use the one it was made from")
+        raise InputError("model: fused for inference, it has no gradients; use the model it was made from")
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     stacks = model.stacks()
     recomputed = [stack.gradient_checkpointing for stack in stacks]
@@ -146,8 +156,11 @@ def _differentiable(model: TimeSformer, clip: Tensor) -> Iterator[Tensor]:
 
 
 def _activation_bytes(model: TimeSformer, clip: Tensor) -> int:
-    """About what the first encoder's blocks keep for a backward pass: 8 widths of a token for a step (its norm, qkv,
-    attention, projection, extra linear and residual), 2 and 2 hidden ones for the MLP."""
+    """Estimate the bytes that the first encoder's blocks keep for a backward pass.
+
+    A token takes 8 widths for a step (norm, qkv, attention, projection, extra linear and residual), and 2 widths and 2
+    hidden widths for the MLP.
+    """
     config, stack = model.config, model.stacks()[0]
     t, h, w = grid_of(model, clip)
     widths = 8 * len(stack.encoder.steps) + 2 + 2 * config.mlp_ratio
@@ -155,8 +168,10 @@ def _activation_bytes(model: TimeSformer, clip: Tensor) -> int:
 
 
 def _by_token(parts: Sequence[Tensor | None], step: Taken) -> Tensor | None:
-    """Gradients at what the attention mixed, (b, k, p, e); None where the output does not reach the logits.  `parts`
-    are those of the patches (b, t, h, w, d) and, if it takes part, of the class token (b, d)."""
+    """Return the gradient at the attention's output, (b, k, p, e), or None where it does not reach the logits.
+
+    `parts` are the gradients of the patches (b, t, h, w, d) and, if it takes part, of the class token (b, d).
+    """
     like = next((part for part in parts if part is not None), None)
     if like is None:
         return None
@@ -181,10 +196,10 @@ def _cross(stage: Sequence[Taken], y: Tensor) -> Tensor:
 
 
 class _Weighted:
-    """The mean over heads of the positive part of attention times its gradient."""
+    """Fusion of heads: the mean over heads of the positive part of attention times its gradient."""
 
     def __init__(self, matrix: StepOperator, gradient: Tensor) -> None:
-        missing = matrix.size - matrix.v.shape[2]  # the class token, where the step leaves it out
+        missing = matrix.size - matrix.v.shape[2]  # 1 for a class token that the step leaves out
         self.v = nn.functional.pad(matrix.v, (0, 0, 0, missing))
         self.gradient = gradient.to(self.v.dtype)
 

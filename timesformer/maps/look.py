@@ -1,4 +1,4 @@
-"""What `timesformer attend` makes of one model and one clip: arrays, pictures, films, a side of the explorer page."""
+"""Outputs of `timesformer attend` for one model and one clip: arrays, pictures, films, a side of the explorer page."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ from timesformer.maps.top_keys import keys_of
 from timesformer.models.timesformer import TimeSformer
 
 MOST_LAYERS = 6
-"""Rows of a picture of layers."""
+"""Most rows of a picture of layers."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be shown; None: all of it.  target: a column of the logits, None: the predicted class."""
+    """Selection of what is shown; None stands for all layers, steps or heads.
+
+    target: a column of the logits, or None for the predicted class
+    """
 
     query: Query = "class"
     layers: list[int] | None = None
@@ -47,8 +50,11 @@ class Choice:
 
 @dataclass
 class Look:
-    """One model's look at a clip.  explained: the class that was asked for, None where it is the predicted one; files:
-    what was written; left_out: pictures that would show nothing, and why."""
+    """Results for one model and one clip.
+
+    explained: requested class, None if it is the predicted one; files: written files; left_out: empty pictures that
+    were not drawn, with the reason
+    """
 
     name: str
     guesses: tuple[Guess, ...]
@@ -62,9 +68,9 @@ class Look:
 def look(
     model: TimeSformer, seen: Seen, labels: Labels, name: str, choice: Choice, out: Path, say: Say, sides: int = 1
 ) -> Look:
-    """Writes attention.npz, methods.npz, the pictures and the films into a folder.
+    """Write attention.npz, methods.npz, the pictures and the films to a folder.
 
-    sides: models on the explorer page, for which the strongest keys are gathered; 0: without them
+    sides: number of models on the explorer page, for which the strongest keys are collected; 0: no page
 
     Raises:
         InputError: a layer, step, head, query or target that the model does not have.
@@ -97,7 +103,7 @@ def look(
 
 
 def side(model: TimeSformer, seen: Seen, found: Look, note: str) -> Side:
-    """The model's side of the explorer page."""
+    """Make the model's side of the explorer page."""
     guesses = [
         (f"{guess.head}: {guess.label}" if guess.head else guess.label, guess.probability) for guess in found.guesses
     ]
@@ -109,8 +115,11 @@ def side(model: TimeSformer, seen: Seen, found: Look, note: str) -> Side:
 def _one_pass(
     model: TimeSformer, seen: Seen, labels: Labels, name: str, choice: Choice, sides: int
 ) -> tuple[AttentionMaps, list[AttentionMap], Look]:
-    """The query's maps, in the last layer of each step also those of one place at all times, what the model predicts
-    and the strongest keys: all from one forward pass."""
+    """Compute everything that comes from one forward pass.
+
+    Return the maps of the query, the maps of one position at all times in the last layer of each step, and the model's
+    predictions with the strongest keys.
+    """
     clip = as_input(model, seen.clip)
     grid = grid_of(model, clip)
     queries = as_queries(choice.query, grid)
@@ -139,12 +148,12 @@ def _one_pass(
 
 
 def _layer_pictures(result: Look, maps: AttentionMaps, seen: Seen, choice: Choice, out: Path) -> None:
-    """For each step the layers, each as the mean over its heads; and the heads of the last layer."""
+    """Draw, for each step, the layers as means over their heads, and the heads of the last layer."""
     for step in dict.fromkeys(one.step for one in maps):
         some = [one for one in maps if one.step == step]
         if not any(one.weights.any() for one in some):
             result.left_out.append(
-                f"{step}: the class token takes no part in it; --query t,h,w shows where a patch looks"
+                f"{step}: the class token takes no part in it; --query t,h,w shows the attention of a patch"
             )
             continue
         rows = [
@@ -167,7 +176,7 @@ def _crosses_time(found: AttentionMap) -> bool:
 
 
 def _save_methods(path: Path, methods: dict[str, Saliency], seen: Seen) -> None:
-    """Each method's map (t, h, w) under its name, and the seconds of the frames."""
+    """Write each method's map (t, h, w) under its name, and the times of the frames in seconds."""
     with path.open("wb") as file:
         arrays: dict[str, Any] = {name: found.weights[0, 0] for name, found in methods.items()}
         np.savez_compressed(file, seconds=seen.seconds, **arrays)
@@ -196,7 +205,7 @@ def _said(query: Query) -> str:
 
 
 def described(found: Look, model: TimeSformer, seen: Seen) -> dict[str, Any]:
-    """For --json."""
+    """Return the results as plain data, for --json."""
     return {
         "name": found.name,
         "attention": model.config.attention,
@@ -214,6 +223,6 @@ def described(found: Look, model: TimeSformer, seen: Seen) -> dict[str, Any]:
 
 
 def some_of(wanted: Sequence[Any] | None, known: Sequence[Any]) -> list[Any] | None:
-    """What a second model has of the choice made for the first; all of it where that is nothing."""
+    """Return the selected items that a second model has too, or None (all of them) if it has none."""
     kept = [one for one in wanted or () if one in known]
     return kept or None

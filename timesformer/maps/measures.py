@@ -1,7 +1,7 @@
-"""Numbers from maps: how wide a head looks, and how much of a map lies on the object.
+"""Measures of maps: entropy and distance of attention, and the share of a map that lies on the object.
 
-Object masks come with the clips of a `VideoDataset(…, masks=True)`, cropped as they are: bool (views, frames, height,
-width) for each video.
+A `VideoDataset(…, masks=True)` returns object masks with its clips, cropped in the same way: bool (views, frames,
+height, width) for each video.
 """
 
 from dataclasses import dataclass
@@ -27,16 +27,21 @@ Mask = np.ndarray | Tensor
 
 
 def entropy(one: AttentionMap) -> np.ndarray:
-    """Entropy of each row in nats, the class token among its keys, (clip, head, query): 0 for a single key, log n for n
-    keys alike."""
+    """Entropy of each row in nats, with the class token among its keys, (clip, head, query).
+
+    It is 0 for a single key, and log n for n equal keys.
+    """
     rows = np.concatenate([one.weights.reshape(*one.on_class.shape, -1), one.on_class[..., None]], -1)
     rows = rows.astype(np.float64)
     return -(rows * np.log(np.where(rows > 0, rows, 1))).sum(-1)
 
 
 def distance(one: AttentionMap) -> tuple[np.ndarray, np.ndarray]:
-    """Mean distance from the query to the patches that it looks at, weighted by how much: in space, in patches
-    (Euclidean), and in time, in tokens; both (clip, head, query).  NaN for the class token, which has no place."""
+    """Mean distance from the query to its keys, weighted by attention: in space and in time, both (clip, head, query).
+
+    Distances in space are Euclidean, in patches; distances in time are in tokens.  Both are NaN for the class token,
+    which has no position.
+    """
     t, h, w = (np.arange(n, dtype=np.float64) for n in one.weights.shape[-3:])
     total = np.maximum(one.weights.sum((-3, -2, -1), dtype=np.float64), np.finfo(np.float64).tiny)
     space, time = np.full(total.shape, np.nan), np.full(total.shape, np.nan)
@@ -51,15 +56,15 @@ def distance(one: AttentionMap) -> tuple[np.ndarray, np.ndarray]:
 
 
 def class_share(one: AttentionMap) -> np.ndarray:
-    """Share of each row on the class token, (clip, head, query)."""
+    """Share of each row that lies on the class token, (clip, head, query)."""
     return one.on_class
 
 
 def head_table(model: TimeSformer, clip: Tensor) -> "pd.DataFrame":
-    """Every head of every step and layer, means over all patches as queries and over the clips; one forward pass.
+    """Measure every head of every step and layer, as means over query patches and clips, in one forward pass.
 
     Columns: layer, encoder, step, head, entropy_nats, distance_space (patches), distance_time (tokens), class_share;
-    as `entropy`, `distance` and `class_share` define them.
+    see `entropy`, `distance` and `class_share`.
     """
     clip = as_input(model, clip)
     rows: list[dict[str, object]] = []
@@ -81,16 +86,16 @@ _COLUMNS = ("entropy_nats", "distance_space", "distance_time", "class_share")
 
 
 def _head_means(matrix: StepOperator) -> Tensor:
-    """(heads, the columns above)."""
+    """Means of the columns above for each head, (heads, 4)."""
     out = matrix.q.new_zeros(matrix.heads, 4)
     for piece in matrix.pieces():
-        if int(piece.rows[0, 0]) < matrix.patches:  # not the class token's row
+        if int(piece.rows[0, 0]) < matrix.patches:  # skips the class token's row
             out[piece.heads] += torch.stack(_sums(piece, matrix), -1)
     return out / (len(matrix.q) * matrix.patches)
 
 
 def _sums(piece: Piece, matrix: StepOperator) -> list[Tensor]:
-    """Of a piece's rows, of each head, in the order of the columns."""
+    """Sums over the rows of a piece for each head, in the order of the columns."""
     weights, is_class = piece.weights, (piece.keys == matrix.patches)[:, None]
     inside = weights.masked_fill(is_class, 0)
     inside = inside / inside.sum(-1, keepdim=True).clamp_min(torch.finfo(inside.dtype).tiny)
@@ -110,12 +115,13 @@ def _sums(piece: Piece, matrix: StepOperator) -> list[Tensor]:
 def energy_inside(saliency: Saliency, mask: Mask) -> np.ndarray:
     """Share of a map that lies on the object, 0 … 1, (clip, query).
 
-    mask: bool (clip, frames, height, width) in pixels, as the model sees the frames, or (clip, t, h, w) in tokens; a
-    token that the object covers in part counts in part.  A uniform map gives the object's share of the pixels: chance.
-    A map of nothing but zeros counts as uniform; a clip without an object is NaN.
+    mask: bool (clip, frames, height, width) in pixels, as the model sees the frames, or (clip, t, h, w) in tokens
+
+    A token that the object covers in part counts in part.  A uniform map gives chance, the object's share of the
+    pixels.  A map of zeros counts as uniform; a clip without an object is NaN.
 
     Raises:
-        InputError: a mask of other clips or of a size that is no multiple of the tokens'.
+        InputError: the number of masks is not that of the clips, or their size is not a multiple of the grid.
     """
     weights, covered = _weights(saliency), _covered(saliency, mask)
     found = (weights * covered[:, None]).sum((2, 3, 4)) / weights.sum((2, 3, 4))
@@ -123,9 +129,11 @@ def energy_inside(saliency: Saliency, mask: Mask) -> np.ndarray:
 
 
 def pointing_game(saliency: Saliency, mask: Mask) -> np.ndarray:
-    """How surely a map's highest point lies on the object, 0 … 1, (clip, query): the share of the highest token's
-    pixels that the object covers, the mean over tokens that are equally high.  A uniform map gives chance.  Masks, NaN
-    and errors as for `energy_inside`."""
+    """Pointing game: share of the highest token's pixels that the object covers, 0 … 1, (clip, query).
+
+    If several tokens are equally high, it is their mean, so that a uniform map gives chance.  Masks, NaN and errors are
+    as for `energy_inside`.
+    """
     weights, covered = _weights(saliency), _covered(saliency, mask)
     highest = weights == weights.max((2, 3, 4), keepdims=True)
     found = (highest * covered[:, None]).sum((2, 3, 4)) / highest.sum((2, 3, 4))
@@ -134,11 +142,11 @@ def pointing_game(saliency: Saliency, mask: Mask) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Curves:
-    """What is left of the target's probability as the tokens go, or come, in falling order of their weight.
+    """Target's probability as tokens are deleted, or inserted, in decreasing order of their weight.
 
-    fractions: (n,), the share of the tokens that is taken out or put in; deleted, inserted: the probabilities,
-    (clip, n); deletion, insertion: the areas under them, (clip,), 0 … 1; a good map has a low deletion and a high
-        insertion
+    fractions: (n,), share of the tokens that are deleted or inserted
+    deleted, inserted: probabilities, (clip, n)
+    deletion, insertion: areas under these curves, (clip,), 0 … 1; a good map has a low deletion and a high insertion
     """
 
     fractions: np.ndarray
@@ -151,10 +159,10 @@ class Curves:
 def deletion_insertion(
     model: TimeSformer, clip: Tensor, saliency: Saliency, target: Target = None, *, steps: int = 10
 ) -> Curves:
-    """Deletion and insertion curves (Petsiuk et al., arXiv 1806.07421) of a map with one query.
+    """Compute deletion and insertion curves (Petsiuk et al., arXiv 1806.07421) of a map with one query.
 
-    A token that is taken out becomes the mean colour of its clip.  The target, as for `relevance`, is chosen on the
-    whole clip; of several heads the mean of their probabilities is taken.  2 * steps forward passes.
+    A deleted token gets the mean colour of its clip.  The target, as for `relevance`, is chosen on the whole clip; with
+    several heads, their probabilities are averaged.  Each curve has steps + 1 points, with one forward pass for each.
 
     Raises:
         InputError: a map of other clips or with several queries, or fewer than one step.
@@ -184,21 +192,21 @@ def deletion_insertion(
 
 
 def _probability(model: TimeSformer, clip: Tensor, columns: Tensor) -> Tensor:
-    """(clips,)"""
+    """Probability of the target columns, averaged over heads, (clips,)."""
     logits = model(clip)
     parts = logits.split(heads_of(model) or (logits.shape[1],), -1)
     return torch.cat([part.softmax(-1) for part in parts], -1).gather(1, columns).mean(1)
 
 
 def _weights(saliency: Saliency) -> np.ndarray:
-    """Weights in float64; ones where all are zero."""
+    """Weights in float64, replaced by ones where all are zero."""
     weights = np.asarray(saliency.weights, np.float64)
     empty = weights.sum((2, 3, 4), keepdims=True) <= 0
     return np.where(empty, 1.0, weights)
 
 
 def _covered(saliency: Saliency, mask: Mask) -> np.ndarray:
-    """How much of each token the object covers, (clip, t, h, w)."""
+    """Share of each token that the object covers, (clip, t, h, w)."""
     pixels = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask, np.float64)
     clips, grid = len(saliency.weights), saliency.weights.shape[2:]
     fits = pixels.ndim == 4 and all(size and size % n == 0 for size, n in zip(pixels.shape[1:], grid, strict=True))

@@ -1,4 +1,4 @@
-"""Every method that explains what a model predicts from a clip, by name."""
+"""Methods that explain a model's prediction for a clip, by name."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,14 @@ from timesformer.maps.walk import Saliency
 from timesformer.models.timesformer import TimeSformer
 
 Method = Callable[[TimeSformer, Tensor, Target], Saliency]
-"""A model, clips and the class to be explained (None: the predicted one) to a map over the patches of each clip."""
+"""Function from a model, clips and the class to explain (None: the predicted one) to a map of each clip's patches."""
 
 
 def last_attention(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
-    """The class token's map, mean over heads, in the last step that takes it in and still sees patches; without a class
-    token the mean over the patches' rows.  The target plays no part."""
+    """Class token's map, averaged over heads, in the last step of the first encoder in which it takes part.
+
+    Without a class token it is the mean over the patches' rows.  The target is ignored.
+    """
     every = [site for site in sites(model) if site.encoder == 0]
     seeing = [site for site in every if site.step.cls != "absent"] or every
     (one,) = attention_maps(model, clip, layers=[seeing[-1].layer], steps=[seeing[-1].step.name])
@@ -25,12 +27,12 @@ def last_attention(model: TimeSformer, clip: Tensor, target: Target = None) -> S
 
 
 def plain_rollout(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
-    """Rollout of what the head reads; the target plays no part."""
+    """Rollout from the input of the head; the target is ignored."""
     return rollout(model, clip)
 
 
 def norm_rollout(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
-    """Rollout weighted by the norms of what each step adds; the target plays no part."""
+    """Rollout weighted by the norms of the steps' contributions; the target is ignored."""
     return rollout(model, clip, weighting="norm")
 
 

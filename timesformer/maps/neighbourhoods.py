@@ -1,4 +1,4 @@
-"""The picture of a scheme (Figure 2 of the paper), drawn from its declaration."""
+"""Picture of a scheme (Figure 2 of the paper), drawn from its declaration."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,16 +7,16 @@ from matplotlib.figure import Figure
 from timesformer.attention import Grid, Scheme, Step
 from timesformer.errors import InputError
 
-# Okabe-Ito: told apart with any colour vision; the hatch tells them apart without colour.
+# Okabe-Ito colours are distinct for any colour vision; hatches distinguish the steps without colour.
 COLOURS = ("#E69F00", "#CC79A7", "#56B4E9", "#009E73", "#D55E00")
 HATCHES = ("//", "\\\\", "..", "xx", "++")
 QUERY = "#0072B2"
 
 
 def draw_scheme(scheme: Scheme, grid: Grid = (3, 4, 4), query: Grid | None = None) -> Figure:
-    """Every frame of a (t, h, w) grid in a row; a row of frames per step; the query blue, its keys coloured.
+    """Draw the frames of a (t, h, w) grid in a row for each step, with the query in blue and its keys coloured.
 
-    A step that shares its heads between parts draws each part.  The default query is the middle of the clip.
+    A step that divides its heads between parts has a row for each part.  The default query is the middle of the clip.
 
     Raises:
         InputError: a query outside the grid.
@@ -24,7 +24,7 @@ def draw_scheme(scheme: Scheme, grid: Grid = (3, 4, 4), query: Grid | None = Non
     if query is None:
         query = (grid[0] // 2, grid[1] // 2, grid[2] // 2)
     if any(not 0 <= q < n for q, n in zip(query, grid, strict=True)):
-        raise InputError(f"query: {query} lies outside the grid {grid}")
+        raise InputError(f"query: expected a patch inside the grid (t, h, w) = {grid}, got {query}")
     rows = [
         (step, part, streams)
         for number, encoder in enumerate(scheme.encoders)

@@ -1,6 +1,6 @@
-"""Maps as bytes for a page: small numbers, then zlib; explorer_data.js reads them.
+"""Packing of maps into bytes for a page: small integers, compressed by zlib.  explorer_data.js unpacks them.
 
-A weight is the square of a byte, relative to the largest of its row: off by at most 0.4 % of that largest weight.
+A weight is the square of a byte, relative to the largest weight of its row; the error is at most 0.4 % of the largest.
 """
 
 import zlib
@@ -14,24 +14,28 @@ from timesformer.maps.capture import Site
 from timesformer.maps.top_keys import TopKeys
 
 COUNTS = (64, 48, 32, 24, 16, 12, 8)
-"""How many keys of a query are kept: the most that fit."""
+"""Numbers of keys that can be stored for a query; the largest that fits is used."""
 BYTES_A_KEY = 2.2
-"""Of a page, about, for a kept key: three bytes, packed and in base64 (random ViT-B: 1.9)."""
+"""Approximate bytes on a page for a stored key: three bytes, compressed, in base64 (1.9 for a random ViT-B)."""
 MOST_CELLS = 1 << 16
 
 
 def pack_keys(found: TopKeys) -> bytes:
-    """One step's strongest keys and class row.
+    """Pack the strongest keys and the class row of one step.
 
-    Slots are (head, query, count), rows (head, query).  One after the other: for each slot the low and the high bytes
-    of the key's distance from the key before it (keys rise along count), and its weight; for each row low and high
-    bytes of the root of its largest weight, and of its weight on the class token, both of 65535; (head, cell) weights
-    of the class row; for each head two float32, the largest weight of the class row and its weight on the class token.
+    Slots are (head, query, count), rows are (head, query).  The bytes hold, in this order:
+
+    - for each slot, the low bytes, then the high bytes, of the key's distance from the previous key (keys increase
+      along count), then the weights;
+    - for each row, low and high bytes of the root of its largest weight, then of its weight on the class token, both in
+      units of 1 / 65535;
+    - the weights of the class row, (head, cell);
+    - for each head two float32: the largest weight of the class row, and its weight on the class token.
     """
     order = np.argsort(np.where(found.weights > 0, found.keys, MOST_CELLS), axis=-1, kind="stable")
     weights = np.take_along_axis(found.weights, order, -1)
     keys = np.where(weights > 0, np.take_along_axis(found.keys, order, -1), 0)
-    keys = np.maximum.accumulate(keys, -1)  # unused places stay where the last key is
+    keys = np.maximum.accumulate(keys, -1)  # unused slots repeat the last key
     steps = np.diff(keys, axis=-1, prepend=0)
     top = found.weights.max(-1)
     root = np.sqrt(np.clip(top, 0, 1))
@@ -48,7 +52,7 @@ def pack_keys(found: TopKeys) -> bytes:
 
 
 def pack_map(weights: np.ndarray) -> bytes:
-    """One map without negative weights, relative to its largest one."""
+    """Pack one map of nonnegative weights, relative to the largest."""
     return zlib.compress(_squares(weights, weights.max()).tobytes(), 9)
 
 
@@ -58,16 +62,19 @@ def _low_high(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _squares(values: np.ndarray, top: np.ndarray) -> np.ndarray:
-    """Bytes whose squares are the values, 255 standing for `top`."""
+    """Convert values to bytes whose squares are proportional to them, with 255 for `top`."""
     share = np.divide(values, top, out=np.zeros(values.shape, np.float64), where=top > 0)
     return np.round(255 * np.sqrt(np.clip(share, 0, 1))).astype(np.uint8)
 
 
 def what_fits(sites: Sequence[Site], grid: Grid, heads: int, page_bytes: float) -> tuple[int, Grid]:
-    """How many keys of each query fit into so many bytes of a page, and the cell for which at least eight do: (count,
-    (t, h, w)).  `heads` counts the mean as one.
+    """Return the number of keys of each query that fit into `page_bytes`, and the cell: (count, (t, h, w)).
 
-    Cells grow by doubling, in space down to at least 7 cells a side before in time.
+    The cell is the first for which at least eight keys fit.  Cells grow by doubling, first in space until no side has
+    more than 7 cells, then in time to at most 8 cells, then in both.  `heads` counts the mean of the heads as one more.
+
+    Raises:
+        InputError: not even one cell fits.
     """
     cell: Grid = (1, 1, 1)
     while True:
@@ -77,7 +84,7 @@ def what_fits(sites: Sequence[Site], grid: Grid, heads: int, page_bytes: float) 
                 if sum(_page_bytes(site, grid, cell, heads, count) for site in sites) <= page_bytes:
                     return count, cell
         if cells == (1, 1, 1):
-            raise InputError(f"explorer: not even one cell of {len(sites)} maps fits into {page_bytes:.0f} bytes")
+            raise InputError(f"explorer: {page_bytes:.0f} bytes are too few for {len(sites)} maps, even with one cell")
         if max(cells[1:]) > 7 or cells[0] == 1:
             cell = (cell[0], 2 * cell[1], 2 * cell[2])
         elif cells[0] > 8 or max(cells[1:]) == 1:
@@ -96,7 +103,7 @@ def _page_bytes(site: Site, grid: Grid, cell: Grid, heads: int, count: int) -> f
 
 
 def _keys_seen(site: Site, grid: Grid) -> int:
-    """The most patches that one query sees."""
+    """Largest number of patches that one query sees."""
     every = grid[0] * grid[1] * grid[2]
     frame = every // grid[0] if site.streams else every
     groups = [

@@ -1,4 +1,4 @@
-"""Pictures of maps: over frames (Figure 7 of the paper), head by head, and time against time for a patch."""
+"""Pictures of maps: over frames (Figure 7 of the paper), by head, and time against time for one patch position."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +14,9 @@ from timesformer.maps.overlay import GLOW, holding, over_frames, overlay
 from timesformer.text import printable
 
 MOST_FRAMES = 8
-"""Columns of a picture."""
+"""Most columns of a picture."""
 GAP = 0.05
-"""Between two frames, of their width."""
+"""Gap between two frames, as a fraction of their width."""
 
 Place = tuple[int, int, int]
 
@@ -30,11 +30,12 @@ def draw_overlays(
     title: str = "",
     smooth: bool = False,
 ) -> Figure:
-    """The frames in a row, and below it a row for each map: its weight as light, each row on a scale of its own.
+    """Draw the frames in a row, and below it a row for each map, with weight as light on a scale of its own.
 
-    frames: uint8 (t, H, W, 3); maps: {name: weights (tokens in time, h, w)}; more than 8 frames are thinned out evenly
-    seconds: of the frames, (t,)
-    query: a patch (t, h, w) to be marked
+    frames: uint8 (t, H, W, 3); of more than 8 frames, 8 are shown, evenly spaced
+    maps: {name: weights (tokens in time, h, w)}
+    seconds: times of the frames, (t,)
+    query: patch (t, h, w) to mark
 
     A dashed line surrounds the patches that together hold half of a map's weight.
 
@@ -78,7 +79,7 @@ def draw_heads(
     title: str = "",
     smooth: bool = False,
 ) -> Figure:
-    """A row for each head of a map (first clip, first query), and their mean.  Otherwise as `draw_overlays`."""
+    """Draw a row for each head of a map (first clip, first query), and for their mean; otherwise as `draw_overlays`."""
     rows = {f"head {head}": found.weights[0, i, 0] for i, head in enumerate(found.heads)}
     if len(rows) > 1:
         rows["mean"] = found.weights[0, :, 0].mean(0)
@@ -89,18 +90,20 @@ def draw_heads(
 
 
 def draw_time(found: AttentionMap, *, title: str = "") -> Figure:
-    """Time against time for the patch of a map: from the query's time (rows) to the keys' (columns), head by head.
+    """Draw attention between times for one patch position: query times as rows, key times as columns, for each head.
 
-    found: the map whose queries are one patch position (t, h, w) at all times t, in order.  A step that looks beyond
-    the position is summed over each time's patches.  The number in a cell is its weight in percent.
+    found: map whose queries are one patch position (t, h, w) at all times t, in order
+
+    For a step that attends beyond this position, weights are summed over the patches of each time.  The number in a
+    cell is its weight in percent.
 
     Raises:
-        InputError: queries that are not one position at all times.
+        InputError: the queries are not one position at all times.
     """
     places = [query for query in found.queries if query != "class"]
     times = found.weights.shape[3]
     if [place[0] for place in places] != list(range(times)) or len({place[1:] for place in places}) != 1:
-        raise InputError(f"draw_time: expected one position at the times 0 to {times - 1} as queries, got {places}")
+        raise InputError(f"queries: expected one position at the times 0 to {times - 1}, got {places}")
     weights = found.weights[0].sum((-2, -1))  # head, query, t
     names = [f"head {head}" for head in found.heads]
     if len(names) > 1:
@@ -117,14 +120,14 @@ def draw_time(found: AttentionMap, *, title: str = "") -> Figure:
             continue
         image = ax.imshow(weights[number], cmap="cividis", vmin=0, vmax=max(float(weights.max()), 1e-12))
         ax.set_title(names[number], fontsize=9)
-        ax.set_xlabel("looks at time", fontsize=8)
-        ax.set_ylabel("from time", fontsize=8)
+        ax.set_xlabel("key time", fontsize=8)
+        ax.set_ylabel("query time", fontsize=8)
         ax.tick_params(labelsize=7)
         if times <= 8:
             _numbers(ax, weights[number], float(weights.max()))
     assert image is not None
     bar = figure.add_axes((1 - 0.8 / width, 0.2, 0.15 / width, 0.6))
-    figure.colorbar(image, cax=bar, label="share of the weight")
+    figure.colorbar(image, cax=bar, label="share of weight")
     _, row, column = places[0]
     _title(figure, title or f"layer {found.layer}, {found.step}, patch in row {row}, column {column}")
     plt.close(figure)
@@ -138,7 +141,7 @@ def _said(query: object) -> str:
 
 
 def _rows(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
-    """One axes for each row of frames, placed by hand: a layout engine takes longer than all the drawing."""
+    """Make one axes for each row of frames, placed by hand: a layout engine takes longer than all the drawing."""
     inside = 1.35 * columns + 0.6  # inches
     high = inside * aspect / (columns + (columns - 1) * GAP)
     left, right, top, bottom, between = 0.3, 0.75, 0.5, 0.1, 0.12
@@ -153,7 +156,7 @@ def _rows(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
 
 
 def _strip(ax: Axes, frames: np.ndarray) -> None:
-    """Frames side by side, each with its own pixels, a little apart."""
+    """Draw frames side by side with small gaps, each at its own resolution."""
     count, height, width = frames.shape[:3]
     apart = width * (1 + GAP)
     for number, pixels in enumerate(frames):
@@ -164,7 +167,7 @@ def _strip(ax: Axes, frames: np.ndarray) -> None:
 
 
 def _outline(ax: Axes, inside: np.ndarray, size: tuple[float, float], left: float) -> None:
-    """A dashed line between the patches inside and those outside."""
+    """Draw a dashed line between the patches inside and those outside."""
     height, width = size
     padded = np.pad(inside, 1)
     lines = [[(left + x * width, y * height), (left + x * width, (y + 1) * height)]
@@ -176,7 +179,7 @@ def _outline(ax: Axes, inside: np.ndarray, size: tuple[float, float], left: floa
 
 
 def _mark(ax: Axes, row: int, column: int, size: tuple[float, float], left: float) -> None:
-    """A blue frame around the query."""
+    """Draw a blue frame around the query."""
     height, width = size
     for colour, thick in (("white", 3.2), ("#0072B2", 1.8)):
         ax.add_patch(
@@ -185,7 +188,7 @@ def _mark(ax: Axes, row: int, column: int, size: tuple[float, float], left: floa
 
 
 def _bar(figure: Figure, ax: Axes, top: float) -> None:
-    """What the brightest patch stands for, right of a row."""
+    """Draw a colour bar to the right of a row, labelled with the weight of the brightest patch."""
     box = ax.get_position()
     bar = figure.add_axes(
         (box.x1 + 0.1 / figure.get_figwidth(), box.y0, 0.08 / figure.get_figwidth(), box.height), label="scale"

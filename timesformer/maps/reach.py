@@ -1,4 +1,4 @@
-"""The picture of who can depend on whom, step by step, drawn from a scheme's declaration."""
+"""Picture of the patches that a patch can depend on after each step, drawn from a scheme's declaration."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from timesformer.attention import Grid, Scheme, all_reached, meet, reach
 from timesformer.errors import InputError
 
-# Okabe-Ito: told apart with any colour vision; the hatch tells them apart without colour.
+# Okabe-Ito colours are distinct for any colour vision; hatches distinguish the patches without colour.
 QUERY, MET, REACHED, NOT_YET = "#0072B2", "#E69F00", "#56B4E9", "white"
 HATCHES = {QUERY: None, MET: "//", REACHED: "..", NOT_YET: None}
 ROWS = 16
@@ -21,24 +21,24 @@ def draw_reach(
     blocks: int | None = None,
     bridge: bool = True,
 ) -> Figure:
-    """What one query patch can depend on after each step: a row per step, every frame of the (t, h, w) grid in it.
+    """Draw what one query patch can depend on after each step: the frames of the (t, h, w) grid in a row for each step.
 
-    Blue the query; orange the patches that it has been compared with directly, in this step or one before; light blue
-    those that it can depend on through other patches or, with `bridge`, through the class token; white the others.
-    The default query is the middle of the clip; by default the picture ends where every patch has reached every patch,
-    after two blocks at most.
+    The query is blue.  Patches that it has been compared with directly, in this step or before, are orange.  Patches
+    that it can depend on through other patches or, with `bridge`, through the class token are light blue.  All others
+    are white.  The default query is the middle of the clip.  By default the picture ends where every patch can depend
+    on every patch, and after two blocks at most.
 
     Raises:
-        InputError: a query outside the grid, no step or more than 16 to draw, and what `timesformer.attention.reach`
-            refuses.
+        InputError: a query outside the grid, fewer than 1 or more than 16 steps to draw, or as for
+            `timesformer.attention.reach`.
     """
     if query is None:
         query = (grid[0] // 2, grid[1] // 2, grid[2] // 2)
     if any(not 0 <= q < n for q, n in zip(query, grid, strict=True)):
-        raise InputError(f"query: {query} lies outside the grid {grid}")
+        raise InputError(f"query: expected a patch inside the grid (t, h, w) = {grid}, got {query}")
     if steps is not None and blocks is not None:
         raise InputError(f"steps, blocks: expected one of them, got steps {steps} and blocks {blocks}")
-    full = all_reached(scheme, grid, bridge)  # first: it refuses schemes that have no answer
+    full = all_reached(scheme, grid, bridge)  # first, since it raises for schemes without an answer
     block = scheme.encoders[0].block
     if steps is None and blocks is None:
         steps = 2 * len(block) if full is None else max(1, min(full.steps, 2 * len(block)))

@@ -1,9 +1,9 @@
 """Attention rollout (Abnar & Zuidema, arXiv 2005.00928) for every scheme, from sparse steps.
 
-A stage of one step carries tokens over as (I + A) / 2, of two steps side by side as (I + A + B) / 3: the residual
-connection and each step count alike.  Where an extra linear starts at zero, that credits the time step with half of
-everything though it adds nothing; the variant `norm` weighs each token's residual and steps by the norms of the
-vectors that are really added.
+A stage of one step transforms tokens by (I + A) / 2, and a stage of two parallel steps by (I + A + B) / 3: the residual
+connection and each step have equal weight.  Where an extra linear starts at zero, this credits the time step with half
+of the result although it contributes nothing.  The variant `norm` therefore weighs each token's residual and steps by
+the norms of the vectors that are added.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from timesformer.models.timesformer import TimeSformer
 Weighting = Literal["plain", "norm"]
 WEIGHTINGS: tuple[Weighting, ...] = ("plain", "norm")
 KEEP_BYTES = 1 << 29
-"""Where the q, k and v of all steps would take more than this, they are computed again on the way back."""
+"""Memory for q, k and v of all steps above which they are computed again on the way back."""
 
 
 def rollout(
@@ -35,18 +35,18 @@ def rollout(
     weighting: Weighting = "plain",
     steps: Sequence[str] | None = None,
 ) -> Saliency:
-    """How much of what the query holds after the last block came from each patch, as attention mixes them.
+    """Compute the share of each patch in the query after the last block, as mixed by attention, in one forward pass.
 
-    clip: (clips, frames, channels, height, width), normalised as for the model; one forward pass
-    query: "class", what the head reads: the class token, the mean over the frames' class tokens, or the mean over the
-        patches; or patches (t, h, w), as they are after the first encoder
-    fusion: of the heads; discard: share of each query's keys, the weakest, that is set to zero; see
+    clip: (clips, frames, channels, height, width), normalised as for the model
+    query: "class" for the input of the head (the class token, the mean over the frames' class tokens, or the mean over
+        the patches), or patches (t, h, w) after the first encoder
+    fusion: fusion of the heads; discard: share of each query's keys, the weakest, that is set to zero; see
         `timesformer.attention.operator.fused`
     weighting: "plain", or "norm" as the module describes
-    steps: the flow through these steps alone, by name (`["time"]`: where in time the query's own place counts)
+    steps: names of the only steps to follow (with `["time"]`, the times that count at the query's own position)
 
     Raises:
-        InputError: an argument that the model or the clip does not have.
+        InputError: an unknown value, or a query or step that the model does not have for this clip.
     """
     if fusion not in FUSIONS:
         raise InputError(f"fusion: expected one of {FUSIONS}, got {fusion!r}")
@@ -83,7 +83,7 @@ def rollout(
 
 
 def _norms(call: Call) -> tuple[Tensor, Tensor]:
-    """Norms of each token's residual and of what the step adds to it, both (b, p); the class token last."""
+    """Norms of each token's residual and of the step's contribution to it, both (b, p), with the class token last."""
     pairs = [(call.patches.flatten(1, 3), call.added[0])]
     if call.cls is not None:
         pairs.append((call.cls[:, None], call.added[1]))
@@ -100,7 +100,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _shares(stage: Sequence[Taken], y: Tensor) -> list[Tensor]:
-    """What each step of a stage contributes to its tokens, (b, 1, p) or one number; the residual has the rest."""
+    """Share of each step of a stage in its tokens, (b, 1, p) or one number; the rest is the residual's share."""
     if stage[0].norms is None:
         return [y.new_tensor(1 / (1 + len(stage)))] * len(stage)
     norms = [step.norms for step in stage if step.norms is not None]

@@ -1,4 +1,4 @@
-"""What a model sees of a video: the clip that it reads, and the same frames for the eye."""
+"""Clip of a video as a model reads it, with the same frames for viewing."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from timesformer.data.video.open import DEFAULT_FPS, open_video
 from timesformer.errors import InputError
 
 MOST_FILM = 64
-"""Frames of a film, at most."""
+"""Most frames of a film."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Seen:
     """One clip of a video, and the film that it was taken from.
 
     clip: (1, t, 3, H, W), normalised as the model's preprocessing says
-    frames: the same pixels, uint8 (t, H, W, 3); seconds: when each is shown in the video, (t,)
-    film: at most 64 frames from the clip's first to its last, evenly, cut as the clip is, uint8 (n, H, W, 3);
-        film_seconds: (n,)
+    frames: the same pixels, uint8 (t, H, W, 3); seconds: times of these frames in the video, (t,)
+    film: at most 64 evenly spaced frames from the clip's first to its last, cropped like the clip, uint8 (n, H, W, 3)
+    film_seconds: times of the film's frames in the video, (n,)
     """
 
     path: str
@@ -36,12 +36,12 @@ class Seen:
 
     @property
     def film_frames(self) -> np.ndarray:
-        """For each frame of the film the clip's frame that is nearest in time, (n,)."""
+        """Index of the clip's frame that is nearest in time to each frame of the film, (n,)."""
         return np.abs(self.film_seconds[:, None] - self.seconds[None]).argmin(1)
 
     @property
     def film_fps(self) -> float:
-        """Frames a second with which the film lasts as long as in the video; 1 for a single frame."""
+        """Frame rate at which the film lasts as long as in the video, in frames per second; 1 for a single frame."""
         lasting = float(self.film_seconds[-1] - self.film_seconds[0])
         return (len(self.film_seconds) - 1) / lasting if lasting > 0 else 1.0
 
@@ -54,17 +54,17 @@ def see(
     end: float | None = None,
     views: Views | None = None,
 ) -> Seen:
-    """The middle clip and the centre crop of a video, or of its part from `start` to before `end` (in seconds).
+    """Read the middle clip and the centre crop of a video, or of its part from `start` to before `end` (in seconds).
 
-    `views` may name another rule or start of the clip; it is one clip and one crop, as by default.
+    `views` may specify another rule or start of the clip, but must be one clip with one crop.
 
     Raises:
-        VideoError: what cannot be read.
-        InputError: views that are several, or an empty part.
+        VideoError: the video cannot be read.
+        InputError: several views, or an empty part.
     """
     views = Views() if views is None else views
     if views.per_video != 1:
-        raise InputError(f"attend: one clip and one crop of a video are looked at, got {views.clips} x {views.crops}")
+        raise InputError(f"views: expected one clip and one crop, got {views.clips} x {views.crops}")
     sample = _part(video, start, end)
     dataset = VideoDataset([sample], record, train=False, views=views)
     item = dataset[0]
@@ -90,7 +90,11 @@ def see(
 
 
 def _part(video: Path | str, start: float | None, end: float | None) -> Sample:
-    """The video, or a segment of it in whole frames."""
+    """Return a sample of the whole video, or of a segment of it in whole frames.
+
+    Raises:
+        InputError: the segment is empty or does not begin within the video.
+    """
     if start is None and end is None:
         return Sample(Path(video), 0, str(video))
     with open_video(video) as file:
@@ -98,7 +102,7 @@ def _part(video: Path | str, start: float | None, end: float | None) -> Sample:
     lasting = frames / fps
     begin, stop = start or 0.0, lasting if end is None else end
     if not (math.isfinite(begin) and math.isfinite(stop) and 0 <= begin < min(stop, lasting)):
-        raise InputError(f"{video}: seconds {begin:g} to {stop:g} asked for, the video lasts {lasting:.2f}")
+        raise InputError(f"{video}: expected a part of its {lasting:.2f} seconds, got {begin:g} to {stop:g}")
     first = min(math.floor(begin * fps), frames - 1)
     return Sample(Path(video), 0, str(video), first, max(first + 1, min(frames, math.ceil(stop * fps))))
 

@@ -1,4 +1,4 @@
-"""The picture of a timeline: what a model sees in a long video, over time."""
+"""Picture of a timeline: a model's predictions for a long video over time."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 from timesformer.evaluation.prediction import Guess, Timeline
 from timesformer.text import printable
 
-# Okabe-Ito: told apart with any colour vision; the line style tells them apart without colour.
+# Okabe-Ito colours are distinct for any colour vision; line styles distinguish the classes without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def draw_timelines(timelines: Sequence[Timeline], classes: int = 5) -> Figure:
-    """Probability over seconds of the classes that peak highest in each video, at most 5; a row for each video.
+    """Draw the probability over time of the classes with the highest peaks, at most 5, in a row for each video.
 
-    Each line is level over a stretch; where a stretch could not be read there is a gap.
+    Each line is constant over a segment, with gaps for segments that could not be read.
     """
     figure, axes = plt.subplots(
         len(timelines), 1, figsize=(9, 2.6 * len(timelines) + 0.6), squeeze=False, layout="constrained"
@@ -36,7 +36,7 @@ def draw_timelines(timelines: Sequence[Timeline], classes: int = 5) -> Figure:
         ax.grid(axis="y", color="0.9")
         numbers = [str(number) for number in range(len(names))]
         legend = ax.legend(lines, numbers, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-        for text, name in zip(legend.get_texts(), names, strict=True):  # a name is text: no formula, never left out
+        for text, name in zip(legend.get_texts(), names, strict=True):  # names are never formulas or hidden
             text.set_parse_math(False)
             text.set_text(printable(name))
     plt.close(figure)
@@ -44,14 +44,14 @@ def draw_timelines(timelines: Sequence[Timeline], classes: int = 5) -> Figure:
 
 
 def _peaks(timeline: Timeline) -> list[Guess]:
-    """The classes that are among the top of a stretch, the highest peak first."""
+    """Classes that are among the top classes of a segment, in decreasing order of their peak."""
     known = {guess.column: guess for stretch in timeline.stretches for guess in stretch.top}
     peak = np.max([stretch.probabilities for stretch in timeline.stretches], 0)
     return sorted(known.values(), key=lambda guess: (-peak[guess.column], guess.column))
 
 
 def _steps(timeline: Timeline, column: int) -> tuple[list[float], list[float]]:
-    """Values and edges; NaN between stretches that do not meet."""
+    """Values and edges of a class's line; values are NaN between segments that are not adjacent."""
     values, edges = list[float](), [0.0]
     for stretch in timeline.stretches:
         if stretch.start_seconds > edges[-1]:

@@ -1,6 +1,6 @@
-"""Where every token looks: for each query its strongest keys, and the class token's whole row.
+"""Strongest keys of every query, and the complete row of the class token.
 
-All weights of a divided ViT-B at 8 frames are 46 million; the strongest keys of each query are what a page can carry.
+A divided ViT-B at 8 frames has 46 million weights; a page can only hold the strongest keys of each query.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,17 @@ from timesformer.models.timesformer import TimeSformer
 
 @dataclass(frozen=True)
 class TopKeys:
-    """The strongest keys of every patch in one step of one block.
+    """Strongest keys of every patch in one step of one block.
 
-    heads: numbers of the heads; along axis `head` the mean of these heads comes last
-    grid: (t, h, w) of cells; cell: patches in a cell along t, h and w, (1, 1, 1) unless coarsened (at the end of an
-        axis a cell may have fewer).  The weights of a cell's keys are added, those of its queries averaged.
-    keys: (head, query, count) numbers of the cells, t slowest, weights of them, the largest first; an unused place has
-        the weight 0 (and key 0)
-    on_class: (head, query), the weight on the class token
-    class_row: (head, t, h, w), the whole row of the class token, or of the mean over the patches where there is none;
-        class_on_class: (head,), its weight on the class token
+    heads: numbers of the heads; along axis `head`, the mean of these heads comes last
+    grid: numbers of cells (t, h, w)
+    cell: patches in a cell along t, h and w, (1, 1, 1) unless coarsened; the last cell of an axis may have fewer.
+        Weights are summed over the keys of a cell and averaged over its queries.
+    keys, weights: (head, query, count), numbers of the cells, t slowest, and their weights, the largest first; an
+        unused slot has weight 0 and key 0
+    on_class: (head, query), weight on the class token
+    class_row: (head, t, h, w), complete row of the class token, or the mean over the patches where there is none
+    class_on_class: (head,), weight of this row on the class token
     """
 
     layer: int
@@ -46,7 +47,7 @@ class TopKeys:
 
     @property
     def kept(self) -> np.ndarray:
-        """The share of each query's weight that the kept keys and the class token hold, (head, query)."""
+        """Share of each query's weight that lies on the stored keys and the class token, (head, query)."""
         held: np.ndarray = self.weights.sum(-1) + self.on_class
         return held
 
@@ -61,20 +62,22 @@ def top_keys(
     count: int = 16,
     coarsen: Grid = (1, 1, 1),
 ) -> tuple[TopKeys, ...]:
-    """The strongest `count` keys of every patch of one clip (1, frames, channels, height, width), in one forward pass;
-    the weights are computed piece by piece, never all at a time.
+    """Find the `count` strongest keys of every patch of one clip in one forward pass.
 
-    layers, steps, heads: as in `attention_maps`; coarsen: patches that become a cell, along t, h and w
+    clip: (1, frames, channels, height, width), normalised as for the model
+    layers, steps, heads: as in `attention_maps`; coarsen: patches that are merged into a cell, along t, h and w
+
+    The weights are computed piece by piece, never all at once.
 
     Raises:
-        InputError: several clips, or a layer, step, head, count or cell that cannot be.
+        InputError: several clips, or an impossible layer, step, head, count or cell.
     """
     clip = as_input(model, clip)
     grid = grid_of(model, clip)
     if len(clip) != 1:
         raise InputError(f"top_keys: expected one clip, got {len(clip)}")
     if count < 1 or min(coarsen) < 1:
-        raise InputError(f"top_keys: count and coarsen must be at least 1, got {count} and {coarsen}")
+        raise InputError(f"top_keys: expected count and coarsen of at least 1, got {count} and {coarsen}")
     wanted, chosen = chosen_sites(model, layers, steps), chosen_heads(model, heads)
     found: list[TopKeys] = []
 
@@ -87,15 +90,17 @@ def top_keys(
 
 
 def keys_of(call: Call, grid: Grid, heads: Sequence[int], count: int, coarsen: Grid = (1, 1, 1)) -> TopKeys:
-    """The strongest keys of one step as it was called with one clip, for those who watch several things in one forward
-    pass; grid: the clip's.  `top_keys` says what the rest is."""
+    """Find the strongest keys in a recorded call with one clip, for callers that record several things in one pass.
+
+    grid: grid of the clip; the other arguments are as in `top_keys`
+    """
     shape = grid if call.site.encoder == 0 else (grid[0], 1, 1)
     cell: Grid = (min(coarsen[0], shape[0]), min(coarsen[1], shape[1]), min(coarsen[2], shape[2]))
     return _Gathered(call, shape, cell, list(heads), count).finished()
 
 
 class _Gathered:
-    """One step's strongest keys, as its pieces come in."""
+    """Accumulator of one step's strongest keys over its pieces."""
 
     def __init__(self, call: Call, grid: Grid, cell: Grid, heads: list[int], count: int) -> None:
         self.site, self.cell, self.heads = call.site, cell, heads
@@ -128,7 +133,7 @@ class _Gathered:
             self.weights, self.keys = whole.topk(self.count, -1)
 
     def _with_mean(self, weights: Tensor) -> Tensor:
-        """The chosen heads, and their mean behind them."""
+        """Select the chosen heads and append their mean."""
         some = weights[self.heads]
         return torch.cat([some, some.mean(0, keepdim=True)])
 
@@ -167,7 +172,7 @@ class _Gathered:
         self.keys[:, cells.flatten(), :used] = torch.where(best > 0, number, 0).flatten(1, 2)
 
     def _class(self, row: Tensor, matrix: StepOperator, stream: int) -> None:
-        """A class token's row (head, tokens) of one stream; with several streams their mean."""
+        """Add a class token's row (head, tokens) of one stream; with several streams, the result is their mean."""
         row = row / self.streams
         first = stream * matrix.patches
         cells = self.cell_of[first : first + matrix.patches]

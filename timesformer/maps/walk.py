@@ -1,8 +1,7 @@
-"""From what the head reads back through every block to the patches of the video: the walk that rollout and
-gradient-weighted maps share.
+"""Backward walk from the input of the head through every block to the patches, for rollout and gradient-weighted maps.
 
-A few rows are carried, (clips or frame streams, queries, tokens), from the last stage of the last block to the first
-of the first: no matrix of tokens by tokens is ever needed.
+It carries a few rows, (clips or frame streams, queries, tokens), from the last stage of the last block to the first
+stage of the first block, and never needs a matrix of tokens by tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,11 +21,11 @@ from timesformer.models.timesformer import TimeSformer
 
 @dataclass(frozen=True)
 class Saliency:
-    """How much each patch counts, by some method.
+    """Importance of each patch by a method.
 
-    weights: (clip, query, t, h, w), float32, t counting tokens in time (tubelets); one query, "class", where the method
-        explains the model's output
-    on_class: (clip, query), what stays on class tokens; None for a method that has none
+    weights: (clip, query, t, h, w), float32; t counts tokens in time (tubelets); a method that explains the model's
+        output has the single query "class"
+    on_class: (clip, query), weight that remains on class tokens; None for a method without such weight
     """
 
     method: str
@@ -37,9 +36,12 @@ class Saliency:
 
 @dataclass
 class Taken:
-    """What a walk needs of a step: its recorded qkv, and perhaps the norms of each token's residual and of what
-    the step added to it, both (b, p), or the gradient of what the attention mixed, (b, k, p, e); the class token is
-    last."""
+    """Data of a step that a walk needs.
+
+    recorder: recorded qkv
+    norms: norms of each token's residual and of the step's contribution to it, both (b, p), with the class token last
+    gradient: gradient at the attention's output, (b, k, p, e), with the class token last
+    """
 
     site: Site
     recorder: Recorder
@@ -48,21 +50,22 @@ class Taken:
     gradient: Tensor | None = None
 
     def operator(self) -> StepOperator:
-        """The step's matrix, from q and k computed again."""
+        """Return the step's matrix, from the recorded projection."""
         return self.recorder.operator(self.site, self.has_class)
 
 
 Cross = Callable[[Sequence[Taken], Tensor], Tensor]
-"""Carries rows back over the steps of one stage."""
+"""Function that carries rows back over the steps of one stage."""
 
 
 def walk_back(
     model: TimeSformer, taken: Sequence[Taken], queries: Sequence[Query], grid: Grid, clips: int, cross: Cross
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the queries over the patches (clip, query, t, h, w), and what is left on class tokens (clip, query).
+    """Return the rows of the queries over the patches (clip, query, t, h, w), and their weight on class tokens.
 
-    The query "class" is what the head reads: the class token (the mean over the frames' class tokens), or the mean over
-    the patches.  A patch is a token of the first encoder after its last block.  `grid`: that of a clip.
+    The weight that remains on class tokens is (clip, query).  The query "class" is the input of the head: the class
+    token (the mean over the frames' class tokens), or the mean over the patches.  A patch is a token of the first
+    encoder after its last block.  `grid` is that of a clip.
     """
     encoders = [stack.encoder for stack in model.stacks()]
     weight = model.head.weight
@@ -90,7 +93,10 @@ def walk_back(
 def _start(
     encoder: Encoder, queries: Sequence[Query], grid: Grid, clips: int, like: Tensor, patches: bool, pooled: bool = True
 ) -> Tensor:
-    """The queries' own rows: `patches` and what is `pooled` of the encoder (other queries: zero)."""
+    """Return the initial rows of the queries.
+
+    `patches`: set the rows of patch queries; `pooled`: set the row of the encoder's pooled output.  Other rows are 0.
+    """
     streams = encoder.class_tokens == "frame"
     tokens = grid[1] * grid[2] * (1 if streams else grid[0])
     size, frames = tokens + (encoder.class_tokens != "none"), grid[0] if streams else 1
@@ -108,7 +114,7 @@ def _start(
 
 
 def _enter(encoder: Encoder, y: Tensor, grid: Grid) -> Tensor:
-    """From the rows over one token a frame (b, q, t) to the tokens of the encoder that these were pooled from."""
+    """Carry rows over one token per frame (b, q, t) back to the tokens of the encoder that these were pooled from."""
     frame = grid[1] * grid[2]
     if encoder.class_tokens == "frame":
         out = y.new_zeros(len(y), grid[0], y.shape[1], frame + 1)

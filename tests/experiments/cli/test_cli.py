@@ -81,7 +81,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
     [
         (["cost", "--attention", "nonsense"], "unknown scheme 'nonsense'"),
         (["cost"], "--attention: expected `all` or one of"),
-        (["cost", "--attention", "joint", "--image-size", "225"], "image_size: expected a multiple of patch_size 16, got 225"),
+        (["cost", "--attention", "joint", "--image-size", "225"], "expected a multiple of patch_size 16, got 225"),
         (["cost", "--attention", "joint", "--image-size", "2x2x2"], "--image-size 2x2x2"),
         (["cost", "--attention", "joint", "--image-size", "big"], "--image-size big"),
         (["cost", "--attention", "joint", "--num-heads", "5"], "num_heads"),
