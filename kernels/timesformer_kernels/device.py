@@ -1,4 +1,4 @@
-"""Checks that the kernels can run on a device."""
+"""Availability of the kernels on a device."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ CAPABILITY = (8, 0)
 
 
 class KernelsUnavailable(RuntimeError):
-    """The kernels cannot run; the message says what is missing."""
+    """Error of kernels that cannot run; the message says what is missing."""
 
 
 def interpreted() -> bool:

@@ -148,7 +148,7 @@ class Problem:
             programs = triton.cdiv(self.groups, blocks.rows // self.length)
             constants["ROWS"] = blocks.rows
         else:
-            # The first block of queries: all of them, or the one that holds the class token.
+            # With the class token as the only query, start at the block that holds it.
             first = self.size // blocks.rows if self.mode == 3 else 0
             queries = 1 if self.mode == 3 else triton.cdiv(self.size + self.mode % 2, blocks.rows)
             count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries

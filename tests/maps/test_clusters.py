@@ -1,4 +1,4 @@
-"""t-SNE of features: what is alike lies together, and classes can be told apart without colour."""
+"""t-SNE of features: similar rows lie together, and classes can be distinguished without colour."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,8 +42,8 @@ def test_what_cannot_be_drawn() -> None:
     vectors, classes = three_groups()
     for wrong, said in (
         ((vectors[:3], None), "at least 4 rows"),
-        ((vectors * np.nan, None), "not finite"),
-        ((vectors, classes[:4]), "24 rows, but 4 classes"),
+        ((vectors * np.nan, None), "expected finite values"),
+        ((vectors, classes[:4]), "classes: expected one for each of 24 rows, got 4"),
         ((np.zeros((100, 2)), [str(n) for n in range(100)]), "at most 77 classes"),
     ):
         with pytest.raises(InputError, match=said):

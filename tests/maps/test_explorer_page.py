@@ -98,10 +98,10 @@ def said(page: Page, panel: int = 0) -> str:
 def test_the_patch_that_is_looked_at_lights_up(page: Page) -> None:
     """By the class token, by a patch that is clicked, in every layer, step and head."""
     assert all_lit(page, 1) == [PLACE]  # joint: the class token sees all
-    assert "from the class token. Looks most at frame 1, row 0, column 3 (100 %)" in said(page, 1)
+    assert "from the class token. Most weight on frame 1, row 0, column 3 (100 %)" in said(page, 1)
     click(page, 2, 1, 0)  # in the other panel: the query is the same for both
     assert all_lit(page, 1) == [PLACE]
-    assert "from the patch at frame 2, row 1, column 0. Looks most at frame 1, row 0, column 3" in said(page, 1)
+    assert "from the patch at frame 2, row 1, column 0. Most weight on frame 1, row 0, column 3" in said(page, 1)
     assert "hold 100 % of the weight" in said(page, 1)
     assert {place[0] for place in all_lit(page)} == {2}  # divided, space: it stays in its frame
     choose(page, "step", "time")
@@ -122,7 +122,7 @@ def test_the_patch_that_is_looked_at_lights_up(page: Page) -> None:
     assert label == "frame 1, 0.33 s: 100 % of the weight"
     assert page.evaluate("document.querySelector('.said').getAttribute('aria-live')") == "polite"
     choose(page, "show", 0, 1)
-    assert "rollout: what the prediction draws on. Looks most at frame 1, row 0, column 3" in said(page, 1)
+    assert "rollout: contributions to the prediction. Most weight on frame 1, row 0, column 3" in said(page, 1)
 
 
 def test_keyboard(page: Page) -> None:
@@ -147,7 +147,7 @@ def test_keyboard(page: Page) -> None:
     press("h", 72, "h")
     assert "Layer 0, time, head 0, from" in said(page)
     press("c", 67, "c")
-    assert "from the class token. Looks at no patch. 100 % on the class token." in said(page)
+    assert "from the class token. No weight on patches. 100 % on the class token." in said(page)
     assert all_lit(page) == []
 
 

@@ -103,7 +103,7 @@ def test_the_default_target_is_the_prediction(method) -> None:  # type: ignore[n
     np.testing.assert_array_equal(method(model, clip).weights, method(model, clip, predicted).weights)
     other = [(column + 1) % 5 for column in predicted]
     assert not np.allclose(method(model, clip).weights, method(model, clip, other).weights)
-    with pytest.raises(InputError, match="target: expected the number of a class, or one for each clip, got 'left'"):
+    with pytest.raises(InputError, match="target: expected a class number, or one for each clip, got 'left'"):
         method(model, clip, "left")
 
 
@@ -151,9 +151,9 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_what_is_refused() -> None:
     model, clip = make("divided", double=False), clips().float()
     for method in (relevance, input_gradient, grad_cam):
-        with pytest.raises(InputError, match="class of 0 to 4, got 5"):
+        with pytest.raises(InputError, match="class from 0 to 4, got 5"):
             method(model, clip, 5)
-        with pytest.raises(InputError, match="1 classes for 2 clips"):
+        with pytest.raises(InputError, match="expected one class for each of 2 clips, got 1"):
             method(model, clip, [0])
         with pytest.raises(InputError, match="fused for inference"):
             method(model.fuse_for_inference(), clip)

@@ -39,7 +39,7 @@ def test_each_patch_covers_its_own_pixels() -> None:
     smooth = upsample(weights, (6, 15), smooth=True)
     np.testing.assert_allclose(smooth[:, 1::3, 1::3], weights, atol=1e-6)  # the middles of 3 x 3 pixels
     assert smooth[0, 0, 2] == pytest.approx(weights[0, 0, 0] + 1 / 3)
-    with pytest.raises(InputError, match="cannot be cut into 2 x 5 patches"):
+    with pytest.raises(InputError, match="expected multiples of 2 x 5 pixels"):
         upsample(weights, (8, 21))
 
 
@@ -82,7 +82,7 @@ def test_tubelets_and_scale(frames: np.ndarray) -> None:
     assert brightest[2, :4, 12:16].mean() > lit[2, :4, 12:16].mean() + 20
     assert (overlay(four, weights, colours=True)[0] == np.round(DIM * four[0].astype(np.float32))).all()
     assert (overlay(four, 0 * weights)[0, ..., 0] == np.round(DIM * grey(four[0])[..., 0])).all()
-    with pytest.raises(InputError, match="3 frames are no multiple of the map's 2 tokens"):
+    with pytest.raises(InputError, match="expected a multiple of 2 frames, the map's tokens, got 3"):
         overlay(frames, weights)
 
 

@@ -93,8 +93,8 @@ def test_chosen_layers_steps_and_heads() -> None:
     assert (one.layer, one.step, one.heads) == (0, "space", (1,))
     np.testing.assert_array_equal(one.weights[0], one.weights[1])  # the mean of one head
     for wrong, said in (
-        ({"count": 0}, "count and coarsen must be at least 1"),
-        ({"coarsen": (0, 1, 1)}, "count and coarsen must be at least 1"),
+        ({"count": 0}, "expected count and coarsen of at least 1"),
+        ({"coarsen": (0, 1, 1)}, "expected count and coarsen of at least 1"),
         ({"layers": [3]}, "layers: expected numbers"),
     ):
         with pytest.raises(InputError, match=said):

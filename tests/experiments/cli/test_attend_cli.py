@@ -72,7 +72,7 @@ def test_everything_is_written_and_points_at_the_patch(pointing: tuple[Path, Pat
     assert {"compare/layers-space.png", "compare/time-time.png", "compare/rollout.mp4"} <= names
     assert "compare/layers-time.png" not in names  # the class token takes no part in it, and that is said
     assert stated["models"][1]["left_out"] == [
-        "time: the class token takes no part in it; --query t,h,w shows where a patch looks"
+        "time: the class token takes no part in it; --query t,h,w shows the attention of a patch"
     ]
     assert all((out / name).stat().st_size > 0 for name in names)
     assert not [file for file in out.rglob("*") if file.is_file() and str(file.relative_to(out)) not in names]
@@ -143,11 +143,11 @@ def test_a_second_model_without_what_was_chosen(pointing: tuple[Path, Path, Path
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--layers", "3"], "layers: expected numbers of 0 to 2, got 3"),
+        (["--layers", "3"], "layers: expected numbers from 0 to 2, got 3"),
         (["--layers", "0-x"], "--layers 0-x: expected numbers and ranges"),
         (["--layers", "2-1"], "--layers 2-1: expected a range first-last"),
         (["--steps", "joint"], "steps: 'divided' has time, space, got 'joint'"),
-        (["--heads", "4"], "heads: expected some numbers of 0 to 3"),
+        (["--heads", "4"], "heads: expected numbers from 0 to 3"),
         (["--query", "8,0,0"], "query: expected a patch inside the grid (t, h, w) = (8, 4, 4), got (8, 0, 0)"),
         (["--query", "middle"], "--query middle: expected `class`, or a patch"),
         (["--method", "magic"], "--method magic: expected some of attention, rollout"),

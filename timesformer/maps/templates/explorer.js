@@ -1,4 +1,4 @@
-// The panels of the page, one for each model, and what moves them.
+// Panels of the page, one for each model, and their controls.
 class Panel {
   constructor(model, number) {
     this.model = model;
@@ -39,7 +39,7 @@ class Panel {
     return select;
   }
 
-  /** Fills the list of steps with those of the layer. */
+  /** Fill the list of steps with those of the layer. */
   steps(wanted) {
     const found = this.model.maps.filter(map => map.layer === Number(this.layer.value)).map(map => map.step);
     this.step.replaceChildren();
@@ -103,7 +103,7 @@ class Panel {
     this.changed();
   }
 
-  /** Back from a method to the attention of a layer, whose query can be chosen. */
+  /** Return from a method to the attention of a layer, whose query can be chosen. */
   attend() {
     if (this.show.value !== "-1") { this.show.value = "-1"; this.changed(); }
   }
@@ -130,7 +130,7 @@ class Panel {
     this.under = { frames: this.images.frames.map(under), film: this.images.film.map(under) };
   }
 
-  /** Which time of the map lies over a frame of the clip. */
+  /** Time of the map that covers a frame of the clip. */
   time(frame) {
     const token = Math.floor(frame * this.model.grid[0] / this.model.frames.length);
     return Math.min(this.found.view.grid[0] - 1, Math.floor(token / this.found.view.cell[0]));
@@ -192,22 +192,22 @@ class Panel {
     };
     const strongest = order.map(i => `${where(i)} (${percent(found.cells[i])})`).join("; ");
     const parts = [];
-    if (view.method !== undefined) parts.push(`${view.method}: what the prediction draws on.`);
+    if (view.method !== undefined) parts.push(`${view.method}: contributions to the prediction.`);
     else {
       const cell = found.from === null ? model.query : `the patch at ${where(found.from)}`;
       parts.push(`Layer ${view.layer}, ${view.step}, ${model.heads[this.head]}, from ${cell}.`);
     }
-    parts.push(order.length ? `Looks most at ${strongest}.` : "Looks at no patch.");
+    parts.push(order.length ? `Most weight on ${strongest}.` : "No weight on patches.");
     if (found.cls > 0) parts.push(`${percent(found.cls)} on the class token.`);
     if (view.method === undefined && found.from !== null) {
-      parts.push(`The ${view.shape[2]} strongest keys are kept: with the class token they hold ${percent(found.kept)} of `
-        + "the weight.");
+      parts.push(`The ${view.shape[2]} strongest keys are stored; with the class token they hold `
+        + `${percent(found.kept)} of the weight.`);
     }
-    if (view.coarse) parts.push(`Coarse: a place stands for ${view.cell.join(" × ")} patches (time × rows × columns).`);
+    if (view.coarse) parts.push(`Coarse: a cell merges ${view.cell.join(" × ")} patches (time × rows × columns).`);
     return parts.join(" ");
   }
 
-  /** The film at a time in seconds. */
+  /** Show the film at a time in seconds. */
   play(seconds) {
     const { filmSeconds, filmFrames } = this.model;
     let at = 0;
@@ -228,7 +228,7 @@ let latest = 0;
 async function draw() {
   const mine = ++latest;
   const found = await Promise.all(panels.map(look));
-  if (mine !== latest) return;  // something newer is being drawn
+  if (mine !== latest) return;  // a newer request is being drawn
   const tops = found.map(({ cells }) => cells.reduce((a, b) => Math.max(a, b), 0));
   const same = by("same").checked ? Math.max(...tops) : null;
   panels.forEach((panel, i) => {
@@ -238,7 +238,7 @@ async function draw() {
   });
   by("class").setAttribute("aria-pressed", query.cls);
   film();
-  document.body.dataset.drawn = mine;  // that what was asked for is now shown
+  document.body.dataset.drawn = mine;  // number of the request that is now shown
 }
 
 const clock = { running: false, last: 0, at: 0 };

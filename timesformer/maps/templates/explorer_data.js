@@ -1,8 +1,8 @@
 "use strict";
-// The page's data: JSON in #data; arrays in script elements, base64 of zlib; see packing.py for their layout.
+// Data of the page: JSON in #data, and arrays in script elements as base64 of zlib; packing.py describes their layout.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const LOW = [232, 96, 28], HIGH = [255, 246, 196], DIM = 0.5, COVER = 0.85;
-const query = { cls: true, t: 0.5, h: 0.5, w: 0.5 };  // a place is a fraction of the clip, the same for every panel
+const query = { cls: true, t: 0.5, h: 0.5, w: 0.5 };  // position as a fraction of the clip, shared by all panels
 const panels = [];
 const by = id => document.getElementById(id);
 const percent = x => (100 * x).toFixed(x >= 0.0995 ? 0 : x >= 0.00995 ? 1 : 2) + " %";
@@ -31,7 +31,7 @@ const picture = source => new Promise((done, failed) => {
   image.src = source;
 });
 
-/** A frame as it lies under the map: grey and dimmed, or in its colours. */
+/** Draw a frame as it appears under the map: grey and dimmed, or in its colours. */
 function ground(image, [height, width], colours) {
   const canvas = make("canvas");
   Object.assign(canvas, { width, height });
@@ -50,7 +50,7 @@ const count = grid => grid[0] * grid[1] * grid[2];
 const place = (grid, index) =>
   [Math.floor(index / (grid[1] * grid[2])), Math.floor(index / grid[2]) % grid[1], index % grid[2]];
 
-/** Where a query looks: weights of the cells of the map's grid, weight on the class token, share that is kept. */
+/** Attention of a query: weights of the map's cells, weight on the class token, and share that is stored. */
 async function look(panel) {
   const { model } = panel, view = panel.view();
   const bytes = await chunk(view.chunk), numbers = new DataView(bytes.buffer);
@@ -62,7 +62,7 @@ async function look(panel) {
   }
   const { head } = panel, [heads, queries, keys] = view.shape, slots = heads * queries * keys, rows = heads * queries;
   const from = query.cls ? null : cellOf(panel, view);
-  if (from === null) {  // every weight of the class token's row is kept
+  if (from === null) {  // the class token's row is complete
     const at = 3 * slots + 4 * rows, tail = at + heads * cells.length + 8 * head;
     dense(at + head * cells.length, numbers.getFloat32(tail, true));
     return { view, cells, cls: numbers.getFloat32(tail + 4, true), kept: 1, from };
@@ -80,7 +80,7 @@ async function look(panel) {
   return { view, cells, cls, kept: Math.min(1, kept), from };
 }
 
-/** The cell of a map in which the query lies. */
+/** Cell of a map that contains the query. */
 function cellOf({ model }, view) {
   const at = [query.t, query.h, query.w].map((f, axis) => {
     const patch = Math.min(model.grid[axis] - 1, Math.floor(f * model.grid[axis]));
@@ -89,7 +89,7 @@ function cellOf({ model }, view) {
   return (at[0] * view.grid[1] + at[1]) * view.grid[2] + at[2];
 }
 
-/** The weights of one time as a picture, a pixel for each cell. */
+/** Draw the weights of one time as a picture with one pixel for each cell. */
 function glow(found, time, top, strength) {
   const [, height, width] = found.view.grid, canvas = make("canvas");
   Object.assign(canvas, { width, height });
