@@ -279,19 +279,23 @@ def test_the_first_two_kinds_have_the_bounds_of_old() -> None:
 @pytest.mark.parametrize(
     ("name", "dials", "message"),
     [
-        ("motion", {"temporal_share": 0.5}, "temporal_share: no dial of the probe motion; it has no dials of its own"),
+        (
+            "motion",
+            {"temporal_share": 0.5},
+            "temporal_share: not a dial of the probe motion; it has no dials of its own",
+        ),
         (
             "order",
             {"scales": [2]},
-            "scales: no dial of the probe order; its dials are video_frames, event_frames, gaps",
+            "scales: not a dial of the probe order; its dials are video_frames, event_frames, gaps",
         ),
         ("order", {"event_frames": 0}, "event_frames must be at least 1, got 0"),
         ("order", {"video_frames": 60}, r"video_frames must be event_frames \(8\) times a power of two from 2 to 64"),
         ("order", {"video_frames": 8}, "video_frames must be"),
-        ("order", {"gaps": [3]}, "gaps must be a list of some of 1, 2, 4, got"),
+        ("order", {"gaps": [3]}, "gaps must be a list of one or more of 1, 2, 4, got"),
         ("order", {"gaps": 2}, "gaps must be"),
         ("order", {"gaps": [8]}, "gaps must be"),
-        ("detail", {"scales": []}, "scales must be a list of some of 2, 4, 8"),
+        ("detail", {"scales": []}, "scales must be a list of one or more of 2, 4, 8"),
         ("detail", {"scales": [3]}, "scales must be"),
         ("detail", {"scales": 2}, "scales must be"),
         ("detail", {"pattern_contrast": 0}, "pattern_contrast must be above 0"),

@@ -64,7 +64,7 @@ def test_a_run_makes_the_probe_that_its_dials_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"probe": "motion", "temporal_share": 0.5}, "temporal_share: no dial of the probe motion"),
+        ({"probe": "motion", "temporal_share": 0.5}, "temporal_share: not a dial of the probe motion"),
         ({"probe": "mixture", "temporal_share": 2}, "temporal_share must be from 0 to 1, got 2"),
         ({"probe": "mixture", "flip": True}, "flip: a mirrored clip of the mixture probe may be one of another class"),
         (
@@ -72,7 +72,7 @@ def test_a_run_makes_the_probe_that_its_dials_say(tmp_path: Path) -> None:
             r"num_test: expected a multiple of 4 \(each scene in every class\), got 6",
         ),
         ({"probe": "order", "num_test": 7}, "num_test: expected an even number"),
-        ({"probe": "order", "gaps": [16]}, "gaps must be a list of some of 1, 2, 4"),
+        ({"probe": "order", "gaps": [16]}, "gaps must be a list of one or more of 1, 2, 4"),
         ({"probe": "order", "gaps": "far"}, "data.gaps"),
     ],
 )
@@ -112,7 +112,7 @@ def test_the_command_line_takes_dials(tmp_path: Path) -> None:
     for dial, said in (
         ("gaps", "--dial gaps: expected name=value"),
         ("gaps=[", "--dial gaps=[: expected a value in YAML"),
-        ("speed=2", "speed: no dial of the probe order; its dials are video_frames, event_frames, gaps"),
+        ("speed=2", "speed: not a dial of the probe order; its dials are video_frames, event_frames, gaps"),
     ):
         done = CliRunner().invoke(app, [*words, "--dial", dial])
         assert done.exit_code == 2

@@ -1,7 +1,7 @@
-"""Controlled video datasets, each with one thing that it tests.
+"""Synthetic video datasets (probes), each of which tests one ability.
 
-`appearance` (what is seen) and `motion` (how it moves), `mixture` (a dial between the two), `order` (which of two
-events came first, at a long range), `detail` (a texture that shows only at higher resolution).
+`appearance` (shape and hue of an object), `motion` (how an object moves), `mixture` (both, in an adjustable share),
+`order` (which of two events came first, over a long range), `detail` (a texture visible only at higher resolution).
 """
 
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty

@@ -1,4 +1,4 @@
-"""Look at a probe, and ask what three classifiers that see no motion make of it."""
+"""Inspect a probe: a contact sheet, and the accuracy of three classifiers that see no motion."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class CheapResult:
-    """Accuracy on the test set with its 95 % interval (Wilson), and what it may not pass by more than the interval.
+    """Accuracy of a cheap classifier on the test set with its 95 % Wilson interval, and its limit.
 
-    limit_percent: what the kind of probe says (`Kind.cheap_limits`), for instance in `motion` the order-blind ceiling
-    of one half.  None in `appearance`, where a frame may well give the class away.
+    limit_percent: highest accuracy that the kind of probe allows (`Kind.cheap_limits`), for example the order-blind
+        ceiling of 50 % in `motion`; None in `appearance`, where a single frame may reveal the class
     """
 
     top1_percent: float
@@ -34,17 +34,18 @@ class CheapResult:
 
     @property
     def within_limit(self) -> bool:
-        """Whether the limit, if there is one, lies above the interval's lower end."""
+        """True if there is no limit or the interval's lower end does not exceed it."""
         return self.limit_percent is None or self.low_percent <= self.limit_percent
 
 
 def cheap_classifiers(
     info: ProbeInfo, cache: FrameCache | None = None, max_train: int | None = None
 ) -> dict[str, CheapResult]:
-    """Train on the probe's training set and test on its test set: mean_frame, first_frame, file_size.
+    """Train three classifiers on the probe's training set and test them: mean_frame, first_frame, file_size.
 
-    Each is a forest of extremely randomised trees (scikit-learn, fixed seed), on grey frames at half resolution or on
-    the number of bytes.  `max_train` takes the first clips alone, which are as balanced as all.
+    Each is a forest of extremely randomised trees (scikit-learn, fixed seed) on grey frames at half resolution or on
+    the file size in bytes.  `max_train` limits training to the first clips, whose classes are as balanced as in the
+    whole set.
     """
     train, test = (
         _features(path, cache, limit) for path, limit in ((info.train_csv, max_train), (info.test_csv, None))
@@ -63,7 +64,7 @@ def cheap_classifiers(
 
 
 def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) -> Figure:
-    """Test clips of every class, a row each, `frames` frames in order, the main object's mask drawn on the last."""
+    """Draw test clips of every class, one per row: `frames` frames in order, the object's mask outlined on the last."""
     samples = read_kinetics_csv(info.test_csv, num_classes=len(info.labels))
     masks = MaskStore()
     chosen = [
@@ -92,7 +93,7 @@ def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) ->
 
 
 def _features(csv: Path, cache: FrameCache | None, limit: int | None) -> dict[str, Array]:
-    """label (n,), mean_frame and first_frame (n, pixels), file_size (n, 1)."""
+    """Return the arrays label (n,), mean_frame and first_frame (n, pixels), and file_size (n, 1)."""
     read = cache.get if cache is not None else decode
     samples = read_kinetics_csv(csv)[:limit]
     mean, first = [], []
@@ -109,7 +110,7 @@ def _features(csv: Path, cache: FrameCache | None, limit: int | None) -> dict[st
 
 
 def _grey(frame: Array) -> Array:
-    """(3, H, W) to brightness at half resolution, flat."""
+    """Convert a frame (3, H, W) to a flat vector of brightness at half resolution."""
     luma = np.tensordot(np.array([0.299, 0.587, 0.114]), frame, axes=1)
     height, width = luma.shape[0] // 2, luma.shape[1] // 2
     return luma[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3)).ravel()

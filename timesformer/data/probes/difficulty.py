@@ -1,4 +1,4 @@
-"""The dial of the probes: how hard the main object is to see and to follow."""
+"""Difficulty of a probe: how hard the main object is to see and to follow."""
 
 from dataclasses import asdict, dataclass
 
@@ -9,26 +9,26 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What a probe's scene looks like.  Ranges are (low, high), drawn uniformly unless said otherwise.
+    """Parameters of a probe's scenes.  Ranges are (low, high), drawn uniformly unless stated otherwise.
 
-    Lengths are in pixels of the 40 x 40 video, brightness (luma) on a scale of 0 to 1, speeds per frame.  Harder is: a
-    smaller `object_radius`, less `contrast`, more of everything else.
+    Lengths are in pixels of the 40 x 40 video, brightness (luma) is on a scale of 0 to 1, speeds are per frame.  A
+    smaller `object_radius`, a smaller `contrast` and larger values of everything else make a probe harder.
 
-    object_radius: radius, in the middle of the clip, of a disc of the main object's area, drawn log-uniformly
-    contrast: difference between the main object's brightness and its background's mean
-    darker: whether every second main object is darker than its background, rather than all being brighter
+    object_radius: radius in the middle of the clip of a disc with the main object's area, drawn log-uniformly
+    contrast: difference between the main object's brightness and the mean of its background
+    darker: if true, a main object is darker than its background with probability 1/2; otherwise all are brighter
     background_contrast: amplitude of the background's texture
-    noise: standard deviation of the noise in each pixel of each frame, before encoding
-    clutter, distractors: number of static shapes and of moving ones (low and high are both possible)
-    clutter_radius, distractor_radius: their sizes
-    distractor_contrast: as `contrast`, of clutter and distractors, brighter or darker
-    distractors_in_front: whether distractors may cover the main object (each does with probability one half)
-    shift_speed: pixels per frame of left, right, up and down
-    turn_speed: radians per frame of the rotations
-    growth_speed: part of the range `object_radius` per frame, on a logarithmic scale
-    hue_spread: in `appearance`, how far an object's hue strays to either side from its class's, where 1 is the distance
-        from one class to the next: at 0.5 the hue alone tells the class, at 4 it says nothing
-    quantiser: x264's fixed quantiser (0 to 51, higher is coarser)
+    noise: standard deviation of the noise per pixel and frame, before encoding
+    clutter, distractors: number of static and of moving shapes (both ends of the range included)
+    clutter_radius, distractor_radius: radii of these shapes
+    distractor_contrast: the same as `contrast` for clutter and distractors, brighter or darker
+    distractors_in_front: if true, each distractor lies in front of the main object with probability 1/2
+    shift_speed: speed of left, right, up and down in pixels per frame
+    turn_speed: speed of the rotations in radians per frame
+    growth_speed: share of the range `object_radius` per frame, on a logarithmic scale
+    hue_spread: in `appearance`, largest distance of an object's hue from the centre of its class, in units of the
+        distance between neighbouring classes: at 0.5 the hue alone identifies the class, at 4 it is uninformative
+    quantiser: x264's fixed quantiser (0 to 51; higher is coarser)
 
     Raises InputError, naming the field, for a range that is empty or out of bounds.
     """
@@ -51,7 +51,7 @@ class Difficulty:
     quantiser: int = 20
 
     def __post_init__(self) -> None:
-        # No outline reaches further than 2 radii, and an object is drawn in a window of at most the frame's size.
+        # No outline extends beyond 2 radii, and an object is drawn in a window no larger than the frame.
         self._check("object_radius", self.object_radius, 1.0, 10.0)
         self._check("contrast", self.contrast, 0.0, 0.5)
         self._check("background_contrast", self.background_contrast, 0.0, 0.5)
@@ -61,7 +61,7 @@ class Difficulty:
         self._check("distractors", self.distractors, 0, 20)
         self._check("distractor_radius", self.distractor_radius, 0.5, 10.0)
         self._check("distractor_contrast", self.distractor_contrast, 0.0, 0.5)
-        # Faster than these, two frames that a model sees (every second one) no longer tell the direction.
+        # At higher speeds, two frames that a model sees (every second one) no longer show the direction.
         self._check("shift_speed", self.shift_speed, 0.0, 8.0)
         self._check("turn_speed", self.turn_speed, 0.0, 1.2)
         self._check("growth_speed", self.growth_speed, 0.0, 0.2)
@@ -73,7 +73,7 @@ class Difficulty:
             raise InputError(f"difficulty: {field} must be (low, high) within [{low}, {high}], got {value}")
 
     def to_dict(self) -> dict[str, object]:
-        """Plain JSON-able values."""
+        """Return the fields as plain JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 

@@ -1,4 +1,4 @@
-"""Write a probe's clip as H.264 so that a clip and its reversal decode to the same set of frames."""
+"""H.264 encoding of a probe's clips such that a clip and its reversal decode to the same set of frames."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ FRAME_RATE = 15
 def encode(path: Path, luma: Array, cb: Array, cr: Array, quantiser: int) -> None:
     """Write (t, H, W) luma and (t, H/2, W/2) chroma planes, uint8, as an mp4 of t intra-coded frames.
 
-    Every frame is coded by itself (keyint 1) at one quantiser without rate control, so its decoded pixels depend on
-    its own content and not on its neighbours: reversing the frames reverses the video exactly.  One thread, no
-    time stamps and no version strings in the container: the same planes give the same bytes.
+    Every frame is coded on its own (keyint 1) at a fixed quantiser without rate control, so its decoded pixels depend
+    only on its own content: reversing the frames reverses the video exactly.  With one thread and no time stamps or
+    version strings in the container, the same planes give the same bytes.
     """
     frames, height, width = luma.shape
     planes = np.concatenate([luma.reshape(frames, -1), cb.reshape(frames, -1), cr.reshape(frames, -1)], axis=1)

@@ -1,10 +1,10 @@
-"""Make a probe: train and test videos, their csv files, the objects' masks, and what each clip shows.
+"""Generation of a probe: train and test videos, their csv files, object masks and descriptions of the clips.
 
-<folder>/<name>-<hash of everything that decides its content>/
+<folder>/<name>-<hash of everything that determines its content>/
     train.csv test.csv       path label
-    train/000000.mp4 …       H.264; 16 frames of 40 x 40 unless the kind of probe says otherwise
-    train/masks.npz          names (n,), packed (n, t, H, W / 8): the main object's pixels, one bit each
-    train/clips.csv          what each clip shows: motion, shape, looks, which clip it reverses or belongs to
+    train/000000.mp4 …       H.264; 16 frames of 40 x 40 pixels unless the kind of probe sets others
+    train/masks.npz          names (n,), packed (n, t, H, W / 8): the main object's mask, one bit per pixel
+    train/clips.csv          content of each clip: motion, shape, looks, the clip that it reverses or belongs to
     info.json                parameters, class names, digest of all files
 """
 
@@ -28,13 +28,16 @@ from timesformer.errors import InputError
 from timesformer.parallel import side_by_side
 
 _SPLITS = ("train", "test")
-_GENERATOR = 4  # raise it when the same parameters give other videos
+_GENERATOR = 4  # increase it when the same parameters give different videos
 _CHUNK = 32
 
 
 @dataclass(frozen=True)
 class ProbeInfo:
-    """Where a probe lies.  `fingerprint` is a sha256 of the files' contents, `parameters` what they were made from."""
+    """Files of a generated probe.
+
+    fingerprint: sha256 of the files' names and contents; parameters: everything that determines them
+    """
 
     name: str
     folder: Path
@@ -46,7 +49,7 @@ class ProbeInfo:
 
     @property
     def kind(self) -> Kind:
-        """What kind of probe it is, with its dials."""
+        """Kind of the probe, with its dials."""
         dials = self.parameters.get("dials", {})
         assert isinstance(dials, dict)
         return make_kind(self.name, dials)
@@ -63,14 +66,15 @@ def make_probe(
     dials: Mapping[str, object] | None = None,
     workers: int = 1,
 ) -> ProbeInfo:
-    """Make a probe, one of `KINDS`, inside `folder`, or find it there.
+    """Make a probe of one of `KINDS` inside `folder`, or reuse it if it is already there.
 
-    dials: fields of the kind, beside those of `Difficulty`.  The same arguments give the same bytes whatever the number
-    of worker processes.  The probe appears complete or not at all: it is written to a temporary folder that is renamed
-    at the end.  Test clips that differ in label alone stand together where a kind has such clips (in `motion` every
-    clip is followed by its reversal); all of them count in `num_test`.
+    dials: fields of the kind, in addition to those of `Difficulty`; workers: number of processes
 
-    Raises InputError for an unknown name, difficulty or dial and for impossible numbers.
+    The same arguments give the same bytes for any number of workers.  A probe is complete or absent: it is written to a
+    temporary folder that is renamed at the end.  Test clips that belong together follow each other (in `motion` every
+    clip is followed by its reversal), and all of them count towards `num_test`.
+
+    Raises InputError for an unknown name, difficulty or dial and for invalid numbers.
     """
     kind = make_kind(name, dials)
     if isinstance(difficulty, str):
@@ -106,18 +110,18 @@ def make_probe(
         with FileLock(folder / f".{name}-{key}.lock"):
             if not (target / "info.json").is_file():
                 temporary = folder / f".{name}-{key}.partial"
-                shutil.rmtree(temporary, ignore_errors=True)  # left by a generation that was killed; we hold its lock
+                shutil.rmtree(temporary, ignore_errors=True)  # left by a generation that was killed: we hold the lock
                 _write(temporary, kind, parameters, difficulty, workers)
                 os.replace(temporary, target)
     return open_probe(target)
 
 
 def open_probe(folder: Path | str) -> ProbeInfo:
-    """A probe that was made before.  Raises InputError where there is none."""
+    """Open a probe that was made before.  Raises InputError where there is none."""
     folder = Path(folder)
     path = folder / "info.json"
     if not path.is_file():
-        raise InputError(f"{folder}: not a probe (no info.json)")
+        raise InputError(f"{folder}: not a probe: expected a folder that make_probe wrote, with an info.json")
     info = json.loads(path.read_text())
     return ProbeInfo(
         name=info["parameters"]["name"],
@@ -133,7 +137,7 @@ def open_probe(folder: Path | str) -> ProbeInfo:
 def _make(
     clips: list[Clip], folder: Path, kind: Kind, seed: int, dial: Difficulty
 ) -> tuple[list[dict[str, object]], np.ndarray]:
-    """Render and encode some clips of one split; returns their facts and packed masks (n, t, H, W / 8)."""
+    """Render and encode some clips of one split.  Return their facts and packed masks (n, t, H, W / 8)."""
     facts: list[dict[str, object]] = []
     masks = np.empty((len(clips), kind.frames, kind.size, kind.size // 8), np.uint8)
     for row, clip in enumerate(clips):

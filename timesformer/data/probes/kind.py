@@ -1,4 +1,4 @@
-"""What a kind of probe says of itself.  A further kind is one class in a file of `kinds/`."""
+"""Base class of the kinds of probes.  To add a kind, add a subclass in a file of `kinds/`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -13,13 +13,16 @@ from timesformer.data.views import Views
 from timesformer.errors import InputError
 
 ORDER_BLIND_CEILING_PERCENT = 50.0
-"""Of whatever is blind to the order of frames, on clips that the test set also holds reversed, under another label."""
+"""Ceiling of an order-blind model on test clips that also occur reversed, under another label, in the test set."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One file to make.  Test clips that belong together are drawn from one `source`; `variant` 0, 1, … tells them
-    apart, and `partner` is the name of the first of them in the others."""
+    """Plan of one clip.
+
+    Test clips that belong together share a `source` and are numbered by `variant` 0, 1, …; all but the first name the
+    first as their `partner`.
+    """
 
     name: str
     split: int  # 0 training, 1 test
@@ -30,17 +33,18 @@ class Clip:
 
 
 def clip_name(index: int) -> str:
-    """The file of a clip."""
+    """Return the file name of a clip."""
     return f"{index:06d}.mp4"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of probe; its fields are its dials, beside those of `Difficulty`, which all kinds have.
+    """Base class of a kind of probe.  Its fields are its dials, in addition to those of `Difficulty`.
 
-    name, labels: as users write and read them; seed_index: enters the seeds of the clips and is never changed
-    together: number of test clips drawn from one source, so that num_test must be a multiple of it; why_together: which
-    mirrored: whether a clip that is mirrored left and right keeps its class
+    name, labels: name of the kind and names of its classes; seed_index: part of the clips' seeds, must never change
+    together: number of test clips drawn from one source; num_test must be a multiple of it
+    why_together: description of these clips, for error messages
+    mirrored: True if a clip that is mirrored left to right keeps its class
     """
 
     name: ClassVar[str]
@@ -52,7 +56,7 @@ class Kind:
 
     @property
     def frames(self) -> int:
-        """Frames of a video."""
+        """Number of frames of a video."""
         return FRAMES
 
     @property
@@ -61,34 +65,34 @@ class Kind:
         return SIZE
 
     def dials(self) -> dict[str, object]:
-        """Plain JSON-able values of the fields."""
+        """Return the fields as plain JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def clips(self, split: int, count: int) -> list[Clip]:
-        """What to make for a split: classes in turn."""
+        """List the clips of a split (0 training, 1 test): the classes in turn."""
         return [Clip(clip_name(i), split, i, i % len(self.labels)) for i in range(count)]
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
-        """A clip; `rng` is the same for all clips of a source, and the facts become a line of clips.csv."""
+        """Draw a clip.  `rng` has the same seed for all clips of a source; the facts become a row of clips.csv."""
         raise NotImplementedError
 
     def quantiser(self, dial: Difficulty) -> int:
-        """x264's quantiser; 0 is without loss."""
+        """Return x264's quantiser; 0 is lossless."""
         return dial.quantiser
 
     def default_short_side(self, crop: int) -> int:
-        """The short side for a model of this crop: the videos' own, so that nothing is resized and crops move."""
+        """Return the short side for a model with this crop: the videos' own, so that crops vary without resizing."""
         return max(crop, self.size)
 
     def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
-        """What no model can pass that reads test videos this way and averages over views; None: no bound is known.
+        """Return the highest accuracy in percent of any model that reads test videos this way and averages over views.
 
-        order_blind: of a model that sees the frames of a clip as a set.
+        None means that no bound is known.  order_blind: the bound of a model that sees the frames of a clip as a set
         """
         return None
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """What the classifiers of `diagnostics.cheap_classifiers` may reach, in percent; None: anything."""
+        """Return the limits in percent of the classifiers of `diagnostics.cheap_classifiers`; None: no limit."""
         return dict.fromkeys(("mean_frame", "first_frame", "file_size"))
 
     def _require(self, field: str, holds: bool, expected: str) -> None:
@@ -97,12 +101,12 @@ class Kind:
 
 
 def build(kind: type[Kind], dials: Mapping[str, object]) -> Kind:
-    """A kind with these dials, the others at their defaults.  Raises InputError that names the dial."""
+    """Make a kind with these dials and defaults for the others.  Raises InputError that names the dial."""
     known = [field.name for field in fields(kind)]
     for name in dials:
         if name not in known:
             have = f"its dials are {', '.join(known)}" if known else "it has no dials of its own"
-            raise InputError(f"{name}: no dial of the probe {kind.name}; {have}")
+            raise InputError(f"{name}: not a dial of the probe {kind.name}; {have}")
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in dials.items()}
     try:
         return kind(**plain)
@@ -111,5 +115,5 @@ def build(kind: type[Kind], dials: Mapping[str, object]) -> Kind:
 
 
 def is_power_of_two(value: object) -> bool:
-    """Whether a value is 1, 2, 4, …"""
+    """Return True for 1, 2, 4, …"""
     return type(value) is int and value > 0 and value & (value - 1) == 0

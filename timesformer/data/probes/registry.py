@@ -1,4 +1,4 @@
-"""The kinds of probes that there are, found by the modules of `kinds/`."""
+"""Registry of the kinds of probes, collected from the modules of `kinds/`."""
 
 import importlib
 import pkgutil
@@ -11,7 +11,7 @@ from timesformer.errors import InputError
 
 
 def find() -> dict[str, type[Kind]]:
-    """Kinds by name, in the order in which they came: that of `seed_index`."""
+    """Return the kinds by name, in the order of `seed_index`, in which they were added."""
     package = importlib.import_module(f"{__package__}.kinds")
     found: list[type[Kind]] = []
     for info in pkgutil.iter_modules(package.__path__):
@@ -23,7 +23,7 @@ def find() -> dict[str, type[Kind]]:
 
 
 def dial_types(kinds: Mapping[str, type[Kind]]) -> dict[str, Any]:
-    """Types of the dials of kinds by name; a dial that several kinds have may have the type of any of them."""
+    """Return the types of the kinds' dials by name; a dial of several kinds gets the union of their types."""
     found: dict[str, Any] = {}
     for kind in kinds.values():
         hints = get_type_hints(kind)
@@ -38,7 +38,7 @@ DIAL_TYPES = dial_types(KINDS)
 
 
 def make_kind(name: str, dials: Mapping[str, object] | None = None) -> Kind:
-    """A kind of probe with these dials.  Raises InputError for an unknown name or dial and for impossible values."""
+    """Make a kind of probe with these dials.  Raises InputError for an unknown name or dial and for invalid values."""
     if name not in KINDS:
         raise InputError(f"unknown probe {name!r}: expected one of {', '.join(KINDS)}")
     return build(KINDS[name], dials or {})

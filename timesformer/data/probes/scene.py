@@ -1,6 +1,6 @@
-"""One clip of a probe, drawn with numpy: all frames at once, edges smoothed by distance.
+"""Rendering of a probe's clips with numpy: all frames at once, with edges smoothed by distance.
 
-Everything is drawn in luma and chroma (YCbCr, 0 to 1 and -0.5 to 0.5), the colour space that the videos are stored in.
+Drawing happens in the colour space of the stored videos: YCbCr, with luma from 0 to 1 and chroma from -0.5 to 0.5.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from timesformer.data.probes.shapes import make_outline
 FRAMES, SIZE = 16, 40
 MARGIN = 8.0  # in the middle of a clip the main object's centre lies inside the models' centre crop of 32 x 32
 MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking")
-"""The classes of `motion`; each even one and the next are each other's time reversal."""
+"""Classes of `motion`.  Each class with an even index and the next are time reversals of each other."""
 
 HUE_BANDS = 96
 Array = np.ndarray
@@ -21,14 +21,14 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Look:
-    """What an object or background is made of; its `identity` belongs to one split alone, as does its hue band."""
+    """Appearance of an object or background.  Its `identity` and hue band occur in one split only."""
 
     identity: int
     hue: float  # radians in the plane of chroma
 
     @classmethod
     def draw(cls, rng: np.random.Generator, split: int, hues: tuple[float, float] = (0.0, 1.0)) -> "Look":
-        """A look of split 0 (training) or 1 (test): even and odd identities, hues in alternating bands.
+        """Draw a look for split 0 (training) or 1 (test): even or odd identities, hues in alternating bands.
 
         The hue is drawn from `hues`, in turns, and moved to the nearest band of the split.
         """
@@ -37,13 +37,13 @@ class Look:
         return cls(identity=2 * int(rng.integers(2**40)) + split, hue=float(hue))
 
     def rng(self) -> np.random.Generator:
-        """The source of the look's details (texture, proportions): a function of its identity alone."""
+        """Return the generator for the look's details (texture, proportions), which depends on its identity only."""
         return np.random.default_rng(np.random.SeedSequence([self.identity]))
 
 
 @dataclass(frozen=True)
 class Track:
-    """Where an object is in each frame, (t,) each: centre (pixels), angle (radians), radius (pixels)."""
+    """Trajectory of an object: arrays (t,) of centre (pixels), angle (radians) and radius (pixels)."""
 
     x: Array
     y: Array
@@ -53,7 +53,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered clip: luma (t, H, W) and chroma (t, H/2, W/2) as uint8 of limited range, the main object's mask."""
+    """Rendered clip: luma (t, H, W) and chroma (t, H/2, W/2), uint8 in limited range, and the main object's mask."""
 
     luma: Array
     cb: Array
@@ -70,10 +70,11 @@ def make_track(
     dial: Difficulty,
     frames: int = FRAMES,
 ) -> Track:
-    """A motion at constant speed through a random state in the middle of the clip.
+    """Draw a motion at constant speed through a random state in the middle of the clip.
 
-    In the middle of the clip position (`margin` pixels from the frame's edges), angle and log-radius have the same law
-    for all eight classes, and a motion and its opposite differ by the sign of time alone.
+    In the middle of the clip, the position (at least `margin` pixels from the frame's edges), the angle and the
+    log-radius have the same distribution for all eight classes.  A motion and its opposite differ only in the sign of
+    time.
     """
     room = SIZE - 2 * margin
     x, y = rng.uniform(0, room, 2)
@@ -99,10 +100,10 @@ def make_track(
 
 
 def paint(canvas: Array, track: Track, family: str, look: Look, luma: float) -> Array:
-    """Draw an object into canvas (t, 3, H, W); returns how much of each pixel it covers, (t, H, W)."""
+    """Draw an object into canvas (t, 3, H, W).  Return the covered fraction of each pixel, (t, H, W)."""
     rng = look.rng()
     outline = make_outline(family, rng)
-    # Only a window round the centre is computed: no outline reaches further than 2 radii.
+    # Compute only a window around the centre: no outline extends beyond 2 radii.
     window = min(2 * int(np.ceil(2 * track.radius.max() + 1)) + 1, SIZE)
     steps = np.arange(window) - window // 2
     columns, rows = (np.floor(centre).astype(int)[:, None] + steps for centre in (track.x, track.y))
@@ -123,7 +124,7 @@ def paint(canvas: Array, track: Track, family: str, look: Look, luma: float) -> 
     stripes = np.sin((frequency * np.cos(direction)) * u + (frequency * np.sin(direction)) * v + stripe_phase)
     pattern = 0.09 * halves + rng.uniform(0.0, 0.05) * stripes
     chroma, twist = rng.uniform(0.08, 0.22), rng.uniform(-0.5, 0.5)
-    # The halves differ in hue too: the second is the first turned a little in the plane of chroma.
+    # The halves differ in hue too: the second is the first, rotated slightly in the plane of chroma.
     cb, cr = chroma * np.cos(look.hue), chroma * np.sin(look.hue)
     colour = (luma + pattern, cb - twist * cr * halves, cr + twist * cb * halves)
     places = (np.arange(len(canvas))[:, None, None], np.mod(rows, SIZE)[:, :, None], np.mod(columns, SIZE)[:, None, :])
@@ -136,7 +137,7 @@ def paint(canvas: Array, track: Track, family: str, look: Look, luma: float) -> 
 
 
 def _interpolation(cells: int) -> Array:
-    """(SIZE, cells + 1) weights of linear interpolation from a coarse grid."""
+    """Return the weights (SIZE, cells + 1) of linear interpolation from a coarse grid."""
     position = np.arange(SIZE) * cells / SIZE
     left = position.astype(int)
     weights = np.zeros((SIZE, cells + 1))
@@ -149,7 +150,7 @@ _COARSE, _FINE = _interpolation(4), _interpolation(10)
 
 
 def _background(look: Look, luma: float, amplitude: float) -> Array:
-    """(3, H, W): smooth random patches at two scales and faint stripes, about a mean luma."""
+    """Draw a background (3, H, W): smooth random patches at two scales and faint stripes around a mean luma."""
     rng = look.rng()
     coarse = _COARSE @ rng.standard_normal((3, 5, 5)) @ _COARSE.T
     fine = _FINE @ rng.standard_normal((3, 11, 11)) @ _FINE.T
@@ -166,33 +167,33 @@ def _background(look: Look, luma: float, amplitude: float) -> Array:
 
 
 def _static(rng: np.random.Generator, radius: tuple[float, float]) -> Track:
-    """An object that stays: one 'frame'."""
+    """Draw the position of a static object, as a track of one frame."""
     x, y = rng.uniform(0, SIZE, (2, 1))
     return Track(x=x, y=y, angle=rng.uniform(0, 2 * np.pi, 1), radius=rng.uniform(*radius, 1))
 
 
 def _other_luma(rng: np.random.Generator, luma: float, contrast: tuple[float, float]) -> float:
-    """A brightness that differs from `luma` by a draw of `contrast`, of either sign."""
+    """Draw a brightness that differs from `luma` by a value within `contrast`, with random sign."""
     return float(np.clip(luma + rng.choice([-1.0, 1.0]) * rng.uniform(*contrast), 0.08, 0.92))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a main object is put into: canvas (t, 3, H, W), its mean luma, and what will be painted over the object."""
+    """Surroundings of the main object: canvas (t, 3, H, W), its mean luma, and distractors in front of the object."""
 
     canvas: Array
     luma: float
     in_front: list[tuple[Track, Look, float]]
 
     def cover(self, canvas: Array, mask: Array) -> Array:
-        """Paint what is in front; returns how much of the object is left of its mask (t, H, W)."""
+        """Paint the distractors in front of the object.  Return the visible part of its mask, (t, H, W)."""
         for place, look, luma in self.in_front:
             mask = mask * (1 - paint(canvas, place, "blob", look, luma))
         return mask
 
 
 def make_stage(background: Look, rng: np.random.Generator, split: int, dial: Difficulty, frames: int) -> Stage:
-    """Draw background, clutter and the distractors that are behind the main object."""
+    """Draw background, clutter and the distractors behind the main object."""
     base = rng.uniform(0.42, 0.58) if dial.darker else rng.uniform(0.25, 0.42)
     still = _background(background, base, rng.uniform(*dial.background_contrast))[None]
     for _ in range(int(rng.integers(dial.clutter[0], dial.clutter[1] + 1))):
@@ -215,17 +216,17 @@ def make_stage(background: Look, rng: np.random.Generator, split: int, dial: Dif
 
 
 def object_luma(base: float, rng: np.random.Generator, dial: Difficulty) -> float:
-    """The main object's brightness before a background of mean luma `base`."""
+    """Draw the main object's brightness against a background of mean luma `base`."""
     contrast = rng.uniform(*dial.contrast) * (rng.choice([-1.0, 1.0]) if dial.darker else 1.0)
     return float(np.clip(base + contrast, 0.08, 0.92))
 
 
 def to_planes(canvas: Array, rng: np.random.Generator, noise: float) -> tuple[Array, Array, Array]:
-    """Add noise to a canvas (t, 3, H, W) and store it as video does: luma (t, H, W), chroma (t, H/2, W/2), uint8."""
+    """Add noise to a canvas (t, 3, H, W) and convert it to uint8: luma (t, H, W), two chroma planes (t, H/2, W/2)."""
     frames = len(canvas)
     if noise:
         canvas[:, 0] += noise * rng.standard_normal((frames, SIZE, SIZE), dtype=np.float32)
-    # Chroma is stored for 2 x 2 pixels together.
+    # Chroma is subsampled 2 x 2 (4:2:0).
     chroma = canvas[:, 1:].reshape(frames, 2, SIZE // 2, 2, SIZE // 2, 2).mean(axis=(3, 5))
     luma8 = np.clip(np.rint(16 + 219 * canvas[:, 0]), 16, 235).astype(np.uint8)
     chroma8 = np.clip(np.rint(128 + 224 * chroma), 16, 240).astype(np.uint8)
@@ -242,8 +243,8 @@ def render(
 ) -> Scene:
     """Draw a clip: background, clutter, distractors, the main object, distractors in front of it, noise.
 
-    `family` is the main object's outline, one of `shapes.FAMILIES` or "blob", and `hues` the range of its hue in turns;
-    `split` 0 (training) or 1 (test) says which looks are drawn from.
+    family: the main object's outline, one of `shapes.FAMILIES` or "blob"; hues: range of its hue, in turns
+    split: 0 (training) or 1 (test), which selects the set of looks
     """
     background, main = Look.draw(rng, split), Look.draw(rng, split, hues)
     stage = make_stage(background, rng, split, dial, FRAMES)

@@ -1,4 +1,4 @@
-"""Outlines of the probes' objects, as signed distances: negative inside, in units of the object's radius."""
+"""Outlines of the probes' objects as signed distances in units of the object's radius, negative inside."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ Array = np.ndarray
 Outline = Callable[[Array, Array], Array]
 
 FAMILIES = ("disc", "ring", "square", "triangle", "star", "cross", "bar", "crescent")
-"""The classes of `appearance`."""
+"""Classes of `appearance`."""
 
 
 def _disc(rng: np.random.Generator) -> Outline:
@@ -41,7 +41,7 @@ def _star(rng: np.random.Generator) -> Outline:
     along = (notch - tip) / np.linalg.norm(notch - tip)
 
     def outline(u: Array, v: Array) -> Array:
-        # Fold the plane into one half ray of the star; there its edge is a straight line from tip to notch.
+        # Fold the plane into half an arm of the star, where its edge is a straight line from tip to notch.
         angle = np.abs(np.mod(np.arctan2(v, u) + half, 2 * half) - half)
         radius = np.hypot(u, v)
         return (radius * np.sin(angle) - tip[1]) * -along[0] + (radius * np.cos(angle) - tip[0]) * along[1]
@@ -70,7 +70,7 @@ def _crescent(rng: np.random.Generator) -> Outline:
 
 
 def _blob(rng: np.random.Generator) -> Outline:
-    """A pear-like outline r(angle) = 1 + sum of three harmonics.
+    """Make a pear-like outline r(angle) = 1 + sum of three harmonics.
 
     The first harmonic is never small, so no rotation maps a blob onto itself.
     """
@@ -108,7 +108,7 @@ _AXIS = (np.arange(48) + 0.5) / 12 - 2.0
 
 
 def make_outline(family: str, rng: np.random.Generator) -> Outline:
-    """An instance of a family, scaled to the area of a disc of radius 1, so that no family is larger than another."""
+    """Draw an outline of a family, scaled to the area of a disc of radius 1 so that all families are equally large."""
     raw = _MAKERS[family](rng)
     inside = (raw(_AXIS[None, :], _AXIS[:, None]) < 0).sum() / 144.0
     scale = float(np.sqrt(inside / np.pi))

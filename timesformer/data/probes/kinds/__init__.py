@@ -1,1 +1,1 @@
-"""Kinds of probes: every class of `Kind` in a module here is one, found by `timesformer.data.probes.registry`."""
+"""Kinds of probes.  `timesformer.data.probes.registry` finds every subclass of `Kind` in the modules of this folder."""

@@ -15,27 +15,27 @@ from timesformer.data.views import Views
 
 @dataclass(frozen=True)
 class Appearance(Kind):
-    """The class is what the object looks like; its motion is random."""
+    """Probe of appearance: the object's shape and hue are the class; its motion is random."""
 
     name: ClassVar[str] = "appearance"
     labels: ClassVar[tuple[str, ...]] = FAMILIES
     seed_index: ClassVar[int] = 0
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
-        """An object of the class's family and hue."""
+        """Draw an object with the outline and hue of the class, moving at random."""
         motion = str(rng.choice(MOTIONS))
         scene = render(motion, FAMILIES[clip.label], rng, clip.split, dial, family_hues(clip.label, dial))
         return replace(scene, facts=scene.facts | {"reverses": ""})
 
 
 def family_hues(family: int, dial: Difficulty) -> tuple[float, float]:
-    """The hues, in turns, of the objects of a class of `appearance`."""
+    """Range of hues, in turns, of the objects of a class of `appearance`."""
     return (family - dial.hue_spread) / len(FAMILIES), (family + dial.hue_spread) / len(FAMILIES)
 
 
 @dataclass(frozen=True)
 class Motion(Kind):
-    """The class is how a blob moves; each test clip is followed by its reversal."""
+    """Probe of motion: the way a blob moves is the class.  Each test clip is followed by its time reversal."""
 
     name: ClassVar[str] = "motion"
     labels: ClassVar[tuple[str, ...]] = MOTIONS
@@ -45,7 +45,7 @@ class Motion(Kind):
     mirrored: ClassVar[bool] = False
 
     def clips(self, split: int, count: int) -> list[Clip]:
-        """Classes in turn; the test set in pairs."""
+        """List the clips of a split: the classes in turn, in the test set as pairs of a clip and its reversal."""
         if split == 0:
             return super().clips(split, count)
         found = []
@@ -56,7 +56,7 @@ class Motion(Kind):
         return found
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
-        """A clip, or the clip that it reverses played backwards."""
+        """Draw a clip.  A reversal is its partner, played backwards."""
         # Even and odd motions are each other's reversal.
         scene = render(MOTIONS[clip.label ^ clip.variant], "blob", rng, clip.split, dial)
         facts = scene.facts | {"motion": MOTIONS[clip.label], "reverses": clip.partner}
@@ -64,26 +64,26 @@ class Motion(Kind):
         return Scene(scene.luma[order], scene.cb[order], scene.cr[order], scene.mask[order], facts)
 
     def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
-        """One half for a model blind to order: it gives a clip and its reversal one answer."""
+        """Return 50 % for an order-blind model, which gives a clip and its reversal the same answer; otherwise None."""
         return ORDER_BLIND_CEILING_PERCENT if order_blind else None
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """The order-blind ceiling.
+        """Return the order-blind ceiling for all three classifiers.
 
-        It is exact for what a clip and its reversal share (mean frame, file size); the first frame has no such bound,
-        because where an object is says something about where it will go, and is held to the same figure.
+        The bound is exact for features that a clip and its reversal share (mean frame, file size).  It is not exact for
+        the first frame, because an object's position says something about where it will go; the same figure is applied.
         """
         return dict.fromkeys(super().cheap_limits(), ORDER_BLIND_CEILING_PERCENT)
 
 
 @dataclass(frozen=True)
 class Mixture(Kind):
-    """A share of the clips is as in `motion`, the rest as in `appearance`; 16 classes, those of appearance first.
+    """Mixture of `motion` and `appearance` clips, with 16 classes: those of appearance come first.
 
-    temporal_share: from 0 (appearance alone) to 1 (motion alone)
+    temporal_share: share of motion clips, from 0 (appearance only) to 1 (motion only)
 
-    The test set holds the reversal of each of its temporal clips, so a model that is blind to order cannot pass
-    100 - 50 · temporal_share percent; the share is rounded to whole pairs of test clips.
+    The test set contains the reversal of each of its motion clips, so an order-blind model cannot exceed
+    100 - 50 · temporal_share percent.  The share is rounded to whole pairs of test clips.
     """
 
     temporal_share: float = 0.5
@@ -100,7 +100,10 @@ class Mixture(Kind):
         self._require("temporal_share", number and 0 <= self.temporal_share <= 1, "from 0 to 1")
 
     def clips(self, split: int, count: int) -> list[Clip]:
-        """Temporal and other clips (in the test set: pairs of clips) spread evenly, the classes of either in turn."""
+        """List the clips of a split: motion and appearance clips spread evenly, the classes of each in turn.
+
+        In the test set, clips are spread in pairs.
+        """
         step = 1 if split == 0 else 2
         temporal, other, found = 0, 0, list[Clip]()
         for first in range(0, count, step):
@@ -117,17 +120,17 @@ class Mixture(Kind):
         return found
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
-        """A clip of either probe."""
+        """Draw a clip of `appearance` or `motion`, depending on its label."""
         if clip.label < len(FAMILIES):
             return Appearance().draw(clip, rng, dial)
         return Motion().draw(replace(clip, label=clip.label - len(FAMILIES)), rng, dial)
 
     def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
-        """Of a model blind to order: all of the share that is not temporal, half of the rest."""
+        """Return the ceiling of an order-blind model: all appearance clips and half of the motion clips."""
         return self._order_blind_percent if order_blind else None
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """As in `motion`."""
+        """Return the order-blind ceiling for all three classifiers, as `Motion` does."""
         return dict.fromkeys(super().cheap_limits(), self._order_blind_percent)
 
     @property

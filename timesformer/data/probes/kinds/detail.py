@@ -1,14 +1,15 @@
-"""`detail`: the class is a fine texture, which is averaged away where a video is made smaller.
+"""`detail`: the class is a fine texture, which averages out when a video is downsampled.
 
-Videos of 64 x 64 pixels are stored without loss.  Over the object lies a pattern of bright and dark squares in cells of
-c x c pixels (c one of `scales`): stripes one way or the other, a chequerboard, or all of these mixed.  Every cell has
-two bright and two dark quarters, whatever the class.  Blocks of cells lie on a ground of one colour, and only from
-block to block do the kinds of cells change where they are mixed.  Resized (bilinear, without antialiasing) to 1 / f of
-its size, f a power of two, a pixel is the mean of the four pixels about its place; for f >= c two of these are bright
-and two are dark, so that videos that differ in class alone become one video, to the rounding of a float.
+Videos have 64 x 64 pixels and are stored without loss.  The object carries a pattern of bright and dark squares in
+cells of c x c pixels (c one of `scales`): horizontal stripes, vertical stripes, a chequerboard, or a mixture of these.
+Every cell has two bright and two dark quarters, whatever the class.  Cells are grouped into blocks; each block has a
+background of one colour, and in the mixture the kind of cell changes from block to block only.  When a video is resized
+(bilinear, without antialiasing) to 1 / f of its size, f a power of two, each pixel is the mean of the four pixels
+around its position.  For f >= c two of these are bright and two are dark, so videos that differ only in class become
+identical up to float rounding.
 
-The test set holds every scene once in each class.  At a short side of 1 / f of the videos' size, a model gives the
-classes of a scene whose cells are of c <= f pixels one answer, of which a quarter is right, and the ceiling is the
+The test set contains every scene once in each class.  At a short side of 1 / f of the videos' size, a model gives all
+four versions of a scene with c <= f the same answer, which is right for one of them.  The ceiling is therefore the
 share of scenes with c > f plus a quarter of the rest: 25, 62.5 and 100 % at short sides of 16, 32 and 64 with scales 2
 and 4.
 """
@@ -26,17 +27,17 @@ from timesformer.data.views import Views
 
 Array = np.ndarray
 MAGNIFIED = 2
-"""Pixels of a video for one of the scene's; the scene is the middle of what the other probes show."""
+"""Magnification in each direction: video pixels per pixel of the scene, which is the centre of the usual frame."""
 SEEN = slice(4, SIZE - 4)
 SMALLEST_BLOCK = 4
 
 
 @dataclass(frozen=True)
 class Detail(Kind):
-    """The class is a texture that shows only at higher resolution.
+    """Probe of spatial detail: the class is a texture that is visible only at higher resolution.
 
-    scales: sizes of the pattern's cells in pixels, in turns: some of 2, 4, 8
-    pattern_contrast: by how much its bright and dark squares differ from their mean, luma on a scale of 0 to 1
+    scales: sizes of the pattern's cells in pixels, used in turn: one or more of 2, 4, 8
+    pattern_contrast: difference between the bright (or dark) squares and their mean, as luma on a scale of 0 to 1
     """
 
     scales: tuple[int, ...] = (2, 4)
@@ -51,13 +52,13 @@ class Detail(Kind):
     def __post_init__(self) -> None:
         listed = isinstance(self.scales, tuple) and len(self.scales) > 0
         fitting = listed and all(is_power_of_two(scale) and 2 <= scale <= 8 for scale in self.scales)
-        self._require("scales", fitting, "a list of some of 2, 4, 8")
+        self._require("scales", fitting, "a list of one or more of 2, 4, 8")
         number = isinstance(self.pattern_contrast, int | float) and not isinstance(self.pattern_contrast, bool)
         self._require("pattern_contrast", number and 0 < self.pattern_contrast <= 0.4, "above 0, at most 0.4")
 
     @property
     def block(self) -> int:
-        """Pixels of a block of cells: the largest factor by which a video is made smaller with a bound."""
+        """Side of a block of cells in pixels, which is also the largest downsampling factor with a known bound."""
         return max(SMALLEST_BLOCK, *self.scales)
 
     @property
@@ -66,7 +67,7 @@ class Detail(Kind):
         return MAGNIFIED * len(range(SIZE)[SEEN])
 
     def clips(self, split: int, count: int) -> list[Clip]:
-        """Classes in turn; in the test set four clips of a source, one of each class."""
+        """List the clips of a split: the classes in turn; in the test set four clips per source, one of each class."""
         if split == 0:
             return super().clips(split, count)
         return [
@@ -75,12 +76,12 @@ class Detail(Kind):
         ]
 
     def scale(self, clip: Clip) -> int:
-        """Pixels of a cell of a clip's pattern."""
+        """Return the side of a cell of the clip's pattern in pixels."""
         a_round = clip.source // len(self.labels) if clip.split == 0 else clip.source
         return self.scales[a_round % len(self.scales)]
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
-        """A blob that moves at random, twice as large, with the pattern on it."""
+        """Draw a blob that moves at random, at twice the usual size, with the pattern on it."""
         scene = render(str(rng.choice(MOTIONS)), "blob", rng, clip.split, dial)
         luma, mask = (_enlarged(plane[:, SEEN, SEEN], MAGNIFIED) for plane in (scene.luma, scene.mask))
         half = slice(SEEN.start // 2, SEEN.stop // 2)  # chroma is stored for 2 x 2 pixels together
@@ -97,15 +98,15 @@ class Detail(Kind):
         return replace(scene, luma=luma, cb=cb, cr=cr, mask=mask, facts=facts)
 
     def quantiser(self, dial: Difficulty) -> int:
-        """Without loss, whatever the difficulty says: coding would change the means that the classes share."""
+        """Return 0 (lossless) whatever the difficulty: lossy coding would change the means that the classes share."""
         return 0
 
     def default_short_side(self, crop: int) -> int:
-        """The crop: whole frames, whatever the resolution."""
+        """Return the crop size, so that whole frames are seen at any resolution."""
         return crop
 
     def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
-        """The bound at the record's short side; None where none of the pattern is sure to be lost."""
+        """Return the ceiling at the record's short side; None where no part of the pattern is certain to be lost."""
         factor, rest = divmod(self.size, record.short_side)
         exact = record.interpolation == "bilinear" and not record.antialias
         if rest or not exact or not is_power_of_two(factor) or factor > self.block:
@@ -114,34 +115,40 @@ class Detail(Kind):
         return ceiling if ceiling < 100 else None
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """The first two see half the resolution; the file is as large as its texture is hard to code."""
+        """Return the ceiling at half resolution for mean frame and first frame; None for file size.
+
+        File size has no limit because it depends on how hard the texture is to code.
+        """
         ceiling = self._ceiling(2)
         return super().cheap_limits() | {"mean_frame": ceiling, "first_frame": ceiling}
 
     def _ceiling(self, factor: int) -> float:
-        """In percent, at 1 / factor of the videos' size."""
+        """Return the ceiling in percent at 1 / factor of the videos' size."""
         lost = sum(scale <= factor for scale in self.scales)
         return 100.0 - 100.0 * lost / len(self.scales) * (1 - 1 / len(self.labels))
 
 
 def _enlarged(plane: Array, times: int) -> Array:
-    """Every pixel of (t, H, W) as a square of `times` x `times`."""
+    """Replace every pixel of (t, H, W) with a square of `times` x `times` pixels."""
     return plane.repeat(times, axis=1).repeat(times, axis=2)
 
 
 def _cells(plane: Array, cell: int) -> Array:
-    """(t, H, W) as (t, rows, cell, columns, cell)."""
+    """Reshape (t, H, W) to (t, rows, cell, columns, cell)."""
     frames, height, width = plane.shape
     return plane.reshape(frames, height // cell, cell, width // cell, cell)
 
 
 def _ground(plane: Array, cell: int) -> Array:
-    """The rounded mean of each cell in all its pixels."""
+    """Replace every pixel with the rounded mean of its cell."""
     return _enlarged(np.rint(_cells(plane, cell).mean(axis=(2, 4))).astype(np.int16), cell)
 
 
 def _pattern(label: int, scale: int, block: int, size: int, rng: np.random.Generator) -> Array:
-    """+1 and -1, (H, W): two quarters of each cell each.  The same draws for every label."""
+    """Return the pattern (H, W): +1 in two quarters of each cell, -1 in the other two.
+
+    The random draws are the same for every label.
+    """
     axis = np.arange(size) // (scale // 2) % 2 * 2 - 1
     rows, columns = np.broadcast_arrays(axis[:, None], axis[None, :])
     kinds = np.stack([rows, columns, rows * columns])

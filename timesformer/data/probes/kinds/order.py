@@ -1,17 +1,18 @@
-"""`order`: which of two events came first, at gaps that only a clip that covers enough of the video can bridge.
+"""`order`: which of two events came first, at gaps that a clip can bridge only if it covers enough of the video.
 
-A video is `video_frames / event_frames` segments, each of them a still picture of one scene.  In one segment an object
-of some shape is there, in a later one an object of another shape in its place, in all others none.  The two events lie
-d segments apart, where d is a power of two, and are placed so that tiles of 2 d segments, laid end to end, have both in
-one tile.  The test set holds each video's partner, in which the two events have changed places, and so its label.
+A video consists of `video_frames / event_frames` segments, each a still picture of the same scene.  One segment shows
+an object of some shape, a later one shows an object of another shape in its place, and all others show no object.  The
+two events lie d segments apart, where d is a power of two.  They are placed so that, if tiles of 2 d segments are laid
+end to end, both events fall into one tile.  The test set contains each video's partner, in which the two events have
+swapped places and the label changes accordingly.
 
-That makes three bounds exact:
-- A video and its partner hold the same set of frames: whoever is blind to the order of frames cannot pass one half.
-- Cut into tiles of k <= d segments (k a power of two), a video and its partner hold the same set of tiles: whoever sees
-  tiles of k segments one by one and averages what it makes of them cannot pass one half on the videos whose gap is d.
+Three bounds are therefore exact:
+- A video and its partner contain the same set of frames, so an order-blind model cannot exceed 50 %.
+- Cut into tiles of k <= d segments (k a power of two), a video and its partner contain the same set of tiles.  A model
+  that sees tiles of k segments one by one and averages its predictions cannot exceed 50 % on the videos with gap d.
   Tiles of k > d segments show the order.
-- So with gaps d = 1, 2, 4, … of equal share, tiles of k segments reach at most (shares with d < k) + (shares with d >=
-  k) / 2: for gaps 1, 2 and 4 and tiles of 1, 2, 4 and 8 segments 50, 66.7, 83.3 and 100 %.
+- With gaps d = 1, 2, 4, … of equal share, tiles of k segments therefore reach at most (shares with d < k) + (shares
+  with d >= k) / 2.  For gaps of 1, 2 and 4 and tiles of 1, 2, 4 and 8 segments this is 50, 66.7, 83.3 and 100 %.
 """
 
 from collections import Counter
@@ -43,7 +44,7 @@ from timesformer.data.probes.shapes import FAMILIES
 from timesformer.data.views import Views
 
 PAIRS = (("disc", "star"), ("square", "bar"))
-"""Shapes that pass by in one video; in `appearance` their hues are opposite."""
+"""Pairs of shapes that appear in one video; in `appearance` the two have opposite hues."""
 
 IDLE, FIRST, SECOND = 0, 1, 2
 Clips = Sequence[Sequence[int] | np.ndarray]
@@ -51,14 +52,14 @@ Clips = Sequence[Sequence[int] | np.ndarray]
 
 @dataclass(frozen=True)
 class Order(Kind):
-    """Which of two events came first.
+    """Probe of temporal order: the class is which of two events came first.
 
-    video_frames: frames of a video; event_frames: frames of a segment.  A video has a power of two of segments.
-    gaps: how many segments lie between the beginnings of the two events, in turns: powers of two, at most half the
-        segments; by default all of them
+    video_frames: frames of a video; event_frames: frames of a segment.  The number of segments is a power of two.
+    gaps: distances between the starts of the two events in segments, used in turn: powers of two, at most half the
+        number of segments; by default all of these
 
-    A dense clip of T frames at stride s covers T · s frames of a video (the files have 15 frames a second; a
-    `frame_rate` of the preprocessing counts at `target_fps`, 30 by default, so it is twice the stride).
+    A dense clip of T frames at stride s covers T · s frames of a video.  The files have 15 frames per second, and the
+    `frame_rate` of the preprocessing refers to `target_fps` (30 by default), so `frame_rate` is twice the stride.
     """
 
     video_frames: int = 64
@@ -83,20 +84,23 @@ class Order(Kind):
         if self.gaps == ():
             object.__setattr__(self, "gaps", tuple(possible))
         fitting = isinstance(self.gaps, tuple) and all(type(gap) is int and gap in possible for gap in self.gaps)
-        self._require("gaps", fitting, f"a list of some of {', '.join(map(str, possible))}")
+        self._require("gaps", fitting, f"a list of one or more of {', '.join(map(str, possible))}")
 
     @property
     def frames(self) -> int:
-        """Frames of a video."""
+        """Number of frames of a video."""
         return self.video_frames
 
     @property
     def segments(self) -> int:
-        """Segments of a video."""
+        """Number of segments of a video."""
         return self.video_frames // self.event_frames
 
     def clips(self, split: int, count: int) -> list[Clip]:
-        """Classes in turn, in the test set each followed by its partner; the gaps change after a round of classes."""
+        """List the clips of a split: the classes in turn, each test clip followed by its partner.
+
+        The gap changes after each round of classes.
+        """
         if split == 0:
             return super().clips(split, count)
         found = []
@@ -107,19 +111,19 @@ class Order(Kind):
         return found
 
     def gap(self, clip: Clip) -> int:
-        """Segments between the beginnings of a clip's events."""
+        """Return the distance between the starts of a clip's two events in segments."""
         sources_in_a_round = len(self.labels) if clip.split == 0 else len(PAIRS)
         return self.gaps[clip.source // sources_in_a_round % len(self.gaps)]
 
     def starts(self, gap: int) -> list[int]:
-        """The segments in which the first event may lie: in the first half of a tile of twice the gap."""
+        """List the segments in which the first event may lie: those in the first half of a tile of twice the gap."""
         return [start for start in range(self.segments) if start // gap % 2 == 0]
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
-        """Render an idle segment and one for each event, and arrange them."""
+        """Draw a clip: render an idle segment and one for each event, then arrange them."""
         gap = self.gap(clip)
         start = int(rng.choice(self.starts(gap)))
-        # A clip and its partner are drawn alike: only the places of the events differ.
+        # A clip and its partner use the same draws: only the positions of the events differ.
         shapes = PAIRS[clip.label // 2][:: -1 if (clip.label ^ clip.variant) % 2 else 1]
         background = Look.draw(rng, clip.split)
         stage = make_stage(background, rng, clip.split, dial, frames=1)
@@ -150,13 +154,14 @@ class Order(Kind):
         return Scene(luma, cb, cr, mask, facts)
 
     def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
-        """Of the best that can be made of the set of clips that these views take; 50 % for a model blind to order."""
+        """Return the ceiling for the set of clips that these views take; 50 % for an order-blind model."""
         return self.ceiling_of(views.indices(record, self.video_frames, FRAME_RATE), order_blind)
 
     def ceiling_of(self, clips: Clips, order_blind: bool = False) -> float:
-        """The ceiling in percent for whoever sees these frames of a video, as a set of clips, each in order or not.
+        """Return the ceiling in percent of a model that sees these frames of a video as a set of clips.
 
-        Counted over all places of the events: where two labels show the same set of clips, half of them are lost.
+        The frames of a clip keep their order unless `order_blind`.  All positions of the events are counted: where two
+        labels show the same set of clips, half of these videos are lost.
         """
         lost = Fraction(0)
         for gap in self.gaps:
@@ -171,13 +176,16 @@ class Order(Kind):
         return float(100 * (1 - lost))
 
     def _content(self, clips: Clips, start: int, gap: int, swapped: bool, order_blind: bool) -> object:
-        """What the clips show of a video, in no order: the kind of the segment that each frame is from."""
+        """Return the content of the clips, as a set: for each frame, the kind of its segment."""
         kinds = arrangement(self.segments, start, gap, swapped)
         found = [[kinds[int(index) // self.event_frames] for index in indices] for indices in clips]
         return tuple(sorted(tuple(sorted(clip) if order_blind else clip) for clip in found))
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """Mean frame and file size are blind to order; the first frame shows the first event where it lies there."""
+        """Return the order-blind ceiling for mean frame and file size, and the ceiling of frame 0 for the first frame.
+
+        The first frame shows the first event where that event lies in the first segment.
+        """
         first = self.ceiling_of([[0]])
         return {
             "mean_frame": ORDER_BLIND_CEILING_PERCENT,
@@ -187,7 +195,7 @@ class Order(Kind):
 
 
 def arrangement(segments: int, start: int, gap: int, swapped: bool) -> list[int]:
-    """The kind of each segment: IDLE, or the FIRST or SECOND event drawn; `swapped` lets them change places."""
+    """List the kind of each segment: IDLE, or the event drawn FIRST or SECOND; `swapped` exchanges the two events."""
     kinds = [IDLE] * segments
     kinds[start], kinds[start + gap] = (SECOND, FIRST) if swapped else (FIRST, SECOND)
     return kinds
