@@ -32,7 +32,7 @@ def test_annotations_are_a_sequence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="num_classes is 3, but there are 2 class names"):
         read_annotations("kinetics", path, num_classes=3, labels=["x", "y"])
     for several in ({"num_classes": (2, 3)}, {"labels": {"a": ["x"], "b": ["y"]}}):
-        with pytest.raises(InputError, match="this format has one label a video"):
+        with pytest.raises(InputError, match="this format has one label per video"):
             read_annotations("kinetics", path, **several)
     with pytest.raises(InputError, match="label 1 is out of range, expected 0 to 0"):
         read_annotations("kinetics", path, labels=["x"])
@@ -81,7 +81,7 @@ def test_ssv2(tmp_path: Path) -> None:
         ([{"id": "1"}], "entry 1: field 'template' is missing"),
         ([{"id": "1", "template": 3}], "entry 1: field 'template': expected text, got 3"),
         ([{"id": "1", "template": "Eating [something]"}], "entry 1: field 'template': no class is called 'Eating some"),
-        ([{"id": "1", "template": "Closing [something]"}] * 2, "entry 2: field 'id': '1' comes twice"),
+        ([{"id": "1", "template": "Closing [something]"}] * 2, "entry 2: field 'id': '1' occurs twice"),
     ],
 )
 def test_bad_ssv2(tmp_path: Path, entries: Any, said: str) -> None:
@@ -91,7 +91,7 @@ def test_bad_ssv2(tmp_path: Path, entries: Any, said: str) -> None:
 
 def test_ssv2_needs_names(tmp_path: Path) -> None:
     path = put(tmp_path / "something-something-v2-validation.json", [{"id": "1", "template": "x"}])
-    with pytest.raises(InputError, match=r"class names are needed: there is no .*something-something-v2-labels\.json"):
+    with pytest.raises(InputError, match=r"class names are missing: expected .*something-something-v2-labels\.json"):
         read_annotations("ssv2", path)
 
 
@@ -112,7 +112,7 @@ def test_ssv2_frame_lists_without_labels(tmp_path: Path) -> None:
     assert found.labels == ["Opening something", "Closing something"]
     with path.open("a") as file:
         file.write('5 2 0 5/a.jpg ""\n')
-    with pytest.raises(InputError, match=r"train\.csv:5: video '5' has no label here and none in .*v2-train\.json"):
+    with pytest.raises(InputError, match=r"train\.csv:5: labels: video '5' has no label here and none in .*v2-train\.json"):
         read_annotations("ssv2_frames", path)
     validation = put(tmp_path / "val.csv", f'{FRAMES_HEADER}\n9 0 0 9/a.jpg ""\n')
     with pytest.raises(InputError, match=r"v2-validation\.json: no such annotation file"):
@@ -129,10 +129,10 @@ def test_ssv2_frame_lists_without_labels(tmp_path: Path) -> None:
         (FRAMES_HEADER + "\n1 0 x 1/1.jpg 1\n", r"train\.csv:2: frame_id: expected a whole number, got 'x'"),
         (FRAMES_HEADER + "\n1 0 0 1/1.jpg 1,2\n", r"train\.csv:2: labels: expected a whole number, got '1,2'"),
         (FRAMES_HEADER + "\n1 0 0 1/1.jpg 7\n", r"train\.csv:2: label 7 is out of range, expected 0 to 1"),
-        (FRAMES_HEADER + "\n1 0 0 1/1.jpg 1\n2 1 0 1/2.jpg 1\n", r"train\.csv:3: path: 1 holds frames of '1' as well"),
+        (FRAMES_HEADER + "\n1 0 0 1/1.jpg 1\n2 1 0 1/2.jpg 1\n", r"train\.csv:3: path: 1 also contains frames of '1'"),
         (
             FRAMES_HEADER + "\n1 0 0 1/1.jpg 1\n1 0 1 2/2.jpg 1\n",
-            r"train\.csv:3: path: frames of '1' lie in 1 and in 2",
+            r"train\.csv:3: path: frames of '1' are in 1 and in 2",
         ),
         (FRAMES_HEADER + "\n1 0 0 1/1.jpg 1\n1 0 1 1/2.jpg 0\n", r"train\.csv:3: labels: '1' has '1' and '0'"),
         (
@@ -140,7 +140,7 @@ def test_ssv2_frame_lists_without_labels(tmp_path: Path) -> None:
             r"train\.csv:3: frame_id: 2\.jpg \(2\) does not follow",
         ),
         (FRAMES_HEADER + "\n1 0 0 1/10.jpg 1\n1 0 1 1/9.jpg 1\n", r"frame_id: 9\.jpg \(1\) does not follow 10\.jpg"),
-        (FRAMES_HEADER + '\n1 0 0 1/1.jpg ""\n', "class names are needed"),
+        (FRAMES_HEADER + '\n1 0 0 1/1.jpg ""\n', "class names are missing"),
     ],
 )
 def test_bad_frame_lists(tmp_path: Path, text: str, said: str) -> None:
@@ -170,8 +170,8 @@ def test_diving48(tmp_path: Path) -> None:
         ({"label": 48}, "entry 1: label 48 is out of range, expected 0 to 47"),
         ({"label": -1}, "label -1 is out of range"),
         ({"label": True}, "field 'label': expected a whole number, got True"),
-        ({"end_frame": 0}, "field 'end_frame': expected more than start_frame 0, got 0"),
-        ({"start_frame": -1}, "expected more than start_frame -1"),
+        ({"end_frame": 0}, "field 'end_frame': expected a number above start_frame 0, got 0"),
+        ({"start_frame": -1}, "expected a number above start_frame -1"),
         ({"vid_name": 3}, "field 'vid_name': expected text, got 3"),
     ],
 )
@@ -216,8 +216,8 @@ def test_howto100m(tmp_path: Path) -> None:
         (HOWTO, "the annotation file is empty"),
         (HOWTO + "a,b,c,1\n", r"a\.csv:2: expected 5 fields as in the header, got 4"),
         (HOWTO + "a,b,c,1,x\n", r"a\.csv:2: task_id: expected a whole number, got 'x'"),
-        (HOWTO + ",b,c,1,7\n", r"a\.csv:2: video_id: expected the name of a video, got nothing"),
-        (HOWTO + "a,b,c,1,7\n\na,b,c,1,7\n", r"a\.csv:4: video_id: 'a' comes twice"),
+        (HOWTO + ",b,c,1,7\n", r"a\.csv:2: video_id: expected the name of a video, got an empty field"),
+        (HOWTO + "a,b,c,1,7\n\na,b,c,1,7\n", r"a\.csv:4: video_id: 'a' occurs twice"),
     ],
 )
 def test_bad_howto100m(tmp_path: Path, text: str, said: str) -> None:
@@ -227,7 +227,7 @@ def test_bad_howto100m(tmp_path: Path, text: str, said: str) -> None:
 
 def test_howto100m_with_other_classes(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", HOWTO + "a,b,c,1,7\n")
-    with pytest.raises(InputError, match=r"a\.csv:2: task_id: 7 is not among the 2 classes"):
+    with pytest.raises(InputError, match=r"a\.csv:2: task_id: 7 is not one of the 2 classes"):
         read_annotations("howto100m", path, labels=["8", "9"])
     with pytest.raises(InputError, match="num_classes is 3, but there are 1 class names"):
         read_annotations("howto100m", path, num_classes=3)
@@ -262,7 +262,7 @@ def test_bad_moments(tmp_path: Path, text: str, said: str) -> None:
     path = put(tmp_path / "trainingSet.csv", text)
     with pytest.raises(InputError, match=said):
         read_annotations("moments", path, labels=["blocking"])
-    with pytest.raises(InputError, match=r"class names are needed: there is no .*moments_categories\.txt"):
+    with pytest.raises(InputError, match=r"class names are missing: expected .*moments_categories\.txt"):
         read_annotations("moments", path)
 
 
@@ -287,10 +287,10 @@ def test_folder(tmp_path: Path) -> None:
 def test_bad_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such folder of classes"):
         read_annotations("folder", tmp_path / "nowhere")
-    with pytest.raises(InputError, match="expected a folder for each class, there is none"):
+    with pytest.raises(InputError, match="expected one folder per class, got a folder without folders"):
         read_annotations("folder", tmp_path)
     put(tmp_path / "a" / "notes.txt", "")
-    with pytest.raises(InputError, match="there is no video in the folders of its 1 classes"):
+    with pytest.raises(InputError, match="the folders of its 1 classes contain no video"):
         read_annotations("folder", tmp_path)
 
 

@@ -97,5 +97,5 @@ def test_epic_kitchens_has_two_heads(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="num_classes: expected two numbers, of verbs and nouns"):
             read_annotations("epic_kitchens", path, num_classes=number)
     for labels in (["a"], {"noun": ["a"], "verb": ["b"]}):
-        with pytest.raises(InputError, match="expected class names of the heads verb and noun"):
+        with pytest.raises(InputError, match="expected class names for the heads verb and noun"):
             read_annotations("epic_kitchens", path, labels=labels)

@@ -1,4 +1,4 @@
-"""Lists of videos and their labels.  A further annotation format is one more module here: see `READERS`."""
+"""Readers of annotation files (lists of videos and labels).  To add a format, add a module here: see `READERS`."""
 
 import importlib
 import pkgutil
@@ -29,23 +29,23 @@ Reader = Callable[[Path, Path | None, NumClasses | None, Labels | None], Annotat
 
 
 def _readers() -> dict[str, Reader]:
-    """The entries of `READERS` in every module of this folder that has one."""
+    """Collect the entries of `READERS` from the modules of this folder."""
     found: dict[str, Reader] = {}
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
         for name, reader in getattr(module, "READERS", {}).items():
             if name in found:
                 both = f"{found[name].__module__} and {module.__name__}"
-                raise InputError(f"annotation format {name!r}: the name is taken twice, by {both}")
+                raise InputError(f"annotation format {name!r}: defined twice, in {both}")
             found[name] = reader
     return found
 
 
 READERS: dict[str, Reader] = _readers()
-"""Annotation formats by the name that a run's `data.format` gives: (file, root, num_classes, labels) -> annotations.
+"""Annotation formats by name (a run's `data.format`): functions (file, root, num_classes, labels) -> annotations.
 
-A format is an entry of `READERS` in a module of this folder; nothing else has to be told of it.  In every format a
-folder of images may take the place of a video file.
+A format is an entry of `READERS` in a module of this folder and needs no other registration.  In every format, a folder
+of images may replace a video file.
 """
 
 
@@ -59,10 +59,13 @@ def read_annotations(
 ) -> Annotations:
     """Read an annotation file (a folder, for the format `folder`) in one of the formats of `READERS`.
 
-    labels: class names, for formats that name classes and bring no names of their own, and to read a test set with the
-    training set's classes; fps: frames per second of folders of images, where the format does not know them
+    root: folder of the videos; None: the format's default
+    num_classes: number of classes (one per head where there are several), against which labels are checked
+    labels: class names, for formats that refer to classes by name without listing them, and for reading a test set with
+        the classes of the training set
+    fps: frame rate of folders of images, where the format does not give it
 
-    Raises InputError for another format, and as the format's reader does.
+    Raises InputError for an unknown format and for the errors of the format's reader.
     """
     if format not in READERS:
         raise InputError(f"format: expected one of {', '.join(READERS)}, got {format!r}")

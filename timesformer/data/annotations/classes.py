@@ -1,4 +1,4 @@
-"""Files of class names, as datasets and checkpoints bring them."""
+"""Readers of the files of class names that come with datasets and checkpoints."""
 
 import csv
 import re
@@ -14,15 +14,15 @@ _INDEXED = re.compile(r"(?P<name>.*\S)\s*,\s*(?P<index>\d+)")
 
 
 def read_class_names(path: Path | str) -> list[str]:
-    """The names of the classes in the order of their indices.
+    """Read class names, in the order of their indices.
 
-    .json: a list of names (a name may be a list of words, as in Diving-48's vocabulary), or a mapping from names to
-        indices or from indices to names
-    .csv: index and name in two columns, in either order, or columns `id` and `name` (or `key`) of a header
-    others: a name on each line, or `name,index` on each (Moments in Time)
+    .json: a list of names (a name may be a list of words, as in the vocabulary of Diving-48), or a mapping from names
+        to indices or from indices to names
+    .csv: two columns with index and name in either order, or a header with the columns `id` and `name` (or `key`)
+    other suffixes: one name per line, or `name,index` per line (Moments in Time)
 
-    Raises InputError, naming file and line or entry, for anything else, and where the indices are not 0, 1, … each
-    once or a name comes twice.
+    Raises InputError naming file and line or entry for other content, for indices that are not 0, 1, … each exactly
+    once, and for duplicate names.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
@@ -36,19 +36,19 @@ def read_class_names(path: Path | str) -> list[str]:
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         if seen.setdefault(name, index) != index:
-            raise InputError(f"{path}: classes {seen[name]} and {index} have one name, {name!r}")
+            raise InputError(f"{path}: classes {seen[name]} and {index} have the same name, {name!r}")
     return names
 
 
 def unknown_class(place: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a class that is not among the known ones: the data's own, or those of the checkpoint in use."""
+    """Make the error for a class name that the dataset, or the checkpoint in use, does not have."""
     names = list(known)
     shown = ", ".join(map(repr, names[:8])) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
     return InputError(f"{place}: no class is called {name!r}; the classes are {shown}")
 
 
 def read_labels(source: Path | str | Mapping[str, Path | str]) -> Labels:
-    """The names in a file; for several heads {head: names} from {head: file}."""
+    """Read class names from a file; for several heads, {head: names} from {head: file}."""
     if isinstance(source, Mapping):
         return {head: read_class_names(path) for head, path in source.items()}
     return read_class_names(source)
@@ -68,7 +68,7 @@ def _from_json(path: Path, values: Any) -> list[str]:
     pairs = list(values.items())
     forward = [(str(index), name) for name, index in pairs]
     backward = [(index, name) for index, name in pairs]
-    # Names may be numbers too: what counts from 0 is the index.
+    # Names may be numbers as well: the side that counts from 0 is the index.
     if _counts(index for index, _ in backward) and not _counts(index for index, _ in forward):
         forward = backward
     for number, (_, name) in enumerate(forward, start=1):
@@ -111,7 +111,7 @@ def _from_lines(path: Path) -> list[str]:
 
 
 def _counts(indices: Iterable[str]) -> bool:
-    """Whether these are 0, 1, … in any order, each once."""
+    """Return True for the numbers 0, 1, …, each exactly once, in any order."""
     texts = list(indices)
     return all(_is_index(text) for text in texts) and sorted(map(int, texts)) == list(range(len(texts)))
 
@@ -121,17 +121,17 @@ def _is_index(text: str) -> bool:
 
 
 def _ordered(path: Path, found: list[tuple[str, str, str]]) -> list[str]:
-    """Names by their index, from (place, index, name)."""
+    """Order names by index, given (place, index, name)."""
     names: dict[int, str] = {}
     for place, index, name in found:
         if not _is_index(index):
             raise InputError(f"{place}: expected the index of a class, got {index!r}")
         if not name:
-            raise InputError(f"{place}: the class of index {index} has no name")
+            raise InputError(f"{place}: the class with index {index} has no name")
         if int(index) in names:
-            raise InputError(f"{place}: index {index} comes twice")
+            raise InputError(f"{place}: index {index} occurs twice")
         names[int(index)] = name
     missing = sorted(set(range(len(names))) - set(names))
     if missing:
-        raise InputError(f"{path}: expected the indices 0 to {len(names) - 1}, {missing[0]} is missing")
+        raise InputError(f"{path}: expected the indices 0 to {len(names) - 1}, but {missing[0]} is missing")
     return [names[index] for index in range(len(names))]

@@ -1,4 +1,4 @@
-"""Diving-48."""
+"""Annotations of Diving-48."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from timesformer.errors import InputError
 def read_diving48(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """`Diving48_V2_{train,test}.json`: a list of {vid_name, label, start_frame, end_frame}.
+    """Read `Diving48_V2_{train,test}.json`: a list of {vid_name, label, start_frame, end_frame}.
 
-    Every dive is a file of its own, `vid_name.mp4` (or another video file, or a folder of images) in `root`, by default
-    the json's own folder.  start_frame and end_frame count the frames of that file, from 0 to its length; they are
-    checked, and the whole file is read unless start_frame is above 0.  Class names are `labels`, or
-    `Diving48_vocab.json` beside the file (a list of the four parts of each dive).
+    Every dive has its own file `vid_name.mp4` (or another video file, or a folder of images) in `root`, by default the
+    folder of the json.  start_frame and end_frame refer to the frames of that file, from 0 to its length; they are
+    checked, and the whole file is used unless start_frame is above 0.  Class names are `labels`, or come from
+    `Diving48_vocab.json` in the same folder (a list with the four parts of each dive).
 
     Raises InputError naming file, entry and field.
     """
@@ -38,7 +38,7 @@ def read_diving48(
         label = check_label(entry_field(entry, "label", int, place), limit, place)
         start, end = (entry_field(entry, field, int, place) for field in ("start_frame", "end_frame"))
         if not 0 <= start < end:
-            raise InputError(f"{place}: field 'end_frame': expected more than start_frame {start}, got {end}")
+            raise InputError(f"{place}: field 'end_frame': expected a number above start_frame {start}, got {end}")
         span = (start, end) if start else (None, None)
         video = find_video(base, name, ".mp4")
         samples.append(Sample(video, label, f"{name}[{start}:{end}]" if start else name, *span))

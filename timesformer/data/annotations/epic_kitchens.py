@@ -1,4 +1,4 @@
-"""Epic-Kitchens: segments of long videos, with a verb and a noun."""
+"""Annotations of Epic-Kitchens: segments of long videos, each with a verb and a noun."""
 
 from functools import cache
 from pathlib import Path
@@ -15,18 +15,18 @@ COLUMNS = ("participant_id", "video_id", "start_frame", "stop_frame", "verb_clas
 def read_epic_kitchens(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """`EPIC_100_{train,validation}.csv`: the columns above, and others.
+    """Read `EPIC_100_{train,validation}.csv`, which has at least the columns `COLUMNS`.
 
-    A sample is a segment of `video_id`: the images start_frame to stop_frame, which count from 1, both included.  Its
-    label is (verb, noun); its name narration_id where there is such a column.  Under `root` (by default the csv's own
-    folder) videos are `P01/videos/P01_01.MP4`, `P01/rgb_frames/P01_01/` with `frame_0000000001.jpg` and so on,
-    `P01/P01_01` or `P01_01`, files or folders of images.
+    A sample is a segment of `video_id`: frames start_frame to stop_frame, counted from 1, both included.  Its label is
+    (verb, noun); its name is narration_id if the file has that column.  Under `root` (by default the folder of the csv)
+    a video is `P01/videos/P01_01.MP4`, the folder `P01/rgb_frames/P01_01/` with images `frame_0000000001.jpg` and so
+    on, or a file or folder of images `P01/P01_01` or `P01_01`.
 
-    Frame numbers count 60 frames per second in the videos of Epic-Kitchens-55 and 50 in the others (three digits at
-    the end of video_id); where stop_timestamp disagrees by more than a tenth, its rate counts.  In a video file of
-    another rate (re-encoded, say) they are converted.
+    Frame numbers refer to 60 frames per second in the videos of Epic-Kitchens-55 and to 50 in the others (whose
+    video_id ends in three digits).  If stop_timestamp implies a rate that differs by at least 10 %, the implied rate is
+    used.  For a video file with another rate, for example after re-encoding, frame numbers are converted.
 
-    Class names are `labels` ({verb: …, noun: …}), or `EPIC_100_{verb,noun}_classes.csv` beside the file.
+    Class names are `labels` ({verb: …, noun: …}), or come from `EPIC_100_{verb,noun}_classes.csv` in the same folder.
 
     Raises InputError naming file, line and column.
     """
@@ -48,7 +48,7 @@ def read_epic_kitchens(
         )
         video = row["video_id"]
         if not video:
-            raise InputError(f"{place}: video_id: expected the name of a video, got nothing")
+            raise InputError(f"{place}: video_id: expected the name of a video, got an empty field")
         samples.append(
             Sample(
                 where(row["participant_id"], video),
@@ -63,9 +63,9 @@ def read_epic_kitchens(
 
 
 def _limits(path: Path, num_classes: NumClasses | None, labels: Labels | None) -> tuple[int | None, int | None]:
-    """Number of verbs and of nouns."""
+    """Return the number of verbs and of nouns."""
     if labels is not None and (not isinstance(labels, dict) or tuple(labels) != HEADS):
-        raise InputError(f"{path}: expected class names of the heads verb and noun, in this order")
+        raise InputError(f"{path}: expected class names for the heads verb and noun, in this order")
     if num_classes is not None and (not isinstance(num_classes, tuple) or len(num_classes) != len(HEADS)):
         raise InputError(f"{path}: num_classes: expected two numbers, of verbs and nouns, got {num_classes!r}")
     if isinstance(labels, dict):
@@ -86,7 +86,7 @@ def _video(base: Path, person: str, video: str) -> Path:
 
 
 def _rate(video: str, stop: int, timestamp: str, place: str) -> float:
-    """Frames per second that the frame numbers count."""
+    """Return the frame rate to which the frame numbers refer."""
     usual = 50.0 if len(video.rpartition("_")[2]) == 3 else 60.0
     if not timestamp:
         return usual
@@ -95,7 +95,7 @@ def _rate(video: str, stop: int, timestamp: str, place: str) -> float:
     except ValueError as error:
         raise InputError(f"{place}: stop_timestamp: expected hours:minutes:seconds, got {timestamp!r}") from error
     lasting = 3600 * hours + 60 * minutes + seconds
-    # The first frames of a video say little about its rate.
+    # A segment that ends within the first second says little about the rate.
     if lasting < 1 or abs(stop / lasting / usual - 1) < 0.1:
         return usual
     return round(stop / lasting, 3)

@@ -1,4 +1,4 @@
-"""A folder for each class."""
+"""Datasets with one folder per class."""
 
 from pathlib import Path
 
@@ -12,18 +12,19 @@ from timesformer.errors import InputError
 def read_folder(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """`path/class/video`: class names are the folders' names, or `labels`, of which every folder must be one.
+    """Read a dataset of the form `path/class/video`.
 
-    Videos are files with a video's suffix, and folders (of images); other files, and what begins with a dot, are left
-    out.  Read the test set with the training set's `labels`, so that both mean the same classes.  `root` is not used.
+    Class names are the names of the folders, or `labels`, which must then contain every folder's name.  Videos are
+    files with a video suffix, and folders of images; other files and names that begin with a dot are ignored.  Read the
+    test set with the `labels` of the training set so that both use the same classes.  `root` is not used.
 
-    Raises InputError where there is no such folder, no class, no video, or a class that `labels` does not name.
+    Raises InputError if there is no such folder, no class or no video, or if `labels` lacks a class.
     """
     if not path.is_dir():
         raise InputError(f"{path}: no such folder of classes")
     folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
-        raise InputError(f"{path}: expected a folder for each class, there is none")
+        raise InputError(f"{path}: expected one folder per class, got a folder without folders")
     _, names = one_head(path, num_classes, labels if labels is not None else folders)
     index, samples = require_names(path, names, path), []
     for name in folders:
@@ -34,7 +35,7 @@ def read_folder(
             if shown:
                 samples.append(Sample(video, index[name], f"{name}/{video.name}"))
     if not samples:
-        raise InputError(f"{path}: there is no video in the folders of its {len(folders)} classes")
+        raise InputError(f"{path}: the folders of its {len(folders)} classes contain no video")
     return Annotations(tuple(samples), names)
 
 

@@ -1,4 +1,4 @@
-"""HowTo100M, as section 4.6 of the paper uses it: long videos, each of one task."""
+"""Annotations of HowTo100M as used in section 4.6 of the paper: long videos, each of one task."""
 
 import os
 from pathlib import Path
@@ -18,19 +18,20 @@ from timesformer.errors import InputError
 def read_howto100m(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """`HowTo100M_v1.csv`, or a part of it: columns video_id and task_id (category_1, category_2 and rank are not used).
+    """Read `HowTo100M_v1.csv` or a subset of its rows, using the columns video_id and task_id.
 
-    A video's class is its task.  Class names are the task ids: `labels` in their order, or those of the file in rising
-    order; read the test set with the training set's `labels`, so that both mean the same classes.  Videos are files
-    called video_id with any video suffix, or folders of images, anywhere under `root` (by default the csv's own
-    folder).  The paper takes the tasks with at least 100 videos and clips that cover a video without overlap.
+    The class of a video is its task.  Class names are the task ids: `labels` in the given order, or those of the file
+    in ascending order.  Read the test set with the `labels` of the training set so that both use the same classes.
+    Videos are files named video_id with any video suffix, or folders of images, anywhere under `root` (by default the
+    folder of the csv).  The paper uses the tasks with at least 100 videos, and clips that cover a video without
+    overlap.
 
-    Raises InputError naming file and line; also for a video that comes twice.
+    Raises InputError naming file and line, also for a duplicate video.
     """
     rows = []
     for place, row in read_table(path, ("video_id", "task_id")):
         if not row["video_id"]:
-            raise InputError(f"{place}: video_id: expected the name of a video, got nothing")
+            raise InputError(f"{place}: video_id: expected the name of a video, got an empty field")
         rows.append((place, row["video_id"], str(whole_number(row["task_id"], "task_id", place))))
     if labels is None:
         labels = sorted({task for _, _, task in rows}, key=int)
@@ -40,16 +41,16 @@ def read_howto100m(
     base, samples, seen = root if root is not None else path.parent, [], set()
     for place, video, task in rows:
         if task not in index:
-            raise InputError(f"{place}: task_id: {task} is not among the {len(index)} classes")
+            raise InputError(f"{place}: task_id: {task} is not one of the {len(index)} classes")
         if video in seen:
-            raise InputError(f"{place}: video_id: {video!r} comes twice")
+            raise InputError(f"{place}: video_id: {video!r} occurs twice")
         seen.add(video)
         samples.append(Sample(found.get(video, base / f"{video}.mp4"), index[task], video))
     return Annotations(require_some(samples, path), names)
 
 
 def _files(root: Path, wanted: set[str]) -> dict[str, Path]:
-    """The video of each name, under `root`: in the order of the suffixes, files before folders of images."""
+    """Find the video of each name under `root`.  Suffixes take precedence in their order, files before folders."""
     found: dict[str, tuple[int, str]] = {}
     for folder, folders, files in os.walk(root, followlinks=True):
         candidates = [(name, name, len(VIDEO_SUFFIXES)) for name in folders]

@@ -1,4 +1,4 @@
-"""Kinetics: `path label` on each line."""
+"""Annotations in the format of Kinetics: `path label` on each line."""
 
 import re
 import textwrap
@@ -8,19 +8,19 @@ from timesformer.data.annotations.reading import check_label, one_head, read_tex
 from timesformer.data.annotations.sample import Annotations, Labels, NumClasses, Sample
 from timesformer.errors import InputError
 
-# The label is what stands after the last space or comma, so that paths may contain both.
+# The label follows the last space or comma, so that paths may contain both.
 _LINE = re.compile(r"(?P<path>.*\S)\s*[ ,\t]\s*(?P<label>[+-]?\d+)")
 
 
 def read_kinetics(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """`path label` lines: separated by a space or comma, without header; paths may contain spaces.
+    """Read lines of `path label`, separated by a space or comma, without a header; paths may contain spaces.
 
-    Relative paths are taken from `root`, by default the csv's own folder; a path may be a folder of images.
+    Relative paths start at `root`, by default the folder of the csv; a path may be a folder of images.
 
-    Raises InputError for a file that is missing, not text or empty; for a malformed line or a label outside
-    0 … num_classes - 1 it names the line.
+    Raises InputError for a file that is missing, empty or not text, and, naming the line, for a malformed line and for
+    a label outside 0 … num_classes - 1.
     """
     limit, names = one_head(path, num_classes, labels)
     base = root if root is not None else path.parent
@@ -32,8 +32,8 @@ def read_kinetics(
         match = _LINE.fullmatch(line.strip())
         if match is None:
             raise InputError(
-                f"{place}: expected `path label`, the label a whole number, got "
-                f"{textwrap.shorten(line, 100)!r}; other formats are named by `format`"
+                f"{place}: expected `path label` with a whole number as label, got "
+                f"{textwrap.shorten(line, 100)!r}; for other formats set `format`"
             )
         name = match["path"].rstrip(" ,\t").strip('"')
         samples.append(Sample(base / name, check_label(int(match["label"]), limit, place), name))
@@ -41,7 +41,7 @@ def read_kinetics(
 
 
 def read_kinetics_csv(path: Path | str, root: Path | str | None = None, num_classes: int | None = None) -> list[Sample]:
-    """The samples of a file in Kinetics' format; see `read_kinetics`."""
+    """Read the samples of a file in the format of Kinetics; see `read_kinetics`."""
     return list(read_kinetics(Path(path), None if root is None else Path(root), num_classes))
 
 

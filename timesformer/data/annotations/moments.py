@@ -1,4 +1,4 @@
-"""Moments in Time."""
+"""Annotations of Moments in Time."""
 
 import csv
 from pathlib import Path
@@ -9,17 +9,17 @@ from timesformer.data.annotations.sample import Annotations, Labels, NumClasses,
 from timesformer.errors import InputError
 
 FOLDERS = {"trainingSet": "training", "validationSet": "validation"}
-"""Where the videos of each list lie."""
+"""Folder of the videos of each list."""
 
 
 def read_moments(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """`trainingSet.csv` and `validationSet.csv`: `path,class name,…` without header.
+    """Read `trainingSet.csv` or `validationSet.csv`: lines of `path,class name,…` without a header.
 
-    Class names are `labels`, or `moments_categories.txt` (`name,index`) beside the file.  Paths are taken from the
-    dataset's folder `training` or `validation` in `root` (by default the csv's own folder) where there is one,
-    otherwise from `root` itself; in place of `x.mp4` there may be a folder of images `x`.
+    Class names are `labels`, or come from `moments_categories.txt` (`name,index`) in the same folder.  Paths start at
+    the folder `training` or `validation` of `root` if it exists, otherwise at `root` itself (by default the folder of
+    the csv).  A folder of images `x` may replace `x.mp4`.
 
     Raises InputError naming file and line.
     """

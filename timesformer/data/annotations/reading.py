@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: text, tables, JSON, labels, and where a video lies."""
+"""Functions shared by the readers of annotation files: text, tables, JSON, labels and paths of videos."""
 
 import csv
 import json
@@ -12,11 +12,11 @@ from timesformer.errors import InputError
 T = TypeVar("T")
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts")
-"""Names of video files end in one of these; the upper case counts as well."""
+"""Suffixes of video files, in lower or upper case."""
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file.  Raises InputError for a file that is missing or no text."""
+    """Read a text file.  Raises InputError for a file that is missing or not text."""
     if not path.is_file():
         raise InputError(f"{path}: no such annotation file")
     try:
@@ -26,7 +26,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.  Raises InputError that names the line."""
+    """Read a JSON file.  Raises InputError naming the line."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -34,7 +34,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON list, each with its place for messages; entries count from 1."""
+    """Read the objects of a JSON list, each with its place for messages; entries count from 1."""
     values = read_json(path)
     if not isinstance(values, list):
         raise InputError(f"{path}: expected a list of entries, got {type(values).__name__}")
@@ -46,7 +46,7 @@ def read_entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def entry_field(entry: dict[str, Any], name: str, kind: type[T], place: str) -> T:
-    """A field of a JSON object.  Raises InputError where it is missing or of another type."""
+    """Return a field of a JSON object.  Raises InputError if it is missing or has another type."""
     if name not in entry:
         raise InputError(f"{place}: field {name!r} is missing")
     value = entry[name]
@@ -57,9 +57,9 @@ def entry_field(entry: dict[str, Any], name: str, kind: type[T], place: str) -> 
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a csv with a header that holds at least `columns`, each with its place `file:line` for messages.
+    """Read the rows of a csv whose header has at least `columns`, each with its place `file:line` for messages.
 
-    Raises InputError for a header without one of them and for a row with more or fewer fields than the header.
+    Raises InputError for a missing column and for a row with more or fewer fields than the header.
     """
     reader = csv.reader(read_text(path).splitlines())
     header = [name.strip() for name in next(reader, [])]
@@ -76,14 +76,14 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
 
 
 def whole_number(text: str, name: str, place: str) -> int:
-    """A number of 0 or more.  Raises InputError that names the column."""
+    """Parse a whole number of at least 0.  Raises InputError naming the column."""
     if not (text.isascii() and text.isdigit()):
         raise InputError(f"{place}: {name}: expected a whole number, got {text!r}")
     return int(text)
 
 
 def check_label(label: int, limit: int | None, place: str, name: str = "label") -> int:
-    """The label, if it is one of `limit` classes.  Raises InputError."""
+    """Return the label if it is one of `limit` classes.  Raises InputError otherwise."""
     if label < 0 or (limit is not None and label >= limit):
         expected = "0 or more" if limit is None else f"0 to {limit - 1}"
         raise InputError(f"{place}: {name} {label} is out of range, expected {expected}")
@@ -91,12 +91,14 @@ def check_label(label: int, limit: int | None, place: str, name: str = "label") 
 
 
 def one_head(path: Path, num_classes: NumClasses | None, labels: Labels | None) -> tuple[int | None, list[str] | None]:
-    """Number and names of the classes of a format with one head.
+    """Return number and names of the classes of a format with one head.
 
-    Raises InputError where they do not agree, or are for several heads.
+    Raises InputError if they disagree or are given for several heads.
     """
     if isinstance(num_classes, tuple) or isinstance(labels, dict):
-        raise InputError(f"{path}: this format has one label a video; expected the classes of one head")
+        raise InputError(
+            f"{path}: this format has one label per video; expected the classes of one head, got those of several"
+        )
     if labels is None:
         return num_classes, None
     if num_classes is not None and num_classes != len(labels):
@@ -105,16 +107,16 @@ def one_head(path: Path, num_classes: NumClasses | None, labels: Labels | None) 
 
 
 def require_names(path: Path, labels: list[str] | None, file: Path) -> dict[str, int]:
-    """Class name -> index, for a format that names classes.  Raises InputError where there are no names."""
+    """Return {class name: index}, for a format that refers to classes by name.  Raises InputError without names."""
     if labels is None:
-        raise InputError(f"{path}: class names are needed: there is no {file}, and no `classes` file was given")
+        raise InputError(f"{path}: class names are missing: expected {file}, or a file in `classes`")
     return {name: index for index, name in enumerate(labels)}
 
 
 def find_video(base: Path, stem: str, suffix: str) -> Path:
-    """The video called `stem` in a folder: a file (`suffix` first, then any other video's), or a folder of images.
+    """Find the video named `stem` in a folder: a file with `suffix`, a folder of images, or another video file.
 
-    Where there is none, the path that the dataset itself would have: it will be found missing.
+    If there is none, return the path with `suffix`, which will be reported as missing.
     """
     usual = base / f"{stem}{suffix}"
     if usual.is_file():
@@ -126,7 +128,7 @@ def find_video(base: Path, stem: str, suffix: str) -> Path:
 
 
 def require_some(samples: Sequence[T], path: Path) -> tuple[T, ...]:
-    """The samples; InputError where there are none."""
+    """Return the samples as a tuple.  Raises InputError if there are none."""
     if not samples:
         raise InputError(f"{path}: the annotation file is empty")
     return tuple(samples)

@@ -1,4 +1,4 @@
-"""What an annotation file becomes: samples, and class names where the format knows them."""
+"""Content of an annotation file: samples, and class names if the format has them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,22 @@ from typing import overload
 from timesformer.heads import Labels
 
 Label = int | tuple[int, ...]
-"""A class, or one for each head."""
+"""Class of a sample, or one class per head."""
 
 NumClasses = int | tuple[int, ...]
-"""Number of classes; where there are several heads one for each."""
+"""Number of classes; with several heads, one number per head."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A video, or a segment of one, and its class.
+    """Video, or segment of a video, with its class.
 
-    path: a video file, or a folder of images (see `timesformer.data.FrameFolder`)
-    label: the class; a tuple where there are several heads
-    name: identifies the sample in records: the path, or the segment, as the annotation file has it
-    start_frame, end_frame: a segment: from frame start_frame to before end_frame, counted from 0; None: the whole video
-    fps: frames per second of a folder of images (None: 30), and of the numbers of a segment (None: the file's own)
+    path: video file, or folder of images (see `timesformer.data.FrameFolder`)
+    label: class; a tuple with several heads
+    name: identifier of the sample in records: the path or segment as written in the annotation file
+    start_frame, end_frame: range of a segment, counted from 0, end_frame excluded; both None for a whole video
+    fps: frame rate of a folder of images (None: 30), and the rate to which start_frame and end_frame refer (None: the
+        rate of the file)
     """
 
     path: Path
@@ -38,12 +39,12 @@ class Sample:
 
     @property
     def is_segment(self) -> bool:
-        """Whether it is a part of a video."""
+        """True if the sample is a part of a video."""
         return self.start_frame is not None or self.end_frame is not None
 
     @property
     def place(self) -> str:
-        """The path; a segment's with the range behind it, `path[3:7]`, so that each segment has one of its own."""
+        """Path of the sample, followed by the range of a segment as in `path[3:7]`, so that segments differ."""
         if not self.is_segment:
             return str(self.path)
         return f"{self.path}[{self.start_frame or 0}:{'' if self.end_frame is None else self.end_frame}]"
@@ -51,10 +52,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Annotations(Sequence[Sample]):
-    """The samples of an annotation file, as a sequence.
+    """Samples of an annotation file, as a sequence.
 
-    labels: class names, None where the format does not know them; heads: names of the heads where there are several,
-    otherwise empty
+    labels: class names; None if the format does not provide them
+    heads: names of the heads if there are several, otherwise empty
     """
 
     samples: tuple[Sample, ...]
@@ -73,10 +74,10 @@ class Annotations(Sequence[Sample]):
 
     @property
     def num_classes(self) -> NumClasses | None:
-        """Number of class names, of each head where there are several; None where there are no names."""
+        """Number of class names, per head if there are several; None without names."""
         return None if self.labels is None else count_labels(self.labels)
 
 
 def count_labels(labels: Labels) -> NumClasses:
-    """How many names there are, for each head where there are several."""
+    """Return the number of names, per head if there are several."""
     return tuple(len(names) for names in labels.values()) if isinstance(labels, dict) else len(labels)

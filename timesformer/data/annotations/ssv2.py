@@ -1,4 +1,4 @@
-"""Something-Something V2: its json files, and the frame lists that come with SlowFast's model zoo."""
+"""Annotations of Something-Something V2: its json files, and the frame lists of SlowFast's model zoo."""
 
 import csv
 import re
@@ -22,17 +22,17 @@ from timesformer.data.natural import natural_key
 from timesformer.errors import InputError
 
 HEADER = ("original_vido_id", "video_id", "frame_id", "path", "labels")
-"""Of a frame list; the first name is spelled so in the files."""
+"""Header of a frame list.  The misspelled first name is that of the published files."""
 
 
 def read_ssv2(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """`something-something-v2-{train,validation}.json`: a list of {id, template, …}.
+    """Read `something-something-v2-{train,validation}.json`: a list of {id, template, …}.
 
-    The class is the template without its brackets.  Class names are `labels`, or `something-something-v2-labels.json`
-    beside the file.  Videos are `ID.webm`, other video files or folders of images called ID, in `root` (by default the
-    json's own folder).
+    The class is the template without its brackets.  Class names are `labels`, or come from
+    `something-something-v2-labels.json` in the same folder.  A video is `ID.webm`, another video file or a folder of
+    images named ID, in `root` (by default the folder of the json).
 
     Raises InputError naming file, entry and field.
     """
@@ -52,7 +52,7 @@ def _names_file(path: Path) -> Path:
 
 
 def _labelled(path: Path, index: dict[str, int]) -> dict[str, int]:
-    """id -> label of the entries of a json file."""
+    """Return {id: label} of the entries of a json file."""
     found: dict[str, int] = {}
     for place, entry in read_entries(path):
         video = str(entry["id"]) if type(entry.get("id")) is int else entry_field(entry, "id", str, place)
@@ -60,14 +60,14 @@ def _labelled(path: Path, index: dict[str, int]) -> dict[str, int]:
         if name not in index:
             raise unknown_class(f"{place}: field 'template'", name, index)
         if video in found:
-            raise InputError(f"{place}: field 'id': {video!r} comes twice")
+            raise InputError(f"{place}: field 'id': {video!r} occurs twice")
         found[video] = index[name]
     return found
 
 
 @dataclass
 class _Video:
-    """Frames of a video that were listed so far."""
+    """Frames of a video that have been listed so far."""
 
     folder: PurePosixPath
     label: str
@@ -80,15 +80,16 @@ class _Video:
 def read_ssv2_frames(
     path: Path, root: Path | None = None, num_classes: NumClasses | None = None, labels: Labels | None = None
 ) -> Annotations:
-    """A frame list: a header `original_vido_id video_id frame_id path labels`, then a line for each frame.
+    """Read a frame list: a header `original_vido_id video_id frame_id path labels`, then one line per frame.
 
-    Fields are separated by a space, tab or comma.  A video is the folder that its frames lie in, under `root` (by
-    default the list's own folder): its first images, as many as the list has lines for it.  `labels` is a class; where
-    it is empty (`""`, as in SlowFast's lists) the class comes from `something-something-v2-{train,validation}.json`
-    beside the list, for a list called train or val…, and class names as in `read_ssv2`.
+    Fields are separated by a space, tab or comma.  A video is the folder of its frames, under `root` (by default the
+    folder of the list); the number of its lines is the number of images that are used, from the first on.  `labels` is
+    a class index.  If it is empty (`""`, as in SlowFast's lists), the class comes from
+    `something-something-v2-{train,validation}.json` in the same folder (train if the name of the list begins with
+    "train"), and class names as in `read_ssv2`.
 
-    Raises InputError naming file and line: a line with other fields, frames that do not follow each other, a video in
-    two folders or of two classes, two videos in one folder.
+    Raises InputError naming file and line for a line with other fields, frames that are not consecutive, a video in two
+    folders or with two classes, and two videos in one folder.
     """
     videos = _listed(path)
     split = "train" if path.stem.startswith("train") else "validation"
@@ -107,7 +108,7 @@ def read_ssv2_frames(
             if by_json is None:
                 by_json = _labelled(json_file, require_names(path, names, names_file))
             if video not in by_json:
-                raise InputError(f"{found.place}: video {video!r} has no label here and none in {json_file}")
+                raise InputError(f"{found.place}: labels: video {video!r} has no label here and none in {json_file}")
             label = by_json[video]
         samples.append(Sample(base / found.folder, label, str(found.folder), 0, found.frames))
     return Annotations(require_some(samples, path), names)
@@ -131,13 +132,13 @@ def _listed(path: Path) -> dict[str, _Video]:
             raise InputError(f"{place}: expected {len(HEADER)} fields ({', '.join(HEADER)}), got {len(row)}")
         video, frame, image, label = row[0], whole_number(row[2], "frame_id", place), PurePosixPath(row[3]), row[4]
         if folders.setdefault(image.parent, video) != video:
-            raise InputError(f"{place}: path: {image.parent} holds frames of {folders[image.parent]!r} as well")
+            raise InputError(f"{place}: path: {image.parent} also contains frames of {folders[image.parent]!r}")
         if video not in videos:
             videos[video] = _Video(image.parent, label, 1, frame, image.name, place)
             continue
         known = videos[video]
         if image.parent != known.folder:
-            raise InputError(f"{place}: path: frames of {video!r} lie in {known.folder} and in {image.parent}")
+            raise InputError(f"{place}: path: frames of {video!r} are in {known.folder} and in {image.parent}")
         if label != known.label:
             raise InputError(f"{place}: labels: {video!r} has {known.label!r} and {label!r}")
         if frame != known.last + 1 or natural_key(image.name) <= natural_key(known.last_name):
