@@ -112,7 +112,9 @@ def test_ssv2_frame_lists_without_labels(tmp_path: Path) -> None:
     assert found.labels == ["Opening something", "Closing something"]
     with path.open("a") as file:
         file.write('5 2 0 5/a.jpg ""\n')
-    with pytest.raises(InputError, match=r"train\.csv:5: labels: video '5' has no label here and none in .*v2-train\.json"):
+    with pytest.raises(
+        InputError, match=r"train\.csv:5: labels: video '5' has no label here and none in .*v2-train\.json"
+    ):
         read_annotations("ssv2_frames", path)
     validation = put(tmp_path / "val.csv", f'{FRAMES_HEADER}\n9 0 0 9/a.jpg ""\n')
     with pytest.raises(InputError, match=r"v2-validation\.json: no such annotation file"):

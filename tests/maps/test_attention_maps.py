@@ -183,7 +183,7 @@ def test_clips_that_are_refused() -> None:
     for clip, message in ((clips()[0], "expected"), (clips(height=9), "height = 9"), (clips(0), "expected")):
         with pytest.raises(InputError, match=message):
             attention_maps(model, clip)
-    with pytest.raises(InputError, match="expected one of .*, got layer 9"):
+    with pytest.raises(InputError, match=r"expected one of .*, got layer 9"):
         attention_maps(model, clips()).get(9, "time")
     with pytest.raises(InputError, match="have none of the steps"):
         attention_maps(make("factorised_encoder"), clips(), layers=[0], steps=["time"])

@@ -101,7 +101,7 @@ def test_what_fits() -> None:
     count, cell = what_fits(every, (96, 14, 14), 13, PAGE_BYTES)
     assert count >= 8
     assert cell == (2, 2, 2) or np.prod(cell) > 8
-    with pytest.raises(InputError, match="too few for .* maps, even with one cell"):
+    with pytest.raises(InputError, match=r"too few for .* maps, even with one cell"):
         what_fits(every, (8, 14, 14), 13, 100)
 
 
@@ -154,7 +154,7 @@ def test_the_page_is_of_one_or_two_models_and_the_maps_fit(tmp_path) -> None:
         with pytest.raises(InputError, match=f"expected one or two models, got {number}"):
             write_explorer(tmp_path / "x.html", [side] * number, title="t")
     wrong = Saliency("rollout", ("class",), weights[..., :2], None)
-    with pytest.raises(InputError, match="expected a map of .* for rollout"):
+    with pytest.raises(InputError, match=r"expected a map of .* for rollout"):
         explorer_side(model, seen, name="a", methods={"rollout": wrong})
     assert GRID[1] * PATCH == seen.frames.shape[1]
     few = explorer_side(model, seen, name="a", keys=top_keys(model, clip, count=2, coarsen=(1, 2, 2)))

@@ -1,22 +1,26 @@
 """What a dataset holds, so that a record can say which data its figures come from."""
 
 import hashlib
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from timesformer.data.annotations import Sample
 from timesformer.data.cache import FrameCache
-from timesformer.data.files import content_hash
-from timesformer.data.video.open import frames_key, open_video
+from timesformer.data.fingerprint import Digests, Fingerprint
+from timesformer.data.video.open import frames_digest, image_names, open_video
 from timesformer.data.video.video import VideoError
 
 
-def audit(samples: Sequence[Sample], cache: FrameCache | None = None) -> dict[str, Any]:
+def audit(
+    samples: Sequence[Sample], cache: FrameCache | None = None, known: Fingerprint | None = None
+) -> dict[str, Any]:
     """Number of videos, label histogram, unreadable videos, and a fingerprint, all JSON-able.
 
     Videos that the cache holds have been decoded before; the others are opened, and those that do not open are listed
-    with the reason.
+    with the reason.  known: the fingerprint, where it has been taken already.
     """
     unreadable = []
     for sample in samples:
@@ -27,7 +31,7 @@ def audit(samples: Sequence[Sample], cache: FrameCache | None = None) -> dict[st
             unreadable.append({"path": error.path, "reason": error.reason})
     return {
         "num_videos": len(samples),
-        "fingerprint": fingerprint((sample, None) for sample in samples),
+        "fingerprint": (known or fingerprint(samples)).sha256,
         "labels": histogram(samples),
         "num_unreadable": len(unreadable),
         "unreadable": unreadable,
@@ -40,20 +44,51 @@ def histogram(samples: Iterable[Sample]) -> dict[str, int]:
     return {str(label): labels[label] for label in sorted(labels)}
 
 
-def fingerprint(samples: Iterable[tuple[Sample, str | None]]) -> str:
+def fingerprint(samples: Iterable[Sample], digests: Digests | None = None) -> Fingerprint:
     """What records call the data by: the same wherever the files lie and in whatever order they are listed.
 
-    A sha256 over every sample's name, label, size, content and segment.  Beside each sample stands the sha256 of its
-    file if that is known already.
+    Its sha256 is over every sample's name, label, size, digest and segment.
     """
-    entries = sorted(f"{sample.name}\0{sample.label}\0{_content(sample, known)}" for sample, known in samples)
+    digests, samples, began = digests or Digests(), list(samples), time.perf_counter()
+    before = digests.read
+    images = {sample.path: _images(sample.path) for sample in samples if sample.path.is_dir()}
+    paths = [path / name for path, names in images.items() for name in names]
+    paths += [sample.path for sample in samples if sample.path not in images]
+    found = digests.of(paths)
+    contents = [(sample, _content(sample, images.get(sample.path), found)) for sample in samples]
+    files = {sample.name + _range(sample): content for sample, content in contents}
+    seconds = time.perf_counter() - began
+    return Fingerprint(total(contents), files, None, digests.full, seconds, digests.read - before)
+
+
+def total(contents: Iterable[tuple[Sample, str]]) -> str:
+    """The sha256 over samples and what stands for their content (`stated`)."""
+    entries = sorted(f"{sample.name}\0{sample.label}\0{content}" for sample, content in contents)
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
 
-def _content(sample: Sample, known: str | None) -> str:
-    if sample.path.is_dir():
-        return f"folder {frames_key(sample)}"
-    if not sample.path.is_file():
-        return "missing"
-    content = f"{sample.path.stat().st_size} {known or content_hash(sample.path)}"
-    return content + (f" {sample.start_frame}:{sample.end_frame}" if sample.is_segment else "")
+def stated(sample: Sample, digest: str) -> str:
+    """What stands for a video file's content: its size, its digest, and the segment's range."""
+    try:
+        size = sample.path.stat().st_size
+    except OSError:
+        return digest
+    return f"{size} {digest}" + (f" {sample.start_frame}:{sample.end_frame}" if sample.is_segment else "")
+
+
+def _content(sample: Sample, images: Sequence[str] | None, digests: Mapping[Path, str]) -> str:
+    if images is None:
+        digest = digests[sample.path]
+        return digest if digest == "missing" else stated(sample, digest)
+    return f"folder {frames_digest(sample, images, {name: digests[sample.path / name] for name in images})}"
+
+
+def _images(folder: Path) -> list[str]:
+    try:
+        return image_names(folder)
+    except OSError:  # it is among the unreadable ones
+        return []
+
+
+def _range(sample: Sample) -> str:
+    return f"[{sample.start_frame}:{sample.end_frame}]" if sample.is_segment else ""

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timesformer.data.annotations import Annotations, Label, Sample
-from timesformer.data.audit import audit
+from timesformer.data.audit import audit, fingerprint
 from timesformer.data.augment import Augment
 from timesformer.data.cache import FrameCache
+from timesformer.data.fingerprint import Fingerprint
 from timesformer.data.masks import MaskStore
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.sampling import dense_indices, uniform_indices
@@ -164,9 +165,13 @@ class VideoDataset(Dataset[Any]):
         """The collated samples of one epoch."""
         return self.__getitems__([(epoch, int(index)) for index in indices])
 
-    def audit(self) -> dict[str, Any]:
-        """Number, labels, fingerprint and unreadable videos of this dataset, for the records."""
-        return audit(self.samples, self.cache)
+    def audit(self, known: Fingerprint | None = None) -> dict[str, Any]:
+        """Number, labels, fingerprint (taken unless known) and unreadable videos of this dataset, for the records."""
+        return audit(self.samples, self.cache, known)
+
+    def fingerprint(self) -> Fingerprint:
+        """The state of the videos' files today."""
+        return fingerprint(self.samples)
 
     @property
     def _views_vary(self) -> bool:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from timesformer.data.annotations import Sample
-from timesformer.data.audit import fingerprint, histogram
+from timesformer.data.audit import fingerprint, histogram, stated, total
+from timesformer.data.fingerprint import Digests
 from timesformer.data.video.open import segment_range
 from timesformer.data.video.verdict import KINDS, UNREADABLE, FileFacts, Finding, examine, worst
 from timesformer.errors import InputError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _AT_ONCE = 256  # files between two reports
 
 
@@ -80,11 +81,11 @@ class Survey:
     def summary(self) -> dict[str, Any]:
         """Figures over all samples, JSON-able.
 
-        fingerprint: that of the records made with this data, from the whole content of every file; None if content was
-        not read (`whole` false).
+        fingerprint: that of the records made with this data, from a digest of size, head, tail and pieces of each file.
+        content_fingerprint: from the whole content of every file (records have it with `fingerprint: full`); None if
+        content was not read (`whole` false).
         """
         kinds = [found.verdict for found in self.verdicts]
-        known = ((found.sample, found.facts.content) for found in self.verdicts)
         return {
             "num_samples": len(self.verdicts),
             "num_files": self.examined + self.remembered,
@@ -92,8 +93,21 @@ class Survey:
             "verdicts": {kind: kinds.count(kind) for kind in KINDS if kind in kinds},
             "labels": histogram(found.sample for found in self.verdicts),
             "decoded": self.decoded,
-            "fingerprint": fingerprint(known) if self.whole else None,
+            "fingerprint": self._fingerprint(whole=False),
+            "content_fingerprint": self._fingerprint(whole=True) if self.whole else None,
         }
+
+    def _fingerprint(self, whole: bool) -> str:
+        """The one of records, without reading again what has been read."""
+        contents = []
+        for found in self.verdicts:
+            sample, digest = found.sample, found.facts.content if whole else found.facts.sample
+            if digest is None:  # a folder of images, or nothing readable
+                (content,) = fingerprint([sample], Digests(full=whole)).files.values()
+            else:
+                content = stated(sample, digest)
+            contents.append((sample, content))
+        return total(contents)
 
 
 def survey(
@@ -109,7 +123,7 @@ def survey(
     """Examine the files of all samples.
 
     decode: every frame instead of the first
-    whole: hash all bytes, which the fingerprint needs; otherwise duplicates are told by size, first and last MiB
+    whole: hash all bytes; otherwise duplicates are told by size, head, tail and pieces between them
     min_frames: fewer are `short`; workers: threads (default: four for each core); state: see above
     progress: called with files done and files in all
 

@@ -19,7 +19,8 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from timesformer.data import collate
+from timesformer.data import VideoDataset, collate
+from timesformer.data.fingerprint import Fingerprint
 from timesformer.data.loading import Collate, SampleStream, batches
 from timesformer.errors import InputError
 from timesformer.heads import cross_entropy, heads_of, is_right, predict
@@ -28,7 +29,7 @@ from timesformer.seeding import seed_all
 from timesformer.training.mixup import draw_mix
 from timesformer.training.recipe import Recipe
 from timesformer.training.sharding import Strategy, exchanging, shard
-from timesformer.training.state import TrainingState, load_state, save_state
+from timesformer.training.state import TrainingState, keep_videos, load_state, require_same_videos, save_state
 
 REPORT_EVERY = 20
 """Number of steps between two reads of the loss; each read makes the accelerator wait."""
@@ -75,6 +76,7 @@ def fit(
     tracker_folder: str | Path | None = None,
     strategy: Strategy = "ddp",
     collate: Collate = collate,
+    videos: Fingerprint | None = None,
 ) -> FitResult:
     """Train `model` in place, resuming from the checkpoint in `folder` if there is one.
 
@@ -88,6 +90,8 @@ def fit(
         `timesformer_experiments.run.distributed`): "ddp", each with a whole model, or "fsdp", each with a part of the
         parameters, gradients and optimiser state.  Checkpoints are whole in both cases, so that any number of processes
         can resume from them.
+    videos: state of the video files, by default as the dataset finds it (`VideoDataset.fingerprint`); a checkpoint of
+        other videos is not resumed
 
     Raises:
         InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable; the tracker
@@ -96,7 +100,9 @@ def fit(
     """
     folder = Path(folder)
     accelerator = _accelerator(tracker, Path(tracker_folder or folder))
-    loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate)
+    if videos is None and isinstance(dataset, VideoDataset):
+        videos = dataset.fingerprint()
+    loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate, videos)
     with step_bar("training", progress, loop.accelerator.is_main_process) as on_step:
         return loop.run(on_step)
 
@@ -112,7 +118,10 @@ class _Loop:
         accelerator: Accelerator,
         strategy: Strategy,
         collate: Collate,
+        videos: Fingerprint | None,
     ) -> None:
+        require_same_videos(folder, videos)
+        self.videos, self.kept = videos, False
         self.dataset, self.recipe, self.folder = dataset, recipe, folder
         self.validation, self.collate = validation, collate
         self.num_samples = len(dataset)  # type: ignore[arg-type]
@@ -262,6 +271,9 @@ class _Loop:
         if self.accelerator.num_processes > 1:  # gradients are equal in all processes, losses are not
             self.state.curves = self.accelerator.reduce(self.state.curves, "mean")
         main = self.accelerator.is_main_process
+        if main and self.videos is not None and not self.kept:
+            keep_videos(self.folder, self.videos)
+            self.kept = True
         if main or self.sharded:  # all processes take part in gathering the shards
             save_state(self.folder, self.state, self.model, self.optimiser, self.defining, write=main)
         self.accelerator.wait_for_everyone()

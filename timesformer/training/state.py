@@ -15,11 +15,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from timesformer.data.fingerprint import Fingerprint
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer.training.sharding import gathered, part_of
 
 FILE = "checkpoint.safetensors"
+VIDEOS = "videos.json"
+"""Beside it: the state of the videos that it was trained on."""
 
 
 @dataclass
@@ -117,6 +120,22 @@ def load_state(
         unreadable=metadata["unreadable"],
         validation=metadata["validation"],
     )
+
+
+def keep_videos(folder: Path, videos: Fingerprint) -> None:
+    """Write beside the checkpoint which videos it was trained on."""
+    videos.write(folder / VIDEOS)
+
+
+def require_same_videos(folder: Path, videos: Fingerprint | None) -> None:
+    """Raises InputError if the checkpoint in `folder` was trained on other videos; it names them."""
+    kept = Fingerprint.read_from(folder / VIDEOS) if (folder / FILE).exists() else None
+    changes = kept.changes(videos) if kept is not None and videos is not None else ""
+    if changes:
+        raise InputError(
+            f"{folder / FILE}: checkpoint of a run on other videos: {changes}. Put those videos back to resume, or "
+            "remove the checkpoint to train on today's from the beginning"
+        )
 
 
 def _check_same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> None:

@@ -32,10 +32,7 @@ def audit(
     ] = None,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every frame, not only the first.")] = False,
     quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="Do not read whole files: no fingerprint; duplicates are found by first and last MiB."
-        ),
+        bool, typer.Option("--quick", help="Do not read whole files: duplicates are told by head, tail and samples.")
     ] = False,
     min_frames: Annotated[int, typer.Option(min=1, help="Report videos with fewer frames as short.")] = 8,
     fps: Annotated[float | None, typer.Option(help="Frames per second of videos stored as folders of images.")] = None,
@@ -119,7 +116,8 @@ def _show(summary: dict[str, Any], found: Survey) -> None:
         f"samples      {summary['num_samples']} in {summary['num_files']} files, "
         f"{summary['num_unreadable']} unreadable",
         f"labels       {len(labels)}, with {min(labels)} to {max(labels)} samples each",
-        f"fingerprint  {summary['fingerprint'] or 'not computed with --quick'}",
+        f"fingerprint  {summary['fingerprint']}",
+        f"of all bytes {summary['content_fingerprint'] or 'not computed with --quick'}",
         f"speed        {found.examined} files in {summary['seconds']} s "
         f"({summary['files_per_minute'] or 0} per minute), {found.remembered} known from an earlier audit",
     ]

@@ -16,6 +16,7 @@ from timesformer_experiments.cost.measures import measured
 from timesformer_experiments.records.folder import Busy, RunFolder, size_of_log
 from timesformer_experiments.records.log import now_utc
 from timesformer_experiments.run.failures import kind_of, reason_of
+from timesformer_experiments.run.identity import Identities
 from timesformer_experiments.run.recording import record_failure, recorded
 from timesformer_experiments.run.train import train_and_evaluate
 from timesformer_experiments.specs.cost import CostSpec
@@ -45,6 +46,8 @@ def attempt(
     try:
         with folder.claimed(job.name):
             record = folder.record()
+            if record is not None and isinstance(job.spec, RunSpec):
+                Identities(data_dir).require(job.spec, record, folder)
             if record is not None and job.complete(record):
                 return record
             if record is None and since is not None and (before := folder.failed_since(since)) is not None:

@@ -18,6 +18,7 @@ from timesformer_experiments.jobs.workers import Event, InTurn, Places, Pool, Wo
 from timesformer_experiments.records.folder import RunFolder, default_data_dir, size_of_log
 from timesformer_experiments.records.log import LOG, latest, read_records
 from timesformer_experiments.run.failures import Failed
+from timesformer_experiments.run.identity import Identities, OtherData
 from timesformer_experiments.run.inputs import check_annotations, prepare
 from timesformer_experiments.run.train import run_one
 from timesformer_experiments.specs.job import Job, jobs_of
@@ -100,10 +101,14 @@ class Plan:
         self.source = {key: job.source.hash() for key, job in self.jobs.items() if job.source is not None}
 
     def recall(self, retry: bool) -> None:
-        """Read finished jobs from the folder, and failed ones unless they are to be repeated."""
+        """Read finished jobs from the folder, and failed ones unless they are to be repeated.
+
+        Raises OtherData for a finished run whose videos are others today.
+        """
         log = self.runs_dir / LOG
         known = latest(read_records(log)) if log.exists() else {}
         self.since = size_of_log(self.runs_dir)
+        identities = Identities(self.data_dir)
         for key, job in self.jobs.items():
             record = known.get(key)
             if record is None or record["outcome"] != "done":  # a crash may have kept its record out of the log
@@ -111,10 +116,27 @@ class Plan:
             if record is None:
                 continue
             if record["outcome"] == "done":
+                if not self._holds(identities, job, record):
+                    continue
                 if job.complete(record):
                     self.records[key] = record
             elif not retry and record.get("reason_kind") != "not_started":
                 self.failures[key] = record
+
+    def _holds(self, identities: Identities, job: Job, record: dict[str, Any]) -> bool:
+        """Whether a record is of today's videos; False for one whose run's folder was removed to train anew.
+
+        Raises OtherData for any other one.
+        """
+        folder = RunFolder(self.runs_dir, record["hash"])
+        try:
+            if isinstance(job.spec, RunSpec):
+                identities.require(job.spec, record, folder)
+        except OtherData:
+            if folder.stored.is_file():
+                raise
+            return False
+        return True
 
     def require_usable(self) -> None:
         """Raise InputError for a malformed annotation file or a folder that cannot be written."""

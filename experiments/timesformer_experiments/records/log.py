@@ -1,6 +1,6 @@
 """Records of runs: one JSON object a line, only ever appended to.  Tables read nothing else.
 
-A record's fields (`RECORD_VERSION` 1):
+A record's fields (`RECORD_VERSION` 2):
 
     record_version, hash, name, outcome ("done" or "failed")
     reason, reason_kind: of a failure, see `timesformer_experiments.run.failures`; else null
@@ -8,13 +8,16 @@ A record's fields (`RECORD_VERSION` 1):
     sweep, cell: name of the sweep and the values of its axes by dotted path; null for other runs
     seed, protocol, spec: the run's full configuration; init_from: name and hash of the run it started from, or null
     metrics: figures, each with its unit in its name
-    dataset: train and test audit (number of videos, labels, fingerprint, unreadable ones; paths relative to the root)
+    dataset: train and test audit (number of videos, labels, fingerprint with the seconds and files that it took to
+        read, unreadable ones; paths relative to the root); identity: what the result belongs to beside its hash, see
+        `timesformer_experiments.run.identity`
     environment: git_commit, git_dirty, versions, platform, cpu_model, cpu_cores, memory_bytes, device, threads,
         processes (that shared each batch)
     started_utc, finished_utc, wall_seconds: of the session that finished the run
 
-Records from before there were sweeps lack reason_kind, kind, sweep, cell and processes. A run that failed and was run
-again, or was measured further, has several records; `latest` gives the one that holds.
+Records of version 1 lack identity and what their fingerprints took; those from before there were sweeps also lack
+reason_kind, kind, sweep, cell and processes. A run that failed and was run again, or was measured further, has several
+records; `latest` gives the one that holds.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ from timesformer_experiments.specs.run import RunSpec
 if TYPE_CHECKING:
     from timesformer_experiments.specs.cost import CostSpec
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 LOG = "records.jsonl"
 RESERVE = ".reserve"
 RESERVE_BYTES = 2**20

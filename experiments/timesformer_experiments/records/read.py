@@ -18,7 +18,7 @@ import pandas as pd
 
 from timesformer.errors import InputError
 from timesformer_experiments.records.frame import frame_of
-from timesformer_experiments.records.log import LOG, RECORD_VERSION, latest, read_records
+from timesformer_experiments.records.log import LOG, READABLE_VERSIONS, latest, read_records
 
 CELLS_FILE = "cells.json"
 OUTCOMES = ("done", "failed")
@@ -135,8 +135,9 @@ def _check(record: dict[str, Any], place: str) -> None:
             raise InputError(f"{place}: {part}: expected {_said(kind)}, got {json.dumps(record.get(part))[:80]}")
     if record["outcome"] not in OUTCOMES:
         raise InputError(f"{place}: outcome: expected one of {', '.join(OUTCOMES)}, got {record['outcome']!r}")
-    if (version := record.get("record_version", RECORD_VERSION)) != RECORD_VERSION:
-        raise InputError(f"{place}: record_version: expected {RECORD_VERSION}, got {version!r}")
+    if (version := record.get("record_version", 1)) not in READABLE_VERSIONS:
+        expected = " or ".join(map(str, READABLE_VERSIONS))
+        raise InputError(f"{place}: record_version: expected {expected}, got {version!r}")
 
 
 def _said(kind: type | tuple[type, ...]) -> str:

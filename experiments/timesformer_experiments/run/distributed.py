@@ -22,6 +22,7 @@ from timesformer.progress import OnStep, step_bar
 from timesformer.training.loop import fit
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run.failures import Failed, kind_of, reason_of
+from timesformer_experiments.run.identity import Identities
 from timesformer_experiments.run.inputs import datasets, initial_model
 from timesformer_experiments.run.processes import Child, start, waiting
 from timesformer_experiments.specs.run import RunSpec, load_scheme_file
@@ -125,6 +126,7 @@ def _train(spec: RunSpec, folder: RunFolder, data_dir: Path, on_step: OnStep) ->
         tracker=spec.tracker,
         tracker_folder=folder.tracker,
         strategy=spec.strategy,
+        videos=Identities(data_dir).of(spec).train,
     )
     if torch.distributed.is_initialized():  # the end of a tracker may have destroyed it already
         torch.distributed.destroy_process_group()

@@ -8,11 +8,14 @@ from typing import Any
 from timesformer.checkpoints import transfer
 from timesformer.config.registry import Model, build_model
 from timesformer.data import Annotations, FrameCache, VideoDataset, read_annotations
+from timesformer.data.audit import fingerprint
+from timesformer.data.fingerprint import Digests, Fingerprint
 from timesformer.data.probes import make_probe
 from timesformer.evaluation.protocols import protocol_named
 from timesformer.heads import Labels, default_labels
 from timesformer.seeding import seed_all
 from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.run.identity import STORE
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 
 
@@ -80,10 +83,17 @@ def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[Model, dict[str, Any] 
     return model, started_from, report.licence
 
 
-def audit_of(dataset: VideoDataset, unreadable: list[tuple[str, str]]) -> dict[str, Any]:
-    """Return the dataset's audit with the unreadable videos, under their names in the annotation file."""
+def audit_of(
+    dataset: VideoDataset, unreadable: list[tuple[str, str]], videos: Fingerprint, data_dir: Path
+) -> dict[str, Any]:
+    """Return the dataset's audit with the unreadable videos, under their names in the annotation file.
+
+    videos: their state when the run began; of a probe, which has no files of its own, they are looked at now.
+    """
     names = {sample.place: sample.name for sample in dataset.samples}
-    found = dataset.audit()
+    if not videos.files:
+        videos = fingerprint(dataset.samples, Digests(data_dir / STORE))
+    found = dataset.audit(videos) | {"fingerprint_seconds": round(videos.seconds, 4), "fingerprint_read": videos.read}
     reasons = {item["path"]: item["reason"] for item in found["unreadable"]} | dict(unreadable)
     listed = [
         {"path": _relative(names.get(path, path)), "reason": reason.replace(path, _relative(names.get(path, path)))}

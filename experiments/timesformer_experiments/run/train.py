@@ -18,6 +18,7 @@ from timesformer.progress import OnStep
 from timesformer.training.loop import FitResult, fit
 from timesformer_experiments.records.folder import RunFolder, default_data_dir
 from timesformer_experiments.run.distributed import train_in_processes
+from timesformer_experiments.run.identity import Identities
 from timesformer_experiments.run.inputs import audit_of, check_annotations, datasets, initial_model
 from timesformer_experiments.run.recording import recorded
 from timesformer_experiments.specs.run import RunSpec, load_scheme_file, resolve
@@ -38,6 +39,7 @@ def run_one(
 
     Raises:
         InputError: bad input or an unwritable folder.
+        OtherData: a stored result, or a checkpoint, belongs to other videos than today's.
         Busy: another process is working on the run.
     """
     (spec,) = resolve([spec])
@@ -46,6 +48,7 @@ def run_one(
     folder = RunFolder(runs_dir, spec.hash())
     record = folder.record()
     if record is not None:
+        Identities(data_dir).require(spec, record, folder)
         return record
     if isinstance(spec.init_from, RunSpec):
         run_one(spec.init_from, runs_dir, data_dir=data_dir, progress=progress, threads=threads)
@@ -53,6 +56,7 @@ def run_one(
     with folder.claimed(spec.name):
         record = folder.record()  # finished by another process meanwhile
         if record is not None:
+            Identities(data_dir).require(spec, record, folder)
             return record
         return recorded(
             spec,
@@ -68,6 +72,7 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     if spec.scheme_file is not None:  # a worker process has not read this file yet
         load_scheme_file(spec.scheme_file)
     train_set, test_set, labels = datasets(spec, data_dir)
+    identity = Identities(data_dir).of(spec)
     if spec.processes > 1:
         train_in_processes(spec, folder, data_dir, progress)  # leaves a finished checkpoint
     model, started_from, licence = initial_model(spec, folder.runs_dir)
@@ -81,6 +86,7 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
         progress=progress,
         tracker=tracker,
         tracker_folder=folder.tracker,
+        videos=identity.train,
     )
     views = test_set.views.per_video or 1
     batch = max(views, recipe.batch_size // recipe.accumulate)
@@ -99,9 +105,15 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
         {"step": range(trained.steps), "loss": trained.losses, "accuracy": trained.accuracies, "learning_rate": rates}
     )
     write_atomic(folder.curve, lambda path: curve.to_parquet(path, index=False))
+    identity.require_unchanged(Identities(data_dir).of(spec), spec.name)
+    identity.write(folder)
     return {
         "metrics": _metrics(model, trained, tested),
-        "dataset": {"train": audit_of(train_set, trained.unreadable), "test": audit_of(test_set, tested.unreadable)},
+        "dataset": {
+            "train": audit_of(train_set, trained.unreadable, identity.train, data_dir),
+            "test": audit_of(test_set, tested.unreadable, identity.test, data_dir),
+            "identity": identity.stated(),
+        },
     }
 
 

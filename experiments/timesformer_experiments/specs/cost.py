@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 
 from timesformer.config.registry import ModelConfig, read_config
-from timesformer.data.files import content_hash
+from timesformer.data.fingerprint import content_hash
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import protocol_named
 from timesformer.training.recipe import Optimiser, Precision, Recipe

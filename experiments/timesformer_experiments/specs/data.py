@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AliasChoices,
@@ -26,8 +26,9 @@ from pydantic import (
 
 from timesformer.data import READERS, Annotations, Augment, Preprocessing, RandAugment, read_annotations
 from timesformer.data.annotations import read_labels
-from timesformer.data.files import content_hash
-from timesformer.data.probes import DIAL_TYPES, DIFFICULTY, KINDS, LABELS, Difficulty, Kind, make_kind
+from timesformer.data.audit import fingerprint
+from timesformer.data.fingerprint import Digests, Fingerprint, content_hash
+from timesformer.data.probes import DIAL_TYPES, DIFFICULTY, KINDS, LABELS, Difficulty, Kind, generated_from, make_kind
 from timesformer.errors import InputError
 from timesformer.heads import Labels, check_labels
 
@@ -165,6 +166,11 @@ class ProbeData(_Dials):
         """What kind of probe it is, with its dials."""
         return make_kind(self.probe, self.dials)
 
+    def made_from(self) -> Fingerprint:
+        """What the probe's videos are known by: generator, dials, numbers and seed."""
+        parameters = generated_from(self.kind, self.num_train, self.num_test, self.seed, self.difficulty)
+        return Fingerprint(_digest(parameters))
+
     @property
     def num_classes(self) -> int:
         """Classes of the probe."""
@@ -202,6 +208,10 @@ class CsvData(_Data):
     labels: class names; classes: a file of them (see `timesformer.data.read_class_names`); several heads have
     {head: names} or {head: file}.  Other names than the format's own are for formats that bring none.
     frame_fps: frames per second of folders of images, where the format does not know them (30).
+    fingerprint: how the state of the videos' files is told: "sampled" (size, head, tail and pieces of each file) or
+    "full" (all bytes); no part of the hash, as the videos' content stands beside it (see
+    `timesformer_experiments.run.identity`).
+    version: a name for this state of the videos, which is a part of the hash: for runs that differ in nothing else.
     """
 
     train_csv: Path = Field(validation_alias=AliasChoices("train_csv", "train"))
@@ -212,6 +222,8 @@ class CsvData(_Data):
     classes: Path | dict[str, Path] | None = None
     format: str = "kinetics"
     frame_fps: float | None = Field(default=None, gt=0)
+    fingerprint: Literal["sampled", "full"] = "sampled"
+    version: str | None = None
     _samples_sha256: str | None = PrivateAttr(default=None)
 
     @field_validator("format")
@@ -262,14 +274,30 @@ class CsvData(_Data):
         test = read_annotations(self.format, self.test_csv, self.root, self.num_classes, train.labels, self.frame_fps)
         return train, test
 
+    def _off(self) -> set[str]:
+        return super()._off() | ({"version"} if self.version is None else set())
+
+    def videos(self, digests: Digests) -> tuple[Fingerprint, Fingerprint]:
+        """The state of the training and the test videos' files today.  Raises InputError for a malformed list."""
+        train, test = (fingerprint(found, digests) for found in self.annotations())
+        return train, test
+
+    def has_other_videos(self, other: CsvData) -> bool:
+        """True where the lists of this and `other`, of the same content, lead to videos of other content."""
+        places = [(data.train_csv, data.test_csv, data.root) for data in (self, other)]
+        if places[0] == places[1]:
+            return False
+        digests = Digests(full="full" in (self.fingerprint, other.fingerprint))
+        return self.videos(digests) != other.videos(digests)
+
     def identity(self) -> dict[str, Any]:
-        """The lists by content; their videos are in the audit of the record.
+        """The lists by content; the videos' content stands beside the hash.
 
         Kinetics lists count by their files' content, those of other formats, which depend on further files, by what was
         read from them.
         """
         paths = {"train_csv", "test_csv", "root", "classes"}
-        plain = self.model_dump(mode="json", exclude={"cache", "frame_fps"} | paths | self._off())
+        plain = self.model_dump(mode="json", exclude={"cache", "frame_fps", "fingerprint"} | paths | self._off())
         if self.frame_fps is not None:
             plain["frame_fps"] = self.frame_fps
         if self.format != "kinetics":

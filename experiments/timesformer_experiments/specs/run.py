@@ -28,7 +28,7 @@ from timesformer.checkpoints import locate, weight_files
 from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, read_config
 from timesformer.data import Preprocessing
-from timesformer.data.files import content_hash
+from timesformer.data.fingerprint import content_hash
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import protocol_named
 from timesformer.training.recipe import Recipe
@@ -376,12 +376,26 @@ def resolve(specs: Sequence[RunSpec]) -> list[RunSpec]:
 
 
 def with_dependencies(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
-    """All runs that are needed, by hash, each after the run that it starts from."""
+    """All runs that are needed, by hash, each after the run that it starts from.
+
+    Raises InputError for two runs that differ in nothing but the content of their videos.
+    """
     found: dict[str, RunSpec] = {}
     for spec in specs:
         chain = [spec]
         while isinstance(chain[-1].init_from, RunSpec):
             chain.append(chain[-1].init_from)
         for link in reversed(chain):
-            found.setdefault(link.hash(), link)
+            other = found.setdefault(link.hash(), link)
+            if other is not link and differ_in_videos(other, link):
+                raise InputError(
+                    f"{link.name}: it differs from {other.name!r} in the content of its videos alone; expected another "
+                    "data.version for each of them"
+                )
     return found
+
+
+def differ_in_videos(one: RunSpec, other: RunSpec) -> bool:
+    """True for two runs of one hash whose lists lead to videos of other content."""
+    both = isinstance(one.data, CsvData) and isinstance(other.data, CsvData)
+    return both and one.data.has_other_videos(other.data)

@@ -33,12 +33,23 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from timesformer.data.fingerprint import Digests
 from timesformer.errors import InputError
 from timesformer_experiments.cost.measures import MEASURES
 from timesformer_experiments.specs.cost import CostSpec
 from timesformer_experiments.specs.data import Strict
 from timesformer_experiments.specs.job import Job
-from timesformer_experiments.specs.run import RunSpec, absolute_paths, describe, read_yaml, resolve, with_dependencies
+from timesformer_experiments.specs.run import (
+    CsvData,
+    RunSpec,
+    absolute_paths,
+    describe,
+    differ_in_videos,
+    hash_of,
+    read_yaml,
+    resolve,
+    with_dependencies,
+)
 
 PATH = re.compile(r"\w+(\.\w+)*")
 FIELD = re.compile(r"\{([\w.]+)\}")
@@ -160,6 +171,7 @@ class Sweep(Strict):
                 runs.append((run, values))
             else:
                 self._add(found, Job(CostSpec.of(run), self.measure, self.name, values), place)
+        runs = list(zip(_told_apart([run for run, _ in runs]), [values for _, values in runs], strict=True))
         for key, spec in with_dependencies([run for run, _ in runs]).items():
             found[key] = Job(spec)
         filled: set[str] = set()
@@ -217,6 +229,22 @@ class Sweep(Strict):
     def _follows(self, path: str) -> bool:
         """Whether an axis is zipped to one before it."""
         return any(path in group[1:] for group in self.zipped)
+
+
+def _told_apart(runs: Sequence[RunSpec]) -> list[RunSpec]:
+    """The same runs; those that differ from another in the content of their videos alone have it as `data.version`."""
+    by_hash: dict[str, list[RunSpec]] = {}
+    for run in runs:
+        by_hash.setdefault(run.hash(), []).append(run)
+    told: list[RunSpec] = []
+    for run in runs:
+        others = by_hash[run.hash()]
+        if isinstance(run.data, CsvData) and any(differ_in_videos(others[0], other) for other in others):
+            train, test = run.data.videos(Digests(full=run.data.fingerprint == "full"))
+            version = hash_of({"train": train.sha256, "test": test.sha256})
+            run = run.model_copy(update={"data": run.data.model_copy(update={"version": version})})
+        told.append(run)
+    return told
 
 
 def load_sweep(path: str | Path) -> Sweep:

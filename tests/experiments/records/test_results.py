@@ -174,7 +174,7 @@ def test_a_folder_without_records_and_an_empty_log(tmp_path: Path) -> None:
         ({"cell": "x"}, r':2: cell: expected an object or null, got "x"'),
         ({"hash": 3}, r":2: hash: expected text, got 3"),
         ({"outcome": "maybe"}, r":2: outcome: expected one of done, failed, got 'maybe'"),
-        ({"record_version": 9}, r":2: record_version: expected 1, got 9"),
+        ({"record_version": 9}, r":2: record_version: expected 1 or 2, got 9"),
         ({"finished_utc": "yesterday"}, r":2: finished_utc: expected a time such as .*, got 'yesterday'"),
         ({"seed": "one"}, r":2: seed: expected a whole number, got 'one'"),
         ({"metrics": {"top1_percent": "high"}}, r":2: top1_percent: expected a number, got 'high'"),

@@ -5,7 +5,7 @@
 """
 
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
-from timesformer.data.probes.generate import ProbeInfo, make_probe, open_probe
+from timesformer.data.probes.generate import ProbeInfo, generated_from, make_probe, open_probe
 from timesformer.data.probes.kind import Kind
 from timesformer.data.probes.registry import DIAL_TYPES, KINDS, LABELS, make_kind
 from timesformer.data.probes.scene import MOTIONS
@@ -21,6 +21,7 @@ __all__ = [
     "Difficulty",
     "Kind",
     "ProbeInfo",
+    "generated_from",
     "make_kind",
     "make_probe",
     "open_probe",

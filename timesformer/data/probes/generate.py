@@ -5,7 +5,7 @@
     train/000000.mp4 …       H.264; 16 frames of 40 x 40 pixels unless the kind of probe sets others
     train/masks.npz          names (n,), packed (n, t, H, W / 8): the main object's mask, one bit per pixel
     train/clips.csv          content of each clip: motion, shape, looks, the clip that it reverses or belongs to
-    info.json                parameters, class names, digest of all files
+    info.json                parameters, class names, digest of all files and of each
 """
 
 import csv
@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from timesformer.data.fingerprint import Digests
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
 from timesformer.data.probes.encode import encode
 from timesformer.data.probes.kind import Clip, Kind
 from timesformer.data.probes.registry import make_kind
 from timesformer.errors import InputError
+from timesformer.files import write_json
 from timesformer.parallel import side_by_side
 
 _SPLITS = ("train", "test")
@@ -90,18 +92,7 @@ def make_probe(
         expected = "even" if kind.together == 2 else f"a multiple of {kind.together}"
         raise InputError(f"probe {name}: num_test must be {expected} ({kind.why_together}), got {num_test}")
 
-    parameters: dict[str, object] = {
-        "name": name,
-        "num_train": num_train,
-        "num_test": num_test,
-        "seed": seed,
-        "difficulty": difficulty.to_dict(),
-        "generator": _GENERATOR,
-        "frames": kind.frames,
-        "size": kind.size,
-    }
-    if kind.dials():
-        parameters["dials"] = kind.dials()
+    parameters = generated_from(kind, num_train, num_test, seed, difficulty)
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(folder).expanduser().resolve()
     target = folder / f"{name}-{key}"
@@ -113,7 +104,60 @@ def make_probe(
                 shutil.rmtree(temporary, ignore_errors=True)  # left by a generation that was killed: we hold the lock
                 _write(temporary, kind, parameters, difficulty, workers)
                 os.replace(temporary, target)
-    return open_probe(target)
+    info = open_probe(target)
+    _require_unchanged(info)
+    return info
+
+
+def generated_from(kind: Kind, num_train: int, num_test: int, seed: int, difficulty: Difficulty) -> dict[str, object]:
+    """Everything that decides a probe's content: the generator, its dials, numbers and seed."""
+    parameters: dict[str, object] = {
+        "name": kind.name,
+        "num_train": num_train,
+        "num_test": num_test,
+        "seed": seed,
+        "difficulty": difficulty.to_dict(),
+        "generator": _GENERATOR,
+        "frames": kind.frames,
+        "size": kind.size,
+    }
+    if kind.dials():
+        parameters["dials"] = kind.dials()
+    return parameters
+
+
+def _require_unchanged(probe: ProbeInfo) -> None:
+    """Raises InputError for a probe whose files are no longer those that were made."""
+    store = Digests(probe.folder.parent / ".fingerprints.jsonl")
+    paths = _files(probe.folder)
+    found = {path.relative_to(probe.folder).as_posix(): digest for path, digest in store.of(paths).items()}
+    info = json.loads((probe.folder / "info.json").read_text())
+    made = info.get("files")
+    if made is None:  # from before files were listed: told by the digest of all of them, then listed
+        if _digest(probe.folder, paths) == probe.fingerprint:
+            write_json(probe.folder / "info.json", info | {"files": found})
+            return
+        changed = "its files have changed"
+    else:
+        names = [name for name in made if made[name] != found.get(name)]
+        if not names:
+            return
+        changed = f"{len(names)} of its {len(made)} files changed: {', '.join(names[:3])}{', …' if names[3:] else ''}"
+    raise InputError(
+        f"{probe.folder}: this probe is not as it was made: {changed}; remove the folder, and the probe is made again"
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    """A probe's files, without what tells of them."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "info.json")
+
+
+def _digest(folder: Path, paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def open_probe(folder: Path | str) -> ProbeInfo:
@@ -167,9 +211,7 @@ def _write(target: Path, kind: Kind, parameters: dict[str, object], dial: Diffic
             writer.writerows(facts)
         lines = [f"{split_name}/{clip.name} {clip.label}\n" for clip in clips]
         (target / f"{split_name}.csv").write_text("".join(lines))
-    digest = hashlib.sha256()
-    for path in sorted(target.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(target).as_posix().encode() + b"\0" + path.read_bytes())
-    info = {"parameters": parameters, "labels": kind.labels, "fingerprint": digest.hexdigest()}
+    paths = _files(target)
+    files = {path.relative_to(target).as_posix(): digest for path, digest in Digests().of(paths).items()}
+    info = {"parameters": parameters, "labels": kind.labels, "fingerprint": _digest(target, paths), "files": files}
     (target / "info.json").write_text(json.dumps(info, indent=2) + "\n")

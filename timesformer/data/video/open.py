@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from timesformer.data.annotations import Sample
-from timesformer.data.files import content_hash
+from timesformer.data.fingerprint import content_hash
 from timesformer.data.natural import natural_key
 from timesformer.data.video.video import Video, VideoError
 
@@ -81,15 +81,22 @@ def frames_key(sample: Sample) -> str:
         if not sample.is_segment:
             return content
         return _digest(content, f"{sample.start_frame} {sample.end_frame} {sample.fps}")
-    names = _images(sample.path)[slice(sample.start_frame, sample.end_frame)]
-    return _digest(str(sample.fps), *(f"{name} {content_hash(sample.path / name)}" for name in names))
+    names = image_names(sample.path)
+    wanted = names[slice(sample.start_frame, sample.end_frame)]
+    return frames_digest(sample, names, {name: content_hash(sample.path / name) for name in wanted})
+
+
+def frames_digest(sample: Sample, names: Sequence[str], digests: Mapping[str, str]) -> str:
+    """A hash over the rate, the names and the digests of a folder's images, of a segment's alone."""
+    wanted = names[slice(sample.start_frame, sample.end_frame)]
+    return _digest(str(sample.fps), *(f"{name} {digests[name]}" for name in wanted))
 
 
 def _digest(*lines: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _images(folder: Path) -> list[str]:
+def image_names(folder: Path) -> list[str]:
     """The names of the images in a folder, numbers in rising order."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
@@ -118,7 +125,7 @@ class FrameFolder:
         self.path = Path(path)
         self.fps = DEFAULT_FPS if fps is None else fps
         try:
-            self._names = _images(self.path)
+            self._names = image_names(self.path)
         except OSError as error:
             raise VideoError(path, f"the folder cannot be read ({error.strerror})") from error
         if not self._names:

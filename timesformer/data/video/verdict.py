@@ -1,13 +1,12 @@
 """What is to be said of one file of a dataset: one word, the reasons, and the facts of its header."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from timesformer.data.files import content_hash
+from timesformer.data.fingerprint import content_hash, sampled_hash
 from timesformer.data.video.open import FrameFolder
 from timesformer.data.video.video import Video, VideoError
 
@@ -40,7 +39,6 @@ FPS_RANGE = (10.0, 61.0)
 """Frame rates outside are called odd."""
 SMALLEST = 32
 """Pixels; a shorter side is called odd."""
-_MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class FileFacts:
     """A file as its header, or all of it, shows it; what could not be learned is None.
 
     size_bytes, modified_ns: of the file, -1 for a missing one
-    content: sha256 of all bytes; sample: sha256 of size, first and last MiB
+    content: sha256 of all bytes; sample: see `timesformer.data.fingerprint.sampled_hash`
     frames, fps, height, width (as shown); index: see `Video.index`
     decoded: whether every frame was decoded; findings: what was found, nothing for a file that is as it should be
     """
@@ -86,17 +84,6 @@ class FileFacts:
 def worst(findings: list[Finding]) -> str:
     """The weightiest word, `ok` if there is none."""
     return min((finding.kind for finding in findings), key=KINDS.index, default="ok")
-
-
-def sampled_hash(path: Path) -> str:
-    """sha256 of a file's size, first and last MiB: tells big files apart at the cost of two reads, proves nothing."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}\n".encode())
-    with open(path, "rb") as file:
-        digest.update(file.read(_MEBIBYTE))
-        file.seek(max(size - _MEBIBYTE, min(size, _MEBIBYTE)))
-        digest.update(file.read(_MEBIBYTE))
-    return digest.hexdigest()
 
 
 def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float | None = None) -> FileFacts:

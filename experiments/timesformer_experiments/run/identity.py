@@ -1,0 +1,142 @@
+"""The data that a run's result belongs to, beside the hash of its definition.
+
+The state of a run's videos is a `Fingerprint` for training and one for test: of the files of one's own videos, of the
+generator, dials and seed of a probe, which may be made again.  A record keeps both (`dataset.identity`), the run's
+folder the digest of every file (`train.videos.json`, `test.videos.json`), so that what has changed can be named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from timesformer.data.fingerprint import Digests, Fingerprint
+from timesformer.errors import InputError
+from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.specs.run import ProbeData, RunSpec
+
+STORE = "fingerprints.jsonl"
+"""In the folder of probes and frames: digests of files, remembered between runs."""
+
+
+class OtherData(InputError):
+    """A stored result, or a checkpoint, belongs to videos that are not today's."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The state of a run's training and test videos."""
+
+    train: Fingerprint
+    test: Fingerprint
+    kind: str
+
+    def stated(self) -> dict[str, Any]:
+        """As a record has it."""
+        return {
+            "kind": self.kind,
+            "full": self.train.full,
+            "train": self.train.sha256,
+            "test": self.test.sha256,
+            "start": self.train.start,
+        }
+
+    def require_unchanged(self, now: Identity, name: str) -> None:
+        """Raises OtherData where videos are no longer what they were when a run began."""
+        found = [
+            f"{half}: {change}"
+            for half, before, after in (("train", self.train, now.train), ("test", self.test, now.test))
+            if (change := before.changes(after))
+        ]
+        if found:
+            raise OtherData(f"run {name!r}: its videos changed while it was at work: {'; '.join(found)}")
+
+    def write(self, folder: RunFolder) -> None:
+        """Keep the digest of every file in a run's folder."""
+        for half, fingerprint in (("train", self.train), ("test", self.test)):
+            fingerprint.write(_kept(folder, half))
+
+
+@dataclass
+class Identities:
+    """Looks at the data of runs, each set of videos once while this lasts; digests are remembered in `data_dir`."""
+
+    data_dir: Path
+    _seen: dict[Any, tuple[Fingerprint, Fingerprint]] = field(default_factory=dict, init=False, repr=False)
+    _held: set[str] = field(default_factory=set, init=False, repr=False)
+    _digests: dict[bool, Digests] = field(default_factory=dict, init=False, repr=False)
+
+    def of(self, spec: RunSpec, full: bool | None = None) -> Identity:
+        """The state of a run's videos today.  full: by all bytes of each file; by default as the run says.
+
+        Raises InputError for a malformed list of videos.
+        """
+        start = self.of(spec.init_from, full=False).train.chain if isinstance(spec.init_from, RunSpec) else None
+        data = spec.data
+        if isinstance(data, ProbeData):
+            made = data.made_from()
+            return Identity(replace(made, start=start), made, "probe")
+        full = data.fingerprint == "full" if full is None else full
+        key = (full, data.model_dump_json(exclude={"cache", "preprocessing", "jitter", "flip"}))
+        if key not in self._seen:
+            if full not in self._digests:
+                self._digests[full] = Digests(self.data_dir / STORE, full)
+            self._seen[key] = data.videos(self._digests[full])
+        train, test = self._seen[key]
+        return Identity(replace(train, start=start), test, "files")
+
+    def require(self, spec: RunSpec, record: dict[str, Any], folder: RunFolder) -> None:
+        """Raises OtherData if the record of a finished run, or of one that it starts from, belongs to other videos than
+        today's.
+
+        A record from before there were identities (version 1) is held against the audit of its videos, by all bytes; of
+        a probe it is valid, since the hash says how the probe is made.
+        """
+        dataset = record["dataset"]
+        if "train" not in dataset:  # only counted or measured
+            return
+        stated = dataset.get("identity")
+        changes = self._changes_since_1(spec, dataset) if stated is None else self._changes(spec, stated, folder)
+        if changes:
+            raise OtherData(
+                f"run {spec.name!r}: its stored result belongs to other videos: {changes}. Put those videos back, or "
+                f"train on today's: in another folder of runs, or after removing {folder.path}"
+            )
+        self._held.add(folder.key)
+        if isinstance(spec.init_from, RunSpec) and spec.init_from.hash() not in self._held:
+            source = RunFolder(folder.runs_dir, spec.init_from.hash())
+            before = source.record()
+            if before is not None:
+                self.require(spec.init_from, before, source)
+
+    def _changes(self, spec: RunSpec, stated: dict[str, Any], folder: RunFolder) -> str:
+        now = self.of(spec, stated["full"])
+        found = []
+        for half, today in (("train", now.train), ("test", now.test)):
+            start = stated["start"] if half == "train" else None
+            if (stated[half], start) == (today.sha256, today.start):
+                continue
+            kept = Fingerprint.read_from(_kept(folder, half))
+            if kept is None or (kept.sha256, kept.start) != (stated[half], start):
+                kept = Fingerprint(stated[half], {}, start)
+            found.append(f"{half}: {_named(kept, today)}")
+        return "; ".join(dict.fromkeys(found))
+
+    def _changes_since_1(self, spec: RunSpec, dataset: dict[str, Any]) -> str:
+        if isinstance(spec.data, ProbeData):
+            return ""
+        now = self.of(spec, full=True)
+        halves = (("train", now.train), ("test", now.test))
+        changed = [half for half, today in halves if dataset[half]["fingerprint"] != today.sha256]
+        return "; ".join(f"{half}: some of its files have changed" for half in changed)
+
+
+def _named(kept: Fingerprint, today: Fingerprint) -> str:
+    if today.files and not kept.files and kept.sha256 != today.sha256:
+        return "some of its files have changed (which ones was not kept)"
+    return kept.changes(today)
+
+
+def _kept(folder: RunFolder, half: str) -> Path:
+    return folder.path / f"{half}.videos.json"
