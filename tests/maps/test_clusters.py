@@ -44,7 +44,7 @@ def test_what_cannot_be_drawn() -> None:
         ((vectors[:3], None), "at least 4 rows"),
         ((vectors * np.nan, None), "expected finite values"),
         ((vectors, classes[:4]), "classes: expected one for each of 24 rows, got 4"),
-        ((np.zeros((100, 2)), [str(n) for n in range(100)]), "at most 77 classes"),
+        ((np.zeros((100, 2)), [str(n) for n in range(100)]), "classes: expected at most 77"),
     ):
         with pytest.raises(InputError, match=said):
             draw_features(*wrong)

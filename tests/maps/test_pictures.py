@@ -169,7 +169,7 @@ def test_what_is_seen_is_what_the_model_gets(tmp_path: Path) -> None:
     smaller = see(path, Preprocessing(num_frames=2, short_side=16, crop=16))
     assert smaller.film.shape[1:] == smaller.frames.shape[1:] == (16, 16, 3)
     for wrong in ({"start": 0.9}, {"start": 0.5, "end": 0.5}, {"end": 0.0}, {"start": float("nan")}):
-        with pytest.raises(InputError, match=r"the video lasts 0\.80"):
+        with pytest.raises(InputError, match=r"expected a part of its 0\.80 seconds"):
             see(path, record, **wrong)
     with pytest.raises(VideoError, match="no such file"):
         see(tmp_path / "gone.mp4", record)

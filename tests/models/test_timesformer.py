@@ -264,9 +264,9 @@ def test_comparisons_per_patch() -> None:
 @pytest.mark.parametrize(
     ("clip", "message"),
     [
-        ((1, 4, 3, 25, 32), "height = 25"),
-        ((1, 4, 3, 24, 33), "width = 33"),
-        ((1, 0, 3, 24, 32), "frames = 0"),
+        ((1, 4, 3, 25, 32), "height: .* got 25"),
+        ((1, 4, 3, 24, 33), "width: .* got 33"),
+        ((1, 0, 3, 24, 32), "frames: .* got 0"),
         ((1, 4, 1, 24, 32), "3 channels"),
         ((1, 3, 3, 24, 32), "tubelet_size"),
     ],

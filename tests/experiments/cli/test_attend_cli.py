@@ -146,7 +146,7 @@ def test_a_second_model_without_what_was_chosen(pointing: tuple[Path, Path, Path
         (["--layers", "3"], "layers: expected numbers from 0 to 2, got 3"),
         (["--layers", "0-x"], "--layers 0-x: expected numbers and ranges"),
         (["--layers", "2-1"], "--layers 2-1: expected a range first-last"),
-        (["--steps", "joint"], "steps: 'divided' has time, space, got 'joint'"),
+        (["--steps", "joint"], "steps: expected time, space for scheme 'divided', got 'joint'"),
         (["--heads", "4"], "heads: expected numbers from 0 to 3"),
         (["--query", "8,0,0"], "query: expected a patch inside the grid (t, h, w) = (8, 4, 4), got (8, 0, 0)"),
         (["--query", "middle"], "--query middle: expected `class`, or a patch"),
