@@ -1,16 +1,23 @@
-"""What a probe looks like and what three classifiers that see no motion make of it, left beside the results."""
+"""What a probe looks like and how far classifiers without attention get on it, left beside the results."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from timesformer.data.cache import FrameCache
 from timesformer.data.probes import ProbeInfo
-from timesformer.data.probes.diagnostics import cheap_classifiers, contact_sheet
+from timesformer.data.probes.diagnostics import (
+    CHEAP,
+    GATE_MARGIN_POINTS,
+    cheap_best_percent,
+    cheap_classifiers,
+    contact_sheet,
+)
 from timesformer.errors import InputError
 from timesformer.evaluation.protocols import protocol_named
 from timesformer.files import write_atomic
@@ -40,11 +47,11 @@ def ceiling_percent(spec: RunSpec, order_blind: bool = False) -> float | None:
 def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None = None) -> list[Path]:
     """Write `<name>.png` (contact sheet), `.csv`, `.md` and `.json` of a probe; nothing if they are there already.
 
-    The json holds the probe's fingerprint and parameters; by the fingerprint a probe that has changed is noticed.
+    The json holds the probe's fingerprint and parameters and the names of the classifiers: a probe that has changed is
+    described anew, and so is one that was described with fewer classifiers.
     """
     files = [folder / f"{name}.{suffix}" for suffix in ("png", "csv", "md", "json")]
-    stored = files[-1]
-    if all(path.exists() for path in files) and json.loads(stored.read_text())["fingerprint"] == info.fingerprint:
+    if all(path.exists() for path in files) and _describes(json.loads(files[-1].read_text()), info):
         return files
     results = cheap_classifiers(info, cache)
     rows = [
@@ -61,12 +68,19 @@ def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None 
     chance = 100 / len(info.labels)
     caption = f"Probe {info.name}: {len(info.labels)} classes, chance {chance:.1f} %, 95 % intervals over test videos"
     table = Table(pd.DataFrame(rows), COLUMNS, caption)
-    text = f"# Probe `{info.name}`\n\n{caption}\n\n{to_markdown(table)}\n![contact sheet]({name}.png)\n"
+    best = cheap_best_percent(results)
+    ranks = (
+        f"Without attention {best:.1f} % are reached. This probe may rank attention schemes only where the best of them "
+        f"is more than {GATE_MARGIN_POINTS:.0f} points above that."
+    )
+    text = f"# Probe `{info.name}`\n\n{caption}\n\n{to_markdown(table)}\n{ranks}\n\n![contact sheet]({name}.png)\n"
     facts = {
         "probe": info.name,
         "labels": list(info.labels),
         "fingerprint": info.fingerprint,
         "parameters": info.parameters,
+        "cheap_best_percent": best,
+        "gate_margin_points": GATE_MARGIN_POINTS,
         "cheap_classifiers": {classifier: asdict(result) for classifier, result in results.items()},
     }
     contents = [
@@ -78,3 +92,8 @@ def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None 
     for path, content in zip(files, contents, strict=True):
         write_atomic(path, content)
     return files
+
+
+def _describes(stored: dict[str, Any], info: ProbeInfo) -> bool:
+    """Whether a description is of this probe, with all classifiers."""
+    return stored["fingerprint"] == info.fingerprint and set(stored["cheap_classifiers"]) == set(CHEAP)

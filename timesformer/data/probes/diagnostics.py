@@ -1,22 +1,35 @@
-"""Inspect a probe: a contact sheet, and the accuracy of three classifiers that see no motion."""
+"""Look at a probe, and ask how far classifiers without attention get on it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.ensemble import ExtraTreesClassifier
 
 from timesformer.data.annotations import read_kinetics_csv
 from timesformer.data.cache import FrameCache, decode
 from timesformer.data.masks import MaskStore
+from timesformer.data.probes.cheap import GATED, count_patches, forest, predict, read_clips
 from timesformer.data.probes.generate import ProbeInfo
 from timesformer.data.probes.kind import ORDER_BLIND_CEILING_PERCENT
 from timesformer.intervals import wilson_interval
 
-__all__ = ["ORDER_BLIND_CEILING_PERCENT", "CheapResult", "cheap_classifiers", "contact_sheet"]
+__all__ = [
+    "CHEAP",
+    "GATE_MARGIN_POINTS",
+    "ORDER_BLIND_CEILING_PERCENT",
+    "CheapResult",
+    "cheap_best_percent",
+    "cheap_classifiers",
+    "contact_sheet",
+    "gate",
+]
 
-Array = np.ndarray
+CHEAP = ("mean_frame", "first_frame", "file_size", *GATED)
+"""Names of the cheap classifiers."""
+
+GATE_MARGIN_POINTS = 5.0
+"""A probe on which a cheap classifier comes this close to the best scheme ranks no schemes."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +54,43 @@ class CheapResult:
 def cheap_classifiers(
     info: ProbeInfo, cache: FrameCache | None = None, max_train: int | None = None
 ) -> dict[str, CheapResult]:
-    """Train three classifiers on the probe's training set and test them: mean_frame, first_frame, file_size.
+    """Train on the probe's training set and test on its test set: mean_frame, first_frame, file_size, then `GATED`.
 
-    Each is a forest of extremely randomised trees (scikit-learn, fixed seed) on grey frames at half resolution or on
-    the file size in bytes.  `max_train` limits training to the first clips, whose classes are as balanced as in the
-    whole set.
+    The first three are forests of extremely randomised trees (scikit-learn, fixed seed), on grey frames at half
+    resolution or on the number of bytes; the others are those of `timesformer.data.probes.cheap`, a forest, a linear
+    model and an MLP on three kinds of features that need no attention.  `max_train` takes the first clips alone, which
+    are as balanced as all.
     """
     train, test = (
-        _features(path, cache, limit) for path, limit in ((info.train_csv, max_train), (info.test_csv, None))
+        read_clips(read_kinetics_csv(path)[:limit], cache)
+        for path, limit in ((info.train_csv, max_train), (info.test_csv, None))
     )
+    count_patches(train, test)
     limits = info.kind.cheap_limits()
     results = {}
-    for name in ("mean_frame", "first_frame", "file_size"):
-        leaf = 20 if name == "file_size" else 1
-        forest = ExtraTreesClassifier(n_estimators=100, min_samples_leaf=leaf, random_state=0)
-        forest.fit(train[name], train["label"])
-        correct = int((forest.predict(test[name]) == test["label"]).sum())
+    for name in CHEAP:
+        if name in GATED:
+            predicted = predict(name, train, test)
+        else:
+            model = forest(len(train["label"]), min_samples_leaf=20 if name == "file_size" else 1)
+            model.fit(train[name], train["label"])
+            predicted = model.predict(test[name])
+        correct = int((predicted == test["label"]).sum())
         low, high = wilson_interval(correct, len(test["label"]))
         percent = 100.0 * correct / len(test["label"])
-        results[name] = CheapResult(percent, low, high, limits[name])
+        results[name] = CheapResult(percent, low, high, limits.get(name))
     return results
+
+
+def cheap_best_percent(results: dict[str, CheapResult]) -> float:
+    """The accuracy of the best of them."""
+    return max(result.top1_percent for result in results.values())
+
+
+def gate(cheap_best_percent: float, best_scheme_percent: float) -> bool:
+    """Whether a probe may rank attention schemes: the best of them beats the best cheap classifier by more than
+    `GATE_MARGIN_POINTS`."""
+    return best_scheme_percent - cheap_best_percent > GATE_MARGIN_POINTS
 
 
 def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) -> Figure:
@@ -90,27 +120,3 @@ def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) ->
             f"{info.labels[sample.label]}\n{Path(sample.name).stem}", fontsize=8, rotation=0, ha="right", va="center"
         )
     return figure
-
-
-def _features(csv: Path, cache: FrameCache | None, limit: int | None) -> dict[str, Array]:
-    """Return the arrays label (n,), mean_frame and first_frame (n, pixels), and file_size (n, 1)."""
-    read = cache.get if cache is not None else decode
-    samples = read_kinetics_csv(csv)[:limit]
-    mean, first = [], []
-    for sample in samples:
-        pixels = read(sample.path).pixels
-        mean.append(_grey(pixels.mean(axis=0)))
-        first.append(_grey(pixels[0].astype(np.float64)))
-    return {
-        "label": np.array([sample.label for sample in samples]),
-        "mean_frame": np.stack(mean),
-        "first_frame": np.stack(first),
-        "file_size": np.array([[sample.path.stat().st_size] for sample in samples]),
-    }
-
-
-def _grey(frame: Array) -> Array:
-    """Convert a frame (3, H, W) to a flat vector of brightness at half resolution."""
-    luma = np.tensordot(np.array([0.299, 0.587, 0.114]), frame, axes=1)
-    height, width = luma.shape[0] // 2, luma.shape[1] // 2
-    return luma[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3)).ravel()

@@ -15,6 +15,9 @@ from timesformer.errors import InputError
 ORDER_BLIND_CEILING_PERCENT = 50.0
 """Ceiling of an order-blind model on test clips that also occur reversed, under another label, in the test set."""
 
+ORDERLESS = ("patches_forest", "patches_linear", "patches_mlp")
+"""Cheap classifiers that count patches, wherever and whenever they are."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -92,8 +95,11 @@ class Kind:
         return None
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """Return the limits in percent of the classifiers of `diagnostics.cheap_classifiers`; None: no limit."""
-        return dict.fromkeys(("mean_frame", "first_frame", "file_size"))
+        """Return the limits in percent of the classifiers of `diagnostics.cheap_classifiers`; None: no limit.
+
+        Classifiers that see the order of frames are not named: no kind limits them, and the gate judges them.
+        """
+        return dict.fromkeys(("mean_frame", "first_frame", "file_size", *ORDERLESS))
 
     def _require(self, field: str, holds: bool, expected: str) -> None:
         if not holds:

@@ -70,8 +70,9 @@ class Motion(Kind):
     def cheap_limits(self) -> dict[str, float | None]:
         """Return the order-blind ceiling for all three classifiers.
 
-        The bound is exact for features that a clip and its reversal share (mean frame, file size).  It is not exact for
-        the first frame, because an object's position says something about where it will go; the same figure is applied.
+        The bound is exact for features that a clip and its reversal share (mean frame, file size, patches).  It is not
+        exact for the first frame, because an object's position says something about where it will go; the same figure
+        is applied.
         """
         return dict.fromkeys(super().cheap_limits(), ORDER_BLIND_CEILING_PERCENT)
 

@@ -182,16 +182,9 @@ class Order(Kind):
         return tuple(sorted(tuple(sorted(clip) if order_blind else clip) for clip in found))
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """Return the order-blind ceiling for mean frame and file size, and the ceiling of frame 0 for the first frame.
-
-        The first frame shows the first event where that event lies in the first segment.
-        """
-        first = self.ceiling_of([[0]])
-        return {
-            "mean_frame": ORDER_BLIND_CEILING_PERCENT,
-            "first_frame": first,
-            "file_size": ORDER_BLIND_CEILING_PERCENT,
-        }
+        """Return the order-blind ceiling for all but the first frame, which shows the first event where that lies in it."""
+        limits: dict[str, float | None] = dict.fromkeys(super().cheap_limits(), ORDER_BLIND_CEILING_PERCENT)
+        return limits | {"first_frame": self.ceiling_of([[0]])}
 
 
 def arrangement(segments: int, start: int, gap: int, swapped: bool) -> list[int]:
