@@ -115,7 +115,10 @@ class Detail(Kind):
         return ceiling if ceiling < 100 else None
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """Return the ceiling at half resolution for all but the file size, which depends on how hard the texture is to code."""
+        """Return the ceiling at half resolution for all but the file size.
+
+        File size has no limit because it depends on how hard the texture is to code.
+        """
         return dict.fromkeys(super().cheap_limits(), self._ceiling(2)) | {"file_size": None}
 
     def _ceiling(self, factor: int) -> float:

@@ -182,7 +182,7 @@ class Order(Kind):
         return tuple(sorted(tuple(sorted(clip) if order_blind else clip) for clip in found))
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """Return the order-blind ceiling for all but the first frame, which shows the first event where that lies in it."""
+        """Return the order-blind ceiling for all but the first frame, which may show the first event."""
         limits: dict[str, float | None] = dict.fromkeys(super().cheap_limits(), ORDER_BLIND_CEILING_PERCENT)
         return limits | {"first_frame": self.ceiling_of([[0]])}
 
