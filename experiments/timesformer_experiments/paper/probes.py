@@ -70,8 +70,8 @@ def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None 
     table = Table(pd.DataFrame(rows), COLUMNS, caption)
     best = cheap_best_percent(results)
     ranks = (
-        f"Without attention {best:.1f} % are reached. This probe may rank attention schemes only where the best of them "
-        f"is more than {GATE_MARGIN_POINTS:.0f} points above that."
+        f"Classifiers without attention reach {best:.1f} %. This probe may rank attention schemes only where the best "
+        f"scheme is more than {GATE_MARGIN_POINTS:.0f} points above that."
     )
     text = f"# Probe `{info.name}`\n\n{caption}\n\n{to_markdown(table)}\n{ranks}\n\n![contact sheet]({name}.png)\n"
     facts = {

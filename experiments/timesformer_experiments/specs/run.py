@@ -397,5 +397,5 @@ def with_dependencies(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
 
 def differ_in_videos(one: RunSpec, other: RunSpec) -> bool:
     """True for two runs of one hash whose lists lead to videos of other content."""
-    both = isinstance(one.data, CsvData) and isinstance(other.data, CsvData)
-    return both and one.data.has_other_videos(other.data)
+    first, second = one.data, other.data
+    return isinstance(first, CsvData) and isinstance(second, CsvData) and first.has_other_videos(second)
