@@ -20,9 +20,9 @@ VERBS = {
     "Creates", "Cuts", "Decodes", "Deletes", "Describes", "Does", "Draws", "Ends", "Evaluates", "Fills", "Finds",
     "Follows", "Gets", "Gives", "Goes", "Has", "Holds", "Is", "Keeps", "Knows", "Lays", "Leaves", "Lets", "Loads",
     "Looks", "Makes", "Measures", "Moves", "Names", "Needs", "Opens", "Prints", "Puts", "Raises", "Reads",
-    "Refuses", "Registers", "Removes", "Replaces", "Restores", "Returns", "Runs", "Saves", "Says", "Sees", "Sends",
-    "Serves", "Sets", "Shows", "Splits", "Starts", "Stops", "Stores", "Takes", "Tells", "Trains", "Tries", "Turns",
-    "Uploads", "Uses", "Waits", "Writes", "Yields",
+    "Refuses", "Registers", "Removes", "Replaces", "Restores", "Returns", "Runs", "Saves", "Says", "Sees",
+    "Sends", "Serves", "Sets", "Shows", "Splits", "Starts", "Stops", "Stores", "Takes", "Tells", "Trains",
+    "Tries", "Turns", "Uploads", "Uses", "Waits", "Writes", "Yields",
 }  # fmt: skip
 """Verbs in the third person; before "of" they are nouns ("Names of …")."""
 

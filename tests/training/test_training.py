@@ -133,7 +133,7 @@ def test_gradient_checkpointing_needs_a_model_that_offers_it(tmp_path):
 
 def test_another_run_in_the_folder_is_refused(tmp_path):
     fit(FakeModel(), FakeDataset(), Recipe(steps=2), tmp_path, progress=False)
-    with pytest.raises(InputError, match=r"recipe\.lr is 0\.001 there and 0\.002 here"):
+    with pytest.raises(InputError, match=r"recipe\.lr is 0\.001 in the checkpoint and 0\.002 in this run"):
         fit(FakeModel(), FakeDataset(), Recipe(steps=2, lr=0.002), tmp_path, progress=False)
     with pytest.raises(InputError, match="num_samples is 24 there and 12 here"):
         fit(FakeModel(), FakeDataset(12), Recipe(steps=2), tmp_path, progress=False)

@@ -67,7 +67,7 @@ def read_config(values: dict[str, Any]) -> ModelConfig:
     """
     named = [entry for entry in _ENTRIES.values() if entry.field in values]
     if len(named) > 1:
-        fields = " and ".join(entry.field for entry in named)
+        fields = " and ".join(sorted(entry.field for entry in named))
         raise InputError(f"model configuration: expected a scheme or a CNN, got the fields {fields}")
     return (named[0].config if named else TimeSformerConfig).from_dict(values)
 

@@ -78,7 +78,7 @@ class SinglePath(Cnn):
             x = stage(x)
             if number == 0 and self.config.baseline == "i3d":
                 if x.shape[2] < 2:
-                    raise InputError(f"clip: expected at least 2 frames for i3d, which halves them, got {x.shape[2]}")
+                    raise InputError(f"clip: frames: expected at least 2 for i3d, which halves them, got {x.shape[2]}")
                 x = nn.functional.max_pool3d(x, (2, 1, 1))
         return x.mean((2, 3, 4))
 
@@ -105,7 +105,7 @@ class SlowFast(Cnn):
     def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
         frames, alpha = self._channels_first(clip), self.config.alpha
         if frames.shape[2] % alpha:
-            raise InputError(f"clip: expected a number of frames that is a multiple of {alpha}, got {frames.shape[2]}")
+            raise InputError(f"clip: frames: expected a multiple of alpha {alpha}, got {frames.shape[2]}")
         slow, fast = self.slow.start(frames[:, :, ::alpha]), self.fast.start(frames)
         for lateral, wide, thin in zip(self.lateral, self.slow.stages, self.fast.stages, strict=True):
             slow, fast = wide(torch.cat([slow, lateral(fast).relu()], 1)), thin(fast)
