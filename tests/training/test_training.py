@@ -135,7 +135,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
     fit(FakeModel(), FakeDataset(), Recipe(steps=2), tmp_path, progress=False)
     with pytest.raises(InputError, match=r"recipe\.lr is 0\.001 in the checkpoint and 0\.002 in this run"):
         fit(FakeModel(), FakeDataset(), Recipe(steps=2, lr=0.002), tmp_path, progress=False)
-    with pytest.raises(InputError, match="num_samples is 24 there and 12 here"):
+    with pytest.raises(InputError, match="num_samples is 24 in the checkpoint and 12 in this run"):
         fit(FakeModel(), FakeDataset(12), Recipe(steps=2), tmp_path, progress=False)
     with pytest.raises(InputError, match=r"checkpoint of a different model: head\.bias differs"):
         fit(FakeModel(classes=4), FakeDataset(), Recipe(steps=2), tmp_path, progress=False)
