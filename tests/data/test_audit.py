@@ -147,7 +147,7 @@ def test_duplicates(tmp_path: Path) -> None:
     parts = [replace(samples[0], start_frame=start, end_frame=start + 9) for start in (0, 9, 9, 25)]
     found = survey(parts, min_frames=9).verdicts
     assert [one.verdict for one in found] == ["ok", "ok", "duplicate", "unreadable"]
-    assert found[3].reason == "frames 25 to 33 asked for, the video has 0 to 29"
+    assert found[3].reason == "frames 25 to 33 requested, but the video has frames 0 to 29"
     (short,) = survey(parts[:1], min_frames=10).verdicts
     assert short.reason == "9 of at least 10 frames"
 
@@ -241,7 +241,7 @@ def test_state_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot (read|remember)"):
         survey([Sample(path, 0)], state=tmp_path / "file" / "state.jsonl")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "state.jsonl")
-    with pytest.raises(InputError, match="cannot remember"):
+    with pytest.raises(InputError, match="cannot write the state"):
         survey([Sample(path, 0)], state=tmp_path / "link")
 
 

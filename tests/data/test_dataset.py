@@ -242,7 +242,7 @@ def test_masks_follow_frames_and_crops(motion: ProbeInfo, jitter: tuple[int, int
 
 
 def test_masks_need_a_file_beside_the_video(plain_video: Path) -> None:
-    with pytest.raises(InputError, match=r"no masks\.npz"):
+    with pytest.raises(InputError, match=r"expected a file .*masks\.npz"):
         VideoDataset([Sample(plain_video, 0)], PLAIN, train=False, masks=True)[0]
 
 

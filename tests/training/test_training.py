@@ -150,12 +150,12 @@ def test_an_unwritable_folder_is_bad_input(tmp_path):
 
 
 def test_an_empty_dataset_is_bad_input(tmp_path):
-    with pytest.raises(InputError, match="training set: it is empty"):
+    with pytest.raises(InputError, match="training set: expected at least one sample"):
         fit(FakeModel(), FakeDataset(0), Recipe(steps=1), tmp_path, progress=False)
 
 
 def test_a_batch_that_cannot_be_shared():
-    with pytest.raises(InputError, match="3 clips cannot be shared equally by 2 processes"):
+    with pytest.raises(InputError, match="3 clips cannot be split equally among 2 processes"):
         SampleStream(10, 0, 3, 0, 1, 0, 2)
 
 

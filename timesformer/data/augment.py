@@ -1,7 +1,7 @@
-"""Augmentations of a training clip's pixels: RandAugment and random colour jitter.
+"""Augmentations of the pixels of a training clip: RandAugment and random colour jitter.
 
-One draw serves the whole clip: every frame gets the same operations at the same strength, and what an operation
-measures (histograms, the mean grey) it measures over all frames together, so that nothing flickers.
+Random values are drawn once per clip: every frame gets the same operations at the same strength.  Statistics that an
+operation needs (histograms, the mean grey) are computed over all frames together, so that clips do not flicker.
 
 Frames are uint8 (t, H, W, 3), RGB.
 """
@@ -18,17 +18,17 @@ from timesformer.errors import InputError
 
 Frames = UInt8[np.ndarray, "t H W 3"]
 GREY = (128, 128, 128)
-"""What moves in from outside the picture, as in the authors' code of RandAugment."""
+"""Fill colour of areas outside the picture, as in the code of RandAugment's authors."""
 
 MAX_MAGNITUDE = 30.0
 JITTER_BRIGHTNESS, JITTER_FACTOR, JITTER_HUE = 32.0, 0.4, 0.2
-"""Colour jitter: at most so much is added to every pixel (of 255); saturation and contrast are multiplied by
-1 - 0.4 … 1 + 0.4; the hue turns by at most a fifth of the circle.  Source: the defaults of the video pipeline (DMVR)
-that the authors of ViViT train with."""
+"""Colour jitter: largest value added to every pixel (of 255), largest relative change of saturation and contrast
+(factors 1 - 0.4 … 1 + 0.4), and largest change of the hue in turns.  Source: the defaults of DMVR, the video pipeline
+of ViViT's authors."""
 
 
 def _whole(change: Callable[[Image.Image], Image.Image]) -> Callable[[Frames], Frames]:
-    """A change of pixels by themselves: of all frames as one tall picture, which shares its statistics."""
+    """Apply a pixelwise operation to all frames as one tall picture, so that they share statistics."""
 
     def apply(frames: Frames) -> Frames:
         tall = Image.fromarray(np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:])))
@@ -38,7 +38,7 @@ def _whole(change: Callable[[Image.Image], Image.Image]) -> Callable[[Frames], F
 
 
 def _each(change: Callable[[Image.Image], Image.Image]) -> Callable[[Frames], Frames]:
-    """A change that looks at neighbouring pixels: of every frame alone."""
+    """Apply an operation that uses neighbouring pixels to each frame separately."""
 
     def apply(frames: Frames) -> Frames:
         return np.stack([np.asarray(change(Image.fromarray(np.ascontiguousarray(frame)))) for frame in frames])
@@ -54,7 +54,7 @@ def _affine(frames: Frames, matrix: tuple[float, ...]) -> Frames:
 
 
 def _factor(strength: float) -> float:
-    """Of an enhancement: 1 leaves the picture as it is; never below 0.1."""
+    """Return the factor of an enhancement, at least 0.1; a factor of 1 leaves the picture unchanged."""
     return max(0.1, 1 + 0.9 * strength)
 
 
@@ -98,12 +98,13 @@ OPERATIONS: dict[str, Operation] = {
     "translate_x": _translate_x,
     "translate_y": _translate_y,
 }
-"""RandAugment's 14 operations: (frames, strength) -> frames.
+"""Operations of RandAugment (14 functions): (frames, strength) -> frames.
 
-The strength is the magnitude divided by 10, with a random sign.  At 1 they do what AutoAugment does at most: rotate by
-30 degrees, shear by 0.3, translate by 0.45 of the side (100 of 224 pixels), enhance by a factor of 1 ± 0.9, keep 4 bits
-a colour, invert every pixel.  All grow with the magnitude (timm's `inc1`; in the authors' code posterising and
-solarising grow weaker) and go on beyond 10 to where they end: a factor of 0.1, 1 bit.
+The strength is the magnitude divided by 10, with a random sign.  A strength of 1 gives AutoAugment's maximum: rotation
+by 30 degrees, shear by 0.3, translation by 0.45 of the side (100 of 224 pixels), enhancement by a factor of 1 ± 0.9,
+4 bits per colour, inversion of every pixel.  All operations become stronger with the magnitude (timm's `inc1`; in the
+authors' code posterising and solarising become weaker).  They continue beyond a magnitude of 10 up to their limits: a
+factor of 0.1, 1 bit.
 """
 
 
@@ -139,12 +140,12 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to a training clip's pixels after the crop: first colour jitter, then RandAugment.
+    """Augmentation of a training clip's pixels after the crop: colour jitter, then RandAugment.
 
-    colour_jitter: the probability with which brightness, saturation, contrast and hue of a clip change; 0 for never
-    (ViViT takes 0.8 for Kinetics).
+    colour_jitter: probability that brightness, saturation, contrast and hue of a clip are changed (0 disables it; ViViT
+        uses 0.8 for Kinetics)
 
-    Source: ViViT, arXiv 2103.15691, section 4.2 (the table of regularisation) and the appendix's hyperparameters.
+    Source: ViViT, arXiv 2103.15691, section 4.2 (the table of regularisation) and the hyperparameters in the appendix.
     Raises InputError naming the field.
     """
 
@@ -166,12 +167,12 @@ class Augment:
         return frames if self.randaugment is None else self.randaugment(frames, rng)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML."""
+        """Return the fields as plain values for JSON and YAML."""
         return asdict(self)
 
 
 def _jitter(frames: Frames, rng: np.random.Generator) -> Frames:
-    """Brightness, saturation, contrast, hue: in this order, at random strengths, the same in every frame."""
+    """Change brightness, saturation, contrast and hue, in this order, by random amounts shared by all frames."""
     added = round(rng.uniform(-JITTER_BRIGHTNESS, JITTER_BRIGHTNESS))
     saturation, contrast = rng.uniform(1 - JITTER_FACTOR, 1 + JITTER_FACTOR, 2)
     turn = round(256 * rng.uniform(-JITTER_HUE, JITTER_HUE))

@@ -1,7 +1,7 @@
-"""Clips for training and testing from video files: sampled, cropped, normalised.
+"""Dataset of clips for training and testing: sampled from video files, cropped and normalised.
 
-Every random choice comes from a generator keyed by (seed, epoch, index), so a sample is the same bits in any order, in
-any worker, in any batch, after any interruption; torch's global random state is neither read nor changed.
+Every random choice comes from a generator keyed by (seed, epoch, index).  A sample is therefore bitwise the same in any
+order, worker and batch and after any interruption.  torch's global random state is neither read nor changed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,12 +36,12 @@ from timesformer.data.views import Views
 from timesformer.errors import InputError
 
 Key = int | tuple[int, int]
-"""index, or (epoch, index)."""
+"""Key of a sample: index, or (epoch, index)."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands in a batch where a video could not be read; `collate` takes it out and lists it."""
+    """Placeholder for a video that could not be read; `collate` removes it from the batch and lists it."""
 
     path: str
     reason: str
@@ -50,7 +50,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """One sample before normalisation: views (v, t, 3, H, W), uint8, or float32 where it had to be resized."""
+    """Sample with views (v, t, 3, H, W): uint8 before normalisation, or float32 if normalised before resizing."""
 
     clip: Tensor
     mask: Tensor | None
@@ -59,22 +59,22 @@ class _Sampled:
 
 
 class VideoDataset(Dataset[Any]):
-    """Samples as `dataset[index]` (epoch 0) or `dataset[epoch, index]`.
+    """Dataset of clips; a sample is `dataset[index]` (epoch 0) or `dataset[epoch, index]`.
 
-    train: a random clip (t, 3, H, W); otherwise all views of the video (views, t, 3, H, W)
+    train: return a random clip (t, 3, H, W); otherwise all views of the video (views, t, 3, H, W)
     jitter: (low, high) of the random short side in training; None: always the record's
-    flip: mirror every second training clip
-    augment: what happens to a training clip's pixels after the crop
-    views: at test time; cache: where decoded frames are kept
-    masks: also the object's mask, which follows the crops (datasets with a masks.npz beside the videos)
-    allow_unreadable: give `Unreadable` for a video that cannot be read, instead of raising VideoError
-    stills: one frame a sample, random in training and the middle one at test: for image models
+    flip: mirror training clips with probability 1/2
+    augment: augmentation of training clips after the crop
+    views: views at test time; cache: cache of decoded frames
+    masks: also return the object's mask, cropped with the clip (for datasets with a masks.npz in the videos' folder)
+    allow_unreadable: return `Unreadable` for a video that cannot be read, instead of raising VideoError
+    stills: return one frame per sample, random in training and the middle one at test time, for image models
 
-    A sample is a dict: clip (float32), label, index, and mask (bool, clip's shape without channels) if asked for.
-    Where the number of views depends on the video, it also holds views, and a batch has all views of all its videos in
-    one row: clip (sum of views, t, 3, H, W), views (b,).
-    `heads` names the heads where the samples have several labels.
-    `unreadable` lists what was found unreadable so far in this process.
+    A sample is a dict with clip (float32), label, index and, if requested, mask (bool, the clip's shape without
+    channels).  If the number of views depends on the video, the dict also has views, and a batch concatenates the views
+    of all its videos: clip (sum of views, t, 3, H, W), views (b,).
+    `heads` has the names of the heads if samples have several labels.
+    `unreadable` maps the videos found unreadable so far in this process to the reasons.
     """
 
     def __init__(
@@ -96,9 +96,11 @@ class VideoDataset(Dataset[Any]):
         if not samples:
             raise InputError("dataset: there are no samples")
         if jitter is not None and not min(preprocessing.crop_size) <= jitter[0] <= jitter[1]:
-            raise InputError(f"dataset: jitter must be (low, high), not below the crop's shorter side, got {jitter}")
+            raise InputError(
+                f"dataset: jitter must be (low, high), both at least the crop's shorter side, got {jitter}"
+            )
         if augment and masks:
-            raise InputError("dataset: augment and masks exclude each other: masks follow the crops alone")
+            raise InputError("dataset: augment and masks exclude each other: masks follow the crops only")
         if seed < 0:
             raise InputError(f"dataset: seed must not be negative, got {seed}")
         self.samples = list(samples)
@@ -122,12 +124,12 @@ class VideoDataset(Dataset[Any]):
 
     @property
     def num_frames(self) -> int:
-        """Frames of a clip."""
+        """Number of frames of a clip."""
         return 1 if self.stills else self.preprocessing.num_frames
 
     @property
     def clip_shape(self) -> tuple[int, ...]:
-        """Shape of a sample's clip; the number of views is -1 where it depends on the video."""
+        """Shape of a sample's clip; the number of views is -1 if it depends on the video."""
         shape = (self.num_frames, 3, *self.preprocessing.crop_size)
         return shape if self.train else (self.views.per_video or -1, *shape)
 
@@ -143,7 +145,7 @@ class VideoDataset(Dataset[Any]):
         return item
 
     def __getitems__(self, keys: Sequence[Key]) -> dict[str, Any]:
-        """A whole batch, collated: what torch's DataLoader asks for first.  The same bits as `collate` of samples."""
+        """Return a collated batch, bitwise equal to `collate` of samples.  torch's DataLoader prefers this method."""
         if self._views_vary:
             return collate([self[key] for key in keys])
         sampled = [self._sample(key) for key in keys]
@@ -162,15 +164,15 @@ class VideoDataset(Dataset[Any]):
         return batch
 
     def get_batch(self, epoch: int, indices: Iterable[int]) -> dict[str, Any]:
-        """The collated samples of one epoch."""
+        """Return a collated batch of samples of one epoch."""
         return self.__getitems__([(epoch, int(index)) for index in indices])
 
     def audit(self, known: Fingerprint | None = None) -> dict[str, Any]:
-        """Number, labels, fingerprint (taken unless known) and unreadable videos of this dataset, for the records."""
+        """Return number, labels, fingerprint (computed unless known) and unreadable videos of this dataset, for records."""
         return audit(self.samples, self.cache, known)
 
     def fingerprint(self) -> Fingerprint:
-        """The state of the videos' files today."""
+        """Return the present state of the video files."""
         return fingerprint(self.samples)
 
     @property
@@ -219,7 +221,7 @@ class VideoDataset(Dataset[Any]):
         return _Sampled(torch.cat(clips) if len(clips) > 1 else clips[0], mask, sample.label, index)
 
     def _choose(self, frames: int, fps: float, rng: np.random.Generator) -> list[np.ndarray]:
-        """The frames of each clip."""
+        """Select the frames of each clip."""
         record = self.preprocessing
         if not self.train:
             return self.views.indices(record, frames, fps, self.stills)
@@ -235,16 +237,19 @@ class VideoDataset(Dataset[Any]):
         return test_geometry(height, width, self.preprocessing, self.views.crops)
 
     def _cut(self, clip: np.ndarray, geometry: Geometry) -> Tensor:
-        """Views of a clip (t, 3, H, W): pixels where nothing is resized, otherwise already normalised."""
+        """Crop the views of a clip (t, 3, H, W).
+
+        They are uint8 pixels if nothing is resized or resizing is quantised, otherwise normalised float32.
+        """
         record = self.preprocessing
         if clip.shape[-2:] == geometry.size:
             return torch.from_numpy(crop(clip, geometry, *record.crop_size))
         whole = torch.from_numpy(np.ascontiguousarray(clip))
-        # As in FAIR's released code: normalised first, then resized; as by PIL: resized first, in whole grey levels.
+        # FAIR's released code normalises before resizing; PIL resizes before normalising, in whole grey levels.
         return resized_crop(whole if record.quantised else normalise(whole, record), geometry, record)
 
     def _augmented(self, views: Tensor, rng: np.random.Generator) -> Tensor:
-        """A training clip (1, t, 3, H, W) with other pixels; as it is where nothing is to be changed."""
+        """Augment a training clip (1, t, 3, H, W); without augmentation, return it unchanged."""
         if self.augment is None:
             return views
         frames = views if views.dtype == torch.uint8 else pixels_of(views, self.preprocessing)
@@ -252,7 +257,7 @@ class VideoDataset(Dataset[Any]):
         return torch.from_numpy(changed.transpose(0, 3, 1, 2).copy())[None]
 
     def _cut_mask(self, mask: np.ndarray, geometry: Geometry) -> Tensor:
-        """Views of a mask (t, H, W), resized as the frames are: (v, t, h, w)."""
+        """Crop the views (v, t, h, w) of a mask (t, H, W), resized like the frames."""
         if mask.shape[-2:] == geometry.size:
             return torch.from_numpy(crop(mask[:, None], geometry, *self.preprocessing.crop_size))[:, :, 0]
         views = resized_crop(torch.from_numpy(mask[:, None]).float(), geometry, self.preprocessing)
@@ -268,10 +273,10 @@ def _labels(found: Sequence[_Sampled], unreadable: Sequence[Unreadable]) -> dict
 
 
 def collate(batch: dict[str, Any] | Sequence[dict[str, Any] | Unreadable]) -> dict[str, Any]:
-    """Samples to a batch: clip (b, …), label (b,), index (b,), mask if there is one, unreadable [(path, reason)].
+    """Collate samples to a batch: clip (b, …), label (b,), index (b,), mask if any, unreadable [(path, reason)].
 
-    Unreadable videos are left out and listed; nothing takes their place, so b may be smaller than asked for, or 0.
-    A batch that `VideoDataset.__getitems__` collated already passes through.
+    Unreadable videos are omitted and listed but not replaced, so b may be smaller than requested, or 0.  A batch that
+    `VideoDataset.__getitems__` has already collated is returned unchanged.
     """
     if isinstance(batch, dict):
         return batch

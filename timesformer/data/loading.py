@@ -1,4 +1,4 @@
-"""Batches of samples in an order that can be entered at any point."""
+"""Loading of batches in an order that can be resumed at any point."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,28 +10,28 @@ from timesformer.errors import InputError
 from timesformer.seeding import epoch_order
 
 READ_AHEAD = 2
-"""Batches that each worker has ready or under way beyond the one in use."""
+"""Number of batches that each worker prefetches."""
 
 Collate = Callable[[list[Any]], dict[str, Any]]
 
 
 class SampleStream(Sampler[list[tuple[int, int]]]):
-    """Batches of keys (epoch, index), from batch `start` to before `end`, across the ends of epochs.
+    """Sampler of batches of keys (epoch, index), from batch `start` to `end` (excluded), across epochs.
 
-    Every epoch visits all samples once, in an order keyed by (seed, epoch).  Process `rank` of `world` takes its equal
-    part of each batch of `size` samples.
+    Every epoch visits all samples once, in an order keyed by (seed, epoch).  Process `rank` of `world` gets an equal
+    share of each batch of `size` samples.
 
     Raises:
-        InputError: there are no samples, or a batch cannot be shared equally.
+        InputError: there are no samples, or `size` is not divisible by `world`.
     """
 
     def __init__(
         self, num_samples: int, seed: int, size: int, start: int, end: int, rank: int = 0, world: int = 1
     ) -> None:
         if num_samples < 1:
-            raise InputError("training set: it is empty")
+            raise InputError("training set: expected at least one sample, got none")
         if size % world:
-            raise InputError(f"batch_size / accumulate: {size} clips cannot be shared equally by {world} processes")
+            raise InputError(f"batch_size / accumulate: {size} clips cannot be split equally among {world} processes")
         self.num_samples, self.seed, self.size, self.start, self.end = num_samples, seed, size, start, end
         self.rank, self.world = rank, world
 
@@ -53,10 +53,9 @@ class SampleStream(Sampler[list[tuple[int, int]]]):
 
 
 class _Guarded(Dataset[Any]):
-    """Collated batches, or the InputError that reading one raised.
+    """Dataset of collated batches that returns an InputError as a value.
 
-    An exception that leaves a loader's worker arrives as another one, with a traceback for a message; as a value it
-    arrives as it is.
+    An exception that leaves a loader's worker is re-raised with a traceback as its message; a value arrives unchanged.
     """
 
     def __init__(self, dataset: Dataset[Any], collate: Collate) -> None:
@@ -73,13 +72,13 @@ class _Guarded(Dataset[Any]):
 def batches(
     dataset: Dataset[Any], keys: Sampler[Any], collate: Collate, workers: int = 0, pin_memory: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """The collated batches of the lists of keys that `keys` yields, loaded by `workers` processes (0: by this one).
+    """Load the collated batches of the lists of keys in `keys` with `workers` processes (0: in this process).
 
-    Workers live as long as `keys` lasts, across epochs, and read ahead; order and bits of the batches are the same for
-    any number of them.
+    Workers live until `keys` is exhausted, across epochs, and prefetch.  The batches are bitwise the same, in the same
+    order, for any number of workers.
 
     Raises:
-        InputError: as the dataset raised it, for example a video that cannot be read.
+        InputError: raised by the dataset, for example for a video that cannot be read.
     """
     loader = DataLoader(
         _Guarded(dataset, collate),

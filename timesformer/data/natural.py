@@ -1,4 +1,4 @@
-"""The order in which people number files."""
+"""Natural order of file names, with numbers sorted by value."""
 
 import re
 
@@ -6,6 +6,6 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts `frame_2.jpg` before `frame_10.jpg`: numbers by value, before text."""
+    """Return a key that sorts `frame_2.jpg` before `frame_10.jpg`: numbers by value, and before text."""
     parts = [part for part in _DIGITS.split(name) if part]
     return [(0, int(part), part) if part[0] in "0123456789" else (1, 0, part) for part in parts]

@@ -1,4 +1,4 @@
-"""How a model wants its videos: the record that travels with a checkpoint."""
+"""Preprocessing record: the input format of a model, stored with its checkpoint."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,21 +11,23 @@ _LATER_FIELDS = ("target_fps", "centre", "quantised")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a video file to the model's input.
+    """Preprocessing from a video file to the model's input.
 
-    num_frames, sampling: "uniform" (a frame from each of num_frames segments) or "dense" (every frame_rate-th frame of
-        a video of target_fps frames per second); frame_rate is needed for dense alone
-    short_side: the video is resized to it at test time (and in training without jitter), the long side in proportion
-        and rounded down; crop: pixels, or (height, width)
-    centre: which way the corner of a centre crop is rounded where half a pixel is left over: "ceil" (FAIR) or "floor"
-        (Hugging Face, mmaction2)
-    antialias: widen the filter when a video becomes smaller, as PIL does; quantised: resized pixels are whole grey
-        levels, as PIL's are, instead of fractions
-    value_range: what the pixel values 0 and 255 become; then mean and std are applied, per channel
-    colour_order: the order in which the model expects red, green and blue ("RGB" or "BGR")
+    num_frames: frames per clip
+    sampling: "uniform" (one frame from each of num_frames segments) or "dense" (every frame_rate-th frame, counted at
+        target_fps frames per second); frame_rate is needed for dense sampling only
+    short_side: short side after resizing at test time (and in training without jitter); the long side is scaled in
+        proportion and rounded down
+    crop: size in pixels, or (height, width)
+    centre: rounding of a centre crop's corner that falls on half a pixel: "ceil" (FAIR) or "floor" (Hugging Face,
+        mmaction2)
+    antialias: widen the filter when downsampling, as PIL does
+    quantised: round resized pixels to whole grey levels, as PIL does
+    value_range: range to which the pixel values 0 to 255 are mapped before mean and std are applied, per channel
+    colour_order: channel order that the model expects ("RGB" or "BGR")
 
-    Defaults for mean, std, range and interpolation are those of the released TimeSformer.  Raises InputError naming the
-    field.
+    The defaults of mean, std, value_range and interpolation are those of the released TimeSformer.  Raises InputError
+    naming the field.
     """
 
     num_frames: int = 8
@@ -66,33 +68,35 @@ class Preprocessing:
 
     @property
     def crop_size(self) -> tuple[int, int]:
-        """(height, width) of the crop."""
+        """Size (height, width) of the crop."""
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
     def affine(self) -> tuple[Triple, Triple]:
-        """Per channel (scale, shift): the model's input is `pixel * scale + shift` for pixels 0 to 255."""
+        """Return (scale, shift) per channel: the model's input is `pixel * scale + shift` for pixels from 0 to 255."""
         low, high = self.value_range
         scale = tuple((high - low) / 255.0 / std for std in self.std)
         shift = tuple((low - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
         return scale, shift  # type: ignore[return-value]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able values."""
+        """Return the fields as plain JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def defining(self) -> dict[str, Any]:
-        """`to_dict` without the fields that came later and have their defaults: identifies what records were made with,
-        those from before these fields among them."""
+        """Return `to_dict` without later fields at their defaults, to identify the preprocessing of a record.
+
+        Records from before these fields existed thus keep their identity.
+        """
         plain = {field.name: field.default for field in fields(self) if field.name in _LATER_FIELDS}
         return {key: value for key, value in self.to_dict().items() if key not in plain or value != plain[key]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """The inverse of `to_dict`.  Raises InputError for unknown fields."""
+        """Make a record from the result of `to_dict`.  Raises InputError for unknown fields."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise InputError(f"preprocessing: unknown field {unknown[0]!r}, expected some of {sorted(known)}")
+            raise InputError(f"preprocessing: unknown field {unknown[0]!r}, expected fields among {sorted(known)}")
         # JSON has no tuples.
         plain: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in values.items()}
         return cls(**plain)

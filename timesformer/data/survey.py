@@ -1,7 +1,7 @@
-"""All files of a dataset examined at once, in threads, and what that says of each sample.
+"""Survey of all files of a dataset, in threads, with a verdict on each sample.
 
-A state file remembers what was found of each file by path, size and time of modification, one JSON object a line, so
-that an interrupted survey carries on and a second one only looks at what has changed.
+A state file stores the findings about each file by path, size and time of modification, one JSON object per line.  An
+interrupted survey thus continues where it stopped, and a later one examines only changed files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _AT_ONCE = 256  # files between two reports
 
 @dataclass(frozen=True)
 class SampleVerdict:
-    """A sample, its file's facts and everything found; `verdict` is the weightiest word."""
+    """Verdict on a sample, with the properties of its file and all findings."""
 
     sample: Sample
     facts: FileFacts
@@ -36,16 +36,16 @@ class SampleVerdict:
 
     @property
     def verdict(self) -> str:
-        """A word of `timesformer.data.video.verdict.KINDS`."""
+        """Most serious verdict, one of `timesformer.data.video.verdict.KINDS`."""
         return worst(list(self.findings))
 
     @property
     def reason(self) -> str:
-        """All findings in full."""
+        """Descriptions of all findings."""
         return "; ".join(finding.reason for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """One row of a report."""
+        """Return the row of a report."""
         facts, label = self.facts, self.sample.label
         return {
             "name": self.sample.name,
@@ -65,7 +65,12 @@ class SampleVerdict:
 
 @dataclass(frozen=True)
 class Survey:
-    """verdicts: one a sample, in order; examined, remembered: files looked at now, and known from the state file."""
+    """Result of a survey.
+
+    verdicts: one per sample, in order
+    examined, remembered: number of files examined now, and of files known from the state file
+    decoded: True if every frame was decoded; whole: True if the whole content of every file was hashed
+    """
 
     verdicts: tuple[SampleVerdict, ...]
     examined: int
@@ -75,15 +80,16 @@ class Survey:
 
     @property
     def unreadable(self) -> list[SampleVerdict]:
-        """The samples that training and evaluation refuse."""
+        """Samples that training and evaluation reject."""
         return [found for found in self.verdicts if found.verdict in UNREADABLE]
 
     def summary(self) -> dict[str, Any]:
-        """Figures over all samples, JSON-able.
+        """Summarise all samples, as JSON values.
 
-        fingerprint: that of the records made with this data, from a digest of size, head, tail and pieces of each file.
-        content_fingerprint: from the whole content of every file (records have it with `fingerprint: full`); None if
-        content was not read (`whole` false).
+        fingerprint: fingerprint that records of this dataset contain, from a digest of size, head, tail and pieces of
+        each file
+        content_fingerprint: fingerprint from the whole content of every file (in records with `fingerprint: full`);
+        None if the content was not read (`whole` false)
         """
         kinds = [found.verdict for found in self.verdicts]
         return {
@@ -122,12 +128,14 @@ def survey(
 ) -> Survey:
     """Examine the files of all samples.
 
-    decode: every frame instead of the first
-    whole: hash all bytes; otherwise duplicates are told by size, head, tail and pieces between them
-    min_frames: fewer are `short`; workers: threads (default: four for each core); state: see above
-    progress: called with files done and files in all
+    decode: decode every frame instead of the first
+    whole: hash all bytes, for the content fingerprint; otherwise duplicates are detected by size, head, tail and pieces
+    min_frames: samples with fewer frames are `short`; workers: number of threads (default: four per core)
+    state: path of the state file (see the module's docstring); None: no state is kept
+    progress: function called with the numbers of files done and of all files
 
-    Raises InputError if the state file cannot be written.  Files that cannot be read are findings.
+    Raises InputError if the state file cannot be read or written.  A file that cannot be read raises no error; it gets
+    a finding.
     """
     wanted = {sample.path: sample.fps for sample in samples}
     facts: dict[Path, FileFacts] = {}
@@ -158,7 +166,7 @@ def _examine(path: Path, decode: bool, whole: bool, rates: dict[Path, float | No
 
 
 def _verdicts(samples: Sequence[Sample], facts: dict[Path, FileFacts], min_frames: int) -> Iterator[SampleVerdict]:
-    """Each file's findings, and those that take the list: segments, length, duplicates."""
+    """Yield each sample's verdict: findings about its file, its segment, its length, and duplicates in the list."""
     places: dict[str, Sample] = {}
     contents: dict[str, Sample] = {}
     for sample in samples:
@@ -181,7 +189,7 @@ def _length(sample: Sample, facts: FileFacts, min_frames: int) -> list[Finding]:
     assert facts.frames is not None
     start, end = segment_range(sample, facts.frames, facts.fps or 0.0)
     if not 0 <= start < end <= facts.frames:
-        reason = f"frames {start} to {end - 1} asked for, the video has 0 to {facts.frames - 1}"
+        reason = f"frames {start} to {end - 1} requested, but the video has frames 0 to {facts.frames - 1}"
         return [Finding("unreadable", reason)]
     findings = [Finding("one-frame", "one frame")] if end - start == 1 else []
     if end - start < min_frames:
@@ -202,14 +210,14 @@ def _key(path: Path) -> tuple[str, int, int] | None:
 
 
 def _load(state: Path) -> dict[tuple[str, int, int] | None, FileFacts]:
-    """What is remembered; of lines that are no entries of this version (a crash may have torn one) nothing."""
+    """Read the state file, ignoring lines that are not entries of this version (a crash may have truncated one)."""
     known: dict[tuple[str, int, int] | None, FileFacts] = {}
     try:
         lines = state.read_bytes().split(b"\n")
     except FileNotFoundError:
         return known
     except OSError as error:
-        raise InputError(f"{state}: cannot read what was found before ({error.strerror})") from error
+        raise InputError(f"{state}: cannot read the state of an earlier survey ({error.strerror})") from error
     for line in lines:
         try:
             entry = json.loads(line)
@@ -222,7 +230,7 @@ def _load(state: Path) -> dict[tuple[str, int, int] | None, FileFacts]:
 
 
 def _append(state: Path, found: Sequence[tuple[Path, FileFacts]]) -> None:
-    """Add lines in one write, on disk when this returns; the first line break ends what a crash may have left."""
+    """Append lines in one write and flush them to disk.  The first line break ends what a crash may have left."""
     if not found:
         return
     lines = [
@@ -236,4 +244,4 @@ def _append(state: Path, found: Sequence[tuple[Path, FileFacts]]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(f"{state}: cannot remember what was found ({error.strerror})") from error
+        raise InputError(f"{state}: cannot write the state of the survey ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""Where a clip is resized and cropped, and how pixels become the model's input."""
+"""Resizing, cropping and normalisation of clips."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,10 @@ from timesformer.errors import InputError
 
 @dataclass(frozen=True)
 class Geometry:
-    """size: (H, W) to resize to; crops: top left corners (y, x), one a view; flip: mirror left and right."""
+    """Geometry of a clip's views.
+
+    size: (H, W) after resizing; crops: top left corners (y, x), one per view; flip: mirror left to right
+    """
 
     size: tuple[int, int]
     crops: tuple[tuple[int, int], ...]
@@ -22,7 +25,7 @@ class Geometry:
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(H, W) with the given short side; the long side is rounded down, as in FAIR's released code."""
+    """Return (H, W) with the given short side.  The long side is rounded down, as in FAIR's released code."""
     if height <= width:
         return short_side, width * short_side // height
     return height * short_side // width, short_side
@@ -31,7 +34,10 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 def train_geometry(
     height: int, width: int, record: Preprocessing, jitter: tuple[int, int] | None, flip: bool, rng: np.random.Generator
 ) -> Geometry:
-    """A random short side within `jitter` (without: the record's), a random crop, a mirror image every second time."""
+    """Draw a training geometry: random short side, random crop and, if `flip`, mirroring with probability 1/2.
+
+    The short side is drawn from `jitter`, or is the record's if that is None.
+    """
     short = record.short_side if jitter is None else round(rng.uniform(*jitter))
     size = short_side_size(height, width, short)
     room = _room(size, record)
@@ -40,10 +46,11 @@ def train_geometry(
 
 
 def test_geometry(height: int, width: int, record: Preprocessing, crops: int) -> Geometry:
-    """The centre crop, or several spread from end to end of the long side (the width of a square): three are the left,
-    the centre and the right one, as in FAIR's released code.
+    """Return the geometry for testing: the centre crop, or several crops.
 
-    With `centre` "floor" they lie at whole multiples of one step, as in mmaction2, and may end a pixel before the end.
+    Several crops are spread from end to end of the long side (the width of a square).  Three are the left, centre and
+    right crop, as in FAIR's released code.  With `centre` "floor" they lie at whole multiples of one step, as in
+    mmaction2, so the last one may end before the edge.
     """
     size = short_side_size(height, width, record.short_side)
     room = _room(size, record)
@@ -60,7 +67,7 @@ def test_geometry(height: int, width: int, record: Preprocessing, crops: int) ->
 
 
 def _room(size: tuple[int, int], record: Preprocessing) -> tuple[int, int]:
-    """How far the crop can move down and right."""
+    """Return the distance by which the crop can move down and right."""
     room = (size[0] - record.crop_size[0], size[1] - record.crop_size[1])
     if min(room) < 0:
         raise InputError(f"a crop of {record.crop_size} does not fit into a video resized to {size}")
@@ -68,7 +75,7 @@ def _room(size: tuple[int, int], record: Preprocessing) -> tuple[int, int]:
 
 
 def normalise(pixels: UInt8[Tensor, "*views t 3 H W"], record: Preprocessing) -> Float[Tensor, "*views t 3 H W"]:
-    """RGB pixels to the model's range and colour order."""
+    """Convert RGB pixels to the model's range and colour order."""
     scale, shift = (torch.tensor(values).view(3, 1, 1) for values in record.affine())
     if record.colour_order == "BGR":
         pixels = pixels.flip(-3)
@@ -76,7 +83,7 @@ def normalise(pixels: UInt8[Tensor, "*views t 3 H W"], record: Preprocessing) ->
 
 
 def pixels_of(clip: Float[Tensor, "*views t 3 H W"], record: Preprocessing) -> UInt8[Tensor, "*views t 3 H W"]:
-    """The inverse of `normalise`, rounded to whole pixel values."""
+    """Invert `normalise`, rounding to whole pixel values."""
     scale, shift = (torch.tensor(values).view(3, 1, 1) for values in record.affine())
     pixels = ((clip - shift) / scale).round_().clamp_(0, 255).to(torch.uint8)
     return pixels.flip(-3) if record.colour_order == "BGR" else pixels
@@ -85,14 +92,14 @@ def pixels_of(clip: Float[Tensor, "*views t 3 H W"], record: Preprocessing) -> U
 def resize(
     clip: Float[Tensor, "t c H W"] | UInt8[Tensor, "t c H W"], size: tuple[int, int], record: Preprocessing
 ) -> Float[Tensor, "t c h w"] | UInt8[Tensor, "t c h w"]:
-    """Resize every frame.  uint8 stays uint8: then the results are rounded to whole grey levels, and clamped."""
+    """Resize every frame.  For uint8 input, the result is uint8, rounded to whole grey levels and clamped."""
     return interpolate(clip, size, mode=record.interpolation, align_corners=False, antialias=record.antialias)
 
 
 def crop(
     frames: UInt8[np.ndarray, "t c H W"] | Bool[np.ndarray, "t c H W"], geometry: Geometry, height: int, width: int
 ) -> np.ndarray:
-    """Cut out every view, without resizing: (views, t, c, height, width), a copy."""
+    """Crop every view without resizing.  Returns a copy (views, t, c, height, width)."""
     views = np.stack([frames[:, :, y : y + height, x : x + width] for y, x in geometry.crops])
     return np.ascontiguousarray(views[..., ::-1]) if geometry.flip else views
 
@@ -100,7 +107,7 @@ def crop(
 def resized_crop(
     clip: Float[Tensor, "t c H W"] | UInt8[Tensor, "t c H W"], geometry: Geometry, record: Preprocessing
 ) -> Float[Tensor, "views t c h w"] | UInt8[Tensor, "views t c h w"]:
-    """Resize, then cut out every view."""
+    """Resize the clip, then crop every view."""
     height, width = record.crop_size
     clip = resize(clip, geometry.size, record)
     views = torch.stack([clip[:, :, y : y + height, x : x + width] for y, x in geometry.crops])

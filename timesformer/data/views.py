@@ -1,4 +1,4 @@
-"""What is taken from a video at test time."""
+"""Views of a video at test time."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,11 +12,12 @@ from timesformer.errors import InputError
 
 @dataclass(frozen=True)
 class Views:
-    """Clips spread over time, and crops of each along the long side; a view is one crop of one clip.
+    """Views of a video: clips spread over time, and crops of each along the long side.  A view is one crop of one clip.
 
-    clips: how many, or "cover": as many dense clips, end to end, as cover the video, so that long videos have more
-    start: where a single dense clip lies, "middle" or "first" (FAIR's released code)
-    rule: whose frame indices are taken, see `timesformer.data.sampling`
+    clips: number of clips, or "cover": as many dense clips, end to end, as cover the video
+    crops: number of crops per clip
+    start: position of dense clips, "middle" or "first" (FAIR's released code)
+    rule: rule for the frame indices, see `timesformer.data.sampling`
     """
 
     clips: int | Literal["cover"] = 1
@@ -34,26 +35,28 @@ class Views:
         if self.rule not in RULES:
             raise InputError(f"views: rule must be one of {', '.join(RULES)}, got {self.rule!r}")
         if self.clips == "cover" and self.rule == "mmaction2":
-            raise InputError('views: clips "cover" is no part of the rule "mmaction2"; expected a number')
+            raise InputError('views: clips "cover" is not available with the rule "mmaction2"; expected a number')
 
     @property
     def per_video(self) -> int | None:
-        """Views of a video; None where it depends on the video."""
+        """Number of views per video; None if it depends on the video."""
         return None if self.clips == "cover" else self.clips * self.crops
 
     def require_fitting(self, record: Preprocessing, stills: bool = False) -> None:
-        """InputError where these views cannot be taken of videos that are sampled as `record` says."""
+        """Raise InputError if these views are incompatible with the sampling in `record`."""
         uniform = record.sampling == "uniform" or stills
         if uniform and self.clips == "cover":
             raise InputError(
-                'views: clips "cover" needs dense sampling, the preprocessing has sampling "uniform" (in a run: '
-                "data.preprocessing: {sampling: dense, frame_rate: 8})"
+                'views: clips "cover" needs dense sampling, but the preprocessing has sampling "uniform" (for dense '
+                "sampling, set data.preprocessing: {sampling: dense, frame_rate: 8} in the run)"
             )
         if uniform and self.rule != "symmetric" and self.clips != 1:
-            raise InputError(f"views: the rule {self.rule!r} takes one clip with uniform sampling, got {self.clips}")
+            raise InputError(
+                f"views: the rule {self.rule!r} supports one clip with uniform sampling, got {self.clips} clips"
+            )
 
     def indices(self, record: Preprocessing, num_frames: int, fps: float, stills: bool = False) -> list[np.ndarray]:
-        """The frames of each clip of a video: int64 (t,) each.  A video without a frame rate counts as 30 a second."""
+        """Return the frame indices of each clip, int64 (t,).  A video without a frame rate is treated as 30 fps."""
         t = 1 if stills else record.num_frames
         if record.sampling == "uniform" or stills:
             assert self.clips != "cover"

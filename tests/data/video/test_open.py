@@ -67,7 +67,7 @@ def test_segments_hold_their_frames(plain_video: Path, tmp_path: Path) -> None:
         assert levels(Sample(path, 0, end_frame=2), [1]) == [1]
     with open_video(Sample(plain_video, 0, start_frame=5, end_frame=12)) as video:
         assert (video.num_frames, video.fps, video.height, video.width) == (7, 30.0, 48, 64)
-        with pytest.raises(VideoError, match="frame 7 asked for, but the video has frames 0 to 6"):
+        with pytest.raises(VideoError, match="frame 7 requested, but the video has frames 0 to 6"):
             video.frames([7])
 
 
@@ -85,9 +85,11 @@ def test_a_segments_numbers_may_count_another_rate(tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened(plain_video: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(VideoError, match="there is a folder, but without images"):
+    with pytest.raises(VideoError, match="the folder of this name has no images"):
         open_video(tmp_path / "empty")
-    with pytest.raises(VideoError, match=r"plain\.mp4\[20:40\]: frames 20 to 39 asked for, the video has 0 to 29"):
+    with pytest.raises(
+        VideoError, match=r"plain\.mp4\[20:40\]: frames 20 to 39 requested, but the video has frames 0 to 29"
+    ):
         open_video(Sample(plain_video, 0, start_frame=20, end_frame=40))
     with pytest.raises(VideoError, match=r"none\.mp4\[2:\]: no such file") as caught:
         open_video(Sample(tmp_path / "none.mp4", 0, start_frame=2))
@@ -99,11 +101,14 @@ def test_what_cannot_be_opened(plain_video: Path, tmp_path: Path) -> None:
 def test_bad_images_are_named(tmp_path: Path) -> None:
     whole = {suffix: image_bytes(grey(3), suffix) for suffix in (".png", ".jpg")}
     bad = {
-        "odd.png": (image_bytes(grey(3, (48, 32)), ".png"), "has 32 x 48 pixels, the first one 64 x 48"),
+        "odd.png": (
+            image_bytes(grey(3, (48, 32)), ".png"),
+            "has 32 x 48 pixels, expected 64 x 48 as in the first image",
+        ),
         "text.jpg": (b"no image", "neither a jpg nor a png"),
         "empty.jpg": (b"", "neither a jpg nor a png"),
-        "cut.jpg": (whole[".jpg"][:-60], "is cut off"),
-        "cut.png": (whole[".png"][:-30], "is cut off"),
+        "cut.jpg": (whole[".jpg"][:-60], "is truncated"),
+        "cut.png": (whole[".png"][:-30], "is truncated"),
         "broken.png": (whole[".png"][:16] + b"\xff" * 40 + whole[".png"][56:], "cannot be decoded"),
         "header.jpg": (b"\xff\xd8\xff\xd9", "cannot be decoded"),
     }

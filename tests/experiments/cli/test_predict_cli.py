@@ -295,7 +295,7 @@ def test_bad_usage(videos: list[Path], tmp_path: Path) -> None:
         (["--checkpoint", tmp_path / "empty"], "no model here"),
         (["--checkpoint", tmp_path / "two.yaml"], "expected a file with one run, got 2"),
         (["--checkpoint", tmp_path / "one.yaml", "--runs", tmp_path], "`timesformer train"),
-        ([tmp_path / "empty"], "there is no video in this folder"),
+        ([tmp_path / "empty"], "this folder contains no video"),
         (
             ["--timeline", "--plot", "x.png", *[f"{i}.mp4" for i in range(13)]],
             "--plot: expected at most 12 videos, got 14",

@@ -1,4 +1,4 @@
-"""Videos named one by one or by their folder."""
+"""Search for videos that are given one by one or by their folder."""
 
 import os
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from timesformer.errors import InputError
 
 
 def find_videos(sources: Iterable[Path | str]) -> list[Path]:
-    """Every file as it is named, and of every folder all videos in it, in the order of their names.
+    """List the given files, and for each given folder all videos in it, in the order of their names.
 
-    In a folder, at any depth, a video is a file with a video's suffix, or a folder with images and without videos (its
-    images are the frames).  What begins with a dot is left out.  Whether a file can be read is found out later.
+    In a folder, at any depth, a video is a file with a video suffix, or a folder with images but without videos (its
+    images are the frames).  Names that begin with a dot are ignored.  Files are not opened here.
 
     Raises InputError for a folder without videos.
     """
@@ -25,7 +25,7 @@ def find_videos(sources: Iterable[Path | str]) -> list[Path]:
             continue
         inside = _inside(source)
         if not inside:
-            raise InputError(f"{source}: there is no video in this folder ({', '.join(VIDEO_SUFFIXES)})")
+            raise InputError(f"{source}: this folder contains no video ({', '.join(VIDEO_SUFFIXES)})")
         found += inside
     return found
 

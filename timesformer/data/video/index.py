@@ -1,4 +1,4 @@
-"""Where the frames of a video stream lie: from the container's index if it tells all, otherwise from all packets."""
+"""Table of the frames of a video stream, from the container's index if it is complete, otherwise from all packets."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _KEY, _DISCARD = 1, 2  # flags of an entry of FFmpeg's index
 
 
 class IndexFault(Exception):
-    """The stream is cut off or holds no frames: what is wrong, and the kind in one word."""
+    """Error for a stream that is truncated or has no frames, with a reason and a kind in one word."""
 
     def __init__(self, reason: str, kind: str = "truncated") -> None:
         super().__init__(reason)
@@ -24,11 +24,11 @@ class IndexFault(Exception):
 
 @dataclass(frozen=True)
 class FrameTable:
-    """The frames of a stream in the order in which they are shown.
+    """Table of the frames of a stream, in display order.
 
-    stamps: their presentation time stamps, rising, in units of the stream's time base; None: the container has none (or
-        not one each), frames can only be counted from the start
-    key_frames: numbers of the frames at which decoding can start; targets: where to seek for each of them
+    stamps: presentation time stamps in ascending order, in units of the stream's time base; None if the container has
+        none (or not one per frame), so that frames can only be counted from the start
+    key_frames: indices of the frames at which decoding can start; targets: time stamp to seek to for each of them
     source: "index", or "packets" if the whole file had to be read
     """
 
@@ -39,22 +39,22 @@ class FrameTable:
     source: str
 
     def start(self, index: int) -> int:
-        """Place in `key_frames` of the one at which decoding of a frame must start."""
+        """Return the position in `key_frames` at which decoding of a frame must start."""
         return max(bisect_right(self.key_frames, index) - 1, 0)
 
 
 def read_table(path: Path, container: av.container.InputContainer, stream: VideoStream) -> FrameTable:
-    """The table of a stream that was just opened; its container stands at an unknown place afterwards.
+    """Read the table of a stream that was just opened.  The position in the container is undefined afterwards.
 
-    Raises IndexFault for a stream that is cut off or holds no frames, FFmpegError for one that cannot be read.
+    Raises IndexFault for a stream that is truncated or has no frames, FFmpegError for one that cannot be read.
     """
     return _from_index(path, container, stream) or _from_packets(container, stream)
 
 
 def _from_index(path: Path, container: av.container.InputContainer, stream: VideoStream) -> FrameTable | None:
-    """From the index of an MP4 or QuickTime file; None where it leaves something open.
+    """Read the table from the index of an MP4 or QuickTime file; None if the index does not determine it.
 
-    Others index key frames alone (Matroska, WebM) or know no presentation times (AVI).
+    Other formats index only key frames (Matroska, WebM) or have no presentation times (AVI).
     """
     entries = getattr(stream, "index_entries", None)  # not in older versions of PyAV
     if "mp4" not in container.format.name.split(",") or not entries or len(entries) != stream.frames:
@@ -70,7 +70,7 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
         return None
     there = int((position + size <= path.stat().st_size).sum())
     if there < count:
-        raise IndexFault(f"cut off: {there} of {count} frames are there")
+        raise IndexFault(f"truncated: has {there} of {count} frames")
     shown = decoded if track.offsets is None else decoded + track.offsets
     order = np.argsort(shown, kind="stable")
     places = np.flatnonzero(key[order])
@@ -82,7 +82,7 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
         container.seek(0)
         return None
     shown = shown + (first.pts - shown[0])
-    # The demuxer takes the last key frame decoded at or before the target.
+    # The demuxer seeks to the last key frame decoded at or before the target.
     following = np.append(decoded[keys[1:]], np.iinfo(np.int64).max)
     targets = np.minimum(shown[keys], following - 1)
     return FrameTable(count, shown[order].tolist(), places.tolist(), targets.tolist(), "index")
@@ -91,20 +91,20 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
 def _from_packets(container: av.container.InputContainer, stream: VideoStream) -> FrameTable:
     packets = [packet for packet in container.demux(stream) if packet.size]
     if stream.frames > len(packets):
-        raise IndexFault(f"cut off: {len(packets)} of {stream.frames} frames are there")
+        raise IndexFault(f"truncated: has {len(packets)} of {stream.frames} frames")
     hidden = _never_shown if stream.codec_context.name in ("vp8", "libvpx") else lambda packet: False
-    # A packet may be cut away by an edit list.
+    # An edit list may remove a packet.
     packets = [packet for packet in packets if not packet.is_discard and not hidden(packet)]
     if not packets:
         raise IndexFault(*NO_FRAMES)
     told = [packet.pts for packet in packets if packet.pts is not None]
-    # AVI knows the order of decoding alone, and FFmpeg's guess at the other is not always one.
+    # AVI stores only the decoding order, and FFmpeg's guess at the display order may merely repeat it.
     guessed = container.format.name == "avi" and stream.codec_context.has_b_frames and told == sorted(told)
     if len(set(told)) < len(packets) or guessed:
         return FrameTable(len(packets), None, [0], [0], "packets")
     packets.sort(key=lambda packet: packet.pts or 0)
     keys = sorted({0, *(number for number, packet in enumerate(packets) if packet.is_keyframe)})
-    # MPEG streams are searched by the time of decoding.
+    # Seeking in MPEG streams uses decoding times.
     decoding = container.format.name in ("mpegts", "mpeg")
     stamps = [packet.pts or 0 for packet in packets]
     targets = [packets[key].dts or stamps[key] if decoding else stamps[key] for key in keys]
@@ -112,5 +112,5 @@ def _from_packets(container: av.container.InputContainer, stream: VideoStream) -
 
 
 def _never_shown(packet: av.Packet) -> bool:
-    """VP8 may carry a picture that only others refer to in a packet of its own (RFC 6386, section 9.1: show_frame)."""
+    """Return True for a VP8 packet whose picture is only a reference for others (RFC 6386, section 9.1: show_frame)."""
     return not bytes(packet)[0] & 0x10

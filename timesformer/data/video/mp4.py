@@ -1,6 +1,6 @@
-"""What FFmpeg keeps to itself about MP4 and QuickTime files: by how much each frame is shown later than it is decoded.
+"""Composition offsets of MP4 and QuickTime files (display minus decoding time), which FFmpeg does not expose.
 
-The container's index, as PyAV hands it out, has the decoding times alone; with B-frames the order of showing differs.
+The container's index as exposed by PyAV has only decoding times; with B-frames the display order differs.
 Boxes and fields: ISO/IEC 14496-12, sections 8.3.2 (tkhd), 8.6.1.3 (ctts) and 8.6.6 (elst).
 """
 
@@ -12,21 +12,25 @@ from typing import BinaryIO
 import numpy as np
 
 TOP_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-"""What these files begin with."""
+"""Types of the first box of these files."""
 
-_LARGEST = 1 << 28  # bytes of an index that is read into memory
+_LARGEST = 1 << 28  # largest index in bytes that is read into memory
 
 
 @dataclass(frozen=True)
 class Track:
-    """edits: parts that the edit list plays; offsets: showing minus decoding time of each sample, None: all zero."""
+    """Timing of a track.
+
+    edits: number of parts that the edit list plays
+    offsets: display minus decoding time of each sample; None: all zero
+    """
 
     edits: int
     offsets: np.ndarray | None
 
 
 def read_track(path: Path | str, number: int) -> Track | None:
-    """The track with this number (`stream.id`); None where the file does not tell, for example a fragmented one."""
+    """Read the track with this number (`stream.id`); None if the file lacks the data, for example a fragmented one."""
     try:
         with open(path, "rb") as file:
             movie = _movie(file)
@@ -35,13 +39,13 @@ def read_track(path: Path | str, number: int) -> Track | None:
         for kind, track in _boxes(movie):
             if kind == b"trak" and _number(track) == number:
                 return Track(_edits(track), _offsets(track))
-    except (OSError, ValueError, IndexError):  # cut off within the index: FFmpeg judges it
+    except (OSError, ValueError, IndexError):  # truncated within the index: left to FFmpeg
         pass
     return None
 
 
 def is_cut_off(path: Path | str) -> bool:
-    """Whether the last box announces more than the file holds; False for what does not consist of boxes."""
+    """Return True if a box is longer than the rest of the file; False for files that do not consist of boxes."""
     end = Path(path).stat().st_size
     with open(path, "rb") as file:
         while len(head := file.read(8)) == 8 and (head[4:] in TOP_BOXES or file.tell() > 8):
@@ -56,7 +60,7 @@ def is_cut_off(path: Path | str) -> bool:
 
 
 def _movie(file: BinaryIO) -> bytes | None:
-    """Content of the top box `moov`, wherever it stands."""
+    """Return the content of the top-level box `moov`, wherever it is."""
     while len(head := file.read(8)) == 8:
         size, kind = int.from_bytes(head[:4], "big"), head[4:]
         used = 8
@@ -64,7 +68,7 @@ def _movie(file: BinaryIO) -> bytes | None:
             size, used = int.from_bytes(file.read(8), "big"), 16
         if kind == b"moov":
             return file.read(size - used) if used <= size <= _LARGEST else None
-        if size < used:  # 0: up to the end of the file
+        if size < used:  # 0: extends to the end of the file
             return None
         file.seek(size - used, 1)
     return None
@@ -93,12 +97,12 @@ def _number(track: bytes) -> int | None:
     head = _find(track, b"tkhd")
     if head is None:
         return None
-    place = 20 if head[0] == 1 else 12  # behind version, flags and two times of 8 or 4 bytes
+    place = 20 if head[0] == 1 else 12  # after version, flags and two times of 8 or 4 bytes
     return int.from_bytes(head[place : place + 4], "big")
 
 
 def _edits(track: bytes) -> int:
-    """Entries of the edit list that play something; without a list all is played."""
+    """Count the entries of the edit list that play media; 1 without a list, since then everything is played."""
     edits = _find(track, b"edts", b"elst")
     if edits is None:
         return 1

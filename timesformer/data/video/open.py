@@ -1,4 +1,4 @@
-"""A sample's frames, wherever they lie: a video file, a folder of images, or a segment of either."""
+"""Access to the frames of a sample: a video file, a folder of images, or a segment of either."""
 
 import hashlib
 import os
@@ -21,16 +21,16 @@ from timesformer.data.video.video import Video, VideoError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEFAULT_FPS = 30.0
-"""Frames per second of a folder of images, which does not say."""
+"""Frame rate of a folder of images, which does not specify one."""
 
 _DECODERS = {b"\xff\xd8": ("mjpeg", b"\xff\xda", b"\xff\xd9"), b"\x89P": ("png", b"IDAT", b"IEND")}
-"""First bytes -> decoder, mark of the pixels, mark of the end."""
+"""{first bytes: (decoder, marker of the pixel data, marker of the end)}."""
 
 
 class OpenVideo(Protocol):
-    """What `open_video` gives: a context manager with num_frames, fps, height, width.
+    """Protocol of an open video: a context manager with num_frames, fps, height and width.
 
-    `frames(indices)` is uint8 (t, H, W, 3), RGB; indices in any order, repeats allowed.
+    `frames(indices)` returns uint8 (t, H, W, 3), RGB; indices come in any order and may repeat.
     """
 
     @property
@@ -50,10 +50,10 @@ class OpenVideo(Protocol):
 
 
 def open_video(source: Sample | Path | str) -> OpenVideo:
-    """Open a sample, or a whole video by its path; a folder is read as images.
+    """Open a sample, or a whole video by its path; a folder is read as a sequence of images.
 
-    Raises VideoError for what cannot be read and for a segment that reaches beyond the video; its `path` is the
-    sample's `place`.
+    Raises VideoError, whose `path` is the sample's `place`, for a video that cannot be read and for a segment that
+    extends beyond the video.
     """
     sample = source if isinstance(source, Sample) else Sample(Path(source), 0)
     video: OpenVideo
@@ -71,10 +71,12 @@ def open_video(source: Sample | Path | str) -> OpenVideo:
 
 
 def frames_key(sample: Sample) -> str:
-    """A hash of what a sample's frames are made from, which names them in the cache and in fingerprints.
+    """Hash the content from which a sample's frames are decoded, as their key in the cache and in fingerprints.
 
-    Of a file: its content's; of a folder of images: over the images' names and contents, and the rate; of a segment:
-    with its range, for a folder over the segment's images alone.  Raises OSError for a missing file.
+    For a file, the hash covers its content; for a folder of images, the names and contents of the images and the frame
+    rate.  For a segment it also covers the range; in a folder, only the images of the segment.
+
+    Raises OSError for a missing file.
     """
     if not sample.path.is_dir():
         content = content_hash(sample.path)
@@ -97,28 +99,33 @@ def _digest(*lines: str) -> str:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of the images in a folder, numbers in rising order."""
+    """List the names of the images in a folder, numbers in ascending order."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
     return sorted((name for name in names if not name.startswith(".")), key=natural_key)
 
 
 def segment_range(sample: Sample, num_frames: int, fps: float) -> tuple[int, int]:
-    """The segment's frames in a video of this length and rate: converted where its numbers count at another rate."""
+    """Return the range of a segment in a video of this length and rate.
+
+    Frame numbers that refer to another rate are converted.
+    """
     start, end = sample.start_frame or 0, sample.end_frame
     ratio = 1.0 if sample.fps is None or fps <= 0 else fps / sample.fps
-    if abs(ratio - 1) > 0.01:  # 59.94 frames per second count as 60
+    if abs(ratio - 1) > 0.01:  # 59.94 frames per second are treated as 60
         start, end = int(start * ratio), None if end is None else max(round(end * ratio), int(start * ratio) + 1)
     return start, num_frames if end is None else end
 
 
 class FrameFolder:
-    """A folder of jpg or png images as a video, in the order of the numbers in their names; a context manager.
+    """Folder of jpg or png images as a video, in the order of the numbers in their names; a context manager.
 
-    fps: frames per second, which the images do not say (30 by default).  Other files are left out.
+    fps: frame rate, which the images do not specify (30 by default)
 
-    Raises VideoError for a folder without images, and in `frames` for an image that cannot be decoded or has another
-    size than the first one.
+    Files of other types are ignored.
+
+    Raises VideoError for a folder without images, and in `frames` for an image that cannot be decoded or that differs
+    in size from the first one.
     """
 
     def __init__(self, path: Path | str, fps: float | None = None) -> None:
@@ -129,7 +136,7 @@ class FrameFolder:
         except OSError as error:
             raise VideoError(path, f"the folder cannot be read ({error.strerror})") from error
         if not self._names:
-            raise VideoError(path, f"no such file; there is a folder, but without images ({', '.join(IMAGE_SUFFIXES)})")
+            raise VideoError(path, f"no such file; the folder of this name has no images ({', '.join(IMAGE_SUFFIXES)})")
         self.num_frames = len(self._names)
         self._reformatter = VideoReformatter()
         first = self._decode(0)
@@ -144,10 +151,10 @@ class FrameFolder:
         self.close()
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is kept open."""
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at `indices`: uint8 (t, H, W, 3), RGB.  Raises VideoError."""
+        """Decode the images at `indices`: uint8 (t, H, W, 3), RGB.  Raises VideoError."""
         wanted = check_indices(indices, self.num_frames, self.path)
         pixels = {index: self._pixels(index) for index in sorted(set(wanted))}
         return (
@@ -159,8 +166,8 @@ class FrameFolder:
         if (image.height, image.width) != (self.height, self.width):
             raise VideoError(
                 self.path,
-                f"image {self._names[index]} has {image.width} x {image.height} pixels, the first one "
-                f"{self.width} x {self.height}",
+                f"image {self._names[index]} has {image.width} x {image.height} pixels, expected {self.width} x "
+                f"{self.height} as in the first image",
             )
         return self._reformatter.reformat(image, format="rgb24").to_ndarray()
 
@@ -173,9 +180,9 @@ class FrameFolder:
         decoder, pixels, end = _DECODERS.get(data[:2], ("", b"", b""))
         if not decoder:
             raise VideoError(self.path, f"image {name} is neither a jpg nor a png file")
-        # A decoder fills up what a cut off image lacks.
+        # A decoder fills in the missing part of a truncated image.
         if data.rfind(end) < data.rfind(pixels):
-            raise VideoError(self.path, f"image {name} is cut off")
+            raise VideoError(self.path, f"image {name} is truncated")
         try:
             context = av.CodecContext.create(decoder, "r")
             assert isinstance(context, VideoCodecContext)
@@ -188,25 +195,27 @@ class FrameFolder:
 
 
 class Segment:
-    """Frames `start` to before `end` of an open video, as a video of its own; a context manager that closes the video.
+    """Segment of an open video, as a video: frames `start` to `end` (excluded).  A context manager, closes the video.
 
-    Raises VideoError for a range that is empty or reaches beyond the video; every error names `place`.
+    Raises VideoError for a range that is empty or extends beyond the video; every error names `place`.
     """
 
     def __init__(self, video: OpenVideo, start: int, end: int, place: str) -> None:
         if not 0 <= start < end <= video.num_frames:
-            raise VideoError(place, f"frames {start} to {end - 1} asked for, the video has 0 to {video.num_frames - 1}")
+            raise VideoError(
+                place, f"frames {start} to {end - 1} requested, but the video has frames 0 to {video.num_frames - 1}"
+            )
         self.video, self.start, self.place = video, start, place
         self.num_frames, self.fps = end - start, video.fps
 
     @property
     def height(self) -> int:
-        """Rows of a frame."""
+        """Height of a frame in pixels."""
         return self.video.height
 
     @property
     def width(self) -> int:
-        """Columns of a frame."""
+        """Width of a frame in pixels."""
         return self.video.width
 
     def __enter__(self) -> "Segment":
@@ -218,11 +227,11 @@ class Segment:
         self.close()
 
     def close(self) -> None:
-        """Release the video."""
+        """Close the video."""
         self.video.close()
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The frames at `indices`, counted from the segment's start: uint8 (t, H, W, 3), RGB.  Raises VideoError."""
+        """Decode frames, counted from the segment's start: uint8 (t, H, W, 3), RGB.  Raises VideoError."""
         wanted = check_indices(indices, self.num_frames, self.place)
         try:
             return self.video.frames([self.start + index for index in wanted])
@@ -231,9 +240,9 @@ class Segment:
 
 
 def check_indices(indices: Sequence[int] | np.ndarray, num_frames: int, place: Path | str) -> list[int]:
-    """The indices as whole numbers.  Raises VideoError for one outside the video."""
+    """Convert the indices to whole numbers.  Raises VideoError for an index outside the video."""
     wanted = [int(index) for index in indices]
     for index in wanted:
         if not 0 <= index < num_frames:
-            raise VideoError(place, f"frame {index} asked for, but the video has frames 0 to {num_frames - 1}")
+            raise VideoError(place, f"frame {index} requested, but the video has frames 0 to {num_frames - 1}")
     return wanted

@@ -1,4 +1,4 @@
-"""What is to be said of one file of a dataset: one word, the reasons, and the facts of its header."""
+"""Examination of one file of a dataset: a verdict in one word, the reasons, and the properties of the file."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,37 +13,37 @@ from timesformer.data.video.video import Video, VideoError
 UNREADABLE = {
     "missing": "no such file",
     "empty": "zero bytes",
-    "not-video": "something else than a video",
-    "audio-only": "sound without pictures",
+    "not-video": "not a video",
+    "audio-only": "audio without video",
     "no-frames": "a header without frames",
-    "truncated": "cut off",
+    "truncated": "truncated",
     "damaged": "frames that cannot be decoded",
     "unreadable": "cannot be read for another reason",
 }
-"""Words for what cannot be used: training and evaluation refuse these files."""
+"""Verdicts on files that cannot be used: training and evaluation reject them."""
 
 ODD = {
     "one-frame": "one frame, which is repeated to fill a clip",
-    "short": "fewer frames than asked for",
+    "short": "fewer frames than requested",
     "duplicate": "listed before, or the same content as another file",
-    "rotated": "shown turned or mirrored; frames are given upright",
-    "variable-rate": "frames at uneven distances; they are numbered in their order",
+    "rotated": "displayed rotated or mirrored; frames are returned upright",
+    "variable-rate": "frames at uneven intervals; they are numbered in display order",
     "odd-rate": "an unusual or unknown frame rate",
-    "odd-size": "an odd number of rows or columns, or very few of them",
+    "odd-size": "an odd or very small height or width",
 }
-"""Words for what is readable but worth a look, the weightiest first."""
+"""Verdicts on files that are readable but need attention, most serious first."""
 
 KINDS = (*UNREADABLE, *ODD, "ok")
 
 FPS_RANGE = (10.0, 61.0)
-"""Frame rates outside are called odd."""
+"""Range of usual frame rates; others give the verdict `odd-rate`."""
 SMALLEST = 32
-"""Pixels; a shorter side is called odd."""
+"""Shortest usual side in pixels; shorter sides give the verdict `odd-size`."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """kind: a word of `KINDS`; reason: in full."""
+    """Finding about a file.  kind: one of `KINDS`; reason: description for the user."""
 
     kind: str
     reason: str
@@ -51,12 +51,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A file as its header, or all of it, shows it; what could not be learned is None.
+    """Properties of a file, from its header or its whole content; None if unknown.
 
-    size_bytes, modified_ns: of the file, -1 for a missing one
+    size_bytes, modified_ns: size and time of modification; -1 for a missing file
     content: sha256 of all bytes; sample: see `timesformer.data.fingerprint.sampled_hash`
-    frames, fps, height, width (as shown); index: see `Video.index`
-    decoded: whether every frame was decoded; findings: what was found, nothing for a file that is as it should be
+    frames, fps, height, width: number, rate and size of the frames as displayed; index: see `Video.index`
+    decoded: True if every frame was decoded; findings: empty for a file without problems
     """
 
     size_bytes: int
@@ -72,25 +72,27 @@ class FileFacts:
     findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "FileFacts":
-        """The inverse of `to_dict`; raises TypeError or KeyError for something else."""
+        """Make an object from the result of `to_dict`.  Raises TypeError or KeyError for other data."""
         return cls(**fields | {"findings": tuple(Finding(**found) for found in fields["findings"])})
 
 
 def worst(findings: list[Finding]) -> str:
-    """The weightiest word, `ok` if there is none."""
+    """Return the most serious verdict, `ok` without findings."""
     return min((finding.kind for finding in findings), key=KINDS.index, default="ok")
 
 
 def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float | None = None) -> FileFacts:
-    """Open a video file or a folder of images, decode its first frame (with `decode`: all, damage that FFmpeg paints
-    over included), and hash it (with `whole`: all bytes).  fps: of a folder of images.
+    """Examine a video file or a folder of images.
 
-    Nothing is raised for a file that cannot be read: that is its finding.
+    decode: decode every frame instead of the first, and report damage that FFmpeg would conceal
+    whole: hash all bytes, in addition to the sampled hash; fps: frame rate of a folder of images
+
+    A file that cannot be read raises no error; it gets a finding.
     """
     try:
         status = path.stat()
@@ -130,11 +132,11 @@ def _oddities(video: Video) -> list[Finding]:
     findings = []
     if video.turned:
         height, width = video.coded_size
-        findings.append(Finding("rotated", f"{width} x {height} pixels shown as {video.width} x {video.height}"))
+        findings.append(Finding("rotated", f"{width} x {height} pixels displayed as {video.width} x {video.height}"))
     if (apart := _uneven(video)) is not None:
         findings.append(Finding("variable-rate", f"frames {apart[0]:.3g} to {apart[1]:.3g} seconds apart"))
     if video.fps <= 0:
-        findings.append(Finding("odd-rate", "the file does not say how many frames a second it has"))
+        findings.append(Finding("odd-rate", "the file does not give a frame rate"))
     elif not FPS_RANGE[0] <= video.fps <= FPS_RANGE[1]:
         findings.append(Finding("odd-rate", f"{video.fps:.4g} frames per second"))
     return findings + _size(video.height, video.width)
@@ -146,7 +148,7 @@ def _size(height: int, width: int) -> list[Finding]:
 
 
 def _uneven(video: Video) -> tuple[float, float] | None:
-    """Shortest and longest time between frames, in seconds, if they differ by more than rounding explains."""
+    """Return the shortest and longest time between frames in seconds, or None if they are equal up to rounding."""
     if video.stamps is None or video.num_frames < 3:
         return None
     apart = np.diff(np.asarray(video.stamps, np.float64))

@@ -1,9 +1,9 @@
-"""Random access to the frames of a video file, by PyAV.
+"""Random access to the frames of a video file with PyAV.
 
-As few frames are decoded as the key frames allow.  Wanted frames that no key frame separates are one run: decoding
-starts at the key frame before the first and ends with the last.  From one run to the next a key frame is sought if that
-skips anything, otherwise decoding goes on.  On the way, H.264 pictures that no other refers to are passed over
-(threads = 1), and only wanted frames are converted.  All of it gives the same pixels as decoding the whole file.
+As few frames are decoded as the key frames allow.  Requested frames that are not separated by a key frame form a run:
+decoding starts at the key frame before the first and ends with the last.  Between runs, the decoder seeks to a key
+frame if that skips frames; otherwise it continues.  H.264 pictures that no other picture refers to are skipped (with
+threads = 1), and only requested frames are converted.  The pixels are the same as after decoding the whole file.
 """
 
 from collections import deque
@@ -28,8 +28,10 @@ _COVER = Disposition.attached_pic
 
 
 class VideoError(InputError):
-    """A video that cannot be read: `path`, `reason`, and `kind`, one word of `KINDS` in
-    `timesformer.data.video.verdict`."""
+    """Error for a video that cannot be read.
+
+    path: file; reason: description; kind: one of `timesformer.data.video.verdict.KINDS`
+    """
 
     def __init__(self, path: Path | str, reason: str, kind: str = "unreadable") -> None:
         super().__init__(f"{path}: {reason}")
@@ -39,25 +41,25 @@ class VideoError(InputError):
         return type(self), (self.path, self.reason, self.kind)  # crosses process boundaries (loader workers)
 
 
-# What Matroska, AVI and Flash files begin with: a container with such a mark that does not open has been cut off.
+# First bytes of Matroska, AVI and Flash files.  A container that begins so but cannot be opened is truncated.
 _BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV")
 
 
 class Video:
-    """An open video file; a context manager.
+    """Open video file; a context manager.
 
-    num_frames, fps; height, width: as shown, after the rotation that the file asks for (the first use may decode a
-        frame to learn it)
+    num_frames, fps: number of frames and frame rate
+    height, width: size as displayed, after the rotation that the file specifies (the first access may decode a frame)
     key_frames: indices at which decoding can start
-    index: "index" if the container's index told where the frames lie, "packets" if the whole file was read for it
-    stamps: when each frame is shown, in units of `time_base` seconds; None if the file does not say
+    index: "index" if the frames were located with the container's index, "packets" if the whole file was read for it
+    stamps: presentation time of each frame in units of `time_base` seconds; None if the file has none
 
-    threads: decoding threads, 0 = as FFmpeg sees fit.  For short clips one is fastest.
-    strict: damage that FFmpeg would paint over is an error
+    threads: decoding threads; 0 lets FFmpeg choose.  One is fastest for short clips.
+    strict: raise an error for damage that FFmpeg would conceal
 
-    Frames are numbered in the order in which they are shown, whatever their distance in time.
+    Frames are numbered in display order, whatever the time between them.
 
-    Raises VideoError for a file that is missing, empty, no video, without video stream or cut off.
+    Raises VideoError for a file that is missing, empty, truncated, not a video or without a video stream.
     """
 
     def __init__(self, path: Path | str, threads: int = 1, strict: bool = False) -> None:
@@ -67,7 +69,7 @@ class Video:
         if self.path.stat().st_size == 0:
             raise VideoError(path, "the file is empty", "empty")
         self._threads, self._strict = threads, strict
-        self._packets: Iterator[av.Packet] | None = None  # None: a key frame must be sought before anything is decoded
+        self._packets: Iterator[av.Packet] | None = None  # None: seek to a key frame before decoding
         self._reformatter = VideoReformatter()
         self._open()
         try:
@@ -82,7 +84,7 @@ class Video:
             self._container = av.open(str(self.path))
         except (FFmpegError, OSError) as error:
             raise self._not_opened(error) from error
-        # The picture on the cover of a piece of music is a video stream too.
+        # The cover picture of an audio file is a video stream too.
         found = [stream for stream in self._container.streams.video if not stream.disposition & _COVER]
         if not found:
             kind = "audio-only" if self._container.streams.audio else "not-video"
@@ -94,13 +96,13 @@ class Video:
             self._container.close()
             if empty:
                 raise self._faulty(IndexFault(*NO_FRAMES))
-            raise VideoError(self.path, "there is no decoder for its video stream")
+            raise VideoError(self.path, "no decoder is available for its video stream")
         self._stream.thread_type = "NONE" if self._threads == 1 else "AUTO"
         self._codec = self._stream.codec_context
         self._codec.thread_count = self._threads
         if self._strict:
             self._codec.options = {"err_detect": "explode"}
-        # Only in H.264 does a picture say in its own header that no other refers to it.
+        # Only H.264 marks in a picture's own header that no other picture refers to it.
         self._may_skip = self._threads == 1 and self._codec.name == "h264"
         self._skipping = False
 
@@ -110,13 +112,13 @@ class Video:
         with open(self.path, "rb") as file:
             head = file.read(12)
         if head[4:8] in TOP_BOXES or head.startswith(_BEGINNINGS):
-            reason = f"not a video that can be opened ({error.strerror}): cut off or damaged where its index should be"
+            reason = f"not a video that can be opened ({error.strerror}): truncated, or damaged at its index"
             return VideoError(self.path, reason, "truncated")
         return VideoError(self.path, f"not a video that can be opened ({error.strerror})", "not-video")
 
     def _faulty(self, error: IndexFault) -> VideoError:
         if error.kind in ("no-frames", "not-video") and is_cut_off(self.path):
-            return VideoError(self.path, f"cut off within its index: {error}", "truncated")
+            return VideoError(self.path, f"truncated within its index: {error}", "truncated")
         return VideoError(self.path, str(error), error.kind)
 
     def _read_header(self) -> None:
@@ -133,23 +135,23 @@ class Video:
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate else 0.0
         self._size: tuple[int, int] | None = None
-        self._decoded: deque[av.VideoFrame] = deque()  # decoded and not looked at yet
-        self._sought = 0  # the key frame that was sought and has not come out yet; 0: none
-        self._next = 0  # the frame that comes out of the decoder next, or a later one
+        self._decoded: deque[av.VideoFrame] = deque()  # decoded but not yet examined
+        self._sought = 0  # target key frame of a seek that has not been decoded yet; 0: none
+        self._next = 0  # lower bound of the next frame from the decoder
         self._seekable, self._turned = True, False
         self._check_duration()
 
     def _check_duration(self) -> None:
-        """Matroska and WebM files do not say how many frames they hold, but how long they last."""
+        """Compare with the declared duration: Matroska and WebM files give no number of frames."""
         if self.index == "index" or len(self._container.streams) > 1:
-            return  # sound may well last longer
+            return  # audio may last longer than the video
         if self.stamps is None or not self.time_base or not self._container.duration or not self.fps:
             return
         declared = self._container.duration / 1e6
         start = self._container.start_time or 0
         lasting = self.stamps[-1] * self.time_base - start / 1e6 + 1 / self.fps
         if declared - lasting > max(0.5, 0.1 * declared):
-            raise VideoError(self.path, f"cut off: {lasting:.1f} of {declared:.1f} seconds are there", "truncated")
+            raise VideoError(self.path, f"truncated: has {lasting:.1f} of {declared:.1f} seconds", "truncated")
 
     def __enter__(self) -> "Video":
         return self
@@ -160,29 +162,29 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._packets = None
         self._decoded.clear()
         self._container.close()
 
     @property
     def height(self) -> int:
-        """Rows of a frame as shown."""
+        """Height of a frame in pixels, as displayed."""
         return self._shown_size()[0]
 
     @property
     def width(self) -> int:
-        """Columns of a frame as shown."""
+        """Width of a frame in pixels, as displayed."""
         return self._shown_size()[1]
 
     @property
     def coded_size(self) -> tuple[int, int]:
-        """(height, width) before rotation."""
+        """Size (height, width) before rotation."""
         return self._codec.height, self._codec.width
 
     @property
     def turned(self) -> bool:
-        """Whether frames are shown turned or mirrored."""
+        """True if frames are displayed rotated or mirrored."""
         self._shown_size()
         return self._turned
 
@@ -193,16 +195,16 @@ class Video:
         return self._size
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The frames at `indices` (any order, repeats allowed): uint8 (t, H, W, 3), RGB.
+        """Decode the frames at `indices` (any order, repeats allowed): uint8 (t, H, W, 3), RGB.
 
-        Raises VideoError for an index outside the video, for frames that cannot be decoded and for a video whose frames
-        change their size.
+        Raises VideoError for an index outside the video, for frames that cannot be decoded and for a video whose frame
+        size changes.
         """
         wanted = [int(index) for index in indices]
         for index in wanted:
             if not 0 <= index < self.num_frames:
                 raise VideoError(
-                    self.path, f"frame {index} asked for, but the video has frames 0 to {self.num_frames - 1}"
+                    self.path, f"frame {index} requested, but the video has frames 0 to {self.num_frames - 1}"
                 )
         if not wanted:
             return np.empty((0, self.height, self.width, 3), np.uint8)
@@ -215,11 +217,11 @@ class Video:
         return np.stack([pixels[index] for index in wanted])
 
     def all_frames(self) -> np.ndarray:
-        """Every frame: uint8 (num_frames, H, W, 3), RGB."""
+        """Decode every frame: uint8 (num_frames, H, W, 3), RGB."""
         return self.frames(range(self.num_frames))
 
     def check(self) -> None:
-        """Decode every frame, keeping none.  Raises VideoError as `frames` does."""
+        """Decode every frame without keeping any.  Raises VideoError as `frames` does."""
         try:
             for _, frame in self._read(list(range(self.num_frames))):
                 self._require_size(*upright_size(frame))
@@ -234,30 +236,30 @@ class Video:
 
     def _damaged(self, error: FFmpegError) -> VideoError:
         self._packets = None
-        return VideoError(self.path, f"cut off or damaged ({error.strerror})", "damaged")
+        return VideoError(self.path, f"truncated or damaged ({error.strerror})", "damaged")
 
     def _require_size(self, height: int, width: int) -> None:
         if self._size is None:
             self._size = height, width
         if (height, width) != self._size:
-            reason = f"its frames change from {self._size[1]} x {self._size[0]} to {width} x {height} pixels"
+            reason = f"the frame size changes from {self._size[1]} x {self._size[0]} to {width} x {height} pixels"
             raise VideoError(self.path, reason)
 
     def _read(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The wanted frames, rising, with their indices."""
+        """Yield the requested frames with their indices, in ascending order."""
         runs: list[list[int]] = []
         for index in wanted:
             key = self.key_frames[self._table.start(index)]
             if not runs or key - runs[-1][-1] > 1:
                 runs.append([])
             runs[-1].append(index)
-        # Behind the last run decoding may go on in the next call, if this one reads frame after frame.
+        # If this call reads consecutive frames, the next call may continue decoding after the last run.
         sparse = len(wanted) > 1 and wanted[-1] - wanted[-2] > 1
         for number, run in enumerate(runs):
             yield from self._read_run(run, ending=sparse or number + 1 < len(runs))
 
     def _read_run(self, run: list[int], ending: bool) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The wanted frames of one run.  `ending`: nothing behind its last frame will be asked for."""
+        """Yield the requested frames of one run.  `ending`: no frame after the run's last one will be requested."""
         place = self._table.start(run[0])
         if self._packets is None or not self.key_frames[place] <= self._next <= run[0]:
             self._seek(place)
@@ -268,15 +270,15 @@ class Video:
                 missing = missing[1:]
             if not missing:
                 return
-            if attempt == 0:  # the seek landed late or at no true key frame: read from the start, all of it
+            if attempt == 0:  # the seek ended too late or not at a true key frame: decode everything from the start
                 self._seekable = self._seekable and place > 0
                 self._restart()
         raise VideoError(
-            self.path, f"frame {missing[0]} of {self.num_frames} cannot be decoded: cut off or damaged", "damaged"
+            self.path, f"frame {missing[0]} of {self.num_frames} cannot be decoded: truncated or damaged", "damaged"
         )
 
     def _seek(self, place: int) -> None:
-        """Go to the key frame at this place of the table; without time stamps, to the start."""
+        """Seek to the key frame at this position of the table; without time stamps, to the start."""
         if place == 0 and not self._seekable:
             self._restart()
             return
@@ -284,7 +286,7 @@ class Video:
         self._begin(self.key_frames[place])
 
     def _restart(self) -> None:
-        """Go to the start of the file without seeking."""
+        """Reopen the file, at its start."""
         self._packets = None
         self._decoded.clear()
         self._container.close()
@@ -297,13 +299,13 @@ class Video:
         self._next = self._sought = index
 
     def _decode(self, run: list[int], ending: bool, skip: bool) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The frames of a run as they come out of the decoder, until all are found or one is missing."""
+        """Yield the frames of a run in decoder output order, until all are found or one is missing."""
         left, unfed = deque(run), set(run)
         while left:
             while self._decoded and left:
                 frame = self._decoded.popleft()
                 index = self._number(frame.pts) if self._numbers else self._next
-                if index < self._sought:  # cut away by an edit list, or belonging to what lies before the key frame
+                if index < self._sought:  # removed by an edit list, or from before the key frame
                     continue
                 if self._sought and not self._arrived(index, frame):
                     return
@@ -317,13 +319,13 @@ class Video:
                 return
 
     def _number(self, stamp: int | None) -> int:
-        """The frame shown at this time; -1 for none."""
+        """Return the index of the frame displayed at this time; -1 for none."""
         return -1 if stamp is None or self._numbers is None else self._numbers.get(stamp, -1)
 
     def _arrived(self, index: int, frame: av.VideoFrame) -> bool:
-        """Whether the first frame after a seek is the key frame, and one that can be shown without those before it.
+        """Return True if the first frame after a seek is the key frame and decodes without the frames before it.
 
-        Streams made by gradual intra refresh mark frames as key frames that are not: there nothing is sought any more.
+        Streams with gradual intra refresh mark frames as key frames that are none.  In these, seeking is given up.
         """
         if index != self._sought or frame.pict_type in (PictureType.P, PictureType.B):
             self._table = replace(self._table, key_frames=[0], targets=self._table.targets[:1])
@@ -333,18 +335,18 @@ class Video:
         return True
 
     def _feed(self, last: int, unfed: set[int], ending: bool, skip: bool) -> bool:
-        """Give the decoder a packet; once it has all that are wanted, take out what it holds.  False: at the end."""
+        """Send a packet to the decoder, and flush it once it has all requested frames.  Return False at the end."""
         if self._packets is None:
             return False
         packet = next(self._packets, None)
         if packet is None:
             self._packets = None
             return False
-        if self._numbers is None or not packet.size:  # an empty packet, the last one, empties the decoder
+        if self._numbers is None or not packet.size:  # the last packet is empty and flushes the decoder
             self._decoded.extend(self._codec.decode(packet))
             return True
         index = self._number(packet.pts)
-        # Frames behind the last one wanted are kept: a later call may go on with them.
+        # Frames after the last requested one are kept for a later call.
         skipping = skip and self._may_skip and index < last and index not in unfed
         if skipping != self._skipping:
             self._skipping, self._codec.skip_frame = skipping, "NONREF" if skipping else "DEFAULT"
