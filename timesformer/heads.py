@@ -6,6 +6,7 @@ is classified correctly if every head is correct (the action of Epic-Kitchens).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -99,3 +100,74 @@ def check_labels(labels: Labels | Sequence[Sequence[str]], heads: Heads) -> Labe
     if counts != heads:
         raise InputError(f"labels: expected {heads} names, one for each class of each head, got {counts}")
     return labels
+
+
+def are_named(labels: Labels | None) -> bool:
+    """False for no names, and for `class 0`, `class 1`, … of each head, which say nothing of the classes."""
+    if labels is None:
+        return False
+    parts = list(labels.values()) if isinstance(labels, dict) else [labels]
+    return any(names != [f"class {number}" for number in range(len(names))] for names in parts)
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """How the classes of a model are found among those of another, or of its data.
+
+    order: for each of our logits the place of its class among theirs; None where they are not the same classes.
+    said: in words, with what differs.
+    """
+
+    order: list[int] | None
+    said: str
+
+    @property
+    def is_permuted(self) -> bool:
+        """True for the same classes in another order."""
+        return self.order is not None and self.order != list(range(len(self.order)))
+
+
+def match_classes(ours: Labels | None, theirs: Labels | None) -> ClassMatch:
+    """Classes matched by name, head by head; heads by their names, or in their order where those are not the same.
+
+    Without names on both sides nothing is matched.
+    """
+    missing = [side for side, labels in (("these", ours), ("those", theirs)) if not are_named(labels)]
+    if missing or ours is None or theirs is None:
+        return ClassMatch(None, f"{' and '.join(missing)} classes have no names")
+    mine, others = ({"": names} if isinstance(names, list) else names for names in (ours, theirs))
+    if len(mine) != len(others):
+        return ClassMatch(None, f"{_heads(mine)} here, {_heads(others)} there")
+    partners = list(mine) if set(mine) == set(others) else list(others)
+    starts, total = dict[str, int](), 0
+    for head, names in others.items():
+        starts[head], total = total, total + len(names)
+    order: list[int] = []
+    differences = []
+    for head, partner in zip(mine, partners, strict=True):
+        here, there = mine[head], others[partner]
+        if here != there and (set(here) != set(there) or len(set(here)) != len(here) or len(here) != len(there)):
+            differences.append((f"{head}: " if head else "") + _difference(here, there))
+            continue
+        places = {name: number for number, name in enumerate(there)}
+        found = list(range(len(here))) if here == there else [places[name] for name in here]
+        order += [starts[partner] + number for number in found]
+    if differences:
+        return ClassMatch(None, "; ".join(differences))
+    match = ClassMatch(order, "the same classes")
+    return ClassMatch(order, "the same classes in another order") if match.is_permuted else match
+
+
+def _heads(parts: dict[str, list[str]]) -> str:
+    return f"{len(parts)} heads" if len(parts) > 1 else "one head"
+
+
+def _difference(here: list[str], there: list[str]) -> str:
+    """Names that only one of the lists has."""
+    parts = []
+    for names, others, place in ((here, there, "here"), (there, here, "there")):
+        only = [name for name in names if name not in set(others)]
+        if only:
+            shown = ", ".join(map(repr, only[:5])) + (f", … ({len(only)})" if len(only) > 5 else "")
+            parts.append(f"only {place}: {shown}")
+    return f"{len(here)} classes here, {len(there)} there; " + ("; ".join(parts) or "a name occurs twice")

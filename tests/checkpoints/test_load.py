@@ -295,13 +295,14 @@ def test_settings_of_a_processor(change: dict[str, Any], expected: dict[str, Any
     record, notes = preprocessing_of_processor(PROCESSOR | change, Path("x"))
     assert {key: record[key] for key in expected} == expected
     assert bool(notes) == ("height" in str(change.get("size", "")))
-    assert "short_side" not in preprocessing_of_processor({"do_resize": False, "do_center_crop": False}, Path("x"))[0]
+    plain = PROCESSOR | {"do_resize": False, "do_center_crop": False}
+    assert "short_side" not in preprocessing_of_processor(plain, Path("x"))[0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_mean": 0.5}, "image_mean: expected three numbers, got 0.5"),
+        ({"image_mean": "half"}, "image_mean: expected three numbers, got 'half'"),
         ({"resample": 0}, "resample: expected one of"),
         ({"size": {"longest_edge": 3}}, "size: expected shortest_edge, or height and width"),
         ({"crop_size": "big"}, "crop_size: expected height and width"),

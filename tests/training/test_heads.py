@@ -14,7 +14,17 @@ from timesformer.config.counting import macs_per_view
 from timesformer.data import Views
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import evaluate, merge_views
-from timesformer.heads import check_labels, cross_entropy, default_labels, head_names, heads_of, is_right, predict
+from timesformer.heads import (
+    are_named,
+    check_labels,
+    cross_entropy,
+    default_labels,
+    head_names,
+    heads_of,
+    is_right,
+    match_classes,
+    predict,
+)
 from timesformer.intervals import wilson_interval
 from timesformer.training.loop import fit
 from timesformer.training.recipe import Recipe
@@ -192,3 +202,34 @@ def test_label_names():
     ):
         with pytest.raises(InputError, match=said):
             check_labels(labels, heads)
+
+
+def test_classes_are_matched_by_name() -> None:
+    assert match_classes(["a", "b"], ["a", "b"]).order == [0, 1]
+    swapped = match_classes(["b", "a", "c"], ["a", "b", "c"])
+    assert (swapped.order, swapped.is_permuted, swapped.said) == ([1, 0, 2], True, "the same classes in another order")
+    other = match_classes(["a", "b"], ["a", "c", "d"])
+    assert (other.order, other.said) == (
+        None,
+        "2 classes here, 3 there; only here: 'b'; only there: 'c', 'd'",
+    )
+    assert match_classes(["a", "b", "b"], ["b", "a", "b"]).said == "3 classes here, 3 there; a name occurs twice"
+    assert match_classes(["a", "a"], ["a", "a"]).order == [0, 1]
+
+
+def test_classes_of_several_heads_are_matched_head_by_head() -> None:
+    ours = {"verb": ["put", "take"], "noun": ["cup", "knife", "pan"]}
+    assert match_classes(ours, {"noun": ["pan", "cup", "knife"], "verb": ["take", "put"]}).order == [4, 3, 1, 2, 0]
+    assert match_classes(ours, {"head0": ["take", "put"], "head1": ["cup", "knife", "pan"]}).order == [1, 0, 2, 3, 4]
+    assert match_classes(ours, ["put"]).said == "2 heads here, one head there"
+    wrong = match_classes(ours, ours | {"noun": ["cup", "knife", "fork"]})
+    assert wrong.said == "noun: 3 classes here, 3 there; only here: 'pan'; only there: 'fork'"
+
+
+def test_classes_without_names_are_not_matched() -> None:
+    unnamed = default_labels((2,))
+    assert match_classes(unnamed, ["a", "b"]).said == "these classes have no names"
+    assert match_classes(["a", "b"], None).said == "those classes have no names"
+    assert match_classes(unnamed, unnamed).said == "these and those classes have no names"
+    assert not are_named(default_labels((2, 3)))
+    assert are_named(default_labels((2, 3)) | {"head1": ["a", "b", "c"]})  # type: ignore[operator]

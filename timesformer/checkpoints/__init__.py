@@ -3,6 +3,7 @@
 from timesformer.checkpoints.detect import FORMATS, read_source
 from timesformer.checkpoints.exporting import export
 from timesformer.checkpoints.folder import read_tensors, save_model, weights_sha256
+from timesformer.checkpoints.head_rows import InitHead
 from timesformer.checkpoints.load import LoadedModel, load_any_model, load_model, settings_of
 from timesformer.checkpoints.raw import locate, weight_files
 from timesformer.checkpoints.report import TransferReport
@@ -10,6 +11,7 @@ from timesformer.checkpoints.transfer import transfer
 
 __all__ = [
     "FORMATS",
+    "InitHead",
     "LoadedModel",
     "TransferReport",
     "export",

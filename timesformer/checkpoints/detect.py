@@ -4,9 +4,10 @@ import importlib
 import pkgutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from timesformer.checkpoints import formats, own
-from timesformer.checkpoints.formats.hf_files import preprocessing_of_processor
+from timesformer.checkpoints.formats.hf_files import pair_or_int, preprocessing_of_files
 from timesformer.checkpoints.raw import locate, read_raw
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
 from timesformer.errors import InputError
@@ -70,14 +71,29 @@ def read_source(source: str | Path, *, strict: bool = True) -> Source:
                 raise
             raw = replace(raw, tensors=kept)
     read = replace(read, where=str(source), unused=read.unused | dropped)
+    processors, folder = raw.metadata.get("processors"), raw.path if raw.path.is_dir() else raw.path.parent
     if found is own.FORMAT:
+        if processors:
+            _require_agreement(read, processors, folder)
         return read
-    if read.preprocessing is None and "preprocessor_config" in raw.metadata:
-        record, notes = preprocessing_of_processor(raw.metadata["preprocessor_config"], raw.path)
+    if read.preprocessing is None and processors:
+        record, notes = preprocessing_of_files(processors, folder, (raw.config or {}).get("model_type"))
         read = replace(read, preprocessing=record, notes=(*read.notes, *notes))
     name = Path(source).name if Path(source).exists() else str(source)
     provenance = {"source": name, "format": found.name} | raw.metadata.get("provenance", read.provenance)
     return replace(read, provenance=provenance)
+
+
+def _require_agreement(read: Source, processors: dict[str, Any], folder: Path) -> None:
+    """Raises InputError for a processor of Hugging Face's in our own folder that contradicts our record."""
+    record, _ = preprocessing_of_files(processors, folder)
+    own = read.preprocessing or {}
+    for key in ("mean", "std", "value_range", "short_side", "crop", "interpolation"):
+        if key in own and key in record and pair_or_int(record[key]) != pair_or_int(own[key]):
+            raise InputError(
+                f"{folder / 'preprocessing.json'} and {folder / next(iter(processors))} contradict each other: {key} "
+                f"is {own[key]} by the one and {record[key]} by the other; remove the file that does not belong here"
+            )
 
 
 def _is_any(name: str, names: tuple[str, ...]) -> bool:

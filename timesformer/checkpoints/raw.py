@@ -25,6 +25,7 @@ FOLDER_WEIGHTS = (
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".pyth", ".ckpt")
 CONTAINERS = ("model_state", "state_dict", "model_state_dict", "model")
 PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
+PROCESSOR = "processor_config.json"
 
 
 def locate(source: str | Path) -> Path:
@@ -94,13 +95,22 @@ def read_raw(path: Path) -> Raw:
     config = read_json(folder / "config.json") if beside and (folder / "config.json").is_file() else None
     if config is not None and not isinstance(config, dict):
         raise InputError(f"{folder / 'config.json'}: expected a JSON object, got {type(config).__name__}")
-    for name in PREPROCESSORS if beside else ():
-        if (folder / name).is_file():
-            metadata["preprocessor_config"] = read_json(folder / name)
-            break
+    processors = _processors(folder) if beside else {}
+    if processors:
+        metadata["processors"] = processors
     if beside and (folder / "provenance.json").is_file():
         metadata["provenance"] = read_json(folder / "provenance.json")
     return Raw(path, config, tensors, metadata)
+
+
+def _processors(folder: Path) -> dict[str, Any]:
+    """The settings of Hugging Face's processors in a folder, by the name of their file."""
+    found = {name: read_json(folder / name) for name in PREPROCESSORS if (folder / name).is_file()}
+    whole = read_json(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else None
+    if isinstance(whole, dict):  # transformers 5 nests the parts of a processor that has several
+        parts = [whole[key] for key in ("video_processor", "image_processor") if isinstance(whole.get(key), dict)]
+        found |= {PROCESSOR: parts[0]} if parts else {}
+    return found
 
 
 def read_json(path: Path) -> Any:

@@ -30,8 +30,8 @@ class Raw:
 
     path: the file or folder, for messages; config: the config.json beside the weights; tensors: by their stored names,
     nested containers flattened with dots; metadata: what the container holds beside them (FAIR's `cfg`, `epoch`; of a
-    torch file also `container`, the key that held the tensors), and what lies beside them in a folder: the
-    `preprocessor_config` of Hugging Face, our `provenance`.
+    torch file also `container`, the key that held the tensors), and what lies beside them in a folder: `processors` of
+    Hugging Face by the name of their file, our `provenance`.
     """
 
     path: Path

@@ -10,6 +10,7 @@ from torch import Tensor
 from timesformer.attention import Grid
 from timesformer.checkpoints.detect import read_source
 from timesformer.checkpoints.formats.cnn import transfer_cnn
+from timesformer.checkpoints.head_rows import InitHead, head_rows
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
@@ -17,6 +18,7 @@ from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import Model
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
+from timesformer.heads import Labels
 from timesformer.positions import Resize, resize_space, resize_table, resize_time
 
 SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
@@ -28,17 +30,24 @@ def transfer(
     *,
     position_resize: Resize = "bicubic",
     strict: bool = True,
+    labels: Labels | None = None,
+    init_head: InitHead | None = None,
 ) -> TransferReport:
     """Starts `model` from a checkpoint of any format (a folder, a file, a hub name), in place.
 
     Every attention step of a block starts from the source's step of the same name, or else from the source's first
     step (appendix A of the paper: temporal and spatial attention start from the same image weights); extra linears
-    that the source lacks stay zero; the head is kept only where the number of classes agrees; positions are resized
+    that the source lacks stay zero; the head is kept only where the classes agree; positions are resized
     (bicubic in space, linear in time, or by a rule of the released code: see `timesformer.positions`; a full
     table starts from spatial positions repeated in time), and time positions that the source lacks stay zero.
 
     `strict=False` initialises weights that are missing or of a wrong shape, and leaves out what has no use, where they
     are an error otherwise; the report lists them.
+
+    labels: class names of the model.  init_head: how the classes are compared with the source's: by "names" (the
+    default where there are labels), which reorders the head's rows where the order differs; by "number" of classes
+    alone (the default without labels); or not at all, "fresh", which drops the head.  The report's notes say what was
+    done and why.
 
     A convolutional baseline starts from another one, or from an image ResNet (`timesformer.checkpoints.formats.cnn`).
 
@@ -50,8 +59,12 @@ def transfer(
         raise InputError(f"position_resize: expected one of {get_args(Resize)}, got {position_resize!r}")
     if not isinstance(source, Source):
         source = read_source(source, strict=strict)
+    rule: InitHead = init_head or ("number" if labels is None else "names")
+    if rule not in get_args(InitHead):
+        raise InputError(f"init_head: expected one of {', '.join(get_args(InitHead))}, got {rule!r}")
+    rows = head_rows(rule, source, model.config.heads, labels)
     if isinstance(model.config, CnnConfig):
-        return transfer_cnn(model, source)
+        return transfer_cnn(model, source, rows)
     ours, where = model.config, source.where
     assert isinstance(ours, TimeSformerConfig)
     if not isinstance(source.config, TimeSformerConfig):
@@ -69,8 +82,8 @@ def transfer(
         origin = _origin(name, model, theirs, weights)
         if name == "encoders.0.positions.table" and origin not in weights:
             origin = "encoders.0.positions.space"  # the image model's positions, repeated in time (ViViT, section 3.4)
-        if origin in weights and name.startswith("head") and theirs.heads != ours.heads:
-            report.reasons[name] = "another number of classes"
+        if origin in weights and name.startswith("head") and rows.order is None:
+            report.reasons[name] = rows.said
             origin = ""
         if origin == "patch_embed.proj.weight" and _embeds_anew(theirs, ours):
             used.add(origin)
@@ -81,7 +94,7 @@ def transfer(
             report.reasons.setdefault(name, _why_new(name))
             continue
         used.add(origin)
-        found = weights[origin]
+        found = rows.reordered(weights[origin]) if name.startswith("head") else weights[origin]
         if found.shape != value.shape or (name.startswith("encoders.0.positions.") and name != origin):
             found = _resized(name, found, theirs, ours, model, position_resize)
             report.resized.append(name)
@@ -93,7 +106,9 @@ def transfer(
         if found.shape != value.shape:
             raise InputError(f"{where}: {name} has shape {tuple(found.shape)}, expected {tuple(value.shape)}")
         state[name] = found
-    _leave_out(source, model, report, sorted(set(weights) - used), strict)
+    if rows.note and any(name.startswith("head") for name in weights):
+        report.notes.append(rows.note)
+    _leave_out(source, model, report, sorted(set(weights) - used), strict, rows.said)
     report.left_out += [*dropped, *source.unused]
     report.reasons |= source.unused
     model.load_state_dict(model.state_dict() | state)
@@ -168,12 +183,12 @@ def _why_new(name: str) -> str:
     return "starts at zero" if ".proj." in name else "the source has none"
 
 
-def _leave_out(source: Source, model: Model, report: TransferReport, names: list[str], strict: bool) -> None:
+def _leave_out(source: Source, model: Model, report: TransferReport, names: list[str], strict: bool, head: str) -> None:
     steps = {step.name for step in model.config.scheme.encoders[0].steps}
     for name in names:
         other_step = ".steps." in name and name.split(".steps.")[1].split(".")[0] not in steps
         if name.startswith("head"):
-            reason = "another number of classes"
+            reason = head
         elif other_step or name.endswith((".fc.weight", ".fc.bias")) or name.startswith("encoders.1."):
             reason = "the new scheme has no such step"
         elif name.startswith("encoders.0.positions.") or name.endswith(".cls_token"):

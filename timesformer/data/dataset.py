@@ -168,7 +168,7 @@ class VideoDataset(Dataset[Any]):
         return self.__getitems__([(epoch, int(index)) for index in indices])
 
     def audit(self, known: Fingerprint | None = None) -> dict[str, Any]:
-        """Return number, labels, fingerprint (computed unless known) and unreadable videos of this dataset, for records."""
+        """Return number, labels, fingerprint (computed unless known) and unreadable videos, for records."""
         return audit(self.samples, self.cache, known)
 
     def fingerprint(self) -> Fingerprint:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from timesformer_experiments.cli.classes import classed_samples, fit_head
 from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, model_source
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from timesformer.data import Annotations, Preprocessing, VideoDataset
+    from timesformer.data import Preprocessing, VideoDataset
     from timesformer.evaluation.evaluate import EvalResult, Protocol
     from timesformer_experiments.specs.run import RunSpec
 
@@ -36,6 +37,7 @@ class _Job:
     dataset: VideoDataset
     protocol: Protocol
     allow_unreadable: bool
+    classes: str
 
 
 def evaluate(
@@ -81,6 +83,13 @@ def evaluate(
         int | None, typer.Option(min=1, help="Stride of dense sampling, in frames at 30 per second.")
     ] = None,
     short_side: Annotated[int | None, typer.Option(min=1, help="Short side in pixels before cropping.")] = None,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="How the data's classes are found in the model: by `names`, by `number`, or by a YAML file "
+            "`name in the data: name in the model`."
+        ),
+    ] = "names",
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -109,9 +118,12 @@ def evaluate(
                 raise bad_input(
                     f"--{option}: expected only with an annotation file; for {data} set it in the YAML file"
                 )
-        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, runs, data_dir)
+        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, classes, runs, data_dir)
     else:
-        jobs = [_of_annotations(data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, runs)]
+        job = _of_annotations(
+            data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, classes, runs
+        )
+        jobs = [job]
     measured = []
     for job in jobs:
         measured.append(_measure(job, scores, batch_size, workers, precision, place, progress=not as_json))
@@ -146,6 +158,7 @@ def _runs_of(
     views: Overrides,
     allow_unreadable: bool,
     scores: Path | None,
+    classes: str,
     runs: Path,
     data_dir: Path | None,
 ) -> list[_Job]:
@@ -167,25 +180,22 @@ def _runs_of(
         loaded = load_any_model(folder)
         chosen = protocol_named(protocol or spec.protocol, **views)
         _require_fitting(loaded, spec, folder)
-        _, test, _ = datasets(spec, data_dir or default_data_dir(runs))
+        _, test, labels = datasets(spec, data_dir or default_data_dir(runs))
+        said = fit_head(loaded, labels, classes, folder)
         allow = allow_unreadable or test.allow_unreadable
         test.views, test.allow_unreadable = chosen.views, True
         test.views.require_fitting(test.preprocessing, test.stills)
-        jobs.append(_Job(f"{spec.name}, protocol {chosen.name}", folder, loaded.model, test, chosen, allow))
+        jobs.append(_Job(f"{spec.name}, protocol {chosen.name}", folder, loaded.model, test, chosen, allow, said))
     return jobs
 
 
 def _require_fitting(loaded: Any, spec: RunSpec, folder: str) -> None:
-    """Require the model's own classes and preprocessing.
+    """Require the model's own preprocessing.
 
-    Raises InputError where the run states others, because the accuracy would not be the model's.
+    Raises InputError where the run states another one, because the accuracy would not be the model's.
     """
     from timesformer.data import Preprocessing
 
-    if loaded.model.config.num_classes != spec.model.num_classes:
-        raise bad_input(
-            f"{folder}: the model has {loaded.model.config.num_classes} classes, the data have {spec.model.num_classes}"
-        )
     own, wanted = Preprocessing.from_dict(loaded.preprocessing).to_dict(), spec.preprocessing.to_dict()
     for field, value in own.items():
         if wanted[field] != value:
@@ -205,6 +215,7 @@ def _of_annotations(
     allow_unreadable: bool,
     sizes: Overrides,
     record: Overrides,
+    classes: str,
     runs: Path,
 ) -> _Job:
     """Return the evaluation of a checkpoint on an annotation file, with the checkpoint's own preprocessing."""
@@ -219,32 +230,11 @@ def _of_annotations(
     chosen = protocol_named(protocol or "paper", **views)
     loaded = load_any_model(model_source(checkpoint, runs), **sizes)
     preprocessing: Preprocessing = Preprocessing.from_dict(loaded.preprocessing | record)
-    samples = _samples(data, format or ("folder" if data.is_dir() else "kinetics"), root, checkpoint, loaded)
+    format = format or ("folder" if data.is_dir() else "kinetics")
+    samples, said = classed_samples(data, format, root, classes, checkpoint, loaded)
     dataset = VideoDataset(samples, preprocessing, train=False, views=chosen.views, allow_unreadable=True)
-    return _Job(f"{data.name}, protocol {chosen.name}", checkpoint, loaded.model, dataset, chosen, allow_unreadable)
-
-
-def _samples(data: Path, format: str, root: Path | None, checkpoint: str, loaded: Any) -> Annotations:
-    """Return the samples of an annotation file, labelled with the checkpoint's classes."""
-    from timesformer.data import read_annotations
-    from timesformer.heads import default_labels
-
-    classes, labels = loaded.model.config.num_classes, loaded.labels
-    unnamed = labels == default_labels(loaded.model.config.heads, tuple(labels) if isinstance(labels, dict) else ())
-    names = None if unnamed else labels
-    found = read_annotations(format, data, root, labels=names)
-    if found.num_classes is not None and found.num_classes != classes:
-        raise bad_input(
-            f"{data}: the data have {found.num_classes} classes, the checkpoint {checkpoint} has {classes}"
-            + (" without names" if names is None else "")
-        )
-    for sample in found:
-        given, limits = ((value if isinstance(value, tuple) else (value,)) for value in (sample.label, classes))
-        if len(given) != len(limits) or any(label >= limit for label, limit in zip(given, limits, strict=True)):
-            raise bad_input(
-                f"{data}: {sample.name} has label {sample.label}, the checkpoint {checkpoint} has {classes} classes"
-            )
-    return found
+    name = f"{data.name}, protocol {chosen.name}"
+    return _Job(name, checkpoint, loaded.model, dataset, chosen, allow_unreadable, said)
 
 
 def _measure(
@@ -280,6 +270,7 @@ def _measure(
         **result.statement(),
         "checkpoint": job.source,
         "heads": list(heads_of(job.model)),
+        "classes": job.classes,
         "fingerprint": found["fingerprint"],
         "preprocessing": job.dataset.preprocessing.to_dict(),
     }

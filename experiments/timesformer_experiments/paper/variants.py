@@ -66,7 +66,7 @@ def run_of(artefact: str, variant: Variant, profile: Profile, probe: str, seed: 
     own = f"{artefact}-{profile}-{probe}-{variant.key}-s{seed}"
     name = own if variant.changes_something or probe not in PROBES else video_name(profile, probe, seed)
     start = _start(artefact, variant, profile, probe, seed)
-    return RunSpec.parse({"name": name, "seed": seed, **fields, "init_from": start}, artefact)
+    return RunSpec.parse({"name": name, "seed": seed, **fields, **started(start)}, artefact)
 
 
 def _start(artefact: str, variant: Variant, profile: Profile, probe: str, seed: int) -> dict[str, Any] | None:
@@ -85,7 +85,13 @@ def _start(artefact: str, variant: Variant, profile: Profile, probe: str, seed: 
     scheme = {path: value for path, value in variant.change.items() if path == "model.attention"}
     own = special or scheme or other not in PROBES
     name = f"{artefact}-{profile}-{other}-before-s{seed}" if own else video_name(profile, other, seed)
-    return {"name": name, "seed": seed, **changed(video_fields(profile, other), scheme), "init_from": image}
+    return {"name": name, "seed": seed, **changed(video_fields(profile, other), scheme), **started(image)}
+
+
+def started(start: dict[str, Any] | None) -> dict[str, Any]:
+    """Fields of a run that starts from another one, with its classifier where there are as many classes: so the
+    committed records were made (motion runs start from the classifier of the appearance stills)."""
+    return {"init_from": start, "init_head": "number"}
 
 
 def _part(fields: dict[str, Any], share: float) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def _rank(
 def _train(spec: RunSpec, folder: RunFolder, data_dir: Path, on_step: OnStep) -> None:
     if spec.scheme_file is not None:
         load_scheme_file(spec.scheme_file)
-    train_set, _, _ = datasets(spec, data_dir)
-    model, _, _ = initial_model(spec, folder.runs_dir)
+    train_set, _, labels = datasets(spec, data_dir)
+    model, _, _ = initial_model(spec, folder.runs_dir, labels)
     fit(
         model,
         train_set,

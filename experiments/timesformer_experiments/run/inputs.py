@@ -70,16 +70,24 @@ def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> Any:
     )
 
 
-def initial_model(spec: RunSpec, runs_dir: Path) -> tuple[Model, dict[str, Any] | None, str | None]:
-    """Return the initial model, a description of the weights that it started from, and the licence of those weights."""
+def initial_model(spec: RunSpec, runs_dir: Path, labels: Labels) -> tuple[Model, dict[str, Any] | None, str | None]:
+    """Return the initial model, a description of the weights that it started from, and the licence of those weights.
+
+    labels: names of the data's classes, by which the classifier of what it starts from is kept or not.
+    """
     seed_all(spec.seed, "initialisation")
     model = build_model(spec.model)
     if spec.init_from is None:
         return model, None, None
     from_run = isinstance(spec.init_from, RunSpec)
     source = RunFolder(runs_dir, spec.init_from.hash()).model if isinstance(spec.init_from, RunSpec) else spec.init_from
-    report = transfer(model, source)
-    started_from = {"init_from": spec.definition()["init_from"], "run": from_run, "weights": report.counts()}
+    report = transfer(model, source, labels=labels, init_head=spec.init_head)
+    started_from = {
+        "init_from": spec.definition()["init_from"],
+        "run": from_run,
+        "weights": report.counts(),
+        "notes": report.notes,
+    }
     return model, started_from, report.licence
 
 

@@ -75,7 +75,7 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     identity = Identities(data_dir).of(spec)
     if spec.processes > 1:
         train_in_processes(spec, folder, data_dir, progress)  # leaves a finished checkpoint
-    model, started_from, licence = initial_model(spec, folder.runs_dir)
+    model, started_from, licence = initial_model(spec, folder.runs_dir, labels)
     recipe = replace(spec.recipe, seed=spec.seed)
     tracker = spec.tracker if spec.processes == 1 else None
     trained = fit(

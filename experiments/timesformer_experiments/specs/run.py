@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from timesformer.attention import load_file
-from timesformer.checkpoints import locate, weight_files
+from timesformer.checkpoints import InitHead, locate, weight_files
 from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, read_config
 from timesformer.data import Preprocessing
@@ -58,7 +58,9 @@ class RunSpec(Strict):
     model: fields of `TimeSformerConfig`, or of `CnnConfig` where there is a field `baseline`; `num_classes` is taken
     from the data if left out.  recipe: fields of `Recipe`, without the seed.  protocol: see
     `timesformer.evaluation.evaluate.PROTOCOLS`.  init_from: a checkpoint of any format (folder, file, hub name), or
-    another run: itself, or its name or hash, where several are run together.  scheme_file: a Python file with an
+    another run: itself, or its name or hash, where several are run together.  init_head: whether the classifier of what
+    it starts from is kept: where the classes have the same "names", where they are as many ("number"), or never
+    ("fresh").  scheme_file: a Python file with an
     attention scheme of one's own.
 
     These are recorded, but are no part of the hash.  threads: torch's threads, None for torch's own choice.  processes:
@@ -87,6 +89,7 @@ class RunSpec(Strict):
     ]
     protocol: str = "paper"
     init_from: RunSpec | str | None = None
+    init_head: InitHead = "names"
     threads: int | None = Field(default=None, ge=1)
     processes: int = Field(default=1, ge=1)
     strategy: Strategy = "ddp"
@@ -168,6 +171,8 @@ class RunSpec(Strict):
             "init_from": init,
             "scheme_file_sha256": None if self.scheme_file is None else content_hash(self.scheme_file),
             **({"processes": self.processes} if self._processes_matter() else {}),
+            # "number" is how it was before there was a choice; without a start there is nothing to choose.
+            **({"init_head": self.init_head} if init is not None and self.init_head != "number" else {}),
         }
 
     def _processes_matter(self) -> bool:

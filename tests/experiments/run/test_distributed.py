@@ -22,6 +22,7 @@ from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run import distributed
 from timesformer_experiments.run.distributed import train_in_processes
 from timesformer_experiments.run.failures import Failed, kind_of
+from timesformer_experiments.run.identity import Identities
 from timesformer_experiments.run.inputs import datasets, initial_model
 from timesformer_experiments.run.processes import Child
 from timesformer_experiments.run.train import run_one
@@ -103,14 +104,15 @@ def test_processes_resume_from_what_one_has_left(data, tmp_path):
 
 def train_here(spec, folder, data, stop_at=None):
     """The same run on this process alone."""
-    model, _, _ = initial_model(spec, folder)
+    train, _, labels = datasets(spec, data)
+    model, _, _ = initial_model(spec, folder, labels)
 
     def on_step(done, total, loss):
         if done == stop_at:
             raise KeyboardInterrupt
 
-    train, _, _ = datasets(spec, data)
-    return fit(model, train, spec.recipe, folder / "checkpoint", progress=on_step)
+    videos = Identities(data).of(spec).train
+    return fit(model, train, spec.recipe, folder / "checkpoint", progress=on_step, videos=videos)
 
 
 FAULTS = {

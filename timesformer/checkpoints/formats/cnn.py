@@ -5,6 +5,7 @@ import re
 from torch import Tensor
 
 from timesformer._typing import Float
+from timesformer.checkpoints.head_rows import HeadRows
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
 from timesformer.config.cnn import CnnConfig
@@ -16,13 +17,13 @@ BLOCK = re.compile(r"layer(\d)\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))\.
 TOP = {"conv1": "path.stem.conv", "bn1": "path.stem.norm", "fc": "head"}
 
 
-def transfer_cnn(model: Model, source: Source) -> TransferReport:
+def transfer_cnn(model: Model, source: Source, rows: HeadRows) -> TransferReport:
     """Starts a baseline from another one, in place; see `timesformer.checkpoints.transfer`.
 
     A kernel of one frame is inflated over the frames of its counterpart (`inflate`).  SlowFast's
     slow pathway starts from a single path; where the lateral connections bring in more channels than the source has,
     those keep what the new model began with, as do the fast pathway and the connections themselves.  The head is kept
-    where it has the same classes and width.
+    where it has the same classes (`rows`) and width.
 
     Raises:
         InputError: the source is no baseline, differs in width, blocks or channels, or a weight does not fit.
@@ -34,16 +35,22 @@ def transfer_cnn(model: Model, source: Source) -> TransferReport:
         if getattr(theirs, name) != getattr(ours, name):
             raise InputError(f"{source.where}: {name} is {getattr(theirs, name)} there and {getattr(ours, name)} here")
     report, state, used = TransferReport(notes=list(source.notes), licence=source.provenance.get("licence")), {}, set()
-    same_head = theirs.heads == ours.heads and _width(source.tensors) == model.head.in_features
+    same_head = rows.order is not None and _width(source.tensors) == model.head.in_features
+    if "head.weight" in source.tensors:
+        other_width = rows.order is not None and not same_head
+        note = "head: starts from random weights: another width" if other_width else rows.note
+        report.notes += [note] if note else []
     for name, value in model.state_dict().items():
         origin = name if name in source.tensors else re.sub(r"^slow\.", "path.", name)
         found = source.tensors.get(origin)
-        if found is None or (name.startswith("head.") and not same_head):
+        is_head = name.startswith("head.")
+        if found is None or (is_head and not same_head):
             report.initialised.append(name)
-            report.reasons[name] = "another head" if name.startswith("head.") else "the source has no such part"
+            own = "the source has no such part"
+            report.reasons[name] = (rows.said if rows.order is None else "another width") if is_head else own
             continue
         used.add(origin)
-        state[name], kind = _fitted(name, found, value, source.where)
+        state[name], kind = _fitted(name, rows.reordered(found) if is_head else found, value, source.where)
         getattr(report, kind).append(name)
     report.left_out = sorted(set(source.tensors) - used) + list(source.unused)
     report.reasons |= dict.fromkeys(report.left_out, "the new model has no such part") | source.unused

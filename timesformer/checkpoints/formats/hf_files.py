@@ -7,12 +7,14 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from timesformer.checkpoints.formats.hf_processors import PROCESSORS, class_name
 from timesformer.checkpoints.source import Raw
 from timesformer.errors import InputError
 from timesformer.files import write_atomic, write_json
 from timesformer.heads import Labels
 
 OURS = "timesformer_ablations"  # the key of what config.json and preprocessor_config.json have no field for
+IMAGE_FILE = "preprocessor_config.json"
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -55,40 +57,109 @@ def hf_labels(labels: Labels | None, num_classes: int | tuple[int, ...]) -> dict
     return {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {n: i for i, n in enumerate(names)}}
 
 
-def preprocessing_of_processor(values: Any, where: Path) -> tuple[dict[str, Any], list[str]]:
-    """Fields of our preprocessing record from an image processor's settings, and notes on what they leave open.
+def preprocessing_of_files(
+    files: dict[str, Any], folder: Path, model_type: str | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Fields of our preprocessing record from the processors' files of a folder, by name, and notes.
+
+    An export of ours that nobody has changed gives way to what was stated later: to other fields in the same file, or
+    to another file.
+
+    Raises:
+        InputError: a setting that is no valid one, or two files that contradict each other.
+    """
+    read = {}
+    for name, values in files.items():
+        video = name != IMAGE_FILE
+        read[name] = preprocessing_of_processor(values, folder / name, model_type, video)
+    later = {name: found for name, found in read.items() if not _is_untouched(files[name])} or read
+    (first, (record, notes)), *others = later.items()
+    for name, (other, _) in others:
+        differing = sorted(key for key in {**record, **other} if record.get(key) != other.get(key))
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"{folder / first} and {folder / name} contradict each other: {key} is {record.get(key)} by the one "
+                f"and {other.get(key)} by the other; remove the file that does not belong to the weights"
+            )
+    if len(later) < len(read):
+        notes = [
+            *notes,
+            f"{', '.join(later)}: stated after the export, in place of {', '.join(set(read) - set(later))}",
+        ]
+    return record, notes
+
+
+def _is_untouched(values: Any) -> bool:
+    """True for a processor's file that is as we wrote it."""
+    own = values.get(OURS) if isinstance(values, dict) else None
+    return isinstance(own, dict) and values == processor_of_preprocessing(own)
+
+
+def preprocessing_of_processor(
+    values: Any, where: Path, model_type: str | None = None, video: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Fields of our preprocessing record from an image or video processor's settings, and notes on what they leave
+    open.  Fields that the file leaves out are those of its class, by `model_type` where it names none.
+
+    A record that we wrote beside the settings is completed by what has been changed in them since.
 
     Raises:
         InputError: a setting that is no valid one, or that we have no equivalent for; names the field.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where}: preprocessor_config: expected a JSON object, got {type(values).__name__}")
-    if isinstance(values.get(OURS), dict):  # written by us
-        return values[OURS], []
+    record, notes = _settings(values, where, model_type, video)
+    if not isinstance(values.get(OURS), dict):
+        return record, notes
+    own = values[OURS]
+    written, _ = _settings(processor_of_preprocessing(own), where, model_type, video)
+    changed = {key: value for key, value in record.items() if value != written.get(key)}
+    if not changed:
+        return own, []
+    return own | changed, [f"{where.name}: {', '.join(changed)} changed since this library wrote the file", *notes]
+
+
+def _settings(
+    values: dict[str, Any], where: Path, model_type: str | None, video: bool
+) -> tuple[dict[str, Any], list[str]]:
+    name = class_name(values, model_type, video)
+    known = PROCESSORS.get(name or "")
+    if known is not None:
+        values = known.completed(values)
 
     def bad(field: str, expected: str) -> InputError:
         return InputError(f"{where}: preprocessor_config: {field}: expected {expected}, got {values.get(field)!r}")
 
-    def triple(field: str, default: float) -> list[float]:
-        found = values.get(field, [default] * 3)
+    def require(field: str) -> None:
+        if values.get(field) is None:
+            of = f"the class {name}" if name else "its class, which the file does not name"
+            raise bad(field, f"a value, as the default of {of}, is not known here")
+
+    def triple(field: str) -> list[float]:
+        require(field)
+        found = values[field]
+        found = [found] * 3 if isinstance(found, int | float) else found
         if not isinstance(found, list) or len(found) != 3 or not all(isinstance(v, int | float) for v in found):
             raise bad(field, "three numbers")
         return found
 
     record: dict[str, Any] = {"antialias": True, "quantised": True, "centre": "floor"}  # as PIL and their centre crop
     notes = []
-    normalised = values.get("do_normalize", True)
-    record["mean"] = triple("image_mean", 0.5) if normalised else [0.0] * 3
-    record["std"] = triple("image_std", 0.5) if normalised else [1.0] * 3
-    factor = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+    normalised, rescaled = values.get("do_normalize", True), values.get("do_rescale", True)
+    record["mean"] = triple("image_mean") if normalised else [0.0] * 3
+    record["std"] = triple("image_std") if normalised else [1.0] * 3
+    factor = values.get("rescale_factor", 1 / 255) if rescaled else 1
     if not isinstance(factor, int | float) or not factor > 0:
         raise bad("rescale_factor", "a positive number")
-    low = -1.0 if values.get("offset") else 0.0
+    low = -1.0 if rescaled and values.get("offset") else 0.0
     high = 255 * factor + low
     record["value_range"] = [low, round(high) if abs(high - round(high)) < 1e-3 else high]
+    if values.get("do_flip_channel_order"):
+        record["colour_order"] = "BGR"
     if values.get("do_resize", True):
-        size = values.get("size", {"shortest_edge": 224})
-        resample = values.get("resample", 2)
+        require("size")
+        size, resample = values["size"], values.get("resample", 2)
         if resample not in RESAMPLE:
             raise bad("resample", f"one of {RESAMPLE}")
         record["interpolation"] = RESAMPLE[resample]
@@ -100,7 +171,10 @@ def preprocessing_of_processor(values: Any, where: Path) -> tuple[dict[str, Any]
             notes.append("the processor squashes videos to a fixed size; here the short side is resized and cropped")
         else:
             raise bad("size", "shortest_edge, or height and width")
-    if values.get("do_center_crop", True) and "crop_size" in values:
+    else:
+        notes.append("the processor does not resize; here the short side is resized")
+    if values.get("do_center_crop", "crop_size" in values):
+        require("crop_size")
         crop = values["crop_size"]
         sides = crop if isinstance(crop, dict) else {"height": crop, "width": crop}
         if not isinstance(sides.get("height"), int) or not isinstance(sides.get("width"), int):
@@ -115,7 +189,7 @@ def processor_of_preprocessing(record: dict[str, Any]) -> dict[str, Any]:
     crop = record.get("crop", 224)
     height, width = (crop, crop) if isinstance(crop, int) else crop
     low, high = record.get("value_range", (0.0, 1.0))
-    values = {
+    values: dict[str, Any] = {
         "image_processor_type": "VivitImageProcessor" if low else "VideoMAEImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": record.get("short_side", min(height, width))},
@@ -141,6 +215,6 @@ def write_folder(
     values = processor_of_preprocessing(preprocessing) if preprocessing is not None else None
     write_atomic(folder / "model.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
     if values is not None:
-        write_json(folder / "preprocessor_config.json", values)
+        write_json(folder / IMAGE_FILE, values)
     write_json(folder / "config.json", config)
     return folder

@@ -49,7 +49,7 @@ def _read(raw: Raw) -> Source:
         notes.append("qkv_bias false: the biases of q, k and v are zero")
     if raw.config.get("attention_probs_dropout_prob"):
         notes.append("attention_probs_dropout_prob: not known here, training goes without it")
-    with_record = "preprocessor_config" in raw.metadata
+    with_record = "processors" in raw.metadata
     if not with_record:
         notes.append("no preprocessor_config.json: the record of the released ViViT")
     return Source(

@@ -1,0 +1,86 @@
+"""Defaults of transformers' processor classes, which their files may leave out.
+
+transformers 4 wrote every field; transformers 5 leaves to the class what is the class's own, such as the offset of
+ViViT's video processor.  Read from the sources of transformers 5.23 (`models/*/image_processing_*.py`,
+`models/*/video_processing_*.py`) and, for names that end in FeatureExtractor, of 4.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+STANDARD = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BILINEAR, BICUBIC = 2, 3  # PIL's numbers
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What a class does where its file says nothing.
+
+    size: the shorter side, or with `square` both sides, whatever the shape of the video was.  crop: the sides of the
+    centre crop, None for a class that does not crop.  offset: whether 1 is subtracted after rescaling; fixed: whatever
+    the file says.
+    """
+
+    size: int = 224
+    square: bool = False
+    crop: int | None = 224
+    mean: tuple[float, ...] = STANDARD
+    std: tuple[float, ...] = STANDARD
+    rescale_factor: float = 1 / 255
+    resample: int = BILINEAR
+    offset: bool = False
+    fixed: bool = False
+
+    def completed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A file's fields with the class's own for those that it leaves out."""
+        side = {"height": self.size, "width": self.size} if self.square else {"shortest_edge": self.size}
+        own: dict[str, Any] = {
+            "size": side,
+            "do_center_crop": self.crop is not None,
+            "crop_size": None if self.crop is None else {"height": self.crop, "width": self.crop},
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "rescale_factor": self.rescale_factor,
+            "resample": self.resample,
+            "offset": self.offset,
+        }
+        stated = {key: value for key, value in values.items() if value is not None}
+        if isinstance(stated.get("size"), int) and self.square:
+            stated["size"] = {"height": stated["size"], "width": stated["size"]}
+        return own | stated | ({"offset": self.offset} if self.fixed else {})
+
+
+PROCESSORS = {
+    "VivitImageProcessor": Processor(size=256, rescale_factor=1 / 127.5, offset=True),
+    "VivitVideoProcessor": Processor(size=256, rescale_factor=1 / 127.5, offset=True, fixed=True),
+    "VideoMAEImageProcessor": Processor(),
+    "VideoMAEVideoProcessor": Processor(),
+    "TimesformerVideoProcessor": Processor(mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "ViTImageProcessor": Processor(square=True, crop=None),
+    "DeiTImageProcessor": Processor(size=256, square=True, resample=BICUBIC),
+}
+"""By the name of the class, without the endings of its variants (Fast, Pil)."""
+
+OF_MODELS = {
+    "timesformer": ("VideoMAEImageProcessor", "TimesformerVideoProcessor"),
+    "vivit": ("VivitImageProcessor", "VivitVideoProcessor"),
+    "vit": ("ViTImageProcessor", "ViTImageProcessor"),
+}
+"""The classes that transformers takes for a `model_type` where the file names none: for images, and for videos."""
+
+
+def class_name(values: dict[str, Any], model_type: str | None, video: bool) -> str | None:
+    """The class that a processor's file is for; None where neither it nor the kind of model says."""
+    named = next(
+        (
+            values[key]
+            for key in ("video_processor_type", "image_processor_type", "feature_extractor_type")
+            if key in values
+        ),
+        None,
+    )
+    if named is None:
+        return OF_MODELS[model_type][video] if model_type in OF_MODELS else None
+    name = str(named).removesuffix("Fast").removesuffix("Pil")
+    return name.replace("FeatureExtractor", "ImageProcessor")
