@@ -16,6 +16,7 @@ from timesformer.attention import (
     Encoder,
     Grid,
     Mixer,
+    MixerInputs,
     Partition,
     Predicate,
     Scheme,
@@ -44,17 +45,17 @@ def before(query: Coordinates, key: Coordinates, grid: Grid) -> Tensor:
 class FrameMean(Mixer):
     """The mean over the frame: a mixer, so no patch reads the class token, and not everything is seen."""
 
-    def operator(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict) -> Tensor:
-        frame = torch.full((grid[1] * grid[2],) * 2, 1 / (grid[1] * grid[2]), dtype=q.dtype)
-        return torch.block_diag(*[frame] * grid[0]).expand(*q.shape[:2], -1, -1)
+    def operator(self, inputs: MixerInputs) -> Tensor:
+        frames, places = inputs.grid[0], inputs.grid[1] * inputs.grid[2]
+        frame = torch.full((places, places), 1 / places, dtype=inputs.q.dtype)
+        return torch.block_diag(*[frame] * frames).expand(*inputs.q.shape[:2], -1, -1)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict) -> Tensor:
-        return (
-            v.unflatten(2, (grid[0], -1)).mean(3, keepdim=True).expand(-1, -1, -1, grid[1] * grid[2], -1).flatten(2, 3)
-        )
+    def forward(self, inputs: MixerInputs) -> Tensor:
+        frames, places = inputs.grid[0], inputs.grid[1] * inputs.grid[2]
+        return inputs.v.unflatten(2, (frames, -1)).mean(3, keepdim=True).expand(-1, -1, -1, places, -1).flatten(2, 3)
 
-    def reference(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, modules: nn.ModuleDict) -> Tensor:
-        return self.operator(q, k, v, grid, modules) @ v
+    def reference(self, inputs: MixerInputs) -> Tensor:
+        return self.operator(inputs) @ inputs.v
 
     def macs(self, grid: Grid, width: int, heads: int) -> int:
         return 0

@@ -13,7 +13,8 @@ from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import protocol_named
 from timesformer.training.recipe import Optimiser, Precision, Recipe
 from timesformer_experiments.specs.data import Strict
-from timesformer_experiments.specs.run import RunSpec, defining_fields, describe, hash_of, load_scheme_file
+from timesformer_experiments.specs.hashing import defining_fields, hash_of
+from timesformer_experiments.specs.run import RunSpec, describe, load_scheme_file
 
 
 class CostRecipe(Strict):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -34,6 +32,7 @@ from timesformer.evaluation.evaluate import protocol_named
 from timesformer.training.recipe import Recipe
 from timesformer.training.sharding import Strategy
 from timesformer_experiments.specs.data import CsvData, DataSpec, ProbeData, Strict
+from timesformer_experiments.specs.hashing import HASH_LENGTH, defining_fields, hash_of
 from timesformer_experiments.specs.init_from import continued
 
 __all__ = ["CsvData", "ProbeData", "RunSpec", "load_scheme_file", "load_specs", "resolve", "with_dependencies"]
@@ -192,33 +191,6 @@ class RunSpec(Strict):
             return cls.model_validate(values)
         except ValidationError as error:
             raise InputError(describe(error, source)) from error
-
-
-def defining_fields(config: ModelConfig) -> dict[str, Any]:
-    """Fields of a model that are part of what defines a run.
-
-    A field that is added to a configuration later, `field(default=…, metadata={"later": True})`, joins only where it is
-    not at its default, so that older runs keep their hashes. The default must mean what happened before: files,
-    records and checkpoints without the field are read with it.
-    """
-    later = [each for each in fields(config) if each.metadata.get("later")]
-    neutral = {each.name for each in later if getattr(config, each.name) == each.default}
-    return {name: value for name, value in config.to_dict().items() if name not in neutral}
-
-
-def hash_of(definition: dict[str, Any]) -> str:
-    """16 hexadecimal digits of the sha256 of plain data."""
-    text = json.dumps(_canonical(definition), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
-
-
-def _canonical(value: Any) -> Any:
-    """2.0 and 2 are one value."""
-    if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def load_scheme_file(path: Path) -> None:
