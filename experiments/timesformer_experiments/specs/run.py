@@ -37,7 +37,6 @@ from timesformer_experiments.specs.init_from import continued
 
 __all__ = ["CsvData", "ProbeData", "RunSpec", "load_scheme_file", "load_specs", "resolve", "with_dependencies"]
 
-HASH_LENGTH = 16
 TRACKERS = tuple(sorted(kind.value for kind in LoggerType if kind != LoggerType.ALL))
 
 
