@@ -84,7 +84,7 @@ def test_screen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "7 in 6 files, 2 unreadable" in shown
     monkeypatch.setattr(cli_audit, "MOST_ROWS", 2)
     short = audit(folder, "--quick")
-    assert "the first 2; all of them" in short
+    assert "first 2 shown; write all" in short
     assert "not computed with --quick" in short
 
 
