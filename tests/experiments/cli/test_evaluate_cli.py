@@ -200,7 +200,7 @@ def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, monkeypatch: pyte
         ([good, *checkpoint, "--merge", "max"], "--merge max: expected one of mean_softmax, sum_logits, mean_logits"),
         ([good, *checkpoint, "--precision", "int8"], "--precision int8: expected one of fp32, bf16"),
         ([good, *checkpoint, "--device", "abacus"], "--device abacus: not available on this machine"),
-        ([good, *checkpoint, "--format", "vhs"], "format: expected one of kinetics"),
+        ([good, *checkpoint, "--format", "vhs"], "format: expected one of diving48"),
         ([good, *checkpoint, "--scores", "a.txt"], "--scores a.txt"),
         ([good, *checkpoint, "--sampling", "uniform", "--clips", "cover"], "needs dense sampling"),
         ([tmp_path / "run.yaml", "--num-frames", "4"], "--num-frames: expected only with an annotation file"),
