@@ -48,15 +48,16 @@ def identify(raw: Raw) -> Format:
     )
 
 
-def read_source(source: str | Path, *, strict: bool = True) -> Source:
+def read_source(source: str | Path, *, strict: bool = True, num_heads: int | None = None) -> Source:
     """A checkpoint of any format in our terms: a folder, a file, or a name on the hub.
 
-    With `strict=False` tensors that the format cannot explain are left out, and listed under `unused`.
+    num_heads: for files that do not say it.  With `strict=False` tensors that the format cannot explain are left out,
+    and listed under `unused`.
 
     Raises:
         InputError: there is no such checkpoint, no format knows it, or it holds tensors that its format cannot explain.
     """
-    raw = read_raw(locate(source))
+    raw = replace(read_raw(locate(source)), num_heads=num_heads)
     found, dropped = identify(raw), dict[str, str]()
     while True:
         try:

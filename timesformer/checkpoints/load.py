@@ -66,7 +66,7 @@ def load_any_model(
         InputError: nothing there, a damaged or refused file, an unknown format, a weight that nothing explains, or an
             override that does not fit.
     """
-    read = read_source(source, strict=strict)
+    read = read_source(source, strict=strict, num_heads=overrides.get("num_heads"))
     config = _target(read, overrides)
     model = build_model(config)
     report = transfer(model, read, position_resize=position_resize, strict=strict)
@@ -92,7 +92,7 @@ def settings_of(source: str | Path, **overrides: Any) -> tuple[ModelConfig, dict
 
     Raises InputError as `load_model` does for what cannot be read.
     """
-    read = read_source(source)
+    read = read_source(source, num_heads=overrides.get("num_heads"))
     config = _target(read, overrides)
     record, _ = _preprocessing(read, source)
     return config, _fitted(record, config, read.config)

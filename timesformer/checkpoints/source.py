@@ -31,13 +31,32 @@ class Raw:
     path: the file or folder, for messages; config: the config.json beside the weights; tensors: by their stored names,
     nested containers flattened with dots; metadata: what the container holds beside them (FAIR's `cfg`, `epoch`; of a
     torch file also `container`, the key that held the tensors), and what lies beside them in a folder: `processors` of
-    Hugging Face by the name of their file, our `provenance`.
+    Hugging Face by the name of their file, our `provenance`.  num_heads: stated by whoever reads it, for files that do
+    not say.
     """
 
     path: Path
     config: dict[str, Any] | None
     tensors: dict[str, Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
+    num_heads: int | None = None
+
+    def heads_of(self, width: int, head_width: int) -> tuple[int, str]:
+        """The number of heads of a model of this width whose file does not say, and a note on where it is from.
+
+        Raises InputError where none is stated and the width is no multiple of the usual width of a head.
+        """
+        if self.num_heads is not None:
+            if self.num_heads < 1 or width % self.num_heads:
+                raise InputError(f"{self.path}: num_heads {self.num_heads} does not divide the width {width}")
+            return self.num_heads, f"not in the file: {self.num_heads} heads, as stated"
+        if width % head_width:
+            raise InputError(
+                f"{self.path}: width {width}; expected a multiple of {head_width}, the width of a head, or num_heads "
+                "to be stated, which the file does not say"
+            )
+        count = width // head_width
+        return count, f"not in the file: {count} heads of {head_width} channels, as the published models have"
 
 
 @dataclass(frozen=True)

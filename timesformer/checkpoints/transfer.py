@@ -58,7 +58,7 @@ def transfer(
     if position_resize not in get_args(Resize):
         raise InputError(f"position_resize: expected one of {get_args(Resize)}, got {position_resize!r}")
     if not isinstance(source, Source):
-        source = read_source(source, strict=strict)
+        source = read_source(source, strict=strict, num_heads=getattr(model.config, "num_heads", None))
     rule: InitHead = init_head or ("number" if labels is None else "names")
     if rule not in get_args(InitHead):
         raise InputError(f"init_head: expected one of {', '.join(get_args(InitHead))}, got {rule!r}")

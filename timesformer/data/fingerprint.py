@@ -99,8 +99,10 @@ class Digests:
                 left[path] = state
         if not left:
             return found
-        with ThreadPoolExecutor(min(THREADS, len(left))) as pool:
-            read = dict(zip(left, pool.map(self._digest, left), strict=True))
+        parts = [list(left)[start::THREADS] for start in range(min(THREADS, len(left)))]
+        with ThreadPoolExecutor(len(parts)) as pool:  # a share each: small files cost less than handing them over
+            shares = pool.map(lambda part: {path: self._digest(path) for path in part}, parts)
+            read = {path: entry for share in shares for path, entry in share.items()}
         self.read += len(read)
         self._remember({path: (left[path], digest) for path, (digest, known) in read.items() if known})
         return found | {path: digest for path, (digest, _) in read.items()}

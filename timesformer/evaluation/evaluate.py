@@ -158,12 +158,12 @@ def evaluate(
     keys = BatchSampler(SequentialSampler(dataset), together, drop_last=False)
     began, was_training = time.perf_counter(), model.training
     merged, labels, indices = [], [], []
-    unreadable: dict[str, str] = {}
+    unreadable: list[tuple[str, str]] = []  # one for each sample: a list may name a video twice
     num_views = 0
     model.eval()
     with step_bar(f"protocol {protocol.name}", progress) as on_step, torch.inference_mode():
         for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
-            unreadable.update(batch["unreadable"])
+            unreadable += batch["unreadable"]
             if len(batch["label"]) and not (refuse_unreadable and unreadable):
                 clip = batch["clip"]
                 counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)
@@ -175,7 +175,7 @@ def evaluate(
             on_step(number, len(keys), math.nan)
     model.train(was_training)
     if refuse_unreadable and unreadable:
-        raise UnreadableVideos(sorted(unreadable.items()), len(dataset))
+        raise UnreadableVideos(sorted(unreadable), len(dataset))
     if not merged:
         raise InputError(f"dataset: none of its {len(dataset)} videos can be read")
     return _result(
@@ -187,7 +187,7 @@ def evaluate(
         getattr(dataset, "heads", ()),
         protocol,
         num_views,
-        sorted(unreadable.items()),
+        sorted(unreadable),
         time.perf_counter() - began,
     )
 

@@ -91,7 +91,7 @@ def write_features(
     beside = out.with_suffix(".json")
     arrays = _arrays(model, tokens)[: 1 if out.suffix == ".npy" else None]
     job = _Job(model, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size)
-    rows, unreadable = 0, dict[str, str]()
+    rows, unreadable = 0, list[tuple[str, str]]()
     described: dict[str, Any] = {}
 
     def write(path: Path) -> None:
@@ -102,7 +102,7 @@ def write_features(
                 rows += len(batch.path)
                 writer.add(batch, arrays)
             if not rows:
-                reasons = "".join(f"\n  {name}: {reason}" for name, reason in unreadable.items())
+                reasons = "".join(f"\n  {name}: {reason}" for name, reason in unreadable)
                 raise InputError(f"{out}: not written, none of {len(samples)} videos can be read:{reasons}")
             described.update(_described(job, preprocessing, metadata or {}, unreadable))
             writer.finish(described)
@@ -111,7 +111,7 @@ def write_features(
             raise
 
     write_atomic(out, write)
-    return Written((out, beside) if out.suffix == ".npy" else (out,), rows, list(unreadable.items()), described)
+    return Written((out, beside) if out.suffix == ".npy" else (out,), rows, unreadable, described)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,11 @@ class _Job:
     batch_size: int
 
     def run(
-        self, unreadable: dict[str, str], workers: int, device: torch.device | str | None, progress: bool | OnStep
+        self,
+        unreadable: list[tuple[str, str]],
+        workers: int,
+        device: torch.device | str | None,
+        progress: bool | OnStep,
     ) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
         """Yield rows and their arrays, batch by batch."""
         found = each_batch(
@@ -189,7 +193,7 @@ def _writer(path: Path, out: Path, beside: Path, job: _Job) -> Writer:
 
 
 def _described(
-    job: _Job, record: Preprocessing, metadata: dict[str, Any], unreadable: dict[str, str]
+    job: _Job, record: Preprocessing, metadata: dict[str, Any], unreadable: list[tuple[str, str]]
 ) -> dict[str, Any]:
     """Return the metadata: contents of the arrays, model, data, protocol and versions."""
     pool = job.model.scheme.encoders[-1].pool
@@ -202,7 +206,7 @@ def _described(
         "model": job.model.config.to_dict(),
         "weights_sha256": weights_sha256(job.model),
         "preprocessing": record.to_dict(),
-        "videos_unreadable": [{"path": path, "reason": reason} for path, reason in unreadable.items()],
+        "videos_unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("timesformer-ablations", "torch", "numpy", "av")},

@@ -124,12 +124,12 @@ def predict(
     protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
     samples = [Sample(Path(video), 0, str(video)) for video in videos]
     namer = _Namer(model, labels, top)
-    found, unreadable = [], dict[str, str]()
+    found, unreadable = [], list[tuple[str, str]]()
     for index, probabilities in _each(
         model, samples, preprocessing, protocol, unreadable, batch_size, workers, device, progress
     ):
         found.append(Prediction(samples[index].name, namer.top(probabilities), probabilities))
-    return Predictions(found, list(unreadable.items()), protocol)
+    return Predictions(found, unreadable, protocol)
 
 
 def timelines(
@@ -160,7 +160,7 @@ def timelines(
     length = _stretch_seconds(preprocessing) if seconds is None else seconds
     if not (math.isfinite(length) and length > 0):
         raise InputError(f"stretch: expected a number of seconds above 0, got {length}")
-    namer, unreadable = _Namer(model, labels, top), dict[str, str]()
+    namer, unreadable = _Namer(model, labels, top), list[tuple[str, str]]()
     samples: list[Sample] = []
     owners: list[tuple[str, float]] = []  # path and frame rate, by sample
     lasting: dict[str, float] = {}
@@ -169,7 +169,7 @@ def timelines(
             with open_video(video) as file:
                 frames, fps = file.num_frames, file.fps if file.fps > 0 else DEFAULT_FPS
         except VideoError as error:
-            unreadable[video] = error.reason
+            unreadable.append((video, error.reason))
             continue
         lasting[video] = frames / fps
         for start, end in stretches(frames, length * fps):
@@ -189,7 +189,7 @@ def timelines(
         for video, some in parts.items()
         if some
     ]
-    return Timelines(found, list(unreadable.items()), views, length)
+    return Timelines(found, unreadable, views, length)
 
 
 def stretches(num_frames: int, length: float) -> list[tuple[int, int]]:
@@ -246,7 +246,7 @@ def _each(
     samples: list[Sample],
     record: Preprocessing,
     protocol: Protocol,
-    unreadable: dict[str, str],
+    unreadable: list[tuple[str, str]],
     batch_size: int,
     workers: int,
     device: torch.device | str | None,

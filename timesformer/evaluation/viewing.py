@@ -18,7 +18,7 @@ def each_batch(
     samples: list[Sample],
     record: Preprocessing,
     views: Views,
-    unreadable: dict[str, str],
+    unreadable: list[tuple[str, str]],
     *,
     batch_size: int,
     workers: int,
@@ -40,7 +40,7 @@ def each_batch(
     keys = BatchSampler(SequentialSampler(dataset), together, drop_last=False)
     with step_bar("videos", progress) as on_step:
         for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
-            unreadable.update(batch["unreadable"])
+            unreadable += batch["unreadable"]
             if len(batch["label"]):
                 clip = batch["clip"]
                 counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)

@@ -1,7 +1,7 @@
 """Attention maps: the weights of a query on all tokens, in any layer, step and head of any scheme."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, overload
@@ -76,10 +76,14 @@ class AttentionMaps(Sequence[AttentionMap]):
         known = ", ".join(f"{one.layer} {one.step}" for one in self)
         raise InputError(f"attention maps: expected one of {known}, got layer {layer} with step {step!r}")
 
-    def save(self, path: str | Path) -> Path:
-        """Write an npz file: `header`, a JSON text, and the arrays weights_0, on_class_0, weights_1, …"""
+    def save(self, path: str | Path, made_from: Mapping[str, str] | None = None) -> Path:
+        """Write an npz file: `header`, a JSON text, and the arrays weights_0, on_class_0, weights_1, …
+
+        made_from: model and video, for the header.
+        """
         header = {
             "format": FORMAT,
+            **(made_from or {}),
             "dims": AttentionMap.DIMS,
             "maps": [{name: getattr(one, name) for name in _PLAIN} for one in self],
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,9 +67,19 @@ class Look:
 
 
 def look(
-    model: TimeSformer, seen: Seen, labels: Labels, name: str, choice: Choice, out: Path, say: Say, sides: int = 1
+    model: TimeSformer,
+    seen: Seen,
+    labels: Labels,
+    name: str,
+    choice: Choice,
+    out: Path,
+    say: Say,
+    sides: int = 1,
+    checkpoint: str = "",
 ) -> Look:
-    """Write attention.npz, methods.npz, the pictures and the films to a folder.
+    """Write attention.npz, methods.npz, the pictures and the films to a folder, in place of an earlier look's.
+
+    checkpoint: name of the model in the arrays' headers, beside the video
 
     sides: number of models on the explorer page, for which the strongest keys are collected; 0: no page
 
@@ -82,8 +93,10 @@ def look(
     for method in choice.methods:
         result.methods[method] = METHODS[method](model, seen.clip, choice.target)
         say(f"{name}: {method}")
-    _write(result, out / "attention.npz", maps.save)
-    _write(result, out / "methods.npz", lambda path: _save_methods(path, result.methods, seen))
+    clear(out)
+    made_from = {"checkpoint": checkpoint or name, "video": seen.path}
+    _write(result, out / "attention.npz", lambda path: maps.save(path, made_from))
+    _write(result, out / "methods.npz", lambda path: _save_methods(path, result, seen, made_from))
     _layer_pictures(result, maps, seen, choice, out)
     for found in times:
         if _crosses_time(found):
@@ -175,11 +188,22 @@ def _crosses_time(found: AttentionMap) -> bool:
     return bool((weights * (1 - np.eye(weights.shape[-1]))).any())
 
 
-def _save_methods(path: Path, methods: dict[str, Saliency], seen: Seen) -> None:
-    """Write each method's map (t, h, w) under its name, and the times of the frames in seconds."""
+def _save_methods(path: Path, result: Look, seen: Seen, made_from: dict[str, str]) -> None:
+    """Write each method's map (t, h, w) under its name, the frames' seconds, and their source as JSON in `header`."""
+    header = json.dumps({**made_from, "explained": result.explained})
     with path.open("wb") as file:
-        arrays: dict[str, Any] = {name: found.weights[0, 0] for name, found in methods.items()}
-        np.savez_compressed(file, seconds=seen.seconds, **arrays)
+        arrays: dict[str, Any] = {name: found.weights[0, 0] for name, found in result.methods.items()}
+        np.savez_compressed(file, header=np.array(header), seconds=seen.seconds, **arrays)
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier look has left in a folder, and in `compare` inside it; other files stay."""
+    films = [f"{name}{suffix}" for name in METHODS for suffix in (".mp4", ".gif")]
+    names = ["attention.npz", "methods.npz", "methods.png", "explorer.html", *films]
+    for folder in (out, out / "compare"):
+        for pattern in (*names, "layers-*.png", "heads-*.png", "time-*.png"):
+            for path in folder.glob(pattern):
+                path.unlink()
 
 
 def _write(result: Look, path: Path, write: Callable[[Path], object]) -> None:
@@ -211,6 +235,7 @@ def described(found: Look, model: TimeSformer, seen: Seen) -> dict[str, Any]:
         "attention": model.config.attention,
         "grid": list(grid_of(model, seen.clip)),
         "frames_seconds": seen.seconds.tolist(),
+        "frames_repeated": seen.repeated,
         "top": [
             {"label": guess.label, "index": guess.index, "probability": guess.probability}
             | ({"head": guess.head} if guess.head else {})

@@ -25,6 +25,7 @@ class Seen:
     frames: the same pixels, uint8 (t, H, W, 3); seconds: times of these frames in the video, (t,)
     film: at most 64 evenly spaced frames from the clip's first to its last, cropped like the clip, uint8 (n, H, W, 3)
     film_seconds: times of the film's frames in the video, (n,)
+    available: number of frames of the video, or of the part of it that was looked at
     """
 
     path: str
@@ -33,6 +34,12 @@ class Seen:
     seconds: np.ndarray
     film: np.ndarray
     film_seconds: np.ndarray
+    available: int = 0
+
+    @property
+    def repeated(self) -> int:
+        """Frames of the clip that are another one of its frames again, because the video has too few."""
+        return len(self.seconds) - len(np.unique(self.seconds))
 
     @property
     def film_frames(self) -> np.ndarray:
@@ -71,7 +78,8 @@ def see(
     assert isinstance(item, dict)
     clip: Tensor = item["clip"]
     with open_video(sample) as file:
-        (indices,) = views.indices(record, file.num_frames, file.fps)
+        available = file.num_frames
+        (indices,) = views.indices(record, available, file.fps)
         fps = file.fps if file.fps > 0 else DEFAULT_FPS
         first, last = int(indices.min()), int(indices.max())
         chosen = np.unique(np.linspace(first, last, min(MOST_FILM, last - first + 1)).round().astype(np.int64))
@@ -86,6 +94,7 @@ def see(
         seconds=begun + indices / fps,
         film=_shown(film),
         film_seconds=begun + chosen / fps,
+        available=available,
     )
 
 

@@ -101,8 +101,10 @@ def attend(
         if number:
             mine = _fitted(mine, model)
         seen = _seen(video, record, start, end)
+        if seen.repeated:
+            _say_repeated(seen, frames)
         shown = 0 if no_explorer else len(sources)
-        found = _look(model, seen, labels, names[number], mine, out / "compare" if number else out, shown)
+        found = _look(model, seen, labels, names[number], mine, out / "compare" if number else out, shown, source)
         files += found.files
         models.append(described(found, model, seen) | {"checkpoint": source})
         if not no_explorer:
@@ -127,11 +129,21 @@ def _seen(video: Path, record: Preprocessing, start: float | None, end: float | 
     return see(video, record, start=start, end=end)
 
 
-def _look(model: TimeSformer, seen: Seen, labels: Any, name: str, choice: Choice, out: Path, sides: int) -> Look:
+def _say_repeated(seen: Seen, frames: int | None) -> None:
+    """More frames than the video has are refused where they were asked for; other repeats are told."""
+    if frames is not None and frames > seen.available:
+        raise bad_input(f"--frames {frames}: {seen.path} has {seen.available} frames to look at")
+    wanted = len(seen.seconds)
+    progress(f"{seen.path}: of the clip's {wanted} frames {seen.repeated} are repeated, the video is too short for it")
+
+
+def _look(
+    model: TimeSformer, seen: Seen, labels: Any, name: str, choice: Choice, out: Path, sides: int, source: str
+) -> Look:
     from timesformer.maps.look import look
     from timesformer.text import printable
 
-    return look(model, seen, labels, name, choice, out, lambda text: progress(printable(text)), sides)
+    return look(model, seen, labels, name, choice, out, lambda text: progress(printable(text)), sides, source)
 
 
 def _side(model: TimeSformer, seen: Seen, found: Look) -> Any:

@@ -144,7 +144,7 @@ def _mapped(labels: Labels | None, how: str) -> Labels:
     assert labels is not None
     if how == "names":
         return labels
-    from timesformer_experiments.specs.run import read_yaml
+    from timesformer_experiments.specs.reading import read_yaml
 
     file = Path(how)
     if file.suffix not in (".yaml", ".yml", ".json"):

@@ -74,10 +74,12 @@ def probe(
 
 def _dial(text: str) -> tuple[str, Any]:
     """Return name and value of `name=value`; the value is YAML."""
+    from timesformer.config.yaml_text import parse_yaml
+
     name, sign, value = text.partition("=")
     try:
         if not sign:
             raise bad_input(f"--dial {text}: expected name=value, such as temporal_share=0.3")
-        return name.strip(), yaml.safe_load(value)
+        return name.strip(), parse_yaml(value, f"--dial {text}")
     except yaml.YAMLError as error:
         raise bad_input(f"--dial {text}: expected a value in YAML, such as 0.3 or [1,2]") from error

@@ -98,14 +98,14 @@ def audit_of(
 
     videos: their state when the run began; of a probe, which has no files of its own, they are looked at now.
     """
-    names = {sample.place: sample.name for sample in dataset.samples}
     if not videos.files:
         videos = fingerprint(dataset.samples, Digests(data_dir / STORE))
     found = dataset.audit(videos) | {"fingerprint_seconds": round(videos.seconds, 4), "fingerprint_read": videos.read}
     reasons = {item["path"]: item["reason"] for item in found["unreadable"]} | dict(unreadable)
-    listed = [
-        {"path": _relative(names.get(path, path)), "reason": reason.replace(path, _relative(names.get(path, path)))}
-        for path, reason in sorted(reasons.items())
+    listed = [  # a video that the file names twice is missing twice
+        {"path": _relative(sample.name), "reason": reasons[sample.place].replace(sample.place, _relative(sample.name))}
+        for sample in sorted(dataset.samples, key=lambda sample: sample.place)
+        if sample.place in reasons
     ]
     return found | {"num_unreadable": len(listed), "unreadable": listed}
 

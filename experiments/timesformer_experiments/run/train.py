@@ -10,6 +10,7 @@ import pandas as pd
 
 from timesformer.checkpoints import save_model
 from timesformer.config.registry import Model
+from timesformer.data import VideoDataset
 from timesformer.evaluation.evaluate import EvalResult, evaluate
 from timesformer.evaluation.scores import write_scores
 from timesformer.files import write_atomic
@@ -107,10 +108,11 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     write_atomic(folder.curve, lambda path: curve.to_parquet(path, index=False))
     identity.require_unchanged(Identities(data_dir).of(spec), spec.name)
     identity.write(folder)
+    audit = audit_of(train_set, trained.unreadable, identity.train, data_dir)
     return {
-        "metrics": _metrics(model, trained, tested),
+        "metrics": _metrics(model, trained, tested) | {"train_videos_unreadable": _left_out(train_set, trained)},
         "dataset": {
-            "train": audit_of(train_set, trained.unreadable, identity.train, data_dir),
+            "train": audit,
             "test": audit_of(test_set, tested.unreadable, identity.test, data_dir),
             "identity": identity.stated(),
         },
@@ -126,5 +128,10 @@ def _metrics(model: Model, trained: FitResult, tested: EvalResult) -> dict[str, 
         "train_top1_percent": trained.train_top1_percent,
         "train_seconds": trained.seconds,
         "train_clips_per_second": trained.clips_per_second,
-        "train_videos_unreadable": len(trained.unreadable),
     }
+
+
+def _left_out(dataset: VideoDataset, trained: FitResult) -> int:
+    """How many training samples could not be read; a video that is listed twice is two of them."""
+    places = {path for path, _ in trained.unreadable}
+    return sum(sample.place in places for sample in dataset.samples)

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from accelerate.utils import LoggerType
 from pydantic import (
     Field,
@@ -34,6 +33,7 @@ from timesformer.training.sharding import Strategy
 from timesformer_experiments.specs.data import CsvData, DataSpec, ProbeData, Strict
 from timesformer_experiments.specs.hashing import HASH_LENGTH, defining_fields, hash_of
 from timesformer_experiments.specs.init_from import continued
+from timesformer_experiments.specs.reading import read_yaml
 
 __all__ = ["CsvData", "ProbeData", "RunSpec", "load_scheme_file", "load_specs", "resolve", "with_dependencies"]
 
@@ -264,21 +264,6 @@ def load_specs(path: str | Path) -> list[RunSpec]:
         values = absolute_paths(_completed(run, defaults), path.parent)
         specs.append(RunSpec.parse(values, f"{path}: runs.{number}"))
     return resolve(specs)
-
-
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """The mapping in a YAML file, which holds the fields of `what`.  Raises InputError that names the file."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file ({error})") from error
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected the fields of {what}, got {type(values).__name__}")
-    return values
 
 
 def _completed(run: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from timesformer_experiments.cost.measures import MEASURES
 from timesformer_experiments.specs.cost import CostSpec
 from timesformer_experiments.specs.data import Strict
 from timesformer_experiments.specs.job import Job
+from timesformer_experiments.specs.reading import read_yaml
 from timesformer_experiments.specs.run import (
     CsvData,
     RunSpec,
@@ -46,7 +47,6 @@ from timesformer_experiments.specs.run import (
     describe,
     differ_in_videos,
     hash_of,
-    read_yaml,
     resolve,
     with_dependencies,
 )

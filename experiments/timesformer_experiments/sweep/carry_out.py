@@ -26,7 +26,7 @@ from timesformer_experiments.jobs.workers import OnJobStep, Places, Pool, Worker
 from timesformer_experiments.records.folder import default_data_dir
 from timesformer_experiments.records.log import keep_reserve, now_utc
 from timesformer_experiments.specs.job import Job
-from timesformer_experiments.specs.run import read_yaml
+from timesformer_experiments.specs.reading import read_yaml
 from timesformer_experiments.specs.sweep import CELLS_FILE, SWEEP_FILE, Sweep, parse_sweep
 
 Retry = Literal["none", "failed"]

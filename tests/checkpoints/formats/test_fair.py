@@ -7,8 +7,8 @@ import torch
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from tests.checkpoints.fakes import as_hf, fair_state, write_fair
-from timesformer import InputError
-from timesformer.checkpoints import export, load_model
+from timesformer import InputError, TimeSformer
+from timesformer.checkpoints import export, load_model, settings_of, transfer
 
 NAMES = {"space": "space_only", "joint": "joint_space_time", "divided": "divided_space_time"}
 CLIP = (2, 4, 3, 32, 32)
@@ -199,3 +199,17 @@ def test_a_file_without_a_head(tmp_path: Path) -> None:
     assert sorted(loaded.report.initialised) == ["head.bias", "head.weight"]
     assert "the checkpoint has no classifier" in str(loaded.report)
     assert loaded.labels == ["class 0", "class 1", "class 2"]
+
+
+def test_a_stated_number_of_heads_is_used(tmp_path: Path) -> None:
+    path = write_fair(tmp_path / "x.pyth", fair_state("divided_space_time", width=48), None)
+    loaded = load_model(path, num_heads=4)
+    assert loaded.model.config.num_heads == 4
+    assert "num_heads not in the file: 4 heads, as stated" in str(loaded.report)
+    assert settings_of(path, num_heads=4)[0].num_heads == 4
+    with pytest.raises(InputError, match=r"width 48; expected a multiple of 64, .* or num_heads to be stated"):
+        load_model(path)
+    with pytest.raises(InputError, match="num_heads 5 does not divide the width 48"):
+        load_model(path, num_heads=5)
+    model = TimeSformer(loaded.model.config)
+    assert transfer(model, path).initialised == []

@@ -82,7 +82,7 @@ def test_everything_is_written_and_points_at_the_patch(pointing: tuple[Path, Pat
     assert weights.shape == (1, 2, 1, *GRID)
     assert np.unravel_index(weights[0, 0, 0].argmax(), GRID) == PLACE
     with np.load(out / "methods.npz") as methods:
-        assert set(methods) == {"seconds", "rollout", "grad_cam"}
+        assert set(methods) == {"header", "seconds", "rollout", "grad_cam"}
         assert np.unravel_index(methods["rollout"].argmax(), GRID) == PLACE
     film = [frame.to_ndarray(format="rgb24") for frame in av.open(str(out / "rollout.mp4")).decode(video=0)]
     scale = film[0].shape[0] // (GRID[1] * PATCH)
@@ -198,3 +198,28 @@ def test_a_model_of_two_heads(video: Path, tmp_path: Path) -> None:
     assert side["maps"][-1]["grid"] == [2, 1, 1]  # the second encoder: one token a frame
     assert side["maps"][-1]["cell"] == [1, 2, 2]
     assert run(video, "--checkpoint", folder, "--out", tmp_path / "out", "--target", "put").exit_code == 2
+
+
+def test_a_used_folder_holds_the_new_look_alone_and_arrays_name_what_they_are_of(video: Path, tmp_path: Path) -> None:
+    """Also, frames that a short video makes the clip repeat are told, and refused where they were asked for."""
+    stale = ["layers-old.png", "time-time.png", "grad_cam.mp4", "explorer.html", "compare/heads-time.png"]
+    for name in (*stale, "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    words = [video, "--checkpoint", CHECKPOINT, "--out", tmp_path, "--no-explorer", "--json"]
+    refused = run(*words, "--frames", 500)
+    assert refused.exit_code == 2
+    assert re.search(r"--frames 500: .* has \d+ frames to look at", " ".join(refused.stderr.split()))
+    assert (tmp_path / "layers-old.png").exists()
+    done = run(*words, "--end", "0.1", "--steps", "space", "--target", "clockwise")
+    assert done.exit_code == 0, done.output
+    written = {str(path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {*json.loads(done.stdout)["files"], str(tmp_path / "notes.txt")}
+    repeated = json.loads(done.stdout)["models"][0]["frames_repeated"]
+    assert repeated > 0
+    assert f"of the clip's 8 frames {repeated} are repeated" in " ".join(done.stderr.split())
+    for name in ("attention.npz", "methods.npz"):
+        with np.load(tmp_path / name) as arrays:
+            header = json.loads(str(arrays["header"]))
+        assert {"checkpoint": str(CHECKPOINT), "video": str(video)}.items() <= header.items()
+    assert header["explained"] == "clockwise"

@@ -181,7 +181,7 @@ def test_a_folder_for_each_class_means_the_checkpoints_classes(classes: Path, tm
     table = read_scores(scores).per_video
     assert dict(zip(table.path, table.label, strict=True)) == {"jump/a.mp4": 2, "run/a.mp4": 1, "sit/a.mp4": 0}
     said = refused(classes, "--checkpoint", model(tmp_path / "other", 3, ["sit", "run", "swim"]))
-    assert "no class is called 'jump'" in said
+    assert "has no class 'jump'" in " ".join(said.split())
     said = refused(classes, "--checkpoint", model(tmp_path / "unnamed", 4))
     assert "the data have 3 classes, the checkpoint" in said
     assert "has 4 without names" in said
@@ -209,3 +209,13 @@ def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, monkeypatch: pyte
         assert said in refused(*words), words
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert found(good, *checkpoint, "--device", "auto", "--root", place)["videos"] == 5
+
+
+def test_an_unreadable_file_that_is_listed_twice_counts_twice(place: Path, tmp_path: Path) -> None:
+    twice = place / "twice.csv"
+    twice.write_text("v 0.mp4 0\nzero.mp4 0\nzero.mp4 1\nv 0.mp4 1\n")
+    words = (twice, "--checkpoint", place / "model", "--runs", tmp_path, "--protocol", "clip")
+    evaluation = found(*words, "--allow-unreadable")
+    assert (evaluation["test_videos"], evaluation["test_videos_unreadable"]) == (2, 2)
+    assert [video["path"] for video in evaluation["unreadable"]] == [str(place / "zero.mp4")] * 2
+    assert "2 of 4 videos cannot be read" in refused(*words)

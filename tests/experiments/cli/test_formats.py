@@ -213,7 +213,10 @@ def test_the_hash_depends_on_what_was_read(video: Path, images: Path, tmp_path: 
         ("{train: train.csv, test: test.csv, labels: [x, y], classes: c.txt}", "labels, classes: expected one of them"),
         ("{train: train.csv, test: test.csv, num_classes: 0}", "num_classes"),
         ("{train: train.csv, test: test.csv, num_classes: 2, frame_fps: 0}", "frame_fps: .*greater than 0"),
-        ("{train: train.csv, test: test.csv, num_classes: 2, format: ucf}", "format: expected one of diving48, epic_kitchens"),
+        (
+            "{train: train.csv, test: test.csv, num_classes: 2, format: ucf}",
+            "format: expected one of diving48, epic_kitchens",
+        ),
         ("{train: train.csv, num_classes: 2}", "test_csv: Field required"),
         ("{train: train.csv, test: test.csv, classes: none.txt}", r"none\.txt: no such annotation file"),
         ("{format: folder, train: nowhere, test: nowhere}", "nowhere: no such folder of classes"),

@@ -287,3 +287,16 @@ def test_nothing_is_read_again_where_a_remembered_fingerprint_holds(
     assert (second["train"]["fingerprint_read"], second["test"]["fingerprint_read"]) == (0, 0)
     assert second["identity"] == first["identity"]
     assert (place / ".cache" / identity.STORE).is_file()
+
+
+def test_an_unreadable_file_that_is_listed_twice_counts_twice(place: Path) -> None:
+    (place / "old" / "c.mp4").write_bytes(b"no video")
+    for name in ("train", "test"):
+        (place / f"{name}.csv").write_text("a.mp4 0\nb.mp4 1\nc.mp4 0\nc.mp4 1\n")
+    record = train(run_of(place, data={"allow_unreadable": True}), place)
+    for half in ("train", "test"):
+        audit = record["dataset"][half]
+        assert (audit["num_videos"], audit["num_unreadable"]) == (4, 2)
+        assert [video["path"] for video in audit["unreadable"]] == ["c.mp4", "c.mp4"]
+    metrics = record["metrics"]
+    assert (metrics["test_videos"], metrics["test_videos_unreadable"], metrics["train_videos_unreadable"]) == (2, 2, 2)

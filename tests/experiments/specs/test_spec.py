@@ -239,3 +239,14 @@ def test_impossible_dependencies():
         resolve([small(init_from="elsewhere")])
     with pytest.raises(InputError, match="'0123456789abcdef' is neither"):
         resolve([small(init_from="0123456789abcdef")])
+
+
+def test_numbers_with_an_exponent_and_repeated_keys(tmp_path):
+    path = tmp_path / "run.yaml"
+    text = "name: x\ndata: {probe: motion, num_train: 8, num_test: 8}\nmodel: {image_size: 16, patch_size: 8}\n"
+    path.write_text(text + "recipe: {lr: 1e-3, steps: 1}\n")
+    (spec,) = load_specs(path)
+    assert spec.recipe.lr == 0.001
+    path.write_text(text + "recipe: {steps: 1}\nname: y\n")
+    with pytest.raises(InputError, match=r"run\.yaml:5: 'name' is given twice, first in line 1"):
+        load_specs(path)

@@ -12,6 +12,7 @@ from timesformer.checkpoints.layout import Layout
 from timesformer.checkpoints.rules import mlp_ratio, square_side
 from timesformer.checkpoints.source import Format, Raw, Source
 from timesformer.config.transformer import TimeSformerConfig
+from timesformer.config.yaml_text import parse_yaml
 from timesformer.errors import InputError
 
 LICENCE = "CC-BY-NC-4.0"
@@ -81,8 +82,7 @@ def _read(raw: Raw) -> Source:
         )
     width, channels, patch = projection.shape[0], projection.shape[1], projection.shape[2]
     side = square_side(raw, "pos_embed", positions.shape[1] - 1)
-    if width % HEAD_WIDTH:
-        raise InputError(f"{raw.path}: width {width}; expected a multiple of {HEAD_WIDTH}, the width of a head")
+    heads, whence = raw.heads_of(width, HEAD_WIDTH)
     scheme = _scheme(raw, tensors, cfg)
     assumed = ["num_heads"]
     if scheme != "space" and "time_embed" in tensors:
@@ -90,8 +90,9 @@ def _read(raw: Raw) -> Source:
     else:
         frames = _section(cfg, "DATA").get("NUM_FRAMES", 8)
         assumed += [] if "NUM_FRAMES" in _section(cfg, "DATA") else ["num_frames"]
-    notes = [f"{' and '.join(assumed)} not in the file: {width // HEAD_WIDTH} heads"]
-    notes[0] += f", {frames} frames, as the published models have" if len(assumed) > 1 else " of 64 channels"
+    notes = [f"num_heads {whence}"]
+    if "num_frames" in assumed:
+        notes.append(f"num_frames not in the file: {frames}, as the published models have")
     if scheme == "divided" and "blocks.0.temporal_attn.qkv.weight" not in tensors:
         notes.append("no temporal attention in the file: it starts from the spatial one, its extra linear from zero")
     classes = tensors["head.weight"].shape[0] if "head.weight" in tensors else None
@@ -104,7 +105,7 @@ def _read(raw: Raw) -> Source:
         num_classes=classes or _section(cfg, "MODEL").get("NUM_CLASSES", 400),
         embed_dim=width,
         depth=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
-        num_heads=width // HEAD_WIDTH,
+        num_heads=heads,
         mlp_ratio=mlp_ratio(tensors["blocks.0.mlp.fc1.weight"].shape[0], width),
         norm_eps=NORM_EPS,
         drop_path_rate=DROP_PATH,
@@ -143,7 +144,7 @@ def _cfg(raw: Raw) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text, f"{raw.path}: cfg")
     except yaml.YAMLError as error:
         raise InputError(f"{raw.path}: cfg: not valid YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict):

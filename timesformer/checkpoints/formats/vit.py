@@ -104,9 +104,7 @@ def _read_timm(raw: Raw) -> Source:
     explain(raw, rules, unused, TIMM.name)
     projection, positions = f"{prefix}patch_embed.proj.weight", f"{prefix}pos_embed"
     width, channels, patch, _ = stored_shape(raw, projection, 4)
-    heads = HUGE_HEADS if width == HUGE else width // fair.HEAD_WIDTH
-    if width % fair.HEAD_WIDTH:
-        raise InputError(f"{raw.path}: width {width}; expected a multiple of {fair.HEAD_WIDTH}, the width of a head")
+    heads, whence = raw.heads_of(width, HUGE // HUGE_HEADS if width == HUGE else fair.HEAD_WIDTH)
     hidden = stored_shape(raw, f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
     config = TimeSformerConfig(
         **IMAGE,  # type: ignore[arg-type]
@@ -128,7 +126,7 @@ def _read_timm(raw: Raw) -> Source:
         preprocessing=_timm_preprocessing(raw, config),
         unused=unused,
         assumed=("num_heads",) if head else ("num_heads", "num_classes"),
-        notes=(f"num_heads not in the file: {heads} heads of {width // heads} channels, as the published models have",),
+        notes=(f"num_heads {whence}",),
         where=str(raw.path),
     )
 
