@@ -96,7 +96,7 @@ def test_failed_write_leaves_nothing(plain_video: Path, tmp_path: Path, monkeypa
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(cache_module.os, "replace", fail)
+    monkeypatch.setattr("timesformer.files.os.replace", fail)
     with pytest.raises(OSError, match="no space left"):
         FrameCache(tmp_path).get(plain_video)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -34,7 +34,9 @@ _State = tuple[int, int, int]
 
 def content_hash(path: Path | str) -> str:
     """sha256 of the file's bytes, in hexadecimal; remembered in this process by size and times of change."""
-    return _hash(os.fspath(path), _state(os.stat(path)))
+    status = os.stat(path)
+    read = _hash if _is_settled(status) else _hash.__wrapped__
+    return read(os.fspath(path), _state(status))
 
 
 def sampled_hash(path: Path | str) -> str:
@@ -57,6 +59,10 @@ def sampled_hash(path: Path | str) -> str:
 def _state(status: os.stat_result) -> _State:
     # The time of change (of the inode) cannot be set, unlike that of modification, which copies often keep.
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_settled(status: os.stat_result) -> bool:
+    return time.time() - status.st_ctime > SETTLED_SECONDS
 
 
 @lru_cache(maxsize=1_000_000)
@@ -111,7 +117,7 @@ class Digests:
         """The digest, and whether it may be remembered."""
         try:
             digest = content_hash(path) if self.full else sampled_hash(path)
-            return digest, time.time() - os.stat(path).st_ctime > SETTLED_SECONDS
+            return digest, _is_settled(os.stat(path))
         except OSError as error:
             return f"cannot be read ({error.strerror})", False
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.data.conftest import write_video
 from tests.experiments.spec_fakes import SIZES, image, small
-from timesformer.data import probes
+from timesformer import TimeSformer
+from timesformer.data import Preprocessing, VideoDataset, probes, read_annotations
 from timesformer.errors import InputError
 from timesformer.training import loop
 from timesformer_experiments.jobs.plan import run_all, run_one
@@ -175,6 +176,20 @@ def test_a_run_is_not_resumed_over_changed_videos(place: Path, monkeypatch: pyte
     (folder,) = [path for path in (place / "runs").iterdir() if path.is_dir()]
     assert (folder / "checkpoint" / "checkpoint.safetensors").is_file()
     assert train(spec, place)["outcome"] == "done"
+
+
+def test_a_plain_training_loop_does_not_resume_over_changed_videos(place: Path, tmp_path: Path) -> None:
+    """Without specs and records the dataset says what its videos are."""
+    spec = run_of(place)
+    record = Preprocessing(num_frames=2, short_side=16, crop=16)
+
+    def resumed(root: str) -> loop.FitResult:
+        videos = VideoDataset(read_annotations("kinetics", place / "train.csv", place / root), record, train=True)
+        return loop.fit(TimeSformer(spec.model), videos, spec.recipe, tmp_path / "fit", progress=False)
+
+    assert [resumed("old").resumed_from for _ in range(2)] == [0, 2]
+    with pytest.raises(InputError, match=r"checkpoint of a run on other videos: 1 of 2 files has changed: b\.mp4"):
+        resumed("new")
 
 
 def test_a_probe_made_again_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
