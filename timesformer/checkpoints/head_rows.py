@@ -1,4 +1,4 @@
-"""Which rows of a checkpoint's classifier a new model starts from."""
+"""Rows of a checkpoint's classifier that a new model starts from."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +14,11 @@ InitHead = Literal["names", "number", "fresh"]
 
 @dataclass(frozen=True)
 class HeadRows:
-    """order: the row of the checkpoint's head for each of ours; None where the head starts from random weights.  said:
-    why."""
+    """Rows for the classes of a new model.
+
+    order: the row of the checkpoint's head for each of ours; None where the head starts from random weights.  said: why.
+    usual: True where nothing was to be decided.
+    """
 
     order: list[int] | None
     said: str

@@ -45,7 +45,7 @@ def histogram(samples: Iterable[Sample]) -> dict[str, int]:
 
 
 def fingerprint(samples: Iterable[Sample], digests: Digests | None = None) -> Fingerprint:
-    """What records call the data by: the same wherever the files lie and in whatever order they are listed.
+    """The name that records have for the data: the same wherever the files lie and in whatever order they are listed.
 
     Its sha256 is over every sample's name, label, size, digest and segment.
     """
@@ -62,13 +62,13 @@ def fingerprint(samples: Iterable[Sample], digests: Digests | None = None) -> Fi
 
 
 def total(contents: Iterable[tuple[Sample, str]]) -> str:
-    """The sha256 over samples and what stands for their content (`stated`)."""
+    """The sha256 over samples and the texts for their content (`stated`)."""
     entries = sorted(f"{sample.name}\0{sample.label}\0{content}" for sample, content in contents)
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
 
 def stated(sample: Sample, digest: str) -> str:
-    """What stands for a video file's content: its size, its digest, and the segment's range."""
+    """A text for a video file's content: its size, its digest, and the segment's range."""
     try:
         size = sample.path.stat().st_size
     except OSError:

@@ -124,7 +124,7 @@ class Plan:
                 self.failures[key] = record
 
     def _holds(self, identities: Identities, job: Job, record: dict[str, Any]) -> bool:
-        """Whether a record is of today's videos; False for one whose run's folder was removed to train anew.
+        """True for a record of today's videos; False for one whose run's folder was removed to train anew.
 
         Raises OtherData for any other one.
         """

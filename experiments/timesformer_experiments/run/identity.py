@@ -33,7 +33,7 @@ class Identity:
     kind: str
 
     def stated(self) -> dict[str, Any]:
-        """As a record has it."""
+        """Plain values for a record."""
         return {
             "kind": self.kind,
             "full": self.train.full,
@@ -53,9 +53,10 @@ class Identity:
             raise OtherData(f"run {name!r}: its videos changed while it was at work: {'; '.join(found)}")
 
     def write(self, folder: RunFolder) -> None:
-        """Keep the digest of every file in a run's folder."""
+        """Keep the digest of every file in a run's folder; of a probe there is nothing that the record does not say."""
         for half, fingerprint in (("train", self.train), ("test", self.test)):
-            fingerprint.write(_kept(folder, half))
+            if fingerprint.files:
+                fingerprint.write(_kept(folder, half))
 
 
 @dataclass

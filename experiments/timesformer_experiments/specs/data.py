@@ -167,7 +167,7 @@ class ProbeData(_Dials):
         return make_kind(self.probe, self.dials)
 
     def made_from(self) -> Fingerprint:
-        """What the probe's videos are known by: generator, dials, numbers and seed."""
+        """The fingerprint of the probe: its generator, dials, numbers and seed."""
         parameters = generated_from(self.kind, self.num_train, self.num_test, self.seed, self.difficulty)
         return Fingerprint(_digest(parameters))
 

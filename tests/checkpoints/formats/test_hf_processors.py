@@ -53,7 +53,7 @@ def source_of(module: str) -> ast.Module:
 
 
 def attributes(tree: ast.Module, name: str) -> Fields:
-    """What the body of a class assigns."""
+    """Assignments in the body of a class."""
     (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     names = {**vars(image_utils), "PILImageResampling": image_utils.PILImageResampling}
     found = {}

@@ -15,7 +15,7 @@ BILINEAR, BICUBIC = 2, 3  # PIL's numbers
 
 @dataclass(frozen=True)
 class Processor:
-    """What a class does where its file says nothing.
+    """Defaults of a class, for what its file does not say.
 
     size: the shorter side, or with `square` both sides, whatever the shape of the video was.  crop: the sides of the
     centre crop, None for a class that does not crop.  offset: whether 1 is subtracted after rescaling; fixed: whatever
