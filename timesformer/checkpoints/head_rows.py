@@ -16,8 +16,8 @@ InitHead = Literal["names", "number", "fresh"]
 class HeadRows:
     """Rows for the classes of a new model.
 
-    order: the row of the checkpoint's head for each of ours; None where the head starts from random weights.  said: why.
-    usual: True where nothing was to be decided.
+    order: the row of the checkpoint's head for each of ours; None where the head starts from random weights.
+    said: why.  usual: True where nothing was to be decided.
     """
 
     order: list[int] | None
