@@ -1,6 +1,7 @@
 """Base class of the kinds of probes.  To add a kind, add a subclass in a file of `kinds/`."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.probes.difficulty import Difficulty
+from timesformer.data.probes.encode import FRAME_RATE
 from timesformer.data.probes.scene import FRAMES, SIZE, Scene
 from timesformer.data.views import Views
 from timesformer.errors import InputError
@@ -38,6 +40,17 @@ class Clip:
 def clip_name(index: int) -> str:
     """Return the file name of a clip."""
     return f"{index:06d}.mp4"
+
+
+def in_groups(count: int, groups: Sequence[Sequence[int]]) -> list[Clip]:
+    """Test clips: each source has the clips of one group, which says their labels, and the groups take turns."""
+    found: list[Clip] = []
+    while len(found) < count:
+        source = len(found) // len(groups[0])
+        first = clip_name(len(found))
+        for variant, label in enumerate(groups[source % len(groups)]):
+            found.append(Clip(clip_name(len(found)), 1, source, label, variant, first if variant else ""))
+    return found
 
 
 @dataclass(frozen=True)
@@ -90,9 +103,23 @@ class Kind:
     def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
         """Return the highest accuracy in percent of any model that reads test videos this way and averages over views.
 
-        None means that no bound is known.  order_blind: the bound of a model that sees the frames of a clip as a set
+        None means that no bound is known.  order_blind: the bound of a model that sees the frames of a clip as a set.  A
+        bound is exact on every test set where the test set pairs clips that look alike; where classes have equal
+        distributions instead, it is the expectation over test sets, and the kind says so.
         """
         return None
+
+    def clips_seen(self, record: Preprocessing, views: Views) -> list[list[int]]:
+        """The frames of a test video that each of its clips has."""
+        return [clip.tolist() for clip in views.indices(record, self.frames, FRAME_RATE)]
+
+    def reversal_hides_order(self, record: Preprocessing, views: Views, order_blind: bool) -> bool:
+        """Whether a video and its reversal are the same to a model: the clips have the same sets of frames, and the
+        model is blind to the order in each, or each shows one frame alone."""
+        seen = self.clips_seen(record, views)
+        blind = order_blind or all(len(set(clip)) == 1 for clip in seen)
+        sets = Counter(tuple(sorted(clip)) for clip in seen)
+        return blind and sets == Counter(tuple(sorted(self.frames - 1 - i for i in clip)) for clip in seen)
 
     def cheap_limits(self) -> dict[str, float | None]:
         """Return the limits in percent of the classifiers of `diagnostics.cheap_classifiers`; None: no limit.
@@ -100,6 +127,15 @@ class Kind:
         Classifiers that see the order of frames are not named: no kind limits them, and the gate judges them.
         """
         return dict.fromkeys(("mean_frame", "first_frame", "file_size", *ORDERLESS))
+
+    def _require_whole(self, field: str, low: int, high: int) -> None:
+        value = getattr(self, field)
+        self._require(field, type(value) is int and low <= value <= high, f"a whole number from {low} to {high}")
+
+    def _require_number(self, field: str, low: float, high: float) -> None:
+        value = getattr(self, field)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        self._require(field, number and low <= value <= high, f"from {low:g} to {high:g}")
 
     def _require(self, field: str, holds: bool, expected: str) -> None:
         if not holds:

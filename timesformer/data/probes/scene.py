@@ -222,12 +222,12 @@ def object_luma(base: float, rng: np.random.Generator, dial: Difficulty) -> floa
 
 
 def to_planes(canvas: Array, rng: np.random.Generator, noise: float) -> tuple[Array, Array, Array]:
-    """Add noise to a canvas (t, 3, H, W) and convert it to uint8: luma (t, H, W), two chroma planes (t, H/2, W/2)."""
-    frames = len(canvas)
+    """Add noise to a canvas (t, 3, H, W) and store it as video does: luma (t, H, W), chroma (t, H/2, W/2), uint8."""
+    frames, _, height, width = canvas.shape
     if noise:
-        canvas[:, 0] += noise * rng.standard_normal((frames, SIZE, SIZE), dtype=np.float32)
-    # Chroma is subsampled 2 x 2 (4:2:0).
-    chroma = canvas[:, 1:].reshape(frames, 2, SIZE // 2, 2, SIZE // 2, 2).mean(axis=(3, 5))
+        canvas[:, 0] += noise * rng.standard_normal((frames, height, width), dtype=np.float32)
+    # Chroma is stored for 2 x 2 pixels together.
+    chroma = canvas[:, 1:].reshape(frames, 2, height // 2, 2, width // 2, 2).mean(axis=(3, 5))
     luma8 = np.clip(np.rint(16 + 219 * canvas[:, 0]), 16, 235).astype(np.uint8)
     chroma8 = np.clip(np.rint(128 + 224 * chroma), 16, 240).astype(np.uint8)
     return luma8, chroma8[:, 0], chroma8[:, 1]
