@@ -103,8 +103,9 @@ class Kind:
     def ceiling_percent(self, record: Preprocessing, views: Views, order_blind: bool = False) -> float | None:
         """Return the highest accuracy in percent of any model that reads test videos this way and averages over views.
 
-        None means that no bound is known.  order_blind: the bound of a model that sees the frames of a clip as a set.  A
-        bound is exact on every test set where the test set pairs clips that look alike; where classes have equal
+        None means that no bound is known.  order_blind: the bound of a model that sees the frames of a clip as a set.
+
+        A bound is exact on every test set where the test set pairs clips that look alike; where classes have equal
         distributions instead, it is the expectation over test sets, and the kind says so.
         """
         return None
