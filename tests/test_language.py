@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("kernels/timesformer_kernels", "timesformer", "experiments/timesformer_experiments")
 
-NOT_YET = ("timesformer/data", "timesformer/checkpoints", "timesformer/files.py", "experiments/timesformer_experiments")
+NOT_YET = ("experiments/timesformer_experiments/paper", "experiments/timesformer_experiments/analysis")
 """Folders and files whose docstrings are still to be rewritten."""
 
 WORDS = {"What", "Whether", "Of", "As", "That", "How", "So", "Which", "Who"}

@@ -112,7 +112,7 @@ def are_named(labels: Labels | None) -> bool:
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """How the classes of a model are found among those of another, or of its data.
+    """Match of a model's classes with those of another model or of its data.
 
     order: for each of our logits the place of its class among theirs; None where they are not the same classes.
     said: in words, with what differs.
@@ -163,7 +163,7 @@ def _heads(parts: dict[str, list[str]]) -> str:
 
 
 def _difference(here: list[str], there: list[str]) -> str:
-    """Names that only one of the lists has."""
+    """Return the names that only one of the lists has."""
     parts = []
     for names, others, place in ((here, there, "here"), (there, here, "there")):
         only = [name for name in names if name not in set(others)]

@@ -1,4 +1,4 @@
-"""Runs, records, tables and figures.  `load_results` reads what runs have recorded."""
+"""Experiments: runs, records, tables and figures.  `load_results` reads the records of runs."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -86,7 +86,7 @@ def read_source(source: str | Path, *, strict: bool = True, num_heads: int | Non
 
 
 def _require_agreement(read: Source, processors: dict[str, Any], folder: Path) -> None:
-    """Raises InputError for a processor of Hugging Face's in our own folder that contradicts our record."""
+    """Require a Hugging Face processor in our own folder to agree with our record; InputError where it does not."""
     record, _ = preprocessing_of_files(processors, folder)
     own = read.preprocessing or {}
     for key in ("mean", "std", "value_range", "short_side", "crop", "interpolation"):

@@ -19,7 +19,7 @@ OWN = "timesformer-ablations"
 
 
 def export(model: Model | LoadedModel, folder: str | Path, format: str = "hf-timesformer") -> Path:
-    """Writes a model as another library reads it: `hf-timesformer` or `hf-vivit`, or in our own format
+    """Write a model in the format of another library, `hf-timesformer` or `hf-vivit`, or in our own format
     (`timesformer-ablations`).  Label names, preprocessing and provenance go along.
 
     Raises:

@@ -48,7 +48,7 @@ def save_model(
     labels: Labels | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Path:
-    """Writes a model's folder.  Preprocessing defaults to the released one (mean 0.45, std 0.225, RGB, short side
+    """Write a model's folder.  Preprocessing defaults to the released one (mean 0.45, std 0.225, RGB, short side
     and centre crop of the image size), labels to `class 0`, `class 1`, …; a model with
     several heads has {head: names}.
 

@@ -9,7 +9,7 @@ from timesformer.checkpoints.source import Source
 from timesformer.heads import Heads, Labels, match_classes
 
 InitHead = Literal["names", "number", "fresh"]
-"""How the classes of a model and of what it starts from are compared: see `timesformer.checkpoints.transfer`."""
+"""Rule by which the classes of a model and of its source are compared: see `timesformer.checkpoints.transfer`."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def download(name: str) -> Path:
 
 
 def upload(folder: Path, name: str, *, private: bool = False, message: str = "Upload model") -> str:
-    """Uploads a folder's files as they are; the repository is made if it does not exist.  Returns its address.
+    """Upload a folder's files unchanged; create the repository if it does not exist.  Return its address.
 
     Raises:
         InputError: not a repository's name, or the hub refused or cannot be reached (no token, no network).

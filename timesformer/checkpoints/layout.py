@@ -1,4 +1,4 @@
-"""Names and shapes: those of our own models, and tables from ours to those of other TimeSformers."""
+"""Tables of weight names and shapes: our own, and from ours to those of other TimeSformers."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ from timesformer.config.transformer import TimeSformerConfig
 
 @lru_cache(maxsize=32)
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights of `build_model(config)`, without making them."""
+    """Return names and shapes of the weights of `build_model(config)`, without making them."""
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in build_model(config).state_dict().items()}
 

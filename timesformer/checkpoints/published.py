@@ -1,4 +1,4 @@
-"""How the published checkpoints want their videos: built in, by name, because most of them do not say.
+"""Preprocessing of the published checkpoints: built in, by name, because most of them do not state it.
 
 Names are the hub's (`facebook/timesformer-base-finetuned-k400`), those of the files of FAIR's model zoo
 (`TimeSformer_divST_8x32_224_K400.pyth`) and the folders of scenic's (`kinetics_400/vivit_base_16x2_fe`).  A record is

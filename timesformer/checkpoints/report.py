@@ -1,4 +1,4 @@
-"""What became of every weight of a checkpoint."""
+"""Report on every weight of a checkpoint: copied, changed, initialised or left out."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ KINDS = ("copied", "inflated", "resized", "initialised", "left_out")
 
 @dataclass
 class TransferReport:
-    """Names in the target, except `left_out`, which are names in the source.
+    """Weights by what became of them, under their names in the target (`left_out`: in the source).
 
     `copied`: same name and shape.  `inflated`: an attention step that the source lacks, started from the source's
     step.  `resized`: position embeddings and tubelets of another size.  `initialised`: kept as the new model made

@@ -59,7 +59,7 @@ def weight_and_bias(
 
 
 def explain(raw: Raw, rules: Iterable[Rule], unused: Iterable[str], name: str) -> None:
-    """Raises InputError where a tensor that the rules ask for is missing, UnexplainedTensors for those left over."""
+    """Require every tensor of the rules (InputError) and no others (UnexplainedTensors)."""
     wanted = [stored for rule in rules for stored in rule.stored]
     extra = set(raw.tensors) - set(wanted) - set(unused)
     if extra:

@@ -1,4 +1,4 @@
-"""What a checkpoint of any format becomes before it becomes a model."""
+"""Common form of a checkpoint of any format, between the file and the model."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

@@ -33,7 +33,7 @@ def transfer(
     labels: Labels | None = None,
     init_head: InitHead | None = None,
 ) -> TransferReport:
-    """Starts `model` from a checkpoint of any format (a folder, a file, a hub name), in place.
+    """Start `model` from a checkpoint of any format (a folder, a file, a hub name), in place.
 
     Every attention step of a block starts from the source's step of the same name, or else from the source's first
     step (appendix A of the paper: temporal and spatial attention start from the same image weights); extra linears
@@ -230,7 +230,7 @@ def _resized(
 
 
 def _embeds_anew(theirs: TimeSformerConfig, ours: TimeSformerConfig) -> bool:
-    """Whether image filters are no start for tubelets, as asked for."""
+    """True if the tubelet embedding is to start from random weights rather than from image filters."""
     return theirs.tubelet_size == 1 and ours.tubelet_size > 1 and ours.tubelet_init == "random"
 
 

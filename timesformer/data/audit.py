@@ -1,4 +1,4 @@
-"""What a dataset holds, so that a record can say which data its figures come from."""
+"""Audit of a dataset, so that a record states the data of its figures."""
 
 import hashlib
 import time
@@ -39,7 +39,7 @@ def audit(
 
 
 def histogram(samples: Iterable[Sample]) -> dict[str, int]:
-    """How many samples each label has, by rising label."""
+    """Number of samples of each label, in ascending order of labels."""
     labels = Counter(sample.label for sample in samples)
     return {str(label): labels[label] for label in sorted(labels)}
 

@@ -128,7 +128,7 @@ def keep_videos(folder: Path, videos: Fingerprint) -> None:
 
 
 def require_same_videos(folder: Path, videos: Fingerprint | None) -> None:
-    """Raises InputError if the checkpoint in `folder` was trained on other videos; it names them."""
+    """Require the checkpoint in `folder` to be trained on these videos; InputError names those that differ."""
     kept = Fingerprint.read_from(folder / VIDEOS) if (folder / FILE).exists() else None
     changes = kept.changes(videos) if kept is not None and videos is not None else ""
     if changes:

@@ -243,7 +243,7 @@ MEASURES: dict[str, Measure] = {
     )
 }
 SHOWN = sorted(MEASURES.values(), key=lambda measure: measure.timed)
-"""Measures in the order of display: timed ones come last."""
+"""All measures in the order of display: timed ones come last."""
 METRICS = tuple(metric for measure in SHOWN for metric in measure.metrics)
 
 

@@ -31,7 +31,7 @@ from timesformer_experiments.records.log import LOG, append_record, records_of
 
 LOCK = ".lock"
 PATIENCE_SECONDS = 0.5
-"""How long a claim waits for a process that only looks whether a run is claimed."""
+"""Seconds that a claim waits for a process that only asks if the run is claimed."""
 
 
 class Busy(InputError):
@@ -92,12 +92,12 @@ class RunFolder:
 
     @property
     def progress(self) -> Path:
-        """How far a run at work is."""
+        """Progress of a run at work."""
         return self.path / "progress.json"
 
     @property
     def crash(self) -> Path:
-        """What a process that native code ended has left."""
+        """Python stack of a process that native code ended."""
         return self.path / "crash.txt"
 
     @property

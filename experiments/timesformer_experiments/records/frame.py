@@ -173,7 +173,7 @@ def _typed(name: str, values: list[Any], places: Sequence[str]) -> Any:
 
 
 def _guessed(values: Sequence[Any]) -> ColumnType:
-    """What all values are."""
+    """Type that all values share."""
     found = {type(value) for value in values} - {NoneType}
     if not found:
         return "text"

@@ -1,4 +1,4 @@
-"""Which test videos a run had right, kept in its record as bits, so that tests over videos need the record alone."""
+"""Test videos that a run classified correctly, as bits in its record, so that tests over videos need only the record."""
 
 from __future__ import annotations
 

@@ -179,9 +179,9 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def append_record(path: str | Path, record: dict[str, Any], once: bool = False) -> None:
-    """Adds a line to the log, whole and on disk when this returns; with `once` only if it is not there yet.
+    """Append a line to the log, whole and on disk when this returns; with `once` only if it is not there yet.
 
-    What a crash left of an earlier line is cut off into `<path>.torn`, with a warning: it was never a record.  On a
+    A line that a crash has torn is moved to `<path>.torn`, with a warning: it was never a record.  On a
     full disk the room that `keep_reserve` has kept is used; if that does not do either, the log is left as it was.
 
     Raises:
@@ -230,7 +230,7 @@ def _cut_torn(log: int, path: Path) -> None:
 
 
 def keep_reserve(folder: Path) -> None:
-    """Keeps room for records in `folder`, where there is some."""
+    """Reserve room for records in `folder`, if the disk has some."""
     reserve = folder / RESERVE
     if reserve.is_file() and reserve.stat().st_size == RESERVE_BYTES:
         return
@@ -241,7 +241,7 @@ def keep_reserve(folder: Path) -> None:
 
 
 def _release_reserve(folder: Path) -> bool:
-    """Gives the room back to the disk; False if none was kept."""
+    """Release the reserved room; return False if none was reserved."""
     try:
         (folder / RESERVE).unlink()
     except OSError:

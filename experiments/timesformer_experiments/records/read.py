@@ -33,7 +33,7 @@ PARTS: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("cell", (dict, NoneType)),
     ("init_from", (dict, NoneType)),
 )
-"""What is looked into, and what it must be."""
+"""Fields that are read, and their types."""
 logger = logging.getLogger(__name__)
 
 
@@ -80,7 +80,7 @@ def find_records(folder: Path) -> list[Found]:
 
 
 def _holds(record: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether a run's record in one log holds against that in another."""
+    """True if a run's record in one log replaces that in another."""
     done, was_done = (each["outcome"] == "done" for each in (record, before))
     later = str(record.get("finished_utc")) > str(before.get("finished_utc"))
     return done > was_done or (done == was_done and later)

@@ -43,7 +43,7 @@ class Identity:
         }
 
     def require_unchanged(self, now: Identity, name: str) -> None:
-        """Raises OtherData where videos are no longer what they were when a run began."""
+        """Require the videos to be as they were when a run began; OtherData where they have changed."""
         found = [
             f"{half}: {change}"
             for half, before, after in (("train", self.train, now.train), ("test", self.test, now.test))
@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass
 class Identities:
-    """Looks at the data of runs, each set of videos once while this lasts; digests are remembered in `data_dir`."""
+    """View of the data of runs: each set of videos is read once while this lasts; digests are remembered in `data_dir`."""
 
     data_dir: Path
     _seen: dict[Any, tuple[Fingerprint, Fingerprint]] = field(default_factory=dict, init=False, repr=False)
@@ -88,8 +88,9 @@ class Identities:
         return Identity(replace(train, start=start), test, "files")
 
     def require(self, spec: RunSpec, record: dict[str, Any], folder: RunFolder) -> None:
-        """Raises OtherData if the record of a finished run, or of one that it starts from, belongs to other videos than
-        today's.
+        """Require the record of a finished run, and of those that it starts from, to belong to today's videos.
+
+        Raises OtherData where it does not.
 
         A record from before there were identities (version 1) is held against the audit of its videos, by all bytes; of
         a probe it is valid, since the hash says how the probe is made.

@@ -132,6 +132,6 @@ def _metrics(model: Model, trained: FitResult, tested: EvalResult) -> dict[str, 
 
 
 def _left_out(dataset: VideoDataset, trained: FitResult) -> int:
-    """How many training samples could not be read; a video that is listed twice is two of them."""
+    """Number of training samples that could not be read; a video that is listed twice counts twice."""
     places = {path for path, _ in trained.unreadable}
     return sum(sample.place in places for sample in dataset.samples)

@@ -1,4 +1,4 @@
-"""What defines the cost of a model that is not trained: its configuration, and how it would be trained and tested."""
+"""Description of a model whose cost is measured without training: configuration, recipe and test protocol."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class CostSpec(Strict):
 
     @classmethod
     def of(cls, run: RunSpec) -> CostSpec:
-        """What a run costs: on each of its processes, that is."""
+        """Return the cost description of a run, for each of its processes."""
         recipe = CostRecipe.of(run.recipe)
         share = recipe.batch_size // run.processes
         return cls(

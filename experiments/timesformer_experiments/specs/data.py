@@ -72,7 +72,7 @@ def _randaugment(value: Any) -> RandAugment | None:
 
 
 def _built(build: Callable[[dict[str, Any]], T], fields: dict[str, Any]) -> T:
-    """What `build` makes of the fields; a value of the wrong type is bad input as any other."""
+    """Build an object from the fields; a value of the wrong type is bad input like any other."""
     try:
         return build(fields)
     except TypeError as error:
@@ -86,10 +86,10 @@ class Strict(BaseModel):
 
 
 class _Data(Strict):
-    """What both kinds of data have.
+    """Fields that both kinds of data share.
 
-    stills: one frame of each video, for image models.  jitter: (low, high) of the short side in training.  flip: mirror
-    every second training clip.  colour_jitter: probability with which a training clip's colours are changed;
+    stills: one frame of each video, for image models.  jitter: (low, high) of the short side in training.  flip: mirror a
+    training clip with probability 1/2.  colour_jitter: probability with which a training clip's colours are changed;
     randaugment: ops and magnitude (see `timesformer.data.Augment`).  cache: keep decoded frames on disk.
     preprocessing: fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from the
     model.
@@ -115,11 +115,11 @@ class _Data(Strict):
 
     @property
     def augment(self) -> Augment:
-        """What happens to the pixels of training clips."""
+        """Augmentation of the pixels of training clips."""
         return Augment(self.randaugment, self.colour_jitter)
 
     def identity(self) -> dict[str, Any]:
-        """What defines the data: no paths, nothing that changes no result."""
+        """Return the fields that define the data: no paths, and nothing that does not change a result."""
         return self.model_dump(mode="json", exclude={"cache"} | self._off())
 
     def _off(self) -> set[str]:
@@ -163,7 +163,7 @@ class ProbeData(_Dials):
 
     @property
     def kind(self) -> Kind:
-        """What kind of probe it is, with its dials."""
+        """Kind of the probe, with its dials."""
         return make_kind(self.probe, self.dials)
 
     def made_from(self) -> Fingerprint:
@@ -315,7 +315,7 @@ class CsvData(_Data):
 
 
 def _plain(found: Annotations) -> list[Any]:
-    """What annotations say, without paths."""
+    """Content of annotations without paths."""
     return [found.labels, [[s.name, s.label, s.start_frame, s.end_frame, s.fps] for s in found]]
 
 

@@ -1,4 +1,4 @@
-"""What a run takes over from the checkpoint that it starts from."""
+"""Fields that a run takes over from the checkpoint that it starts from."""
 
 from __future__ import annotations
 

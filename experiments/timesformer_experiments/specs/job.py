@@ -25,7 +25,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The run's."""
+        """Name of the run."""
         return self.spec.name
 
     @property
@@ -44,11 +44,11 @@ class Job:
         return CostSpec.of(self.spec) if isinstance(self.spec, RunSpec) else self.spec
 
     def hash(self) -> str:
-        """That of the run or cost."""
+        """Hash of the run or cost."""
         return self.spec.hash()
 
     def lacks(self, record: dict[str, Any]) -> tuple[str, ...]:
-        """What is to be measured and is not in a record yet."""
+        """Measures that are wanted and that a record does not have yet."""
         return tuple(name for name in self.measure if MEASURES[name].done_by not in record["metrics"])
 
     def complete(self, record: dict[str, Any]) -> bool:
@@ -58,5 +58,5 @@ class Job:
 
 
 def jobs_of(specs: Iterable[RunSpec]) -> dict[str, Job]:
-    """Runs outside of any sweep, by hash."""
+    """Return jobs for runs outside of any sweep, by hash."""
     return {spec.hash(): Job(spec) for spec in specs}

@@ -1,4 +1,4 @@
-"""What defines a training run: a validated description read from YAML, with a hash by which its results are found."""
+"""Description of a training run: validated, read from YAML, with a hash by which its results are found."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class RunSpec(Strict):
         }
 
     def _processes_matter(self) -> bool:
-        """Whether several processes give another result than one: each draws its own noise, or its own mean."""
+        """True if several processes give a different result from one: each draws its own noise, or takes its own mean."""
         own = self.model.drop_rate or self.model.drop_path_rate or self.recipe.mixup_alpha
         batch_norm = isinstance(self.model, CnnConfig)
         return self.processes > 1 and bool(own or batch_norm or self.data.allow_unreadable)
@@ -193,7 +193,7 @@ class RunSpec(Strict):
 
 
 def load_scheme_file(path: Path) -> None:
-    """Registers the schemes of a file, once in a process.  Raises InputError for a file that does not give any."""
+    """Register the schemes of a file, once per process.  Raises InputError for a file that does not give any."""
     if not path.is_file():
         raise InputError(f"scheme_file: no such file: {path}")
     _load_once(path, content_hash(path))

@@ -227,7 +227,7 @@ class Sweep(Strict):
         return last if sum(other.rpartition(".")[2] == last for other in self.axes) == 1 else path
 
     def _follows(self, path: str) -> bool:
-        """Whether an axis is zipped to one before it."""
+        """True if an axis is zipped to an earlier one."""
         return any(path in group[1:] for group in self.zipped)
 
 

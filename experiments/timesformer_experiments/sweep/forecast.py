@@ -63,7 +63,7 @@ class Forecast:
 
     @property
     def left(self) -> tuple[RunForecast, ...]:
-        """Runs without an outcome yet."""
+        """Return the runs that have no outcome yet."""
         return tuple(run for run in self.runs if run.state == "left")
 
     def to_dict(self) -> dict[str, Any]:

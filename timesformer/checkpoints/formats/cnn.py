@@ -18,7 +18,7 @@ TOP = {"conv1": "path.stem.conv", "bn1": "path.stem.norm", "fc": "head"}
 
 
 def transfer_cnn(model: Model, source: Source, rows: HeadRows) -> TransferReport:
-    """Starts a baseline from another one, in place; see `timesformer.checkpoints.transfer`.
+    """Start a baseline from another one, in place; see `timesformer.checkpoints.transfer`.
 
     A kernel of one frame is inflated over the frames of its counterpart (`inflate`).  SlowFast's
     slow pathway starts from a single path; where the lateral connections bring in more channels than the source has,
@@ -70,7 +70,7 @@ def inflate(weight: Float[Tensor, "out c h w"], frames: int) -> Float[Tensor, "o
 
 
 def _width(tensors: dict[str, Tensor]) -> int | None:
-    """How many channels the head reads; None where there is none."""
+    """Number of channels that the head reads; None without a head."""
     return tensors["head.weight"].shape[1] if "head.weight" in tensors else None
 
 

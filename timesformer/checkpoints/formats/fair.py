@@ -158,7 +158,7 @@ def _section(cfg: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _preprocessing(cfg: dict[str, Any], config: TimeSformerConfig) -> dict[str, Any] | None:
-    """How the released code feeds a model of this cfg: Something-Something by segments and in BGR (it reads those
+    """Preprocessing of the released code for this cfg: Something-Something by segments and in BGR (it reads those
     frames with OpenCV), other datasets by strides and in RGB."""
     data, dataset = _section(cfg, "DATA"), str(_section(cfg, "TRAIN").get("DATASET", "")).lower()
     if not dataset or "SAMPLING_RATE" not in data:

@@ -39,7 +39,7 @@ OLD_PARTS = ("LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "Ml
 
 
 def is_flax(path: Path) -> bool:
-    """Whether a file, or the one file `checkpoint…` or `….msgpack` of a folder, begins as a table of named values."""
+    """True if a file, or the one file `checkpoint…` or `….msgpack` of a folder, begins as a table of named values."""
     file = _file(path)
     if file is None:
         return False

@@ -1,4 +1,4 @@
-"""What Hugging Face folders of every model share: label names, image processors, the three files."""
+"""Contents that Hugging Face folders of every model share: label names, image processors, the three files."""
 
 import re
 from pathlib import Path
@@ -211,7 +211,7 @@ def processor_of_preprocessing(record: dict[str, Any]) -> dict[str, Any]:
 def write_folder(
     folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], preprocessing: dict[str, Any] | None
 ) -> Path:
-    """Writes model.safetensors, preprocessor_config.json (where there is a record) and config.json, in that order."""
+    """Write model.safetensors, preprocessor_config.json (where there is a record) and config.json, in that order."""
     values = processor_of_preprocessing(preprocessing) if preprocessing is not None else None
     write_atomic(folder / "model.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
     if values is not None:

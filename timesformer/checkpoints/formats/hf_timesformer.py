@@ -150,7 +150,7 @@ def _require_expressible(config: TimeSformerConfig) -> str:
 
 
 def write(model: Model, folder: Path, labels: Labels | None, preprocessing: dict[str, Any] | None) -> Path:
-    """Writes config.json, preprocessor_config.json and model.safetensors, which `transformers` loads.
+    """Write config.json, preprocessor_config.json and model.safetensors, which `transformers` loads.
 
     Raises:
         InputError: the model has an option that the format cannot express (names the field), or the folder cannot be

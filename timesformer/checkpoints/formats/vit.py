@@ -132,7 +132,7 @@ def _read_timm(raw: Raw) -> Source:
 
 
 def _without_head(raw: Raw, head: str, pre_logits: list[str]) -> dict[str, str]:
-    """What is left out where the head stands on a representation layer."""
+    """Tensors that are left out where the head stands on a representation layer."""
     if not pre_logits:
         return {}
     heads = [name for name in raw.tensors if name.startswith(head)]

@@ -88,7 +88,7 @@ def cheap_best_percent(results: dict[str, CheapResult]) -> float:
 
 
 def gate(cheap_best_percent: float, best_scheme_percent: float) -> bool:
-    """Whether a probe may rank attention schemes: the best of them beats the best cheap classifier by more than
+    """True if a probe may rank attention schemes: the best of them beats the best cheap classifier by more than
     `GATE_MARGIN_POINTS`."""
     return best_scheme_percent - cheap_best_percent > GATE_MARGIN_POINTS
 

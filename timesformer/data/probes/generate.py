@@ -127,7 +127,7 @@ def generated_from(kind: Kind, num_train: int, num_test: int, seed: int, difficu
 
 
 def _require_unchanged(probe: ProbeInfo) -> None:
-    """Raises InputError for a probe whose files are no longer those that were made."""
+    """Require the probe's files to be those that were made; InputError where they have changed."""
     store = Digests(probe.folder.parent / ".fingerprints.jsonl")
     paths = _files(probe.folder)
     found = {path.relative_to(probe.folder).as_posix(): digest for path, digest in store.of(paths).items()}

@@ -115,7 +115,7 @@ class Kind:
         return [clip.tolist() for clip in views.indices(record, self.frames, FRAME_RATE)]
 
     def reversal_hides_order(self, record: Preprocessing, views: Views, order_blind: bool) -> bool:
-        """Whether a video and its reversal are the same to a model: the clips have the same sets of frames, and the
+        """True if a video and its reversal are the same to a model: the clips have the same sets of frames, and the
         model is blind to the order in each, or each shows one frame alone."""
         seen = self.clips_seen(record, views)
         blind = order_blind or all(len(set(clip)) == 1 for clip in seen)

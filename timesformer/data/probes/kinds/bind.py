@@ -26,9 +26,9 @@ from timesformer.data.probes.textures import LOSSLESS, PATCH, laid_out, textures
 from timesformer.data.views import Views
 
 LOOKS = ((0.10, -0.10, 0.18), (-0.10, 0.18, -0.10))
-"""Of the red and the blue object: brightness beside the mean, and colour (cb, cr)."""
+"""Looks of the red and the blue object: brightness relative to the mean, and colour (cb, cr)."""
 CALMER = 0.8
-"""Of the textures' contrast, so that neither look leaves the range of brightness."""
+"""Scale of the textures' contrast, so that neither look leaves the range of brightness."""
 REVERSED, EXCHANGED = 1, 2
 """Bits of a clip's variant; each turns its class into the other."""
 

@@ -31,7 +31,7 @@ Array = np.ndarray
 PATCH = 8
 VIDEO = 48
 RADIUS, ROOM = 3.0, 4
-"""Of a disc, and from its centre to the video's edge at least, in pixels."""
+"""Radius of a disc, and least distance from its centre to the video's edge, in pixels."""
 APART = 8
 """Pixels from disc to disc, at least, along one of the axes."""
 FREE = VIDEO - 2 * ROOM
@@ -41,7 +41,7 @@ STEPS = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])
 GROUND, DISC, MARKED = 0.35, 0.65, 0.92
 RED = (-0.12, 0.25)
 DRAWS, BATCH, MOST, TRIES = 400, 2048, 8, 64
-"""How often places are drawn, how many at once, how many of them are tried, and with how many paths."""
+"""Numbers of draws of places, of places per draw, of those that are tried, and of paths for each."""
 
 
 @dataclass(frozen=True)
