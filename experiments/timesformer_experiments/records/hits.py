@@ -1,4 +1,4 @@
-"""Test videos that a run classified correctly, as bits in its record, so that tests over videos need only the record."""
+"""Test videos that a run classified correctly, as bits in its record: tests over videos need only the record."""
 
 from __future__ import annotations
 

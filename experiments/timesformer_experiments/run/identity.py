@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass
 class Identities:
-    """View of the data of runs: each set of videos is read once while this lasts; digests are remembered in `data_dir`."""
+    """View of the data of runs: each set of videos is read once; digests are remembered in `data_dir`."""
 
     data_dir: Path
     _seen: dict[Any, tuple[Fingerprint, Fingerprint]] = field(default_factory=dict, init=False, repr=False)

@@ -88,11 +88,10 @@ class Strict(BaseModel):
 class _Data(Strict):
     """Fields that both kinds of data share.
 
-    stills: one frame of each video, for image models.  jitter: (low, high) of the short side in training.  flip: mirror a
-    training clip with probability 1/2.  colour_jitter: probability with which a training clip's colours are changed;
-    randaugment: ops and magnitude (see `timesformer.data.Augment`).  cache: keep decoded frames on disk.
-    preprocessing: fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from the
-    model.
+    stills: one frame of each video, for image models. jitter: (low, high) of the short side in training. flip: mirror a
+    training clip with probability 1/2. colour_jitter: probability with which a training clip's colours are changed;
+    randaugment: ops and magnitude (see `timesformer.data.Augment`). cache: keep decoded frames on disk. preprocessing:
+    fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from the model.
     """
 
     stills: bool = False

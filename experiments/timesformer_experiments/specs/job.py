@@ -48,7 +48,7 @@ class Job:
         return self.spec.hash()
 
     def lacks(self, record: dict[str, Any]) -> tuple[str, ...]:
-        """Measures that are wanted and that a record does not have yet."""
+        """Return the wanted measures that a record does not have yet."""
         return tuple(name for name in self.measure if MEASURES[name].done_by not in record["metrics"])
 
     def complete(self, record: dict[str, Any]) -> bool:

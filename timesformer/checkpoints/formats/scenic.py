@@ -150,8 +150,8 @@ def _frames(rows: int, tubelet: int, patch: int) -> int:
 
 
 def released_preprocessing(config: TimeSformerConfig) -> dict[str, object]:
-    """Preprocessing of the released configurations: pixels from -1 to 1, short side 256 for crops of 224, every second frame of
-    Kinetics and every frame of Epic-Kitchens."""
+    """Preprocessing of the released configurations: pixels from -1 to 1, short side 256 for crops of 224, every second
+    frame of Kinetics and every frame of Epic-Kitchens."""
     size = config.height_width[0]
     return {
         "num_frames": config.num_frames,
