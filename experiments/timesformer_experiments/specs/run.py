@@ -174,7 +174,7 @@ class RunSpec(Strict):
         }
 
     def _processes_matter(self) -> bool:
-        """True if several processes give a different result from one: each draws its own noise or takes its own mean."""
+        """True if several processes give a different result: each draws its own noise or takes its own mean."""
         own = self.model.drop_rate or self.model.drop_path_rate or self.recipe.mixup_alpha
         batch_norm = isinstance(self.model, CnnConfig)
         return self.processes > 1 and bool(own or batch_norm or self.data.allow_unreadable)
