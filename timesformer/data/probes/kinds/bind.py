@@ -1,9 +1,9 @@
 """`bind`: which of two objects does which of two motions.
 
-A video is rows of random textures.  Half of the rows, chosen at random, are one object, reddish and bright, the others
-the other, bluish and dark.  From frame to frame the rows of one object move right by whole patches, those of the other
-left, and fresh textures fill in.  Both objects and both motions are in every clip, and the class is how they belong
-together.  Each single frame, and what one place shows over time, has one distribution in both classes.
+Two rows of patches, chosen at random, are bands of random textures on grey: one object is the reddish and bright band,
+the other the bluish and dark one.  From frame to frame one band moves right by whole patches, the other left, and fresh
+textures fill in.  Both objects and both motions are in every clip, and the class is how they belong together.  Each
+single frame, and what one place shows over time, has one distribution in both classes.
 
 The test set holds four clips of a source: itself, its reversal, itself with the colours of the objects exchanged, and
 the reversal of that.  So
@@ -22,7 +22,7 @@ from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.probes.difficulty import Difficulty
 from timesformer.data.probes.kind import ORDER_BLIND_CEILING_PERCENT, Clip, Kind, in_groups
 from timesformer.data.probes.scene import Scene
-from timesformer.data.probes.textures import LOSSLESS, PATCH, laid_out, textures
+from timesformer.data.probes.textures import LOSSLESS, PATCH, empty, laid_out, textures
 from timesformer.data.views import Views
 
 LOOKS = ((0.10, -0.10, 0.18), (-0.10, 0.18, -0.10))
@@ -37,8 +37,8 @@ REVERSED, EXCHANGED = 1, 2
 class Bind(Kind):
     """The class is which object moves which way.
 
-    speed: patches by which rows move from frame to frame
-    grid: patches of 8 x 8 pixels along each side of a video, an even number
+    speed: patches by which bands move from frame to frame
+    grid: patches of 8 x 8 pixels along each side of a video
     video_frames: frames of a video
     patch_noise: standard deviation of the noise in each pixel of each frame, in place of the difficulty's
 
@@ -59,7 +59,6 @@ class Bind(Kind):
 
     def __post_init__(self) -> None:
         self._require_whole("grid", 2, 8)
-        self._require("grid", self.grid % 2 == 0, "an even number")
         self._require_whole("video_frames", 2, 96)
         self._require_whole("speed", 1, self.grid - 1)
         self._require_number("patch_noise", 0.0, 0.2)
@@ -81,32 +80,32 @@ class Bind(Kind):
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Rows of textures that move, in the colours and in the order of the variant."""
         back, exchanged = bool(clip.variant & REVERSED), bool(clip.variant & EXCHANGED)
-        chosen = rng.permutation(self.grid) < self.grid // 2  # the rows of the red object, without exchange
-        patches = textures(rng, self.frames, self.grid, self.grid)
-        patches[..., 0, :, :] = 0.5 + CALMER * (patches[..., 0, :, :] - 0.5)
-        # How strong a patch's colour is moves along with it; which colour it is, its row says in the end.
-        patches[..., 1, :, :] = rng.uniform(0.4, 1.4, patches.shape[:3])[..., None, None]
+        one, other = map(int, rng.permutation(self.grid)[:2])  # the rows of red and blue, without exchange
+        bands = textures(rng, self.frames, 2, self.grid)
+        bands[..., 0, :, :] = 0.5 + CALMER * (bands[..., 0, :, :] - 0.5)
+        # How strong a patch's colour is moves along with it; which colour it is, its band says in the end.
+        bands[..., 1, :, :] = rng.uniform(0.4, 1.4, bands.shape[:3])[..., None, None]
         by = self.speed
+        rightward = clip.label ^ back ^ exchanged  # the band that moves right
         for frame in range(1, self.frames):
-            for row in range(self.grid):
-                before, now = patches[frame - 1, row], patches[frame, row]
-                if chosen[row] == ((clip.label ^ back ^ exchanged) == 0):
-                    now[by:] = before[:-by]
-                else:
-                    now[:-by] = before[by:]
-        red = chosen ^ exchanged
-        for rows, (luma, cb, cr) in ((red, LOOKS[0]), (~red, LOOKS[1])):
-            strength = patches[:, rows, :, 1].copy()
-            patches[:, rows, :, 0] += luma
-            patches[:, rows, :, 1] = cb * strength
-            patches[:, rows, :, 2] = cr * strength
+            bands[frame, rightward, by:] = bands[frame - 1, rightward, :-by]
+            bands[frame, 1 - rightward, :-by] = bands[frame - 1, 1 - rightward, by:]
+        for band, (luma, cb, cr) in enumerate(LOOKS[::-1] if exchanged else LOOKS):
+            strength = bands[:, band, :, 1].copy()
+            bands[:, band, :, 0] += luma
+            bands[:, band, :, 1] = cb * strength
+            bands[:, band, :, 2] = cr * strength
+        patches = empty(self.frames, self.grid)
+        patches[:, [one, other]] = bands
+        shown = np.zeros(patches.shape[:3], bool)
+        shown[:, other if exchanged else one] = True
         facts: dict[str, object] = {
-            "red_rows": " ".join(map(str, np.flatnonzero(red))),
+            "red_row": other if exchanged else one,
+            "blue_row": one if exchanged else other,
             "reversed": int(back),
             "exchanged": int(exchanged),
             "partner": clip.partner,
         }
-        shown = np.broadcast_to(red[None, :, None], patches.shape[:3])
         return laid_out(patches, shown, rng, self.patch_noise, facts, range(self.frames)[:: -1 if back else 1])
 
     def quantiser(self, dial: Difficulty) -> int:
