@@ -20,6 +20,7 @@ from timesformer.data.probes.kind import ORDERLESS
 from timesformer.data.probes.kinds.order import Order
 from timesformer.data.transforms import normalise
 
+NAMES = ["appearance", "motion", "order", "detail", "mixture", "match", "spin", "contact", "cue", "bind", "shell"]
 NEW = {"order": (8, 24), "detail": (8, 16), "mixture": (32, 64)}
 
 
@@ -71,8 +72,8 @@ def test_the_first_two_kinds_are_what_they_were(
 
 
 def test_every_kind_says_what_it_is(probes: dict[str, ProbeInfo]) -> None:
-    assert list(LABELS) == list(KINDS) == ["appearance", "motion", "order", "detail", "mixture"]
-    assert [kind.seed_index for kind in KINDS.values()] == [0, 1, 2, 3, 4]
+    assert list(LABELS) == list(KINDS) == NAMES
+    assert [kind.seed_index for kind in KINDS.values()] == list(range(len(NAMES)))
     for name, info in probes.items():
         assert info.labels == LABELS[name]
         assert info.parameters["dials"] == info.kind.dials() == make_kind(name).dials()

@@ -13,11 +13,11 @@ from timesformer_experiments.report.terminal import console, print_json
 
 
 def probe(
-    name: Annotated[str, typer.Argument(help="Kind of probe: appearance, motion, order, detail or mixture.")],
+    name: Annotated[str, typer.Argument(help="Kind of probe: one of those below.")],
     out: Annotated[Path, typer.Option(help="Folder in which to create the folder of the probe.")],
     num_train: Annotated[int, typer.Option(min=1, help="Number of training videos.")] = 1024,
     num_test: Annotated[
-        int, typer.Option(min=1, help="Number of test videos, which come in groups of two or four.")
+        int, typer.Option(min=1, help="Number of test videos, which come in groups of two, four or eight.")
     ] = 256,
     difficulty: Annotated[str, typer.Option(help="Difficulty: quick or full.")] = "quick",
     dial: Annotated[
@@ -45,6 +45,20 @@ def probe(
     order: which of two events came first (video_frames, event_frames, gaps).
 
     detail: a texture that is visible only at higher resolution (scales, pattern_contrast).
+
+    match: which way random textures move, by whole patches (move, distance, grid).
+
+    spin: which way an object turns (objects).
+
+    contact: whether textures at an offset are equal (max_offset, grid).
+
+    cue: where a texture was that is asked for later (gap, cue_distractors).
+
+    bind: which object does which motion (speed, grid).
+
+    shell: where the marked disc ends (patches_per_frame, discs).
+
+    The last six also have video_frames.
     """
     from timesformer.data.probes import make_probe
     from timesformer_experiments.paper.probes import describe

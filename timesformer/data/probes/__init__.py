@@ -2,6 +2,7 @@
 
 `appearance` (shape and hue of an object), `motion` (how an object moves), `mixture` (both, in an adjustable share),
 `order` (which of two events came first, over a long range), `detail` (a texture visible only at higher resolution).
+Probes of who must meet whom: `match`, `spin`, `contact`, `cue`, `bind` and `shell`.
 """
 
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
