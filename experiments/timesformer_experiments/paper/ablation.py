@@ -1,8 +1,8 @@
-"""What the artefacts that train have in common: variants of Table 1's divided run, each on one or more probes.
+"""Base of the artefacts that train: variants of Table 1's run of divided attention, each on one or more probes.
 
-An artefact states its variants and its published rows; the runs, the table with published values beside ours, the
-figure and the sentences that follow from the numbers are made here. A variant that changes nothing is Table 1's own
-run: a run is known by the hash of what defines it, so nothing is trained twice.
+An artefact lists its variants and published rows. This module makes the runs, the table with published values beside
+ours, the figure and the findings. A variant without changes is the run of Table 1: runs are identified by the hash of
+their definition, so nothing is trained twice.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Ablation:
-    """A table or figure of variants.
+    """Table or figure of variants.
 
-    axis: heading of the column that tells them apart. base: the key that the others are compared with, unless `pairs`
-    say which. rows: published values by key of the variant, with fields such as `k400_top1_percent` or
-    `k400_difference_points` (from the base; `difference_points` where the paper names no dataset). sources: blocks of
-    `values.yaml` that are shown, as (artefact, block); remarks: artefacts whose remarks are. probes: probe -> the
-    dataset whose part it plays. counted: whether parameters and cost at the paper's scale belong to the table, and with
-    how many classes and views. also: further published fields, with the headings of their columns. curve: the axis
-    where the variants are points of a curve. from_nothing: whether on the probes no run starts from an image model.
-    headings: of columns, where not the usual ones. concludes: what a reader should conclude, from the frame.
+    axis: heading of the column that distinguishes the variants. base: key of the variant with which the others are
+    compared, unless `pairs` are given. rows: published values by key of the variant, with fields such as
+    `k400_top1_percent` or `k400_difference_points` (from the base; `difference_points` if the paper names no dataset).
+    sources: blocks of `values.yaml` that are shown, as (artefact, block). remarks: artefacts whose remarks are shown.
+    probes: {probe: dataset that it stands in for}. counted: (classes, views) with which parameters and cost at the
+    paper's scale are counted; None leaves them out. also: further published fields, with the headings of their columns.
+    curve: axis of a curve whose points are the variants. from_nothing: on the probes, train all runs from scratch.
+    headings: headings that replace the usual ones, by column. concludes: function that makes additional findings from
+    the frame.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Ablation:
     concludes: Callable[[pd.DataFrame], tuple[str, ...]] = lambda frame: ()
 
     def cells(self, profile: Profile) -> list[Cell]:
-        """The runs with their places in the table."""
+        """List the runs with their places in the table."""
         seeds = range(SETTINGS[profile].seeds)
         return [
             Cell(variant.key, probe, seed, run_of(self.name, self._started(variant), profile, probe, seed))
@@ -81,17 +82,17 @@ class Ablation:
         return replace(variant, image=None) if self.from_nothing else variant
 
     def plan(self, profile: Profile) -> list[RunSpec]:
-        """All runs, each after the one that it starts from."""
+        """List all runs, each after the run from which it is initialised."""
         return list(with_dependencies(cell.spec for cell in self.cells(profile)).values())
 
     def ceilings(self, profile: Profile) -> dict[Key, float]:
-        """What no model can pass, where a probe has such a bound for what a variant reads of it."""
+        """Return the ceiling of each variant and probe, for probes that bound the accuracy of some variant."""
         found = {(cell.variant, cell.part): ceiling_percent(cell.spec) for cell in self.cells(profile)}
         bounded = {part for (_, part), bound in found.items() if bound is not None}
         return {key: 100.0 if bound is None else bound for key, bound in found.items() if key[1] in bounded}
 
     def frame(self, measured: Mapping[Key, Accuracy], ceilings: Mapping[Key, float]) -> pd.DataFrame:
-        """A row for each variant: published values beside ours."""
+        """Return a row for each variant, with published values beside ours."""
         printed = self.rows()
         return pd.DataFrame([self._row(each, printed.get(each.key, {}), measured, ceilings) for each in self.variants])
 
@@ -127,7 +128,7 @@ class Ablation:
         return row
 
     def columns(self, frame: pd.DataFrame) -> tuple[Column, ...]:
-        """What is shown of the frame."""
+        """Return the columns of the frame that are shown."""
         found = [Column("label", self.axis, "label")]
         found += [Column(f"published_{name}", title, "published", decimals=None) for name, title in self.also.items()]
         if self.counted is not None:
@@ -158,17 +159,17 @@ class Ablation:
         )
 
     def measured(self, records: Sequence[dict[str, Any]], profile: Profile) -> dict[Key, Accuracy]:
-        """Accuracy by variant and probe; raises `InputError` where a run is missing among the records."""
+        """Return accuracies by variant and probe.  Raises `InputError` if the records lack a run."""
         return accuracies(self.cells(profile), records, self.name)
 
     def compared(self, measured: Mapping[Key, Accuracy]) -> list[Comparison]:
-        """Each variant against the base, or the pairs, on each probe, corrected for their number."""
+        """Compare each variant with the base, or the pairs, on each probe, corrected for the number of comparisons."""
         labels = {variant.key: variant.label for variant in self.variants}
         pairs = self.pairs or [(key, self.base) for key in labels if key != self.base]
         return comparisons(measured, pairs, labels)
 
     def findings(self, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> tuple[str, ...]:
-        """What follows from the numbers, whatever they are."""
+        """Return the findings, computed from the numbers."""
         by_label = {row["label"]: row for row in frame.to_dict(orient="records")}
         found = [
             f"{each.sentence()}{_said_by_the_paper(by_label[each.first], by_label[each.second], self.probes[part])}."
@@ -178,7 +179,7 @@ class Ablation:
         return (*self.concludes(frame), *found, *undecided(frame), NOTE)
 
     def report(self, records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-        """The artefact from the records of its runs."""
+        """Make the artefact from the records of its runs."""
         measured = self.measured(records, profile)
         frame = self.frame(measured, self.ceilings(profile))
         return Report(
@@ -198,11 +199,11 @@ class Ablation:
         )
 
     def caption(self, profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
-        """What the table shows, measured and counted how."""
+        """Return the caption: content of the table, and how it was measured and counted."""
         return f"{self.title}. {protocol_said(profile, measured, frame)}{self._counted_said()}"
 
     def draw(self, frame: pd.DataFrame) -> Figure:
-        """The variants as points of curves, or a row for each."""
+        """Draw the variants as points of curves, or as one row each."""
         if self.curve is None:
             return draw_dots(frame, self.probes, self.axis)
         return draw_curves([(frame, probe, dataset, self.curve) for probe, dataset in self.probes.items()])
@@ -215,20 +216,20 @@ class Ablation:
         return f"; parameters with {classes} classes and {cost} at the paper's scale"
 
     def published_blocks(self) -> tuple[Published, ...]:
-        """The published values that are shown."""
+        """Return the published values that are shown."""
         return tuple(published(artefact, block) for artefact, block in self.sources)
 
     def all_remarks(self) -> tuple[Remark, ...]:
-        """What is to be known about them."""
+        """Return the remarks on the published values."""
         return tuple(remark for artefact in self.remarks for remark in remarks(artefact))
 
     def artefact(self) -> Artefact:
-        """As `timesformer reproduce` finds it."""
+        """Return the artefact for `timesformer reproduce`."""
         return Artefact(self.name, self.title, self.plan, self.report)
 
 
 def _said_by_the_paper(row: Mapping[Any, Any], base: Mapping[Any, Any], dataset: str) -> str:
-    """The published difference from the base, if there is one."""
+    """Return the published difference from the base in words, empty if there is none."""
     theirs = row[f"published_{dataset}_top1_percent"], base[f"published_{dataset}_top1_percent"]
     where, points = f", on {NAMES_IN_THE_PAPER.get(dataset, dataset)}", row[f"published_{dataset}_difference_points"]
     if not any(missing(value) for value in theirs):
@@ -239,14 +240,14 @@ def _said_by_the_paper(row: Mapping[Any, Any], base: Mapping[Any, Any], dataset:
 
 
 def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
-    """Seeds, test videos, what the intervals are and why cells are empty, for a caption."""
+    """Return seeds, test videos, kind of intervals and reasons for empty cells, for a caption."""
     seeds = min(len(found.percent) for found in measured.values())
     videos = sorted({found.videos for found in measured.values()})
-    nothing = "; steps too few to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
+    nothing = "; too few steps to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
     interval = "mean ± 95 % interval over seeds" if seeds > 1 else "with the 95 % interval over test videos"
     chance = " or ".join(f"{value:.1f} %" for value in sorted({found.chance for found in measured.values()}))
     gaps = frame.filter(regex="^measured_.*_top1_percent$").isna().any(axis=None)
-    untrained = "; – in place of an accuracy: not trained in this profile" if gaps else ""
+    untrained = "; accuracies shown as – were not trained in this profile" if gaps else ""
     return (
         f"Profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, videos))} test videos of "
         f"each probe, {interval}; top-1 accuracy, chance {chance}{untrained}{nothing}"
@@ -254,14 +255,14 @@ def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.
 
 
 def undecided_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with an accuracy that is not above chance."""
+    """Return the rows with an accuracy that is not above chance."""
     return frame[frame["measured_above_chance"].fillna("yes") != "yes"]
 
 
 def undecided(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Which accuracies are not above chance, if any."""
+    """Return a sentence on the accuracies that are not above chance, if any."""
     below = undecided_rows(frame)
     if below.empty:
         return ()
     cells = "; ".join(f"{row['label']}: {row['measured_above_chance']}" for row in below.to_dict(orient="records"))
-    return (f"Not above chance by more than its interval, and so undecided: {cells}.",)
+    return (f"Undecided, because the interval does not lie above chance: {cells}.",)

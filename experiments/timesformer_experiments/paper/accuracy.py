@@ -1,4 +1,4 @@
-"""From the records of runs to accuracies of cells over seeds, and tests between them."""
+"""Accuracies of cells over seeds from the records of runs, and tests between cells."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from timesformer_experiments.specs.run import RunSpec
 
 Key = tuple[str, str]
 TOLERANCE_PERCENT = 0.01
-"""By how much an accuracy may differ from the count of right videos: rounding."""
+"""Largest difference between an accuracy and the count of correct videos, due to rounding."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A run with its place: which variant, on which probe or dataset, and the seed."""
+    """Run with its place in a table: variant, probe or dataset, and seed."""
 
     variant: str
     part: str
@@ -30,8 +30,9 @@ class Cell:
 class Accuracy:
     """Top-1 accuracy in percent.
 
-    mean, low, high: with its 95 % interval, over seeds or, with one seed, over test videos. percent: by seed; right: by
-    seed, which videos were right, where the records say so. chance: in percent.
+    mean, low, high: mean with its 95 % interval over seeds, or over test videos with one seed. percent: accuracy by
+        seed.
+    right: by seed, {video: whether its prediction was correct}, where the records have it. chance: chance in percent.
     """
 
     mean: float
@@ -44,12 +45,12 @@ class Accuracy:
 
     @property
     def above_chance(self) -> bool:
-        """Whether the interval lies above chance."""
+        """True if the interval lies above chance."""
         return self.low > self.chance
 
 
 def decided(found: Mapping[str, Accuracy]) -> str | None:
-    """Of accuracies by probe: whether all are above chance, or on which that is undecided; None without any."""
+    """Return "yes" if all accuracies (by probe) are above chance, else the undecided probes; None without any."""
     below = [probe for probe, each in found.items() if not each.above_chance]
     if below:
         return f"undecided on {', '.join(below)}"
@@ -57,7 +58,7 @@ def decided(found: Mapping[str, Accuracy]) -> str | None:
 
 
 def columns_of(found: Accuracy | None, key: str) -> dict[str, Any]:
-    """Columns of a frame, which begin with `key`; empty ones where nothing was measured."""
+    """Return the columns of a frame that begin with `key`; their values are None where nothing was measured."""
     return {
         f"{key}_top1_percent": None if found is None else found.mean,
         f"{key}_top1_low_percent": None if found is None else found.low,
@@ -68,9 +69,9 @@ def columns_of(found: Accuracy | None, key: str) -> dict[str, Any]:
 
 
 def accuracy(records: Mapping[int, dict[str, Any]]) -> Accuracy:
-    """Of the records of the seeds, all of the same configuration.
+    """Compute the accuracy from the records of the seeds, all of the same configuration.
 
-    Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right.
+    Raises InputError for an accuracy outside 0 to 100 %, or that disagrees with the correct videos in the record.
     """
     for record in records.values():
         _require_possible(record)
@@ -92,15 +93,15 @@ def _require_possible(record: Mapping[str, Any]) -> None:
         raise InputError(f"run {record['hash']}: top1_percent: expected 0 to 100, got {percent:g}")
     if hits and abs(percent - 100 * sum(hits.values()) / len(hits)) > TOLERANCE_PERCENT:
         raise InputError(
-            f"run {record['hash']}: top1_percent is {percent:g}, but by test_right {sum(hits.values())} of "
-            f"{len(hits)} videos are right"
+            f"run {record['hash']}: top1_percent is {percent:g}, but according to test_right {sum(hits.values())} of "
+            f"{len(hits)} videos are correct"
         )
 
 
 def accuracies(cells: Sequence[Cell], records: Iterable[dict[str, Any]], name: str) -> dict[Key, Accuracy]:
-    """By variant and part; `name` is the artefact's, for errors.
+    """Return accuracies by variant and part (probe or dataset); `name` is the artefact's, for errors.
 
-    Raises InputError where a run has no finished record.
+    Raises InputError if a run has no finished record.
     """
     by_hash = {record["hash"]: record for record in records if record["outcome"] == "done"}
     found: dict[Key, dict[int, dict[str, Any]]] = {}
@@ -112,14 +113,14 @@ def accuracies(cells: Sequence[Cell], records: Iterable[dict[str, Any]], name: s
         else:
             found.setdefault((cell.variant, cell.part), {})[cell.seed] = record
     if missing:
-        raise InputError(f"{name}: no finished run of {', '.join(missing)} among the records")
+        raise InputError(f"{name}: the records have no finished run of {', '.join(missing)}")
     return {key: accuracy(of_seeds) for key, of_seeds in found.items()}
 
 
 def comparisons(
     measured: Mapping[Key, Accuracy], pairs: Sequence[tuple[str, str]], labels: Mapping[str, str]
 ) -> list[Comparison]:
-    """The variants of each pair against one another on every part that both have, corrected for their number."""
+    """Compare the variants of each pair on every part that both have, corrected for the number of comparisons."""
     parts = dict.fromkeys(part for _, part in measured)
     found = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""Description of an artefact of the paper, a table or a figure: its runs, its report and what else it leaves."""
+"""Artefact of the paper, a table or a figure: its runs, its report and further files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things lie: `data` probes and decoded frames, `runs` what training leaves behind, `out` the results."""
+    """Folders.  data: probes and decoded frames; runs: folders of the runs; out: results."""
 
     data: Path
     runs: Path
@@ -36,12 +36,12 @@ def _nothing_measured(
 
 @dataclass(frozen=True)
 class Artefact:
-    """A table or figure of the paper.
+    """Table or figure of the paper.
 
-    `plan(profile)`: the runs that it needs, none if everything is counted. `measure(records, profile, folders, jobs)`:
-    more records, of what is measured on the finished runs' models by so many processes, with `hash` and `outcome`.
-    `report(records, profile)`: what is shown, made from the records of the runs and these alone. `finish(records,
-    profile, folders)`: leaves more files in the results and returns their paths.
+    `plan(profile)` returns the required runs, none if everything is counted. `measure(records, profile, folders, jobs)`
+    measures the models of the finished runs with `jobs` processes and returns further records, with `hash` and
+    `outcome`. `report(records, profile)` makes the report from these records only. `finish(records, profile, folders)`
+    writes further files to the results and returns their paths.
     """
 
     name: str

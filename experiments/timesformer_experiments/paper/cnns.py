@@ -1,4 +1,4 @@
-"""The paper's 3D CNNs as variants: compact ones on the probes, inflated from a 2D CNN that has seen the stills."""
+"""Variants for the paper's 3D CNNs: on the probes compact models, inflated from a 2D CNN trained on the stills."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 SMALL: dict[str, Any] = {"image_size": 32, "width": 16, "blocks": [1, 1, 1, 1], "drop_rate": 0.0}
 STILLS: dict[str, Any] = {"model": {**SMALL, "baseline": "c2d", "num_frames": 1}}
 VIEWS = 30
-"""10 clips x 3 crops, with which the paper counts the CNNs."""
+"""Views with which the paper counts the CNNs: 10 clips x 3 crops."""
 
 
 def i3d(frames: int = 8) -> dict[str, Any]:
-    """Fields of a `Variant`: I3D R50 8x8."""
+    """Return the fields of a `Variant` for I3D R50 8x8."""
     return {
         "change": {"model": {**SMALL, "baseline": "i3d", "num_frames": frames}},
         "image": STILLS,
@@ -21,8 +21,10 @@ def i3d(frames: int = 8) -> dict[str, Any]:
 
 
 def slowfast(frames: int = 8) -> dict[str, Any]:
-    """Fields of a `Variant`: SlowFast R50 8x8; its slow pathway sees every second frame of the probes' short clips (the
-    only one of a clip of one)."""
+    """Return the fields of a `Variant` for SlowFast R50 8x8.
+
+    On the probes, the slow pathway sees every second frame (of a clip of one frame, the only one).
+    """
     model = {**SMALL, "baseline": "slowfast", "num_frames": frames, "alpha": min(2, frames), "beta": 0.25}
     return {
         "change": {"model": model},

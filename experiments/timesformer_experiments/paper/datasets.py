@@ -1,4 +1,4 @@
-"""The real datasets of the paper: how large they are, and how the paper's models are made and fed for each."""
+"""Real datasets of the paper: their sizes, and the models and sampling that the paper uses for each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ VIEWS = 3
 
 @dataclass(frozen=True)
 class Dataset:
-    """One of the paper's datasets.
+    """Dataset of the paper.
 
-    format: of its annotation files (`timesformer.data.READERS`), train and test: their names in the dataset's folder,
-    videos: the folder of the videos in it. num_train, num_test: how many videos the paper trains and tests on, to
-    `tolerance`, since videos vanish from the web. dense: whether clips are sampled densely (at 1/32, HR 1/16, L 1/4) or
-    uniformly. protocol: of the paper's evaluation.
+    format: format of its annotation files (`timesformer.data.READERS`). train, test: names of these files in the
+    dataset's folder. videos: folder of the videos in it. num_train, num_test: number of videos with which the paper
+    trains and tests, within the relative `tolerance`, since videos disappear from the web. dense: True for dense
+    sampling (at 1/32, HR 1/16, L 1/4), False for uniform sampling. protocol: protocol of the paper's evaluation.
+    files: further files that the format needs.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Figures of variants: accuracies measured here with their intervals, filled, and published ones, hollow."""
+"""Figures of variants: accuracies measured here (filled, with intervals) and published ones (hollow)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS, PAPER = COLOURS[0], COLOURS[1]
 
 
 def draw_dots(frame: pd.DataFrame, probes: Mapping[str, str], axis_label: str) -> Figure:
-    """A row for each variant, a panel for each probe."""
+    """Draw a row for each variant and a panel for each probe."""
     rows = frame.to_dict(orient="records")
     figure, axes = new_figure(3.2 + 4.2 * len(probes), 1.7 + 0.42 * len(rows), panels=len(probes))
     for number, (axis, (probe, dataset)) in enumerate(zip(axes, probes.items(), strict=True)):
@@ -42,15 +42,17 @@ def draw_dots(frame: pd.DataFrame, probes: Mapping[str, str], axis_label: str) -
 
 @dataclass(frozen=True)
 class Curve:
-    """The x axis of a figure. label, paper_label: what it shows, here and in the paper where that has another scale."""
+    """Label of a figure's x axis.  paper_label: that of an axis for the paper's values, if its scale differs."""
 
     label: str
     paper_label: str = ""
 
 
 def draw_curves(panels: Sequence[tuple[pd.DataFrame, str, str, Curve]]) -> Figure:
-    """Accuracy over the variants' x, for each (frame, probe, dataset, axis): measured and published curves in one
-    panel, or beside one another where their scales differ."""
+    """Draw accuracy over the variants' x, for each (frame, probe, dataset, axis).
+
+    Measured and published curves share a panel, or are side by side if their scales differ.
+    """
     count = sum(2 if axis.paper_label else 1 for _, _, _, axis in panels)
     figure, axes = new_figure(1.0 + 4.6 * count, 4.2, panels=count)
     free = iter(axes)
@@ -108,7 +110,7 @@ def _measured(row: Mapping[Any, Any], probe: str) -> tuple[float, list[list[floa
 
 
 def legend_above(axis: Any) -> None:
-    """Each label once, above the panel."""
+    """Draw the legend above the panel, with each label once."""
     handles, labels = axis.get_legend_handles_labels()
     found = dict(zip(labels, handles, strict=True))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}

@@ -1,4 +1,4 @@
-"""Tables of published accuracies on real datasets (5, 6 and 7): our models among them are counted."""
+"""Tables of published accuracies on real datasets (5, 6 and 7), with counts for our models among them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from timesformer_experiments.report.tables import Column, Table, missing
 
 @dataclass(frozen=True)
 class Listed:
-    """A table of models by name. datasets: whose accuracies it lists; the first one's classes are counted with.
+    """Table of models by name. datasets: datasets of the accuracies; models are counted with the classes of the first.
 
-    Published values are those of `values.yaml`, block `models` of the artefact.
+    Published values come from `values.yaml`, block `models` of the artefact.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Listed:
     datasets: tuple[str, ...]
 
     def frame(self) -> pd.DataFrame:
-        """A row for each model, in the order of the paper."""
+        """Return a row for each model, in the order of the paper."""
         return pd.DataFrame([self._row(row) for row in published(self.name, "models").rows])
 
     def _row(self, printed: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Listed:
         return row
 
     def columns(self, frame: pd.DataFrame) -> tuple[Column, ...]:
-        """What is shown; columns for which the paper prints nothing are left out."""
+        """Return the columns that are shown, without those for which the paper prints nothing."""
         found = [
             Column("model", "Model", "label"),
             Column("counted_params", "Params [M]", "counted", scale=1e6),
@@ -66,12 +66,12 @@ class Listed:
         return tuple(column for column in found if column.origin != "published" or frame[column.key].notna().any())
 
     def findings(self, frame: pd.DataFrame) -> tuple[str, ...]:
-        """What follows from the counts and the published values."""
+        """Return the findings, computed from the counts and the published values."""
         found = []
         both = frame.dropna(subset=["counted_tflops_total", "published_tflops_total"])
         if not both.empty:
             same = int((both["counted_tflops_total"].astype(float).round(2) == both["published_tflops_total"]).sum())
-            found.append(f"TFLOPs of our models: {same} of {len(both)} as printed, to the last digit.")
+            found.append(f"TFLOPs of our models: {same} of {len(both)} agree to the last printed digit.")
             found += [line for row in both.to_dict(orient="records") if (line := _explained(row))]
         for dataset in self.datasets:
             name, ranked = NAMES_IN_THE_PAPER[dataset], frame.dropna(subset=[f"published_{dataset}_top1_percent"])
@@ -84,7 +84,7 @@ class Listed:
         return tuple(found)
 
     def report(self, records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-        """The table; the records are not used."""
+        """Make the table; the records are not used."""
         frame = self.frame()
         classes = DATASETS[self.datasets[0]].classes
         caption = (
@@ -102,7 +102,7 @@ class Listed:
         )
 
     def draw(self, frame: pd.DataFrame) -> Figure:
-        """Published accuracies, of TimeSformer filled; over TFLOPs where the paper prints these, else a row a model."""
+        """Draw published accuracies, filled for TimeSformer, over TFLOPs if the paper prints them, else in rows."""
         figure, axes = new_figure(3.0 + 4.2 * len(self.datasets), 4.6, panels=len(self.datasets))
         over_cost = frame["published_tflops_total"].notna().any()
         for number, (axis, dataset) in enumerate(zip(axes, self.datasets, strict=True)):
@@ -129,19 +129,22 @@ class Listed:
         return figure
 
     def artefact(self) -> Artefact:
-        """As `timesformer reproduce` finds it; nothing is trained on the probes."""
+        """Return the artefact for `timesformer reproduce`; nothing is trained on the probes."""
         return Artefact(self.name, self.title, lambda profile: (), self.report)
 
 
 def copies_tflops(model: str) -> float:
-    """TFLOPs that the released code adds to a model's count: it projects a copy of the class token in every frame to
-    queries, keys, values and output, where here the token is projected once."""
+    """Return the TFLOPs by which the released code exceeds our count of a model.
+
+    It projects a copy of the class token in every frame to queries, keys, values and output; here the token is
+    projected once.
+    """
     config = TimeSformerConfig.from_dict(dict(MODELS[model]))
     return VIEWS * (config.num_frames - 1) * config.depth * 4 * config.embed_dim**2 / 1e12
 
 
 def _explained(row: dict[Any, Any]) -> str:
-    """Why a count is not as printed; empty where it is, or where the class token's copies do not explain it."""
+    """Return why a count differs from the printed one; empty if it agrees or if the copies do not explain it."""
     ours, theirs, copies = row["counted_tflops_total"], row["published_tflops_total"], copies_tflops(row["model"])
     if round(ours, 2) == theirs or round(ours + copies, 2) != theirs:
         return ""

@@ -1,4 +1,4 @@
-"""An artefact of several panels, each an ablation on one probe of its own."""
+"""Artefact of several panels, each an ablation on its own probe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from timesformer_experiments.specs.run import RunSpec
 
 
 def panels(name: str, title: str, parts: Sequence[Ablation], remarks_of: Sequence[str]) -> Artefact:
-    """The artefact; each part has a curve and one probe."""
+    """Make the artefact from its parts, each with a curve and one probe."""
 
     def plan(profile: Profile) -> list[RunSpec]:
         return list({spec.hash(): spec for part in parts for spec in part.plan(profile)}.values())

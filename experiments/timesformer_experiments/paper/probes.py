@@ -1,4 +1,4 @@
-"""What a probe looks like and how far classifiers without attention get on it, left beside the results."""
+"""Description of a probe, written beside the results: contact sheet and accuracy of classifiers without attention."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from timesformer_experiments.specs.run import ProbeData, RunSpec
 COLUMNS = (
     Column("classifier", "Classifier", "label"),
     Column("measured_top1_percent", "top-1 [%]", "measured", bounds=("measured_low_percent", "measured_high_percent")),
-    Column("limit_percent", "May reach [%]", "label"),
-    Column("within_limit", "Within its interval", "label"),
+    Column("limit_percent", "Limit [%]", "label"),
+    Column("within_limit", "Within the limit", "label"),
 )
 
 
 def ceiling_percent(spec: RunSpec, order_blind: bool = False) -> float | None:
-    """What no model can pass on the probe of a run, read and tested as the run says; None where no bound is known.
+    """Return the highest accuracy in percent of any model on the probe of a run, with its reading and protocol.
 
-    order_blind: of a model that sees the frames of a clip as a set, as `space` does.  Raises InputError for a run on
-    other data.
+    None means that no bound is known.  order_blind: the bound of a model that sees the frames of a clip as a set, as
+    `space` does.  Raises InputError for a run on other data.
     """
     if not isinstance(spec.data, ProbeData):
-        raise InputError(f"ceiling: run {spec.name!r} is not on a probe")
+        raise InputError(f"ceiling: expected a run on a probe, but {spec.name!r} has other data")
     return spec.data.kind.ceiling_percent(spec.preprocessing, protocol_named(spec.protocol).views, order_blind)
 
 
 def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None = None) -> list[Path]:
-    """Write `<name>.png` (contact sheet), `.csv`, `.md` and `.json` of a probe; nothing if they are there already.
+    """Write `<name>.png` (contact sheet), `.csv`, `.md` and `.json` of a probe, unless they exist.
 
     The json holds the probe's fingerprint and parameters and the names of the classifiers: a probe that has changed is
     described anew, and so is one that was described with fewer classifiers.

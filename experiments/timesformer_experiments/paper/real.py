@@ -1,8 +1,8 @@
-"""The paper's models on the real datasets: `timesformer reproduce NAME --profile paper --data k400=FOLDER,ssv2=FOLDER`.
+"""Models of the paper on real datasets: `timesformer reproduce NAME --profile paper --data k400=FOLDER,ssv2=FOLDER`.
 
-What an artefact's rows train at the paper's scale follows from its variants; recipe, sampling and protocol are the
-paper's (see `timesformer.training.recipe.Recipe.paper` and `timesformer_experiments.paper.datasets`). `check` says
-beforehand whether folders, files, counts and the checkpoint are there, and what memory and time to expect.
+The runs at the paper's scale follow from the variants of an artefact; recipe, sampling and protocol are the paper's
+(see `timesformer.training.recipe.Recipe.paper` and `timesformer_experiments.paper.datasets`). `check` verifies the
+folders, files, counts and checkpoint, and estimates memory and time.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from timesformer_experiments.specs.run import RunSpec, located
 DROP_PATH_RATE = 0.1
 JITTER, JITTER_HR = (256, 320), (448, 512)
 FRAME_RATES = {8: 32, 16: 16}
-"""Frames of a clip -> stride in frames of 30 a second; longer clips have 4, on HowTo100M all have 32."""
+"""{frames of a clip: stride at 30 frames per second}.  Longer clips have stride 4; on HowTo100M it is always 32."""
 LOOKED_AT = 20
-"""Videos of a list whose files are looked for."""
+"""Number of videos of each list whose files are checked."""
 BACKWARD = 3
-"""A step of training against a forward pass, in multiply-accumulates."""
+"""Cost of a training step relative to a forward pass, in multiply-accumulates."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model to be trained on a dataset, and what the paper reached."""
+    """Model to be trained on a dataset, with the paper's accuracy."""
 
     key: str
     label: str
@@ -58,7 +58,7 @@ class Row:
 
 
 def rows_of(name: str) -> list[Row]:
-    """What an artefact trains on real datasets from one checkpoint of ViT-B; none where it has no such model."""
+    """List the models of an artefact that are trained on real datasets from one checkpoint of ViT-B."""
     module = module_of(name)
     found: list[Row] = []
     for part in vars(module).values():
@@ -76,7 +76,7 @@ def _rows_of_ablation(ablation: Ablation) -> Iterator[Row]:
             continue
         for variant in ablation.variants:
             config = variant.config(DATASETS[dataset].classes)
-            # What starts from other weights than the checkpoint, or sees other data, is no row of the same table.
+            # Variants with other initial weights than the checkpoint, or with other data, are not rows of this table.
             whole = variant.share == variant.image_share == 1 and variant.image is not None and not variant.through
             of_model = all(path.startswith("model.") for path in variant.change)
             if whole and of_model and isinstance(config, TimeSformerConfig) and _starts_from_vit_b(config):
@@ -97,7 +97,7 @@ def _rows_of_list(listed: Listed) -> Iterator[Row]:
 
 
 def parse_data(text: str) -> dict[str, Path]:
-    """`k400=FOLDER,ssv2=FOLDER` by dataset.  Raises InputError for an unknown dataset or a part without a folder."""
+    """Parse `k400=FOLDER,ssv2=FOLDER`.  Raises InputError for an unknown dataset or a part without a folder."""
     found = {}
     for part in text.split(","):
         name, equals, folder = part.partition("=")
@@ -110,21 +110,21 @@ def parse_data(text: str) -> dict[str, Path]:
 
 
 def cells(name: str, data: Mapping[str, Path], init_from: str) -> list[Cell]:
-    """The runs of an artefact on the datasets that are given.
+    """List the runs of an artefact on the given datasets.
 
-    Raises InputError if there are none, or if a folder does not hold what the dataset consists of.
+    Raises InputError if there are none, or if a folder lacks files of the dataset.
     """
     wanted = [row for row in rows_of(name) if row.dataset in data]
     if not wanted:
         there = sorted({row.dataset for row in rows_of(name)})
         if not there:
-            raise InputError(f"{name}: nothing in it is trained on a real dataset")
-        raise InputError(f"{name}: --data names none of its datasets, which are {', '.join(there)}")
+            raise InputError(f"{name}: this artefact has no models for real datasets")
+        raise InputError(f"{name}: --data must name one or more of its datasets, which are {', '.join(there)}")
     return [Cell(row.key, row.dataset, 0, run_of(name, row, data[row.dataset], init_from)) for row in wanted]
 
 
 def run_of(name: str, row: Row, folder: Path, init_from: str) -> RunSpec:
-    """The run of a row with the paper's recipe and protocol."""
+    """Return the run of a row with the paper's recipe and protocol."""
     dataset, config = DATASETS[row.dataset], row.config
     large = min(config.height_width) >= min(JITTER_HR)
     recipe = {key: value for key, value in Recipe.paper().to_dict().items() if key != "seed"}
@@ -158,7 +158,7 @@ def _sampling(dataset: str, frames: int) -> dict[str, Any]:
 
 
 def check(name: str, data: Mapping[str, Path], init_from: str) -> pd.DataFrame:
-    """What `--profile paper` needs and whether it is there, a row each; nothing is started."""
+    """Return a row for each requirement of `--profile paper`, with what was found; nothing is started."""
     found = [*_check_checkpoint(init_from)]
     for dataset, folder in data.items():
         found += _check_dataset(DATASETS[dataset], folder)
@@ -213,7 +213,7 @@ def _check_dataset(dataset: Dataset, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _expect(row: Row, rate: float) -> Iterator[dict[str, Any]]:
-    """Memory of a step and hours of training and testing; estimates, so that nothing is right or wrong."""
+    """Yield estimates of the memory of a training step and of the hours of training, without a verdict."""
     recipe, dataset = Recipe.paper(), DATASETS[row.dataset]
     batch = recipe.batch_size // recipe.accumulate
     memory = predict(row.config, batch=batch, train=True, device="cuda").peak_bytes / 2**30
@@ -226,7 +226,7 @@ def _expect(row: Row, rate: float) -> Iterator[dict[str, Any]]:
 
 
 def macs_per_second(size: int = 1024, repetitions: int = 5) -> float:
-    """Multiply-accumulates a second of this machine's matrix products, fp32: the fastest of the repetitions."""
+    """Measure the multiply-accumulates per second of fp32 matrix products on this machine: the fastest repetition."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     matrix = torch.randn(size, size, device=device)
     times = []
@@ -248,7 +248,7 @@ CHECKED = (
 
 
 def report(name: str, title: str, found: Sequence[Cell], records: Sequence[dict[str, Any]]) -> Report:
-    """Accuracies on the real datasets beside the paper's."""
+    """Make the report of accuracies on the real datasets beside the paper's."""
     measured = accuracies(found, records, name)
     datasets = list(dict.fromkeys(cell.part for cell in found))
     table_rows: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The artefacts that there are: every module in the folders of `artefacts/`, which defines `ARTEFACT`."""
+"""Registry of the artefacts: all modules in the folders of `artefacts/`, each of which defines `ARTEFACT`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from timesformer_experiments.paper.artefact import Artefact
 
 ARTEFACTS = Path(__file__).parent / "artefacts"
 GROUPS = {"main": ("table1", "figure3", "memory")}
-"""Artefacts that are made together under one name; `all` are all there are."""
+"""Groups of artefacts that are made together; the group `all` has all artefacts."""
 
 
 def names() -> tuple[str, ...]:
-    """Names of the artefacts: the paper's tables, its figures, then all else, each in alphabetical order."""
+    """Return the names of the artefacts: tables, figures, then the others, each in alphabetical order."""
     return tuple(sorted(_modules(), key=lambda name: (_place(name), name)))
 
 
@@ -26,32 +26,35 @@ def _place(name: str) -> int:
 
 
 def chosen(wanted: Sequence[str]) -> tuple[str, ...]:
-    """The artefacts of names, of groups and of `all`, each once, in the order given; raises `InputError` for others."""
+    """Return the artefacts of names, groups and `all`, each once, in the given order.
+
+    Raises `InputError` for an unknown name.
+    """
     groups = {**GROUPS, "all": names()}
     found: dict[str, None] = {}
     for name in wanted:
         if name not in groups and name not in names():
-            raise InputError(f"artefact {name!r}: expected some of {', '.join((*names(), *groups))}")
+            raise InputError(f"artefact {name!r}: expected one or more of {', '.join((*names(), *groups))}")
         found.update(dict.fromkeys(groups.get(name, (name,))))
     return tuple(found)
 
 
 def load(name: str) -> Artefact:
-    """The artefact of a name; raises `InputError` with the names there are."""
+    """Return the artefact with this name.  Raises `InputError` that lists the known names."""
     artefact = module_of(name).ARTEFACT
     assert isinstance(artefact, Artefact)
     return artefact
 
 
 def module_of(name: str) -> ModuleType:
-    """The module of an artefact, imported; raises `InputError` with the names there are."""
+    """Import the module of an artefact.  Raises `InputError` that lists the known names."""
     if name not in names():
         raise InputError(f"artefact {name!r}: expected one of {', '.join(names())}")
     return importlib.import_module(_modules()[name])
 
 
 def _modules() -> dict[str, str]:
-    """Import names of the artefacts by their own: the modules in the folders of `artefacts/`, none of them imported."""
+    """Return {artefact: import name} for the modules in the folders of `artefacts/`, without importing them."""
     package = f"{__package__}.{ARTEFACTS.name}"
     return {
         module.name: f"{package}.{folder.name}.{module.name}"

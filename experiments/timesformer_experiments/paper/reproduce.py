@@ -1,4 +1,4 @@
-"""From the name of an artefact to its files: train what it needs, read the records, write the report."""
+"""Reproduction of an artefact: train its runs, read their records, write the report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def train_together(
     jobs: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Make the runs of several artefacts in one go, each once: between one artefact and the next no core is idle.
+    """Train the runs of several artefacts together, each run once, so that no core is idle between artefacts.
 
     Raises `InputError` before anything is trained if the results cannot be written, and the errors of `run_all`.
     """
     for artefact in artefacts:
         reports.require_writable(_results(artefact, profile, folders))
     specs = list({spec.hash(): spec for artefact in artefacts for spec in artefact.plan(profile)}.values())
-    # What many wait for comes first, so that no core waits at the end.
+    # Runs that many others depend on come first, so that no core waits at the end.
     waiting = Counter(spec.init_from.hash() for spec in specs if isinstance(spec.init_from, RunSpec))
     specs.sort(key=lambda spec: -waiting[spec.hash()])
     if specs:
@@ -40,11 +40,11 @@ def train_together(
 def reproduce(
     artefact: Artefact, profile: Profile, folders: Folders, jobs: int, say: Callable[[str], None] = lambda text: None
 ) -> tuple[reports.Report, list[Path]]:
-    """Make an artefact; runs that are finished are not repeated, an interrupted one carries on.
+    """Make an artefact.  Finished runs are not repeated, and interrupted ones continue.
 
-    `jobs`: runs side by side, 0 for one on each core; `say` is told what is going on. Returns the report and the files
-    written. Raises `InputError` before anything is trained if the results cannot be written, and the errors of
-    `run_all`.
+    `jobs`: number of runs in parallel, 0 for one per core; `say`: function for progress messages. Returns the report
+    and the files written. Raises `InputError` before anything is trained if the results cannot be written, and the
+    errors of `run_all`.
     """
     results, jobs = _results(artefact, profile, folders), jobs or os.cpu_count() or 1
     reports.require_writable(results)
@@ -64,7 +64,7 @@ def _results(artefact: Artefact, profile: Profile, folders: Folders) -> Path:
 
 
 def _run(specs: Sequence[RunSpec], folders: Folders, jobs: int) -> list[dict[str, Any]]:
-    """Runs side by side have one thread each; runs that all others wait for, too few for the cores, get them all."""
+    """Run the specs, with one thread each in parallel; initial runs, if fewer than `jobs`, run first with all cores."""
     from timesformer_experiments.jobs.plan import run_all
 
     first = [spec for spec in specs if spec.init_from is None]
@@ -74,9 +74,9 @@ def _run(specs: Sequence[RunSpec], folders: Folders, jobs: int) -> list[dict[str
 
 
 def rebuild(artefact: Artefact, profile: Profile, out: Path) -> tuple[reports.Report, list[Path]]:
-    """Make an artefact's files anew from the records beside them; nothing is trained.
+    """Make an artefact's files again from the records beside them, without training.
 
-    Raises `InputError` if the records do not make the artefact.
+    Raises `InputError` if the records are not sufficient for the artefact.
     """
     from timesformer_experiments.records.log import read_records
 
@@ -87,5 +87,5 @@ def rebuild(artefact: Artefact, profile: Profile, out: Path) -> tuple[reports.Re
 
 
 def stored_profiles(artefact: Artefact, out: Path) -> list[Profile]:
-    """Profiles in which an artefact lies in the results folder."""
+    """List the profiles of an artefact that the results folder has."""
     return [profile for profile in PROFILES if (out / artefact.name / profile).is_dir()]

@@ -1,8 +1,7 @@
-"""What is trained on the probes for Table 1 and for every artefact that starts from its runs: everything that is tuned,
-in one place.
+"""Settings of the runs on the probes, for Table 1 and all artefacts based on it: all tuned values in one place.
 
-Two probes play the parts of the paper's datasets. For each seed an image model is trained on stills of `appearance`;
-the video models start from it, as the paper's start from ImageNet weights.
+Two probes stand in for the paper's datasets. For each seed, an image model is trained on stills of `appearance`; the
+video models are initialised from it, as the paper's models are from ImageNet weights.
 """
 
 from __future__ import annotations
@@ -33,16 +32,17 @@ READ: dict[str, dict[str, Any]] = {
     },
     "detail": {"model.num_frames": 2, "model.position_std": 0.3, "model.time_std": 0.3},
 }
-"""How further probes are read: `order` as the paper's long videos are, by clips end to end, of
-short videos, which small models learn in few steps; `detail` by few frames, and
-by positions that do not drown its fine patterns."""
+"""Changes for further probes.  `order` is read like the paper's long videos, by clips laid end to end; its videos are
+short, so that small models learn in few steps.  `detail` has few frames, and positions weak enough not to drown its
+fine patterns."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a profile trains.
+    """Settings of a profile.
 
-    `videos`: training and test videos of each probe. `recipes`: fields of `Recipe`, for the image model and the probes.
+    `videos`: number of training and test videos of each probe. `recipes`: fields of `Recipe` for the image model and
+    each probe.
     """
 
     seeds: int
@@ -52,8 +52,9 @@ class Setting:
     model: dict[str, Any]
 
 
-# Positions start as strong as the patches: from the released 0.02 and 0, small models need many times the steps to
-# learn where and when a patch is, and the order of the frames is what `motion` is about.
+# Positions are initialised as strong as the patches. With the released values of 0.02 and 0, small models need many
+# times as many steps to learn the positions of patches in space and time, and `motion` is about the order of the
+# frames.
 SMALL = {
     "image_size": 32,
     "patch_size": 8,
@@ -122,7 +123,7 @@ SETTINGS: dict[Profile, Setting] = {
 
 
 def image_fields(profile: Profile) -> dict[str, Any]:
-    """Fields of the image model's run, without name and seed."""
+    """Return the fields of the image model's run, without name and seed."""
     setting = SETTINGS[profile]
     train, test = setting.videos["appearance"]
     stills = {"probe": "appearance", "num_train": train, "num_test": test, "stills": True, "flip": True}
@@ -134,7 +135,7 @@ def image_fields(profile: Profile) -> dict[str, Any]:
 
 
 def video_fields(profile: Profile, probe: str) -> dict[str, Any]:
-    """Fields of the run of divided attention on a probe, without name, seed and what it starts from."""
+    """Return the fields of the run of divided attention on a probe, without name, seed and initialisation."""
     setting = SETTINGS[profile]
     train, test = setting.videos[probe]
     data = {"probe": probe, "num_train": train, "num_test": test, "flip": probe in MIRRORED}
@@ -147,17 +148,17 @@ def video_fields(profile: Profile, probe: str) -> dict[str, Any]:
 
 
 def image_name(profile: Profile, seed: int) -> str:
-    """The name of Table 1's image model of a seed."""
+    """Return the name of Table 1's image model for a seed."""
     return f"table1-{profile}-image-s{seed}"
 
 
 def video_name(profile: Profile, probe: str, seed: int) -> str:
-    """The name of Table 1's run of divided attention on a probe."""
+    """Return the name of Table 1's run of divided attention on a probe."""
     return f"table1-{profile}-{probe}-divided-s{seed}"
 
 
 def changed(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with others in place of those at dotted paths (`model.position`); None takes a field out."""
+    """Return a copy of the fields with changed values at dotted paths (`model.position`); None removes a field."""
     found = copy.deepcopy(dict(fields))
     for path, value in changes.items():
         *parents, last = path.split(".")

@@ -1,4 +1,4 @@
-"""A variant of Table 1's divided run, its model at the paper's scale, and its run on a probe."""
+"""Variants of Table 1's run of divided attention: model at the paper's scale, and run on a probe."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from timesformer_experiments.specs.run import RunSpec
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: what it changes in Table 1's divided run, by dotted path.
+    """Row of a table, defined by its changes to Table 1's run of divided attention.
 
-    key: in the csv, in names of runs and in `values.yaml`. paper: fields of the model at the paper's scale, where they
-    are not those of `change`. share: part of the training videos. image: what it changes in the image model that it
-    starts from, beside the fields that the two share (width, depth, patch size, …), and image_share, part of the stills
-    that this one sees; None starts from nothing. through: the probe of a run of the same scheme that comes between the
-    image model and this run, or `other`: that of `PROBES` which this run is not on. trained: False for a row that is
-    only counted; skip: profiles in which it is not trained, to save time, or is not on one probe (`quick/motion`).
-    views: that its cost at the paper's scale is for, where not the table's. line, x, paper_x: its curve and its place
-    on it, here and in the paper, where that has another scale.
+    key: name in the csv, in names of runs and in `values.yaml`. change: changed fields by dotted path. paper: fields of
+    the model at the paper's scale, if they differ from `change`. share: share of the training videos. image: changes to
+    the image model for initialisation, in addition to the fields that both share (width, depth, patch size, …); None
+    trains from scratch. image_share: share of the stills for the image model. through: probe of a run of the same
+    scheme between the image model and this run, or `other` for the other probe of `PROBES`. trained: False for a row
+    that is only counted. skip: profiles in which the row is not trained, to save time, also for one probe
+    (`quick/motion`).
+    views: number of views of its cost at the paper's scale, if it differs from the table's. line, x, paper_x: curve and
+    position on it, here and, if its scale differs, in the paper.
     """
 
     key: str
@@ -44,16 +45,16 @@ class Variant:
 
     @property
     def changes_something(self) -> bool:
-        """Whether it is another run than Table 1's of divided attention."""
+        """True if the run differs from Table 1's run of divided attention."""
         shares = self.share != 1 or self.image_share != 1
         return bool(self.change or self.image is None or self.image or self.through or shares)
 
     def is_run(self, profile: Profile, probe: str) -> bool:
-        """Whether it is trained on a probe in a profile."""
+        """Return True if the variant is trained on a probe in a profile."""
         return self.trained and not {profile, f"{profile}/{probe}"} & set(self.skip)
 
     def config(self, num_classes: int = 400) -> ModelConfig:
-        """The model at the paper's scale, ViT-B at 8 x 224 x 224 where nothing is changed."""
+        """Return the model at the paper's scale; without changes, ViT-B at 8 x 224 x 224."""
         if self.paper is not None:
             return read_config({"num_classes": num_classes, **self.paper})
         models = {path.removeprefix("model."): value for path, value in self.change.items() if path[:6] == "model."}
@@ -61,7 +62,7 @@ class Variant:
 
 
 def run_of(artefact: str, variant: Variant, profile: Profile, probe: str, seed: int) -> RunSpec:
-    """The run of a variant on a probe; one that changes nothing is Table 1's."""
+    """Return the run of a variant on a probe; without changes, Table 1's run."""
     fields = _part(changed(video_fields(profile, probe), variant.change), variant.share)
     own = f"{artefact}-{profile}-{probe}-{variant.key}-s{seed}"
     name = own if variant.changes_something or probe not in PROBES else video_name(profile, probe, seed)
@@ -70,7 +71,7 @@ def run_of(artefact: str, variant: Variant, profile: Profile, probe: str, seed: 
 
 
 def _start(artefact: str, variant: Variant, profile: Profile, probe: str, seed: int) -> dict[str, Any] | None:
-    """Fields of the run that a variant starts from."""
+    """Return the fields of the run from which a variant is initialised."""
     if variant.image is None:
         return None
     shared = {path: value for path, value in variant.change.items() if path.removeprefix("model.") in SHARED_FIELDS}
@@ -95,5 +96,5 @@ def started(start: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _part(fields: dict[str, Any], share: float) -> dict[str, Any]:
-    """The fields with a part of the training videos."""
+    """Return the fields with a share of the training videos."""
     return changed(fields, {"data.num_train": round(fields["data"]["num_train"] * share)})

@@ -87,7 +87,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
         (["cost", "--attention", "joint", "--num-heads", "5"], "num_heads"),
         (["cost", "--attention", "joint", "--cls-policy", "absent"], "class token"),
         (["cost", "--scheme-file", "missing.py"], "missing.py"),
-        (["reproduce", "table9"], "artefact 'table9': expected some of"),
+        (["reproduce", "table9"], "artefact 'table9': expected one or more of"),
         (["reproduce", "table1", "--profile", "long"], "--profile long: expected one of smoke, quick, full, paper"),
         (["reproduce"], "ARTEFACTS: expected some of table1, table2,"),
         (["draw", "joint", "--out", "picture.txt"], "expected a name that ends in .png, .svg or .pdf"),

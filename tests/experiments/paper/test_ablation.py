@@ -119,7 +119,7 @@ def test_records_that_cannot_be_are_refused() -> None:
     run, said = found[0]["hash"], found[0]["metrics"]
     right = round(2 * said["top1_percent"])
     said["top1_percent"] += 5
-    wrong = f"run {run}: top1_percent is {said['top1_percent']:g}, but by test_right {right} of 200 videos are right"
+    wrong = f"run {run}: top1_percent is {said['top1_percent']:g}, but according to test_right {right} of 200 videos"
     with pytest.raises(InputError, match=wrong):
         load("table4").report(found, "full")
     said["top1_percent"] = 412.5
@@ -147,11 +147,11 @@ def test_differences_that_the_paper_states_as_such() -> None:
     assert "In the paper: −0.4 points." in lines
     assert "published_difference_points" in {column.key for column in report.table.columns}
     # `quick` leaves one run of this table out, and the caption says what the gap is.
-    assert report.table.caption.count("– in place of an accuracy: not trained in this profile") == 1
+    assert report.table.caption.count("accuracies shown as – were not trained in this profile") == 1
 
 
 def test_without_gaps_nothing_is_said_of_them(positions: Report) -> None:
-    assert "in place of an accuracy" not in positions.table.caption
+    assert "accuracies shown as –" not in positions.table.caption
 
 
 def test_a_long_label_of_an_axis_is_wrapped(positions: Report) -> None:
@@ -167,12 +167,15 @@ def test_accuracies_at_chance_are_said_to_be_undecided(positions: Report) -> Non
     assert frame.loc["none", "measured_above_chance"] == "undecided on motion"
     assert frame.loc["space", "measured_above_chance"] == "yes"
     assert "Above chance" in {column.title for column in positions.table.columns}
-    assert any("undecided: none: undecided on motion." in line for line in positions.findings)
+    said = "Undecided, because the interval does not lie above chance: none: undecided on motion."
+    assert said in positions.findings
 
 
 def test_missing_runs_are_named() -> None:
     found = records(table4.ABLATION, "quick", POSITIONS)
-    with pytest.raises(InputError, match="table4: no finished run of space_time on motion with seed 0 among"):
+    with pytest.raises(
+        InputError, match="table4: the records have no finished run of space_time on motion with seed 0"
+    ):
         table4.ABLATION.report(found[:-1], "quick")
     with pytest.raises(InputError, match="space_time on motion"):
         table4.ABLATION.report([*found[:-1], {**found[-1], "outcome": "failed"}], "quick")
@@ -183,7 +186,7 @@ def test_names_groups_and_all() -> None:
     assert chosen(["memory", "main", "table4"]) == ("memory", "table1", "figure3", "table4")
     assert chosen(["all"]) == names()
     assert names()[:9] == (*(f"table{number}" for number in range(1, 9)), "figure3")
-    with pytest.raises(InputError, match=r"artefact 'table9': expected some of .*main, all"):
+    with pytest.raises(InputError, match=r"artefact 'table9': expected one or more of .*main, all"):
         chosen(["table9"])
 
 

@@ -50,7 +50,7 @@ def test_tflops_of_table_5() -> None:
             found[row["model"]] = round(ours, 2) == row["tflops_total"]
     assert found == {"TimeSformer": True, "TimeSformer-HR": True, "TimeSformer-L": False}
     lines = table5.LISTED.findings(table5.LISTED.frame())
-    assert lines[0] == "TFLOPs of our models: 2 of 3 as printed, to the last digit."
+    assert lines[0] == "TFLOPs of our models: 2 of 3 agree to the last printed digit."
     assert lines[1].startswith("TimeSformer-L: 7.1315 TFLOPs here and 7.14 printed.")
 
 

@@ -75,23 +75,23 @@ def test_rows_have_means_over_seeds_with_intervals() -> None:
 
 def test_findings_follow_from_the_numbers() -> None:
     text = " ".join(localisation.findings(localisation.rows(records(3))))
-    assert "1 of 5 pairs of scheme and method put more of their energy" in text
-    assert "1 more than the untrained model, with the whole interval over seeds" in text
-    assert "the most has rollout of divided, 31.0 % of its energy" in text
+    assert "1 of 5 pairs of scheme and method have more energy on the object" in text
+    assert "1 have more than the untrained model, with the whole interval over seeds" in text
+    assert "the highest is rollout with divided, which has 31.0 % of its energy" in text
     assert "rollout +0.500, random 0.000" in text.replace("+0.000", "0.000")
-    assert "An untrained model's maps have 1.00 (rollout) to 1.00 (rollout) times the object's area" in text
+    assert "an untrained model's maps is 1.00 (rollout) to 1.00 (rollout) times the object's area" in text
     one = " ".join(localisation.findings(localisation.rows(records(1))))
     assert "with one seed" in one
 
 
 def test_records_that_do_not_make_the_table_are_refused() -> None:
-    with pytest.raises(InputError, match="nothing was measured of axial on motion among the records"):
+    with pytest.raises(InputError, match="the records have no measurement of axial on motion"):
         localisation.rows(records(1)[:-1])
-    with pytest.raises(InputError, match="not all schemes were measured with the same seeds"):
+    with pytest.raises(InputError, match="expected the same seeds for all schemes"):
         localisation.rows([*records(1), record("motion", "axial", 1, 9.0)])
     other = record("motion", "axial", 0, 9.0)
     other["spec"]["localisation"]["methods"] = [RANDOM]
-    with pytest.raises(InputError, match="not all records have the same methods"):
+    with pytest.raises(InputError, match="expected the same methods in all records"):
         localisation.rows([*records(1)[:-1], other])
 
 

@@ -110,7 +110,7 @@ def test_the_artefact_is_made_from_the_predictions(tmp_path: Path, monkeypatch: 
     assert artefact.plan("full") == ()
     assert len(report.table.frame) == 16
     assert "none of those tried" in report.findings[0]
-    assert report.findings[-1].startswith("At 8 clips a card mmaction2's joint structure would take 32,768 MiB")
+    assert report.findings[-1].startswith("At 8 clips a card, mmaction2's joint structure would take 32,768 MiB")
     assert "published 3 MiB, ours 1" in report.findings[-2]
     folder = tmp_path / "memory" / "quick"
     folder.mkdir(parents=True)

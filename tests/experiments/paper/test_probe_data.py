@@ -99,7 +99,7 @@ def test_ceiling_needs_a_probe(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("a.mp4 0\n")
     own = {"train_csv": str(tmp_path / "list.csv"), "test_csv": str(tmp_path / "list.csv"), "num_classes": 2}
     run = RunSpec.parse({"name": "own", "data": own, "model": {"attention": "space"}, "recipe": {"steps": 1}})
-    with pytest.raises(InputError, match="ceiling: run 'own' is not on a probe"):
+    with pytest.raises(InputError, match="ceiling: expected a run on a probe, but 'own'"):
         ceiling_percent(run)
 
 

@@ -59,9 +59,9 @@ def test_what_data_names() -> None:
     for wrong in ("k400", "k400=", "k900=a"):
         with pytest.raises(InputError, match=f"--data {wrong}: expected DATASET=FOLDER with one of k400"):
             real.parse_data(wrong)
-    with pytest.raises(InputError, match="table5: --data names none of its datasets, which are k400"):
+    with pytest.raises(InputError, match="table5: --data must name one or more of its datasets, which are k400"):
         real.cells("table5", {"ssv2": Path("x")}, "somewhere")
-    with pytest.raises(InputError, match="figure3: nothing in it is trained"):
+    with pytest.raises(InputError, match="figure3: this artefact has no models"):
         real.cells("figure3", {"ssv2": Path("x")}, "somewhere")
 
 

@@ -1,1 +1,1 @@
-"""One file a table or figure, found by being in a folder here."""
+"""Artefacts of the paper: one module per table or figure, found in the folders of this package."""

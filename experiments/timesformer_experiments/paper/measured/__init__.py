@@ -1,1 +1,1 @@
-"""Measurements on finished models, and of speed."""
+"""Measurements of finished models, and of speed and memory."""

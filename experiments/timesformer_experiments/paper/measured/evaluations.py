@@ -1,4 +1,4 @@
-"""Finished runs under other protocols: their models are evaluated again, nothing is trained."""
+"""Evaluation of finished runs under other protocols, without training."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from timesformer_experiments.specs.run import RunSpec
 
 
 def evaluated(trained: RunSpec, wanted: RunSpec, folders: Folders) -> dict[str, Any]:
-    """The record of `wanted`, which differs from the finished run `trained` in its protocol alone.
+    """Return the record of `wanted`, which differs from the finished run `trained` only in its protocol.
 
-    It is kept in the folder of the trained run, and has the hash that a run of its own would have.
+    The record is stored in the folder of the trained run and has the hash of `wanted`.
     """
     folder = RunFolder(folders.runs, trained.hash())
     stored = folder.path / f"evaluation-{wanted.hash()}.json"

@@ -1,8 +1,8 @@
-"""How well maps find the object: what is measured on a trained model of a probe, whose object masks are known.
+"""Localisation by attention maps: measurements on a trained model of a probe, whose object masks are known.
 
-Each method of `timesformer.maps` explains the class that the model predicts, on the first test videos of the run's own
-probe (one view each). Beside the trained model stands an untrained one of the same configuration, and beside the
-methods a map of random numbers: both say what is found without having learnt anything.
+Each method of `timesformer.maps` explains the predicted class, on the first test videos of the run's probe (one view
+each). Two baselines show the values without any learning: an untrained model of the same configuration, and a map of
+random numbers.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ from timesformer_experiments.specs.run import ProbeData, RunSpec, hash_of
 
 KIND = "localisation"
 VERSION = 1
-"""Raise it when the same run and videos give other numbers: what was measured before is then measured anew."""
+"""Version of the measurement.  Increase it when the same run and videos give other numbers; all is then remeasured."""
 RANDOM = "random"
 BATCH = 16
 STEPS = 6
-"""Parts in which a clip's patches are deleted or inserted."""
+"""Number of steps in which a clip's patches are deleted or inserted."""
 PLACES = ("energy_inside_percent", "pointing_percent")
 CURVES = ("deletion_area", "insertion_area")
 
 
 def methods() -> dict[str, Method]:
-    """Every method by its name, and the map of random numbers."""
+    """Return every method by its name, and the map of random numbers."""
     return {**METHODS, RANDOM: random_map}
 
 
 def random_map(model: TimeSformer, clip: Tensor, target: Target = None) -> Saliency:
-    """Independent uniform numbers, the same for the same shapes."""
+    """Return a map of independent uniform numbers, the same for equal shapes."""
     shape = (len(clip), 1, *grid_of(model, clip))
     return Saliency(RANDOM, ("class",), np.random.default_rng(0).random(shape, dtype=np.float32))
 
 
 def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, videos: int) -> dict[str, Any]:
-    """The record of what is measured on a finished run's model; taken from the run's folder where it lies there.
+    """Measure the model of a finished run, or read the record of an earlier measurement from the run's folder.
 
-    record: of the run. videos: how many of the test videos, from the first one. Its metrics: `videos`, how many have an
-    object to be seen; `object_area_percent`, the share of the pixels that is inside the mask; for each method `PLACES`
-    and `CURVES`, and under `untrained` the untrained model's `PLACES`.
+    record: record of the run. videos: number of test videos, from the first on. The metrics of the result: `videos`,
+    the number of videos with a visible object; `object_area_percent`, the share of pixels inside the mask; for each
+    method `PLACES` and `CURVES`; and under `untrained` the `PLACES` of the untrained model.
 
-    Raises InputError where the run is not that of a TimeSformer on a probe.
+    Raises InputError if the run does not train a TimeSformer on a probe.
     """
     if not isinstance(spec.data, ProbeData) or not isinstance(spec.model, TimeSformerConfig):
-        raise InputError(f"localisation: {spec.name} is no TimeSformer on a probe, whose object masks are known")
+        raise InputError(f"localisation: {spec.name}: expected a TimeSformer on a probe, which has object masks")
     measures = {"version": VERSION, "videos": videos, "methods": list(methods()), "steps": STEPS}
     definition = {**record["spec"], "measured_on": record["hash"], "localisation": measures}
     key = hash_of(definition)
@@ -108,7 +108,7 @@ def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, vide
 
 
 def _batches(spec: RunSpec, data: Path, videos: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Clips (b, t, 3, H, W) and masks (b, t, H, W) of the test videos in which the object is to be seen."""
+    """Yield clips (b, t, 3, H, W) and masks (b, t, H, W) of the test videos in which the object is visible."""
     assert isinstance(spec.data, ProbeData)
     samples = read_annotations("kinetics", prepare(spec.data, data).test_csv)[:videos]
     cache = FrameCache(data / "frames")
@@ -128,7 +128,7 @@ def _of_masks(loaded: list[tuple[Tensor, np.ndarray]]) -> dict[str, Any]:
 
 
 def _of_model(model: TimeSformer, loaded: list[tuple[Tensor, np.ndarray]], curves: bool) -> dict[str, dict[str, float]]:
-    """By method the means over the videos of `PLACES` and, with `curves`, of `CURVES`."""
+    """Return, by method, the means over videos of `PLACES` and, with `curves`, of `CURVES`."""
     found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in methods()}
     for clips, masks in loaded:
         for name, method in methods().items():

@@ -1,10 +1,11 @@
-"""What mmaction2's TimeSformer keeps in memory, from the structure of its layers, beside its published figures.
+"""Memory of mmaction2's TimeSformer, derived from the structure of its layers, compared with its published figures.
 
-Only what allocates is here, written for this purpose. The sequence is one tensor with the class token first, taken
-apart and put together again in every step. Attention is torch's multi-head attention written out: q, k and v are copied
-into heads, the mean of the probabilities over the heads is computed as well, and the softmax keeps its input. Of the
-training loop: gradients are set to zero, not released, and distributed data parallel holds a copy of them in buckets.
-Structure: open-mmlab/mmaction2, mmaction/models/backbones/timesformer.py and models/common/transformer.py;
+The code was written for this purpose and contains only operations that allocate memory. The sequence is one tensor with
+the class token first, split and concatenated again in every step. Attention is torch's multi-head attention, computed
+explicitly: q, k and v are copied into heads, the mean of the probabilities over the heads is also computed, and the
+softmax keeps its input. In the training loop, gradients are zeroed rather than released, and distributed data parallel
+holds a copy of them in buckets.
+Source: open-mmlab/mmaction2, mmaction/models/backbones/timesformer.py and models/common/transformer.py;
 open-mmlab/mmcv, cnn/bricks/transformer.py.
 """
 
@@ -27,7 +28,7 @@ DROP_PATH = 0.1
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Whole samples, from the second block on."""
+    """Drop the output of whole samples with probability `rate` (stochastic depth)."""
     if rate == 0:
         return x
     keep = 1 - rate
@@ -36,7 +37,7 @@ def drop_path(x: Tensor, rate: float) -> Tensor:
 
 
 class WrittenOut(nn.Module):
-    """Multi-head attention over (tokens, b, d): the softmax written out, the mean weights beside the output."""
+    """Multi-head attention over (tokens, b, d) with explicit softmax, which returns the output and mean weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class WrittenOut(nn.Module):
 
 
 class Time(nn.Module):
-    """Divided attention over time, then the extra linear."""
+    """Temporal step of divided attention with the extra linear layer."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class Time(nn.Module):
 
 
 class Space(nn.Module):
-    """Divided attention over the frames, each with a copy of the class token."""
+    """Spatial step of divided attention, with a copy of the class token in each frame."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class Whole(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The MLP with its norm."""
+    """MLP with its norm."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class FeedForward(nn.Module):
 
 
 class Mmaction2(nn.Module):
-    """ViT-B at 8 frames of 224 pixels with 400 classes; `attention`: space, joint or divided."""
+    """Memory model of mmaction2's ViT-B, 8 frames of 224 pixels, 400 classes; `attention`: space, joint or divided."""
 
     def __init__(self, attention: str, depth: int = DEPTH) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class Mmaction2(nn.Module):
 
 
 def structure(attention: str, clips: int) -> tuple[Split, int, int]:
-    """What a block keeps for its backward pass, and the peak and the weights of the whole model, in bytes."""
+    """Return the memory that a block keeps for its backward pass, the model's peak and its weights, in bytes."""
     step = Workload(TimeSformerConfig(), clips, train=True, device="cuda")
     with torch.device("meta"):
         model = Mmaction2(attention, depth=3)
@@ -160,10 +161,10 @@ def structure(attention: str, clips: int) -> tuple[Split, int, int]:
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """For each published figure ours at the same batch, what the structure above adds up to, and what is left of it.
+    """Yield for each published figure our peak at the same batch, that of the structure above, and the remainder.
 
-    `kept`: what a block keeps for its backward pass; `left_copies`: what is left, for each attention step and block, in
-    copies of the tokens.
+    `kept`: memory that a block keeps for its backward pass. `left_copies`: remainder per attention step and block, in
+    units of a copy of the tokens.
     """
     for point in published("memory", "mmaction2").rows:
         attention, clips = point["attention"], point["clips_per_card"]

@@ -1,4 +1,4 @@
-"""How fast models at the paper's scale are on this machine: one clip at a time, inference and a step of training."""
+"""Speed of models at the paper's scale on this machine: inference and training steps with one clip."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ TRAINING = "train_step_clips_per_second"
 
 
 def speed_record(name: str, config: ModelConfig, runs: Path) -> dict[str, Any]:
-    """A record of a model's `clips_per_second` in inference and `train_step_clips_per_second` (forward, backward, SGD),
-    fp32, batch 1, random clips and weights; measured once and kept in `runs`."""
+    """Measure a model's speed, or read the record of an earlier measurement from `runs`.
+
+    Metrics: `clips_per_second` of inference and `train_step_clips_per_second` (forward, backward, SGD), in fp32, with
+    batch 1, random clips and random weights.
+    """
     spec = CostSpec(name=name, model=config)
     folder = RunFolder(runs, spec.hash())
     before = folder.record()
@@ -54,7 +57,7 @@ def _speeds(config: ModelConfig) -> dict[str, Any]:
         optimiser.step()
         optimiser.zero_grad()
 
-    model.eval()  # batch norm has nothing to average in a single clip of few pixels; dropout costs nothing
+    model.eval()  # batch norm cannot average over a single clip of few pixels; dropout costs nothing
     return {
         "clips_per_second": 1 / _seconds(inference, device),
         TRAINING: 1 / _seconds(training, device),
@@ -63,7 +66,7 @@ def _speeds(config: ModelConfig) -> dict[str, Any]:
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """The median of the repetitions, after one to warm up."""
+    """Return the median duration of the repetitions in seconds, after one warm-up."""
     times = []
     for _ in range(1 + REPETITIONS):
         began = time.perf_counter()

@@ -1,5 +1,8 @@
-"""Section 4.7: a smaller and a larger transformer. On the probes half the width, and a third more of width and depth;
-each starts from an image model of its own size."""
+"""Section 4.7 of the paper: a smaller and a larger transformer.
+
+On the probes these have half the width, and a third more width and depth. Each is initialised from an image model of
+its own size.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps of divided attention do with the class token, on which the paper's equations and code disagree."""
+"""Treatment of the class token in divided attention, on which the paper's equations and released code disagree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 4.7: whether time comes before space, after it, or beside it in a block of divided attention."""
+"""Section 4.7 of the paper: temporal attention before, after or in parallel with spatial attention in a block."""
 
 from __future__ import annotations
 

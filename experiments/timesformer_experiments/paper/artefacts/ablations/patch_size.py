@@ -1,4 +1,4 @@
-"""Section 4.7: patches of twice the size. On the probes 16 instead of 8 pixels, of frames of 32."""
+"""Section 4.7 of the paper: patches of twice the size; on the probes 16 instead of 8 pixels in frames of 32."""
 
 from __future__ import annotations
 

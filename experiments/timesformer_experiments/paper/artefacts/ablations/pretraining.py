@@ -1,6 +1,6 @@
-"""Where divided attention starts: from nothing, from an image model, or from an image model by way of the other probe.
+"""Initialisation of divided attention: random, from an image model, or from that model after training on another probe.
 
-The paper's analogue are ImageNet weights (64.8 % on K400 without any), and K400 before HowTo100M.
+The paper's analogues are ImageNet weights (64.8 % on K400 without them), and K400 before HowTo100M.
 """
 
 from __future__ import annotations

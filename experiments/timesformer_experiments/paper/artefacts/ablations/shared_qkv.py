@@ -1,6 +1,6 @@
-"""Whether the steps of a block learn a projection to queries, keys and values each, or share one.
+"""Projections to queries, keys and values: separate in each step of a block, or shared by its steps.
 
-The paper says that every scheme of several steps learns its own in each step, and gives no numbers.
+The paper states that schemes of several steps learn separate projections, and gives no numbers.
 """
 
 from __future__ import annotations

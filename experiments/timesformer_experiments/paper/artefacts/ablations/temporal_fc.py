@@ -1,5 +1,4 @@
-"""The linear layer after temporal attention, which is in the released code and in the paper's counts, but not in its
-equations."""
+"""Linear layer after temporal attention: in the released code and the paper's counts, but not in its equations."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ PANELS = {"crop": "Crop [pixels], 8 frames", "frames": "Frames, crop of 224 pixe
 
 
 def sweep(panel: str) -> Sweep:
-    """The points of a panel: ViT-B with the 400 classes of Kinetics, as in the paper."""
+    """Return the sweep over the points of a panel: ViT-B with the 400 classes of Kinetics, as in the paper."""
     points = published("figure3", panel).rows
     size = "model.image_size" if panel == "crop" else "model.num_frames"
     axes = {"model.attention": [point["attention"] for point in points], size: [point[panel] for point in points]}
@@ -36,7 +36,7 @@ def sweep(panel: str) -> Sweep:
 
 
 def rows() -> pd.DataFrame:
-    """One row for each point of the figure: our count beside the published value."""
+    """Return a row for each point of the figure, with our count beside the published value."""
     points = []
     for panel in PANELS:
         block = published("figure3", panel)
@@ -74,7 +74,7 @@ COLUMNS = (
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """Counted curves, published points with their reading error; a cross where the paper ran out of memory."""
+    """Draw counted curves, published points with reading errors, and crosses where the paper ran out of memory."""
     figure, axes = new_figure(9.5, 4.2, panels=2)
     for axis, (panel, label) in zip(axes, PANELS.items(), strict=True):
         for scheme, colour, marker in zip(SCHEMES, COLOURS, MARKERS, strict=False):
@@ -128,12 +128,12 @@ def _findings(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def plan(profile: Profile) -> tuple[()]:
-    """Nothing is trained for this figure."""
+    """Return no runs: nothing is trained for this figure."""
     return ()
 
 
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """Figure 3; the records are not used, everything is counted."""
+    """Make Figure 3.  Everything is counted; the records are not used."""
     frame = rows()
     blocks: tuple[Published, ...] = tuple(published("figure3", panel) for panel in PANELS)
     caption = "Figure 3: TFLOPs of one view (1 clip, 1 crop) of ViT-B; one multiply-accumulate counts as one"

@@ -1,7 +1,7 @@
-"""Figure 4 of the paper: accuracy over the number of training videos, of divided attention and of two 3D CNNs.
+"""Figure 4 of the paper: accuracy of divided attention and two 3D CNNs over the number of training videos.
 
-The CNNs are compact and start from a 2D CNN that has seen the same stills; the steps of training are the same for all
-sizes. `quick` trains the ends of the curves, of I3D the last.
+The CNNs are compact and initialised from a 2D CNN trained on the same stills. The number of training steps is the same
+for all shares of the videos. `quick` trains the end points of the curves, and for I3D only the last point.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Figure 5 of the paper: accuracy over the crop and over the number of frames.
 
-The crop on `detail`, whose class shows only where its texture is resolved, trained from nothing; the frames on `order`,
-with Table 8's runs.
-Both probes have a bound for what can be read at all. The paper's accuracies are of clips, those here of videos.
+The crop is varied on `detail`, whose class is visible only if its texture is resolved, with models trained from
+scratch.  The number of frames is varied on `order`, with the runs of Table 8. Both probes have a bound on the accuracy
+that any model can reach. The paper's accuracies are those of clips, ours those of videos.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from timesformer_experiments.paper.variants import Variant
 from timesformer_experiments.report.published import published
 
 CROPS = {16: 224, 32: 336, 64: 448}
-"""Pixels here -> in the paper; of 560 pixels, where its accuracy falls, there is no counterpart here."""
+"""{pixels here: pixels in the paper}.  The paper's 560 pixels, where its accuracy falls, have no counterpart here."""
 
 
 def _rows(panel: str) -> Rows:

@@ -1,7 +1,7 @@
-"""Figure 6 of the paper: accuracy over the number of clips at test, each with one crop.
+"""Figure 6 of the paper: accuracy over the number of clips at test time, each with one crop.
 
-Nothing is trained: Table 8's models are evaluated again. The one of 8 frames, whose clip spans the whole video, plays
-the part of TimeSformer-L, the one of 4 frames, whose clip spans half of it, that of TimeSformer.
+Nothing is trained: the models of Table 8 are evaluated again. The model with 8 frames, whose clip spans the whole
+video, stands in for TimeSformer-L; the one with 4 frames, whose clip spans half of it, for TimeSformer.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ ABLATION = Ablation(
 
 
 def _trained(wanted: RunSpec, profile: Profile) -> RunSpec:
-    """Table 8's run that differs in the protocol alone."""
+    """Return the run of Table 8 that differs only in the protocol."""
     return wanted.model_copy(update={"protocol": TABLE8.cells(profile)[0].spec.protocol})
 
 
 def plan(profile: Profile) -> list[RunSpec]:
-    """Those of Table 8's runs that are evaluated."""
+    """List the runs of Table 8 that are evaluated."""
     return list(with_dependencies(_trained(cell.spec, profile) for cell in ABLATION.cells(profile)).values())
 
 
 def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
-    """Records of the same models under the figure's protocols."""
+    """Evaluate the models under the figure's protocols and return the records."""
     wanted = [cell.spec for cell in ABLATION.cells(profile)]
     return side_by_side(evaluated, [(_trained(spec, profile), spec, folders) for spec in wanted], jobs)
 

@@ -1,7 +1,7 @@
-"""Where models look and where the object is: maps of every scheme and method scored against the probes' object masks.
+"""Localisation: attention maps of every scheme and method, scored against the probes' object masks.
 
-Not in the paper. It trains nothing of its own: the models are Table 1's. Beside the values stand chance (the object's
-share of the pixels, and a map of random numbers) and what an untrained model's maps reach.
+Not part of the paper. Nothing is trained: the models are those of Table 1. The values are shown beside chance (the
+object's share of the pixels, and a map of random numbers) and beside the maps of an untrained model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.run import RunSpec
 
 VIDEOS: dict[Profile, int] = {"smoke": 4, "quick": 32, "full": 32}
-"""Test videos of each probe; of `motion` every second one is the reversal of the one before."""
+"""Number of test videos per probe; in `motion` every second video is the reversal of the one before."""
 TITLES = {
     "energy_inside_percent": "energy inside [%]",
     "pointing_percent": "pointing game [%]",
@@ -37,12 +37,12 @@ DECIMALS = {"deletion_area": 3, "insertion_area": 3}
 
 
 def plan(profile: Profile) -> list[RunSpec]:
-    """Table 1's runs."""
+    """List the runs of Table 1."""
     return ABLATION.plan(profile)
 
 
 def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
-    """A record for each video model; what was measured before is taken from its run's folder."""
+    """Return a record for each video model; earlier measurements are read from the folders of the runs."""
     specs = {spec.hash(): spec for spec in plan(profile)}
     wanted = [
         (record, specs[record["hash"]], folders.runs, folders.data, VIDEOS[profile])
@@ -56,9 +56,9 @@ Key = tuple[str, str]
 
 
 def _by_cell(records: Sequence[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
-    """The records of the seeds, by probe and scheme.
+    """Group the records of the seeds by probe and scheme.
 
-    Raises InputError where a cell has none, or where the records differ in their seeds or methods.
+    Raises InputError if a cell has no record, or if the records differ in their seeds or methods.
     """
     found: dict[Key, dict[int, dict[str, Any]]] = {}
     for record in records:
@@ -69,28 +69,28 @@ def _by_cell(records: Sequence[dict[str, Any]]) -> dict[Key, list[dict[str, Any]
     numbers = {tuple(sorted(seeds)) for seeds in found.values()}
     missing = [f"{scheme} on {probe}" for probe in PROBES for scheme in SCHEMES if not found.get((probe, scheme))]
     if missing:
-        raise InputError(f"localisation: nothing was measured of {', '.join(missing)} among the records")
+        raise InputError(f"localisation: the records have no measurement of {', '.join(missing)}")
     if len(numbers) > 1:
-        raise InputError("localisation: not all schemes were measured with the same seeds")
+        raise InputError("localisation: expected the same seeds for all schemes and probes in the records")
     cells = {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}
     if len({tuple(methods_of(record)) for of_seeds in cells.values() for record in of_seeds}) > 1:
-        raise InputError("localisation: not all records have the same methods")
+        raise InputError("localisation: expected the same methods in all records")
     return cells
 
 
 def methods_of(record: Mapping[str, Any]) -> list[str]:
-    """The methods that were measured, in their order."""
+    """Return the methods that were measured, in order."""
     return list(record["spec"]["localisation"]["methods"])
 
 
 def _with_interval(key: str, values: Sequence[float]) -> dict[str, Any]:
-    """Mean and 95 % interval over seeds; no interval of one seed."""
+    """Return the mean and 95 % interval over seeds; no interval with one seed."""
     mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], None, None)
     return {key: mean, f"{key}_low": low, f"{key}_high": high}
 
 
 def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A row for each probe, scheme and method."""
+    """Return a row for each probe, scheme and method."""
     cells, found = _by_cell(records), []
     for probe in PROBES:
         for scheme in SCHEMES:
@@ -125,7 +125,10 @@ def _columns() -> tuple[Column, ...]:
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """Above: energy inside the mask over chance, filled: trained, hollow: untrained; below: insertion less deletion."""
+    """Draw energy inside the mask relative to chance (top) and insertion minus deletion (bottom).
+
+    Filled markers are trained models, hollow ones untrained models.
+    """
     methods = list(dict.fromkeys(frame["method"]))
     figure = Figure(figsize=(12.5, 7.2), layout="constrained")
     axes = figure.subplots(2, len(PROBES), sharex=True, sharey="row", squeeze=False)
@@ -160,14 +163,14 @@ def draw(frame: pd.DataFrame) -> Figure:
 
 
 def _spread(part: pd.DataFrame, measure_: str) -> tuple[pd.Series, np.ndarray]:
-    """Values, and how far their intervals reach below and above, (2, n); 0 where there is none."""
+    """Return the values and the lengths (2, n) of their intervals below and above; 0 without interval."""
     values = part[f"measured_{measure_}"]
     low, high = (part[f"measured_{measure_}_{end}"].astype(float) for end in ("low", "high"))
     return values, np.stack([(values - low).fillna(0), (high - values).fillna(0)])
 
 
 def findings(frame: pd.DataFrame) -> tuple[str, ...]:
-    """What follows from the numbers, whatever they are."""
+    """Return the findings, computed from the numbers."""
     found = []
     for probe, part in frame.groupby("probe", sort=False):
         real = part[part["method"] != RANDOM]
@@ -180,28 +183,28 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
         over_chance, over_untrained = int((low > area).sum()), int((low > untrained).sum())
         said = "with the whole interval over seeds" if many else "with one seed"
         found.append(
-            f"On {probe}, {over_chance} of {len(real)} pairs of scheme and method put more of their energy on the "
-            f"object than its share of the pixels ({area.mean():.1f} %), {over_untrained} more than the untrained "
-            f"model, {said}. "
-            f"By the mean over schemes: {', '.join(f'{name} {value:.2f}' for name, value in ratio.items())} times the "
-            f"object's area; the most has {best['method']} of {best['attention']}, "
-            f"{best['measured_energy_inside_percent']:.1f} % of its energy."
+            f"On {probe}, {over_chance} of {len(real)} pairs of scheme and method have more energy on the object than "
+            f"its share of the pixels ({area.mean():.1f} %), and {over_untrained} have more than the untrained model, "
+            f"{said}. "
+            f"Mean over schemes: {', '.join(f'{name} {value:.2f}' for name, value in ratio.items())} times the "
+            f"object's area; the highest is {best['method']} with {best['attention']}, which has "
+            f"{best['measured_energy_inside_percent']:.1f} % of its energy on the object."
         )
         means = part.groupby("method", sort=False)[f"measured_{GAIN}"].mean().sort_values(ascending=False)
         found.append(
-            f"On {probe}, insertion less deletion, mean over schemes: "
+            f"On {probe}, insertion minus deletion, mean over schemes: "
             f"{', '.join(f'{name} {_signed(value)}' for name, value in means.items())}."
         )
     real = frame[frame["method"] != RANDOM]
     chance = real["measured_untrained_energy_inside_percent"] / real["measured_object_area_percent"]
     by_method = chance.groupby(real["method"]).mean()
     found.append(
-        f"An untrained model's maps have {by_method.min():.2f} ({by_method.idxmin()}) to {by_method.max():.2f} "
-        f"({by_method.idxmax()}) times the object's area, mean over schemes and probes."
+        f"The energy on the object of an untrained model's maps is {by_method.min():.2f} ({by_method.idxmin()}) to "
+        f"{by_method.max():.2f} ({by_method.idxmax()}) times the object's area, mean over schemes and probes."
     )
     found.append(
-        "Energy tells where a map lies, insertion and deletion whether the model depends on what is there: a map may "
-        "do well in one and not in the other."
+        "Energy measures where a map lies; insertion and deletion measure whether the model depends on that region. A "
+        "map may do well in one and not in the other."
     )
     return tuple(found)
 
@@ -211,7 +214,7 @@ def _signed(value: float) -> str:
 
 
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """The table from the records of what was measured."""
+    """Make the table from the records of the measurements."""
     frame = rows(records)
     seeds, videos = int(frame["measured_seeds"].min()), int(frame["measured_test_videos"].min())
     interval = "mean ± 95 % interval over seeds" if seeds > 1 else "no interval"
@@ -222,11 +225,11 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
             frame,
             _columns(),
             f"Maps of Table 1's models against the object's mask, profile {profile}: {seeds} "
-            f"seed{'s' if seeds > 1 else ''}, {videos} test videos of a probe, {interval}; for the predicted class. "
-            "Energy inside: share of the map on the object, by chance the object's area. Pointing game: how often the "
-            "map's maximum lies on it. Deletion, insertion: area under the probability of the class while patches are "
-            "taken out, or put in, in the map's order; low deletion and high insertion are good, and "
-            f"{RANDOM} is a map of random numbers",
+            f"seed{'s' if seeds > 1 else ''}, {videos} test videos per probe, {interval}; for the predicted class. "
+            "Energy inside: share of the map on the object (by chance, the object's share of the pixels). Pointing "
+            "game: share of videos in which the map's maximum lies on the object. Deletion, insertion: area under the "
+            "probability of the class while patches are deleted or inserted in the map's order; low deletion and high "
+            f"insertion are good. {RANDOM}: a map of random numbers",
             measured="measured here, on this repository's probes",
         ),
         figure=draw(frame),

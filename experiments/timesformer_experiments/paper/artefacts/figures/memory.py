@@ -1,6 +1,6 @@
-"""Where Figure 3's models run out of memory: the predicted peak of a training step with attention written out, in fp32.
+"""Memory of Figure 3's models: predicted peak of a training step in fp32 with explicitly computed attention.
 
-Beside the table, `mmaction2.csv` and `.md` set the same prediction against mmaction2's published training memory.
+`mmaction2.csv` and `.md` compare the same prediction with mmaction2's published training memory.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_
 from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown
 
 CARDS_GIB = (16, 32)
-"""V100 cards."""
+"""Memory of V100 cards."""
 CLIPS = (1, 2)
 SOFTMAXES = {"": False, "_old_softmax": True}
 
 
 def key(clips: int, softmax: str) -> str:
-    """The column of a predicted peak."""
+    """Return the name of the column of a predicted peak."""
     return f"predicted_{clips}_clip{'s' if clips > 1 else ''}{softmax}_gib"
 
 
 def peaks(config: TimeSformerConfig) -> dict[str, float]:
-    """Predicted peaks in GiB, with the softmax of today and with that of torch 1.10."""
+    """Predict peaks in GiB, with today's softmax and with that of torch 1.10."""
     found = {}
     for softmax, keeps in SOFTMAXES.items():
         for clips in CLIPS:
@@ -50,7 +50,7 @@ def peaks(config: TimeSformerConfig) -> dict[str, float]:
 
 
 def rows() -> pd.DataFrame:
-    """One row for each point of the figure."""
+    """Return a row for each point of the figure."""
     points, known = [], {}
     for panel in PANELS:
         for job, point in zip(sweep(panel).jobs().values(), published("figure3", panel).rows, strict=True):
@@ -85,7 +85,7 @@ COLUMNS = (
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """Predicted peaks at one clip a card, as today (solid) and as in torch 1.10 (dashed), with the cards as lines."""
+    """Draw predicted peaks at one clip per card, today's (solid) and torch 1.10's (dashed), and the cards' sizes."""
     figure, axes = new_figure(9.5, 4.2, panels=2)
     for axis, (panel, label) in zip(axes, PANELS.items(), strict=True):
         for scheme, colour, marker in zip(SCHEMES, COLOURS, MARKERS, strict=False):
@@ -112,7 +112,7 @@ def draw(frame: pd.DataFrame) -> Figure:
 
 
 def contradictions(frame: pd.DataFrame, card_gib: int, column: str) -> list[str]:
-    """Points at which a card of this size would do what the paper's did not."""
+    """List the points at which a card of this size would behave differently from the paper's card."""
     found = []
     for point in frame.to_dict(orient="records"):
         fits = point[column] * 2**30 <= card_gib * 2**30 - RESERVE_BYTES
@@ -129,21 +129,22 @@ def _findings(frame: pd.DataFrame) -> tuple[str, ...]:
         torch = "torch 1.10" if softmax else "torch of today"
         what = f"{card} GiB, {clips} clip{'s' * (clips > 1)} a card, {torch}"
         if wrong:
-            unlike.append(f"Not so: {what} ({'; '.join(wrong)}).")
+            unlike.append(f"They do not follow from: {what} ({'; '.join(wrong)}).")
         else:
             alike.append(what)
     return (
         f"The paper's out-of-memory points, and no others, follow from: {'; '.join(alike) or 'none of those tried'}. "
-        f"({RESERVE_BYTES / 2**30:g} GiB of a card in reserve; divided attention is taken to have run everywhere.)",
+        f"({RESERVE_BYTES / 2**30:g} GiB of each card are reserved; divided attention is assumed to have run at every "
+        "point.)",
         *unlike,
         *(_explained(row) for row in mmaction2_rows()),
-        f"At 8 clips a card mmaction2's joint structure would take {structure('joint', 8)[1] / 2**20:,.0f} MiB, with "
-        "what is left over more than its cards of 32 GB hold; its configuration has 6.",
+        f"At 8 clips a card, mmaction2's joint structure would take {structure('joint', 8)[1] / 2**20:,.0f} MiB. With "
+        "the unexplained remainder this exceeds its cards of 32 GB; its configuration has 6 clips.",
     )
 
 
 def _explained(row: dict[str, Any]) -> str:
-    """One of mmaction2's figures, taken apart."""
+    """Return the breakdown of one of mmaction2's figures, in words."""
     return (
         f"mmaction2, {row['attention']}, {row['clips']} clips a card: published {row['published_peak_mib']:,} MiB, "
         f"ours {row['predicted_ours_mib']:,.0f}. Its structure adds up to {row['predicted_structure_mib']:,.0f}: "
@@ -171,12 +172,12 @@ MMACTION2 = (
 
 
 def plan(profile: Profile) -> tuple[()]:
-    """Nothing is trained."""
+    """Return no runs: everything is predicted."""
     return ()
 
 
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """The figure's points with their predicted peaks; the records are not used."""
+    """Make the report of the figure's points with their predicted peaks; the records are not used."""
     frame = rows()
     caption = (
         "Predicted peak of a training step of ViT-B with attention written out, fp32, SGD with momentum, on a GPU; "
@@ -194,7 +195,7 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
 
 
 def finish(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> list[Path]:
-    """The comparison with mmaction2 as a table of its own."""
+    """Write the comparison with mmaction2 as a separate table."""
     caption = "mmaction2's published training memory (ViT-B, 8 frames of 224 pixels, fp32) and what it consists of"
     table = Table(pd.DataFrame(mmaction2_rows()), MMACTION2, caption)
     folder = folders.out / ARTEFACT.name / profile

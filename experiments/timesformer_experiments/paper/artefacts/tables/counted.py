@@ -1,7 +1,8 @@
-"""Every published figure that can be counted without a dataset, against our own count, and why some cannot agree.
+"""Published figures that can be counted without a dataset, compared with our own count.
 
-Parameters and multiply-accumulates (one counts as one FLOP) of Tables 1, 2 and 5, of Figure 3, of ViViT's Table 2, and
-of the CNNs as their own zoos list them. Rows of Table 5 by other authors are not built here, and not counted.
+Covers parameters and multiply-accumulates (each counted as one FLOP) of Tables 1, 2 and 5, of Figure 3, of ViViT's
+Table 2, and of the CNNs as listed in their model zoos. Where a count cannot agree, the reason is given. Models of other
+authors in Table 5 are not implemented here and therefore not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_
 from timesformer_experiments.report.tables import Column, Table
 
 DECIMALS = {"params_millions": 1, "tflops_total": 2, "gmacs_per_view": 1}
-"""Behind the point, as printed; points of figures are read off to within an error instead."""
+"""Printed decimals of each quantity; points read off figures have a reading error instead."""
 SAID = {
     "params_millions": "parameters [M]",
     "tflops_total": "TFLOPs, all views",
@@ -41,7 +42,7 @@ CNNS = {
 }
 VIVIT = {"num_frames": 32, "tubelet_size": 2, "position": "table", "num_classes": 400}
 AVERAGE = {**VIVIT, "attention": "space", "position": "space"}
-"""ViViT's factorised encoder without temporal layers averages the class tokens of the frames, as `space` does."""
+"""Model of ViViT's factorised encoder without temporal layers: like `space`, it averages the frames' class tokens."""
 
 CLASS_COPIES = (
     "the released code projects the copy of the class token in every frame (95 x 4 x 768² x 12 = 2.7 GMACs a view), "
@@ -59,10 +60,10 @@ NORMS = "the published figure holds 5 for each element of a batch norm, as fvcor
 
 @dataclass(frozen=True)
 class Cell:
-    """One published figure that can be counted.
+    """Published figure that can be counted.
 
-    quantity: a key of `DECIMALS`, or `tflops_per_view`. config: fields of the model. error: of the reading where it was
-    read off a figure. reason: why it cannot agree, empty where it must.
+    quantity: key of `DECIMALS`, or `tflops_per_view`. config: fields of the model. error: reading error of a value read
+    off a figure. reason: why our count differs; empty where it must agree.
     """
 
     artefact: str
@@ -76,7 +77,7 @@ class Cell:
 
     @property
     def counted(self) -> float:
-        """Our count, in the unit of the quantity."""
+        """Count of this library, in the unit of the quantity."""
         config = read_config(dict(self.config))
         if self.quantity == "params_millions":
             return _params(config) / 1e6
@@ -84,7 +85,7 @@ class Cell:
 
     @property
     def agrees(self) -> bool:
-        """To the printed precision, or within the error of the reading."""
+        """True if both agree to the printed precision or within the reading error."""
         if self.error is not None:
             return abs(self.counted - self.printed) <= self.error
         return round(self.counted, DECIMALS.get(self.quantity, 1)) == self.printed
@@ -97,7 +98,7 @@ def _params(config: ModelConfig) -> int:
 
 
 def cells() -> list[Cell]:
-    """All of them, table by table."""
+    """List all cells, table by table."""
     return [*_table1(), *_table2(), *_table5(), *_figure3(), *_vivit(), *_zoos()]
 
 
@@ -162,7 +163,7 @@ def _zoos() -> Iterator[Cell]:
 
 
 def rows() -> pd.DataFrame:
-    """One row for each cell."""
+    """Return a row for each cell."""
     found = []
     for cell in cells():
         counted = cell.counted
@@ -195,8 +196,7 @@ COLUMNS = (
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """The difference of every cell, a colour for each artefact, with the error of the reading; hollow where it does not
-    agree."""
+    """Draw the difference of every cell with its reading error, a colour per artefact; hollow where it disagrees."""
     figure, (axis,) = new_figure(9.5, 4.2, panels=1)
     for (artefact, part), colour, marker in zip(frame.groupby("artefact", sort=False), COLOURS, MARKERS, strict=False):
         same = part["agreement"] == "yes"
@@ -221,16 +221,16 @@ def draw(frame: pd.DataFrame) -> Figure:
 
 
 def findings(frame: pd.DataFrame) -> tuple[str, ...]:
-    """How many agree, and the reasons of the others."""
+    """Return the number of figures that agree, and the reasons for the others."""
     other = frame[frame["agreement"] == "no"]
     named = [
-        f"Not {', '.join(_cell_said(row) for row in part.to_dict(orient='records'))}: {reason}."
+        f"No agreement for {', '.join(_cell_said(row) for row in part.to_dict(orient='records'))}: {reason}."
         for reason, part in other.groupby("reason", sort=False)
     ]
     largest = other["counted_difference_percent"].abs().max()
     return (
-        f"{len(frame) - len(other)} of {len(frame)} figures agree to the last printed digit, or within the error of "
-        f"the reading; the largest difference of the others is {largest:.2f} %.",
+        f"{len(frame) - len(other)} of {len(frame)} figures agree to the last printed digit or within the reading "
+        f"error; the largest difference of the others is {largest:.2f} %.",
         *named,
     )
 
@@ -243,12 +243,12 @@ def _cell_said(row: dict[Any, Any]) -> str:
 
 
 def plan(profile: Profile) -> tuple[()]:
-    """Nothing is trained."""
+    """Return no runs: everything is counted."""
     return ()
 
 
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """All cells; the records are not used."""
+    """Make the report of all cells; the records are not used."""
     frame = rows()
     blocks = (("table1", "schemes"), ("table2", "models"), ("table2", "zoo"), ("table5", "models"))
     return Report(

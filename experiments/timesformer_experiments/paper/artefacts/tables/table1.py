@@ -1,8 +1,8 @@
-"""Table 1 of the paper: the five attention schemes, their size, their cost and their accuracy.
+"""Table 1 of the paper: size, cost and accuracy of the five attention schemes.
 
-Size and cost are counted at the paper's scale. Accuracies are measured on two probes that play the parts of K400
-(`appearance`) and SSv2 (`motion`). For each seed an image model is trained on stills of `appearance`; every scheme
-starts from it on both probes, as the paper's start from ImageNet weights.
+Size and cost are counted at the paper's scale. Accuracies are measured on two probes that stand in for K400
+(`appearance`) and SSv2 (`motion`). For each seed, an image model is trained on stills of `appearance`; every scheme is
+initialised from it on both probes, as the paper's models are initialised from ImageNet weights.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def _rows() -> Rows:
 
 
 class Schemes(Ablation):
-    """Table 1: an ablation of the attention scheme, labelled as in the paper, with a figure and findings of its own."""
+    """Table 1: an ablation of the attention scheme with the paper's labels and its own figure and findings."""
 
     def frame(self, measured: Mapping[Key, Accuracy], ceilings: Mapping[Key, float]) -> pd.DataFrame:
-        """A row for each scheme: published values beside ours."""
+        """Return a row for each scheme, with published values beside ours."""
         frame = super().frame(measured, ceilings)
         printed = self.rows()
         frame["label"] = [printed[scheme]["label"] for scheme in frame["variant"]]
@@ -57,14 +57,14 @@ class Schemes(Ablation):
         return frame[kept].rename(columns={"variant": "attention"})
 
     def caption(self, profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
-        """Protocol, and size and views of what is counted."""
+        """Return the caption: protocol, and the models and views for which parameters and TFLOPs are counted."""
         return (
             f"Table 1. {protocol_said(profile, measured, frame)}; parameters with 174 classes; "
             "TFLOPs of 3 views of 8 x 224 x 224 (one multiply-accumulate counts as one)"
         )
 
     def draw(self, frame: pd.DataFrame) -> Figure:
-        """Accuracy over cost: filled, measured here, with its interval; hollow, published."""
+        """Draw accuracy over cost: filled with interval, measured here; hollow, published."""
         figure, axes = new_figure(10.5, 4.4, panels=2)
         lowest = 100.0
         for axis, (probe, dataset) in zip(axes, PROBES.items(), strict=True):
@@ -94,7 +94,7 @@ class Schemes(Ablation):
         return figure
 
     def findings(self, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> tuple[str, ...]:
-        """What follows from the numbers of this table, whatever they are."""
+        """Return the findings, computed from the numbers of this table."""
         by_scheme = frame.set_index("attention")
         same = (by_scheme["counted_params"] / 1e6).round(1) == by_scheme["published_params_millions"]
         motion, appearance = by_scheme["measured_motion_top1_percent"], by_scheme["measured_appearance_top1_percent"]
@@ -108,9 +108,9 @@ class Schemes(Ablation):
         ceiling = f"{ORDER_BLIND_CEILING_PERCENT:.0f} %"
         return (
             f"Parameters: {int(same.sum())} of {len(frame)} as printed, to the last digit.",
-            f"On motion, space reaches {reached} by more than its interval the ceiling of {ceiling} of a model blind "
-            f"to the order of the frames; the lowest of the other schemes, {others.idxmin()}, is "
-            f"{others.min() - motion['space']:.1f} points above space.",
+            f"On motion, space reaches {reached} the order-blind ceiling of {ceiling} by more than its interval; the "
+            f"lowest of the other schemes, {others.idxmin()}, is {others.min() - motion['space']:.1f} points above "
+            "space.",
             f"On appearance the five lie between {appearance.min():.1f} % ({appearance.idxmin()}) and "
             f"{appearance.max():.1f} % ({appearance.idxmax()}).",
             f"Order on motion: {', '.join(ranked)}; the intervals of the first two "
@@ -136,7 +136,7 @@ ABLATION = Schemes(
 
 
 def finish(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> list[Path]:
-    """Contact sheets and cheap classifiers of the probes, and the divided model of the first seed on motion."""
+    """Write contact sheets and cheap classifiers of the probes, and the divided model of the first seed on motion."""
     probes = {spec.data.probe: spec.data for spec in ABLATION.plan(profile) if isinstance(spec.data, ProbeData)}
     cache, files = FrameCache(folders.data / "frames"), []
     for name, data in probes.items():
@@ -149,7 +149,7 @@ def finish(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders
 
 
 def keep_model(model: Path, target: Path, profile: Profile) -> list[Path]:
-    """Copy a model, unless one of a larger profile, or one from elsewhere, lies there."""
+    """Copy a model, unless the target holds one of a larger profile or of other origin."""
     if (target / "config.json").exists():
         provenance = target / "provenance.json"
         name = json.loads(provenance.read_text()).get("name", "") if provenance.is_file() else ""

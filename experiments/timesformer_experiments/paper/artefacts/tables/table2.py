@@ -1,8 +1,8 @@
-"""Table 2 of the paper: TimeSformer against 3D CNNs, with training time and cost of inference.
+"""Table 2 of the paper: TimeSformer compared with 3D CNNs, with training time and cost of inference.
 
-Size and cost are counted at the paper's scale. Accuracies are those of compact models on the probes, `appearance` for
-K400; a quarter of the stills plays the part of ImageNet-1K for TimeSformer. Speeds are this machine's at the paper's
-scale, and the hours what they imply for K400's size.
+Size and cost are counted at the paper's scale. Accuracies are those of compact models on the probes, with `appearance`
+in place of K400; for TimeSformer, a quarter of the stills stands in for ImageNet-1K. Speeds are measured on this
+machine at the paper's scale, and hours are extrapolated from them to the size of K400.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from timesformer_experiments.report.tables import Column
 from timesformer_experiments.specs.cost import CostSpec
 
 EPOCHS = {"i3d ImageNet-1K 1440": 118, "slowfast ImageNet-1K 3840": 118, "slowfast none 6336": 196}
-"""Of the paper's full schedules (appendix A); those of the shorter rows it does not state."""
+"""Epochs of the paper's full schedules (appendix A); it does not state those of the shorter ones."""
 TRANSFORMER_EPOCHS = 15
 TINY: dict[str, dict[str, Any]] = {
     "i3d": {"baseline": "i3d", "image_size": 32, "width": 8, "blocks": (1, 1, 1, 1)},
     "slowfast": {"baseline": "slowfast", "image_size": 32, "width": 8, "blocks": (1, 1, 1, 1)},
     "divided": {"image_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2},
 }
-"""What the smoke test measures the speed of."""
+"""Models whose speed the smoke test measures."""
 
 
 def _rows() -> Rows:
@@ -74,7 +74,7 @@ ABLATION = Ablation(
 
 
 def _timed(profile: Profile) -> dict[str, ModelConfig]:
-    """The models whose speed is measured."""
+    """Return the models whose speed is measured, by key."""
     if profile == "smoke":
         return {key: read_config({**fields, "num_frames": 8}) for key, fields in TINY.items()}
     found: dict[str, ModelConfig] = {}
@@ -84,7 +84,7 @@ def _timed(profile: Profile) -> dict[str, ModelConfig]:
 
 
 def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
-    """Speeds of the three models on this machine, one after the other."""
+    """Measure the speeds of the three models on this machine, one after the other."""
     return [
         speed_record(f"table2-{profile}-speed-{key}", config, folders.runs) for key, config in _timed(profile).items()
     ]
@@ -97,7 +97,7 @@ def _speeds(records: Sequence[dict[str, Any]], profile: Profile) -> dict[str, di
 
 
 def with_speeds(frame: pd.DataFrame, speeds: dict[str, dict[str, float]]) -> pd.DataFrame:
-    """The frame with clips a second, and the hours of this machine that they imply for K400."""
+    """Add clips per second, and the hours on this machine that they imply for K400."""
     k400, rows = DATASETS["k400"], []
     for row in frame.to_dict(orient="records"):
         key, views = row["variant"].split()[0], 3 if row["variant"].startswith("divided") else VIEWS
@@ -124,14 +124,14 @@ COLUMNS = (
 
 
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """Table 2 from the records of its runs and of the speeds."""
+    """Make Table 2 from the records of its runs and of the speeds."""
     found = ABLATION.report(records, profile)
     frame = with_speeds(found.table.frame, _speeds(records, profile))
     scale = "tiny models" if profile == "smoke" else "at the paper's scale"
     caption = (
         f"{found.table.caption}; TFLOPs of 3 views, of the CNNs of {VIEWS}. Speeds: this machine, one clip at a time, "
-        f"fp32, {scale}; hours: what they imply for all "
-        "views of 20,000 videos, and for 240,000 videos a pass in the paper's schedules"
+        f"fp32, {scale}; hours: extrapolated to all views of 20,000 videos, and to 240,000 videos per epoch of the "
+        "paper's schedules"
     )
     shown = (*found.table.columns, *COLUMNS)
     return replace(found, table=replace(found.table, frame=frame, columns=shown, caption=caption))

@@ -1,7 +1,7 @@
-"""Table 3 of the paper: pretraining on more and on fewer images.
+"""Table 3 of the paper: pretraining on more or fewer images.
 
-On the probes a quarter of the stills plays the part of ImageNet-1K, all of them that of ImageNet-21K; the larger inputs
-of HR and L are only counted.
+On the probes, a quarter of the stills stands in for ImageNet-1K and all of them for ImageNet-21K. The larger inputs of
+HR and L are counted, not trained.
 """
 
 from __future__ import annotations

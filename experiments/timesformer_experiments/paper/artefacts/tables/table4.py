@@ -1,7 +1,7 @@
 """Table 4 of the paper: divided attention without positions, with positions in space, and in space and time.
 
-What to expect: without positions in time the model cannot tell the order of the frames, which `motion` asks for and
-`appearance` does not.
+Without temporal positions, the model cannot recognise the order of the frames, which matters in `motion` but not in
+`appearance`.
 """
 
 from __future__ import annotations

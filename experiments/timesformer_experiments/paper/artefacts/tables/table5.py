@@ -1,4 +1,4 @@
-"""Table 5 of the paper: accuracies on K400 as published; our models' size and cost are counted."""
+"""Table 5 of the paper: published accuracies on K400; size and cost of our models are counted."""
 
 from timesformer_experiments.paper.listed import Listed
 

@@ -1,4 +1,4 @@
-"""Table 6 of the paper: accuracies on K600 as published; our models' size and cost are counted."""
+"""Table 6 of the paper: published accuracies on K600; size and cost of our models are counted."""
 
 from timesformer_experiments.paper.listed import Listed
 

@@ -1,4 +1,4 @@
-"""Table 7 of the paper: accuracies on SSv2 and Diving-48 as published; our models' size and cost are counted."""
+"""Table 7 of the paper: published accuracies on SSv2 and Diving-48; size and cost of our models are counted."""
 
 from timesformer_experiments.paper.listed import Listed
 

@@ -1,7 +1,7 @@
-"""Table 8 of the paper: long videos by clips of more and more frames, covered end to end.
+"""Table 8 of the paper: long videos, covered end to end by clips of 8 to 96 frames.
 
-On `order` two events lie up to half the video apart: a clip that does not span both says nothing of their order, so
-that no model can pass a bound that grows with the clip.
+In `order`, two events lie up to half the video apart. A clip that does not span both says nothing about their order, so
+no model can exceed a bound that grows with the length of the clip.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from timesformer_experiments.paper.variants import Variant
 from timesformer_experiments.report.published import published
 
 FRAMES = {1: 8, 2: 32, 4: 64, 8: 96}
-"""Frames of a clip here -> in the paper."""
+"""{frames of a clip here: frames in the paper}."""
 BLIND_ON_ORDER = (
-    "On order chance is 25 %; a model that tells the events but not which of them came first reaches 50 %: above "
-    "chance, though it has learnt nothing of their order."
+    "On order, chance is 25 %; a model that recognises the events but not which of them came first reaches 50 %, which "
+    "is above chance although it has learnt nothing about their order."
 )
 
 
@@ -32,7 +32,7 @@ def _variants(model: str) -> tuple[Variant, ...]:
         own: dict[str, Any] = slowfast(here) if model == "SlowFast" else {"change": {"model.num_frames": here}}
         own.setdefault("paper", {"num_frames": there})
         label = f"{model}, {there} frames (here {here})"
-        skip = ("quick",) if (model, there) == ("SlowFast", 32) else ()  # its bound is that of 8 frames
+        skip = ("quick",) if (model, there) == ("SlowFast", 32) else ()  # it has the same bound as 8 frames
         found.append(Variant(f"{model} {there}", label, line=model, x=here, paper_x=there, skip=skip, **own))
     return tuple(found)
 

@@ -1,10 +1,10 @@
-"""What the probes say of the paper's claims: each is supported, contradicted or undecided here.
+"""Verdicts on the paper's claims: on the probes, each is supported, contradicted or undecided.
 
-A claim is that one model is better than another, or that the two are within a margin. Better is supported where the
-difference is more than noise among all claims together (Holm), and contradicted where the opposite is. Within a margin
-is supported where the whole interval is, contradicted where none of it is. All else is undecided: an honest answer of
-small models and few seeds. `quick` judges nearly all claims, `full` with three seeds those of some tables; of the
-others it is said that they were not run.
+A claim states that one model is better than another, or that the two are within a margin. A claim of the first kind is
+supported if the difference is significant after Holm's correction for all claims, and contradicted if the opposite
+difference is. A claim of the second kind is supported if the whole interval lies within the margin, and contradicted if
+none of it does. All other claims are undecided, which is to be expected of small models and few seeds. `quick` judges
+nearly all claims; `full`, with three seeds, judges those of some tables and marks the others as not run.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ from timesformer_experiments.specs.run import RunSpec
 Verdict = Literal["supported", "contradicted", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 MARGIN_POINTS = 3.0
-"""What counts as no difference: on `motion` the same model differs by one to three points from seed to seed."""
+"""Margin of equivalence: on `motion`, the same model differs by one to three points from seed to seed."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That `first` is better than `second` on a probe, both variants of an ablation, or that they are near."""
+    """Claim that variant `first` of an ablation is better than `second` on the probe `part`.
+
+    near: the claim is that the two are within the margin.
+    """
 
     text: str
     ablation: Ablation
@@ -126,22 +129,22 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 IN_FULL = (table1.ABLATION, table4.ABLATION, table8.ABLATION, figure5.CROP, order.ABLATION)
-"""What `full` judges: an afternoon's training, where all would take days."""
+"""Ablations that `full` judges.  These take an afternoon to train; all would take days."""
 
 
 def ablations(profile: Profile) -> list[Ablation]:
-    """Those whose claims are judged in a profile, each once."""
+    """List the ablations whose claims are judged in a profile, each once."""
     found = {id(claim.ablation): claim.ablation for claim in CLAIMS}
     return [each for each in found.values() if profile != "full" or any(each is judged for judged in IN_FULL)]
 
 
 def plan(profile: Profile) -> list[RunSpec]:
-    """The runs of the artefacts that the claims are about."""
+    """List the runs of the artefacts that the claims refer to."""
     return list({spec.hash(): spec for ablation in ablations(profile) for spec in ablation.plan(profile)}.values())
 
 
 def judge(claim: Claim, found: Comparison, first: Accuracy, second: Accuracy) -> Verdict:
-    """What a comparison says of a claim."""
+    """Return the verdict on a claim from its comparison."""
     if found.low_points is None or found.high_points is None or not (first.above_chance or second.above_chance):
         return "undecided"
     if claim.near:
@@ -156,7 +159,7 @@ def judge(claim: Claim, found: Comparison, first: Accuracy, second: Accuracy) ->
 
 
 def rows(records: Sequence[dict[str, Any]], profile: Profile) -> pd.DataFrame:
-    """A row for each claim."""
+    """Return a row for each claim."""
     measured = {id(ablation): ablation.measured(records, profile) for ablation in ablations(profile)}
     pairs = [_pair(claim, measured.get(id(claim.ablation), {})) for claim in CLAIMS]
     tested = iter(corrected([compare(a.percent, b.percent, a.right, b.right) for a, b in filter(None, pairs)]))
@@ -167,7 +170,7 @@ def rows(records: Sequence[dict[str, Any]], profile: Profile) -> pd.DataFrame:
 
 
 def _pair(claim: Claim, measured: dict[Key, Accuracy]) -> tuple[Accuracy, Accuracy] | None:
-    """What a claim compares; None where one of the two was not run."""
+    """Return the two accuracies that a claim compares; None if one of them was not run."""
     first, second = (measured.get((key, claim.part)) for key in (claim.first, claim.second))
     return None if first is None or second is None else (first, second)
 
@@ -191,7 +194,7 @@ def _row(claim: Claim, each: Comparison | None, pair: tuple[Accuracy, Accuracy] 
 
 
 def _published(claim: Claim) -> float | None:
-    """The paper's own difference on the dataset whose part the probe plays, where it prints one."""
+    """Return the paper's difference on the dataset that the probe stands in for; None if it prints none."""
     dataset, printed = claim.ablation.probes[claim.part], claim.ablation.rows()
     one, two = (printed.get(key, {}) for key in (claim.first, claim.second))
     better, worse = (each.get(f"{dataset}_top1_percent") for each in (one, two))
@@ -223,7 +226,7 @@ COLUMNS = (
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """The differences with their intervals, coloured by verdict; hollow, the paper's."""
+    """Draw the differences with their intervals, coloured by verdict, and the paper's differences, hollow."""
     figure, (axis,) = new_figure(10.5, 1.6 + 0.27 * len(frame), panels=1)
     colours = dict(zip(VERDICTS, (COLOURS[2], COLOURS[1], "#777777"), strict=False))
     for place, row in enumerate(frame.to_dict(orient="records")):
@@ -248,13 +251,13 @@ def draw(frame: pd.DataFrame) -> Figure:
 
 
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """The verdicts from the records of all runs that the claims are about."""
+    """Make the verdicts from the records of all runs that the claims refer to."""
     frame = rows(records, profile)
     counts: dict[Verdict, int] = {verdict: int((frame["measured_verdict"] == verdict).sum()) for verdict in VERDICTS}
     seeds = SETTINGS[profile].seeds
     against = frame[frame["measured_verdict"] == "contradicted"]
     named = [f"Contradicted here: {row['claim']} ({row['probe']})." for row in against.to_dict(orient="records")]
-    over = "seeds and test videos" if seeds > 1 else "test videos alone, there is one seed"
+    over = "seeds and test videos" if seeds > 1 else "test videos only (one seed)"
     return Report(
         name="verdicts",
         title="Verdicts: the paper's claims on the probes",
@@ -269,7 +272,7 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
         findings=(
             f"Of {len(frame)} claims {', '.join(f'{count} {verdict}' for verdict, count in counts.items() if count)}.",
             *named,
-            "Undecided is said of a claim whose difference may be chance here; it says nothing against the paper.",
+            "A claim is undecided if its difference may be due to chance here; that says nothing against the paper.",
             NOTE,
         ),
         sources=(published("table1", "schemes"),),

@@ -1,4 +1,4 @@
-"""ViViT: the number of layers of the factorised encoder's temporal transformer; 0 averages the frames (`space`)."""
+"""ViViT: number of layers in the temporal transformer of the factorised encoder; 0 averages the frames (`space`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""ViViT's ladder of regularisation: each row adds one thing to the row above.
+"""ViViT's ladder of regularisation: each row adds one technique to the row above.
 
-On `appearance`, which can be mirrored. `mixture`, which has its classes and those of `motion`, plays the part of K400,
-which the second row starts from.
+It runs on `appearance`, whose clips can be mirrored. `mixture`, which has the classes of `appearance` and `motion`,
+stands in for K400, from which the second row is initialised.
 """
 
 from __future__ import annotations

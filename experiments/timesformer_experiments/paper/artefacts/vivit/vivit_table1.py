@@ -1,8 +1,8 @@
-"""Table 1 of ViViT: how frames become tokens, and from what the embedding of tubelets starts.
+"""Table 1 of ViViT: conversion of frames to tokens, and initialisation of the tubelet embedding.
 
-As in ViViT all rows have as many tokens: tubelets of two frames, or half as many frames. On the probes attention is
-joint with positions in space and time: a full table starts from equal frames, and small models learn their order from
-it too slowly to tell the rows apart.
+As in ViViT, all rows have the same number of tokens: tubelets of two frames, or half as many frames. On the probes,
+attention is joint with positions in space and time. A full table of positions is initialised equally for all frames,
+and small models learn the order of the frames from it too slowly to distinguish the rows.
 """
 
 from __future__ import annotations

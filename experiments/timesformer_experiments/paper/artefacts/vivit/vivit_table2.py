@@ -1,7 +1,8 @@
-"""Table 2 of ViViT: its four models, and the average of the frames' tokens.
+"""Table 2 of ViViT: its four models, and a baseline that averages the frames' tokens.
 
-On the probes frames are the tokens in time, and the unfactorised models have positions in space and time instead of a
-full table, which starts from equal frames. The last row averages the frames' class tokens: `space`.
+On the probes, each frame gives one set of tokens in time, and the unfactorised models have positions in space and time
+instead of a full table, which is initialised equally for all frames. The last row (`space`) averages the frames' class
+tokens.
 """
 
 from __future__ import annotations
