@@ -1,1 +1,1 @@
-"""Judgements of folders of runs: comparisons, summaries, differences."""
+"""Analysis of folders of runs: summaries, comparisons, differences and statistics of claims."""

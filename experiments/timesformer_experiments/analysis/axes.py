@@ -1,4 +1,4 @@
-"""Along which fields the runs of a folder differ, and how they are laid out: what is compared, what is drawn over."""
+"""Axes of a folder of runs: the fields in which the runs differ, and the field whose values are compared."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SCHEME, FRAMES = "model.attention", "model.num_frames"
 HEIGHT, WIDTH = "model.image_height", "model.image_width"
 SIZES = ("model.image_size", HEIGHT)
 FIRST = (SCHEME, "data.probe", FRAMES, *SIZES)
-"""Fields that are axes even where they follow from others; looked at first where no sweep says what its axes are."""
+"""Fields that are axes even if they follow from others; they are considered first if no sweep defines the axes."""
 CELL = "cell."
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Columns of a frame of results.
+    """Axes as columns of a frame of results.
 
     columns: along which the runs differ, seeds apart.  compared: the one of which each value is a line in a figure, and
     whose values are tested against one another; None where there is none.
@@ -33,27 +33,27 @@ class Axes:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """All but the compared one."""
+        """All axes except the compared one."""
         return tuple(column for column in self.columns if column != self.compared)
 
     def title(self, column: str) -> str:
-        """The last part of a column's name, or all of it where that says too little."""
+        """Return the last part of a column's name, or the whole name if that part is not clear enough."""
         path = column.removeprefix(CELL)
         last = path.rpartition(".")[2]
         return last if sum(other.rpartition(".")[2] == last for other in self.columns) == 1 else path
 
     def column_of(self, *paths: str) -> str | None:
-        """The axis of a field, if it is one."""
+        """Return the axis of a field, None if it is not an axis."""
         found = (column for column in self.columns if column.removeprefix(CELL) in paths)
         return next(found, None)
 
     def values(self, row: Mapping[Any, Any], columns: Sequence[str] | None = None) -> dict[str, Any]:
-        """A row's place on axes, by their titles, as it is read."""
+        """Return the values of a row on the axes for display, by their titles."""
         return {self.title(column): shown(row[column]) for column in (self.columns if columns is None else columns)}
 
 
 def axes_of(frame: pd.DataFrame, compare: str | None = None) -> Axes:
-    """The axes of results: a sweep's own, else the fields that tell the runs apart.
+    """Return the axes of results: those of the sweep, otherwise the fields that distinguish the runs.
 
     compare: path of the field that is compared, by default the attention scheme, else the first that is no number.
 
@@ -90,7 +90,7 @@ def _varies(frame: pd.DataFrame, column: str) -> bool:
 
 
 def _independent(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Without those that follow from the seed and from others before them."""
+    """Return the columns without those that follow from the seed and from earlier columns."""
     kept: list[str] = []
     for column in columns:
         if column.removeprefix(CELL) in FIRST or not follows(frame, column, ["seed", *kept]):
@@ -99,14 +99,14 @@ def _independent(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def follows(frame: pd.DataFrame, column: str, others: Sequence[str]) -> bool:
-    """Whether a column has one value wherever the others have theirs."""
+    """Return True if the values of the other columns determine the value of a column."""
     if not others:
         return not _varies(frame, column)
     return len(frame.drop_duplicates([*others, column])) == len(frame.drop_duplicates(list(others)))
 
 
 def shown(value: Any) -> Any:
-    """A value of an axis as plain data: a whole number, a number or text; none where there is none."""
+    """Return a value of an axis as plain data: a whole number, a number or text; None if there is none."""
     if missing(value):
         return "none"
     if isinstance(value, bool | np.bool_):
@@ -117,8 +117,10 @@ def shown(value: Any) -> Any:
 
 
 def groups(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The rows of each combination of values that occurs, in the order of the axes' values: of numbers by size, of
-    words as they first occur."""
+    """Yield the rows of each combination of values that occurs, in the order of the axes' values.
+
+    Numbers are ordered by size, words by first occurrence.
+    """
     if not columns:
         yield (), frame
         return
@@ -137,7 +139,7 @@ def groups(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[tuple[
 
 
 def _ranks(values: pd.Series) -> dict[Any, int]:
-    """The place of each value among those of its column."""
+    """Return the rank of each value in its column."""
     distinct = list(dict.fromkeys(shown(value) for value in values))
     numbers = sorted(value for value in distinct if not isinstance(value, str))
     words = [value for value in distinct if isinstance(value, str)]

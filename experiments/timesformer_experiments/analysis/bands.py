@@ -93,11 +93,11 @@ class Dominance:
 
     @property
     def at_every_budget(self) -> bool:
-        """Whether the first search is better for each k."""
+        """True if the first search is better for each k."""
         return len(self.wins) == len(self.budgets)
 
     def text(self, first: str, second: str) -> str:
-        """Return what may be said of the two."""
+        """Return the comparison in words."""
         most, said = len(self.budgets), []
         for better, other, places in ((first, second, self.wins), (second, first, self.losses)):
             if len(places) == most:

@@ -1,4 +1,4 @@
-"""Which videos each run had right, and tests between the schemes of a sweep from them."""
+"""Correct videos of each run, and tests between the schemes of a sweep that use them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from timesformer_experiments.records.read import HASH_NAMED
 from timesformer_experiments.report.statistics import Comparison, compare, corrected
 
 RIGHT = "right.parquet"
-"""Beside a log: for each run and video whether its prediction was right; what is kept of the runs' scores."""
+"""File beside a log that stores, for each run and video, whether the prediction was correct."""
 ACCURACY = "top1_percent"
 
 Right = dict[str, dict[str, bool]]
 
 
 def read_right(folder: Path, frame: pd.DataFrame) -> Right:
-    """By hash of the run, then by path of the video, whether the prediction was right; of runs that have left scores.
+    """Read {hash of the run: {path of the video: whether the prediction was correct}} for runs with scores.
 
     Raises InputError if a file is broken, or does not agree with the record of its run.
     """
@@ -73,13 +73,13 @@ def _require_agreement(right: dict[str, bool], percent: float | None, path: Path
 
 
 def right_frame(right: Mapping[str, Mapping[str, bool]]) -> pd.DataFrame:
-    """As it is stored in `RIGHT`."""
+    """Return the frame that is stored in `RIGHT`."""
     rows = [(key, path, found[path]) for key, found in right.items() for path in sorted(found)]
     return pd.DataFrame(rows, columns=["hash", "path", "right"]).astype({"hash": "category", "path": "category"})
 
 
 def compare_all(frame: pd.DataFrame, axes: Axes, right: Right) -> list[Comparison]:
-    """Every two values of the compared axis, where everything else is equal, corrected for their number together.
+    """Compare each two values of the compared axis with all else equal, corrected for the number of comparisons.
 
     Without scores the test is over the accuracies of the seeds.  Pairs without a common seed are left out.
     """
@@ -98,7 +98,7 @@ def compare_all(frame: pd.DataFrame, axes: Axes, right: Right) -> list[Compariso
 
 
 def _by_seed(rows: pd.DataFrame, right: Right) -> tuple[dict[int, float], dict[int, dict[str, bool]]]:
-    """Accuracy and predictions by seed."""
+    """Return accuracies and correct videos, each by seed."""
     accuracies, predictions = dict[int, float](), dict[int, dict[str, bool]]()
     for row in rows.itertuples():
         seed: Any = row.seed

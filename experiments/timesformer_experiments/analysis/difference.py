@@ -1,4 +1,4 @@
-"""What is different between two folders of results: cells that are the same, changed, added or removed.
+"""Difference between two folders of results: cells that are the same, changed, added or removed.
 
 Cells are matched by their hash, then by the values of their axes and their seed, then by name.  Of each setting (the
 cells that differ in nothing but the seed) the metrics' means are compared: with an interval over seeds and videos where
@@ -26,18 +26,18 @@ from timesformer_experiments.report.statistics import compare, student
 from timesformer_experiments.report.tables import Column, Table, missing, to_csv, to_markdown
 
 TIMES = ("wall_seconds", "train_seconds", "evaluate_seconds", "train_clips_per_second")
-"""How long it took is not a result."""
+"""Durations, which are not results."""
 SPEEDS = ("latency_seconds", "clips_per_second")
-"""Measured anew they are never the same: they are shown, but make no cell changed."""
+"""Measurements that vary with every repetition: they are shown, but do not count as a change of the cell."""
 NOT_METRICS = ("hash", "name", "kind", "sweep", "outcome", "reason", "reason_kind", "seed", "protocol", "log")
 VARYING = ("_percent", "_seconds", "_per_second", "_loss")
-"""Ends of the names of metrics that vary with the seed; others are counts."""
+"""Suffixes of metrics that vary with the seed; others are counts."""
 EXACT = 1e-9
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell in both folders, or in one.
+    """Cell that is in both folders or in one.
 
     state: "same", "changed", "added" (only in the second) or "removed" (only in the first).  changed: what differs, as
     (first, second): metrics, the outcome, fields of the configuration.
@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Change:
-    """The mean of a metric over the seeds of a setting, in both folders; difference: second minus first.
+    """Mean of a metric over the seeds of a setting in both folders; difference: second minus first.
 
     low, high, p_value: the difference's 95 % interval and test, None where there is nothing to take them from (`over`
     says from what they are: "seeds and videos", "videos" or "seeds").
@@ -73,7 +73,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """All that is different between two folders."""
+    """Differences between two folders."""
 
     first: str
     second: str
@@ -81,11 +81,11 @@ class Difference:
     changes: tuple[Change, ...]
 
     def counts(self) -> dict[str, int]:
-        """Cells in every state."""
+        """Number of cells in every state."""
         return {state: sum(pair.state == state for pair in self.pairs) for state in STATES}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the differences as plain data for JSON."""
         return {
             "first": self.first,
             "second": self.second,
@@ -95,7 +95,7 @@ class Difference:
         }
 
     def findings(self) -> list[str]:
-        """In words."""
+        """Return the differences in words."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts().items())
         said = [f"{self.first} → {self.second}: {counts}."]
         outcomes = [pair for pair in self.pairs if "outcome" in pair.changed]
@@ -114,7 +114,7 @@ STATES = ("same", "changed", "added", "removed")
 
 
 def difference(first: Path, second: Path) -> Difference:
-    """The difference between two folders of records.  Raises InputError if there are none, or they are broken."""
+    """Compare two folders of records.  Raises InputError if there are no records, or they are broken."""
     frames = [load_results(folder) for folder in (first, second)]
     matched = list(_matched(*frames))
     pairs = [_pair(frames[0], frames[1], *each) for each in matched]
@@ -125,7 +125,7 @@ def difference(first: Path, second: Path) -> Difference:
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
-    """The last parts of the folders' paths by which they can be told apart."""
+    """Return the last parts of the folders' paths that distinguish them."""
     a, b = first.resolve().parts, second.resolve().parts
     count = 1
     while a[-count:] == b[-count:] and count < max(len(a), len(b)):
@@ -134,7 +134,7 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
 
 
 def _keys(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
-    """Ways in which a cell is recognised, each with a key for every row, None where it has none."""
+    """Yield the ways to match cells, each with a key for every row; None for rows without one."""
     yield "hash", frame["hash"].tolist()
     cells = sorted(column for column in frame.columns if column.startswith(CELL))
     places: list[Any] = []
@@ -146,7 +146,7 @@ def _keys(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _matched(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[tuple[int | None, int | None, str]]:
-    """Rows of the two frames that are the same cell, and by what; then those that only one has."""
+    """Yield the rows of the two frames that are the same cell, with the kind of match; then unmatched rows."""
     left, right = dict.fromkeys(range(len(first))), dict.fromkeys(range(len(second)))
     found: dict[int, tuple[int, str]] = {}
     for (how, ours), (_, theirs) in zip(_keys(first), _keys(second), strict=True):
@@ -176,7 +176,7 @@ def _pair(first: pd.DataFrame, second: pd.DataFrame, a: int | None, b: int | Non
 
 
 def _compared(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
-    """The outcome, the configuration, metrics; not how long it took, nor where and when."""
+    """List the compared columns: outcome, configuration and metrics, without durations, place and time."""
     columns = dict.fromkeys([*first.columns, *second.columns])
     left_out = (*NOT_METRICS, *TIMES, *SPEEDS, "started_utc", "finished_utc", "init_from_name")
     return ["outcome", "protocol", *(
@@ -201,7 +201,7 @@ def _plain(value: Any) -> Any:
 def _changes(
     first: pd.DataFrame, second: pd.DataFrame, both: Sequence[tuple[int, int]], right: Right, other_right: Right
 ) -> Iterator[Change]:
-    """Metrics that differ between the cells that both folders have finished."""
+    """Yield the metrics that differ between the cells that are finished in both folders."""
     done = [(a, b) for a, b in both if {first.iloc[a]["outcome"], second.iloc[b]["outcome"]} == {"done"}]
     if not done:
         return
@@ -218,7 +218,7 @@ def _changes(
 
 
 def _metrics(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
-    """Columns of numbers that were measured or counted."""
+    """List the numeric columns that were measured or counted."""
     found = []
     for name in first.columns:
         ends = name.endswith(("_low_percent", "_high_percent"))
@@ -257,7 +257,7 @@ def _change(
 
 
 def changes_table(found: Difference) -> Table | None:
-    """The changed metrics; None where none has changed."""
+    """Make the table of changed metrics; None if there are none."""
     if not found.changes:
         return None
     places = list(dict.fromkeys(name for change in found.changes for name in change.place))
@@ -277,7 +277,7 @@ def changes_table(found: Difference) -> Table | None:
 
 
 def cells_table(found: Difference) -> Table | None:
-    """Cells that are not the same; None where all are."""
+    """Make the table of cells that are not the same; None if all are."""
     rows = [
         {
             "name": pair.name,

@@ -1,9 +1,9 @@
-"""The word for a claim: direction, equivalence within one margin, or what is missing.
+"""Verdict on a claim: its direction, equivalence within a margin, or undecided with the number of seeds still needed.
 
 Equivalence: two one-sided tests (D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987): the
-difference lies above -2 and below +2 points, each at 5 %.  The margin is the same for all claims.  What a study could
-have found: the difference that the two-sided test would call with a power of 80 %, by the noncentral t distribution
-(J. Cohen, Statistical Power Analysis, 2nd edition 1988).
+difference lies above -2 and below +2 points, each at 5 %.  The margin is the same for all claims.  Detectable
+difference: the difference that the two-sided test would find with a power of 80 %, by the noncentral t distribution (J.
+Cohen, Statistical Power Analysis, 2nd edition 1988).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MARGIN_POINTS = 2.0
 ALPHA = 0.05
 POWER = 0.8
 MOST_SEEDS = 1000
-"""Of those that are searched; beyond them no number is named."""
+"""Largest number of seeds that is searched; beyond it no number is reported."""
 
 Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "settled by construction", "not run"]
 Word = Verdict | Literal["these two models differ", "these two models are not told apart"]
 Expected = Literal["more", "near"]
-"""That the first is better than the second, or that they lie within the margin."""
+"""Kind of claim: "more", the first is better than the second; "near", the two are within the margin."""
 DECIDED: tuple[Verdict, ...] = ("supported", "contradicted", "equivalent")
-"""Found by measuring; what is settled by construction is counted apart."""
+"""Verdicts found by measurement; claims that are settled by construction are counted separately."""
 
 
 def equivalence_p(estimate: Estimate, margin: float = MARGIN_POINTS) -> float | None:
@@ -81,7 +81,7 @@ def seeds_needed(
 
 
 def _detected(estimate: Estimate, seeds: int, alpha: float, power: float) -> float:
-    """Return the difference that so many seeds find."""
+    """Return the difference that this number of seeds detects."""
     assert estimate.error is not None
     square, scale = estimate.error**2, estimate.seeds / seeds
     videos = 0.0
@@ -107,7 +107,7 @@ def _detectable(freedom: float, alpha: float, power: float) -> float:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The word for a claim and what stands behind it.
+    """Verdict on a claim, with the numbers behind it.
 
     interval: 95 %, for new seeds and test videos; points.  direction_p, equivalence_p: as they were judged, corrected
     for looks and family.  found_with_power: the smallest difference [points] that 80 % power would have found.
@@ -127,7 +127,7 @@ class Judgement:
 
     @property
     def decided(self) -> bool:
-        """Whether the measurements say something of the claim."""
+        """True if the measurements decide the claim."""
         return self.word in DECIDED
 
     def text(self) -> str:

@@ -31,15 +31,15 @@ from timesformer_experiments.analysis.weighted_t import critical, matching_freed
 
 Design = Literal["nested", "crossed"]
 Runs = Mapping[int, Mapping[str, float]]
-"""By seed, then by test video: 1 where it was right, else 0."""
+"""{seed: {test video: 1 if its prediction was correct, else 0}}."""
 Clusters = Mapping[str, str]
-"""The label of each test video's cluster."""
+"""{test video: label of its cluster}."""
 
 CONFIDENCE_PERCENT = 95.0
 FEW_CLUSTERS = 6
-"""With fewer the videos' own variance cannot be told: the estimate is then given these very clusters."""
+"""With fewer clusters the variance between videos cannot be estimated: results then hold for these clusters only."""
 _NOTHING = 1e-12
-"""Points squared: rounding, where seeds or videos do not differ at all."""
+"""Variance in points squared that is due to rounding, where seeds or videos do not differ at all."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Estimate:
         seed's cluster; in the nested design a cluster belongs to one seed, and rest_variance holds both.  None where
         they cannot be told apart.
     videos_error, videos_freedom: for new test videos with these very models; None with a single cluster.
-    bound: whether the seeds did not differ at all, so that `error` is what the test videos alone make it.  A p-value is
-        then a bound: smaller ones cannot be claimed.
-    conditional: whether the estimate is given these very test clusters, because there are too few.
+    bound: True if the seeds did not differ at all, so that `error` comes from the test videos only.  A p-value is then
+        a bound: smaller ones cannot be claimed.
+    conditional: True if the estimate holds for these test clusters only, because there are too few.
     """
 
     design: Design
@@ -124,7 +124,7 @@ class Estimate:
         return float(two_sided_p(self.mean / self.videos_error, 1.0, self.videos_freedom, 1.0))
 
     def p_text(self) -> str:
-        """Return the p-value as it is read, a bound as such."""
+        """Return the p-value in words, marked if it is a bound."""
         value = self.p_value()
         if value is None:
             return "no p-value: one seed"
@@ -132,7 +132,7 @@ class Estimate:
         return f"p ≥ {value:.2g} (bound: the seeds do not differ)" if self.bound else shown
 
     def remark(self) -> str:
-        """Return what restricts the estimate, for the reader of a table; empty where nothing does."""
+        """Return the restrictions of the estimate in words, for a table; empty without restrictions."""
         found = []
         if self.seeds == 1:
             found.append("one seed says nothing of others")

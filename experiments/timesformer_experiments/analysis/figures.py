@@ -30,16 +30,16 @@ from timesformer_experiments.report.report import COLOURS, MARKERS
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (5, 1)), (0, (1, 1)))
 PANELS_A_FIGURE, PANELS_A_ROW = 6, 3
 LABEL_POINTS = (60.0, 9.0)
-"""Width and height that a label takes."""
+"""Width and height of a label in points."""
 OVER = {
     "frames": ("frames", (FRAMES,), "frames"),
     "resolution": ("image_height_pixels", SIZES, "height of a frame [pixels]"),
 }
-"""Name in files -> column of a summary, paths of the axis, label."""
+"""{name in files: (column of a summary, paths of the axis, label)}."""
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour, marker and line of a series; they differ in all three, and beyond seven series in two."""
+    """Return colour, marker and line of a series.  Series differ in all three, beyond seven series in two."""
     turn, place = divmod(number, len(COLOURS))
     return {
         "color": COLOURS[place],
@@ -49,7 +49,7 @@ def style(number: int) -> dict[str, Any]:
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """All figures for which there are values, by the name of their file."""
+    """Draw all figures for which there are values, by the name of their file."""
     found: dict[str, Figure] = {}
     accuracy = summary.metric(ACCURACY)
     costs = {"tflops": TFLOPS, "training_memory": TRAINING, "inference_memory": INFERENCE}
@@ -77,7 +77,7 @@ def _numbered(name: str, made: Iterator[Figure]) -> dict[str, Figure]:
 
 
 def series(summary: Summary) -> dict[Any, int]:
-    """The values of the compared axis and their numbers, the same in all figures."""
+    """Return {value of the compared axis: number of its series}, the same in all figures."""
     if summary.axes.compared is None:
         return {None: 0}
     values = dict.fromkeys(summary.frame[summary.titles[summary.axes.compared]])
@@ -85,7 +85,7 @@ def series(summary: Summary) -> dict[Any, int]:
 
 
 def title_of(value: Any) -> str:
-    """What a line is called: a scheme by its title."""
+    """Return the label of a line; schemes are named by their titles."""
     if value is None:
         return "all"
     if value in names():
@@ -94,7 +94,7 @@ def title_of(value: Any) -> str:
 
 
 def _panels(summary: Summary, left_out: Sequence[str], x: str | None) -> Iterator[list[tuple[str, pd.DataFrame]]]:
-    """Rows by the axes that a panel does not show, a few panels at a time, each with what it is of."""
+    """Group rows by the axes that a panel does not show, a few panels at a time, each with its title."""
     frame, titles = summary.frame, summary.titles
     shown = [summary.axes.compared, *left_out]
     others = [titles[column] for column in summary.axes.columns if column not in shown]
@@ -111,7 +111,7 @@ def _tuple(key: Any) -> tuple[Any, ...]:
 
 
 def _grid(count: int) -> tuple[Figure, list[Any]]:
-    """A figure with that many panels in rows, the same scales in all."""
+    """Make a figure with this number of panels in rows, all with the same scales."""
     across = min(count, PANELS_A_ROW)
     down = math.ceil(count / across)
     figure = Figure(figsize=(max(4.6, 3.6 * across), 3.4 * down + 0.7), layout="constrained")
@@ -150,7 +150,7 @@ def _curves(summary: Summary, metric: Metric, x: str, paths: tuple[str, ...], la
 def _line(
     figure: Figure, axis: Any, rows: pd.DataFrame, metric: Metric, x: str, number: int, shift: float, title: str
 ) -> None:
-    """One series; shift: to the side in points, so that intervals do not cover one another."""
+    """Draw a series.  shift: horizontal offset in points, so that intervals do not overlap."""
     look = style(number) | {"label": title, "markersize": 5, "linewidth": 1.4}
     if not metric.spread:  # counts may be the same: hollow, of falling size, they do not hide one another
         look |= {"markersize": max(4.0, 9.0 - 0.8 * number), "markerfacecolor": "none"}
@@ -185,7 +185,7 @@ def _scales(axes: Sequence[Any], frame: pd.DataFrame, x: str, metric: Metric) ->
 
 
 def _log(axis: Any, which: str, values: pd.Series) -> None:
-    """A logarithmic axis with plain numbers, closer to one another where the values span less than two decades."""
+    """Make an axis logarithmic with plain numbers, denser if the values span less than two decades."""
     getattr(axis, f"set_{which}scale")("log")
     ruler = getattr(axis, f"{which}axis")
     if values.max() / values.min() < 100:
@@ -195,7 +195,7 @@ def _log(axis: Any, which: str, values: pd.Series) -> None:
 
 
 def _labels(figure: Figure, axes: Sequence[Any], x: str, y: str, count: int) -> None:
-    """Labels at the edges, one legend below."""
+    """Add labels at the edges, and one legend below."""
     across = min(count, PANELS_A_ROW)
     for number, axis in enumerate(axes):
         if number % across == 0:
@@ -213,7 +213,7 @@ def _labels(figure: Figure, axes: Sequence[Any], x: str, y: str, count: int) -> 
 
 
 def front(rows: pd.DataFrame, cost: str, accuracy: str) -> pd.DataFrame:
-    """The rows that no other beats: none is as accurate for less, or more accurate for as little; by rising cost."""
+    """Return the Pareto front by ascending cost: rows more accurate than every row of lower or equal cost."""
     there = rows[rows[cost].notna() & rows[accuracy].notna()]
     ordered = there.sort_values([cost, accuracy], ascending=[True, False], kind="stable")
     best = -math.inf
@@ -252,7 +252,7 @@ def _fronts(summary: Summary, accuracy: Metric, cost: Metric) -> Iterator[Figure
 def _name_points(
     axis: Any, rows: pd.DataFrame, summary: Summary, inside: Sequence[str], cost: Metric, accuracy: Metric
 ) -> None:
-    """Above and left of the points of a front, where no points are, their frames and resolution."""
+    """Label the points of a front with frames and resolution, above and left of them, where there are no points."""
     words = {"frames": "f", "image_height_pixels": " px"}
     said = [name for name, paths, _ in OVER.values() if summary.axes.column_of(*paths) in inside]
     axis.figure.draw_without_rendering()
@@ -271,7 +271,7 @@ def _name_points(
 
 
 def pdf(figure: Figure) -> bytes:
-    """The figure as a PDF with its text as text, the same bytes for the same figure."""
+    """Return the figure as a PDF with text as text; the same figure gives the same bytes."""
     from io import BytesIO
 
     buffer = BytesIO()

@@ -26,7 +26,7 @@ MEAN_FROM_SEEDS = 20
 
 @dataclass(frozen=True)
 class FailedShare:
-    """Number of seeds below a level, and interval of the share of all trainings that would lie there [percent]."""
+    """Number of seeds below a level, and interval of the share of all trainings that would be below it [percent]."""
 
     failed: int
     seeds: int
@@ -37,8 +37,10 @@ class FailedShare:
 
 @dataclass(frozen=True)
 class Median:
-    """Median over seeds with the narrowest symmetric interval of order statistics that covers enough, and what it
-    covers [percent]; no interval below six seeds."""
+    """Median over seeds with the narrowest symmetric interval of order statistics with sufficient coverage.
+
+    It also has the coverage [percent].  With fewer than six seeds there is no interval.
+    """
 
     seeds: int
     median: float
@@ -51,8 +53,8 @@ class Median:
 class Humps:
     """Accuracies of one variant's seeds [percent], judged by a registered level.
 
-    two: whether seeds lie on both sides of the level.  mean, low, high: with two humps the interval is left out below
-    20 seeds, else it is Student's t over seeds.
+    two: True if seeds lie on both sides of the level.  mean, low, high: mean with Student's t interval over seeds; with
+    two humps and fewer than 20 seeds there is no interval.
     """
 
     level: float
@@ -64,7 +66,7 @@ class Humps:
     high: float | None
 
     def text(self) -> str:
-        """Return what is to be said of it."""
+        """Return the description in words."""
         share = (
             f"{self.failed.failed} of {self.failed.seeds} seeds fail (below {self.level:g} %): "
             f"{self.failed.percent:.0f} % of trainings ({self.failed.low:.0f} to {self.failed.high:.0f} %)"

@@ -29,7 +29,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Look:
-    """A number of seeds at which claims are judged, and what of the 5 % it spends."""
+    """Look: a number of seeds at which claims are judged, and the part of the 5 % that it spends."""
 
     seeds: int
     alpha: float
@@ -42,7 +42,7 @@ DecidedBy = Literal["direction", "equivalence", "both"]
 
 @dataclass(frozen=True)
 class Taken:
-    """A claim's own p-values, uncorrected, at the looks it has taken, in order; empty where it was not run.
+    """Uncorrected p-values of a claim at the looks it has taken, in order; empty if it was not run.
 
     direction: of no difference (`equivalence.direction_p`).  equivalence: of a difference of the margin or more; None
         where the claim does not ask.  beyond: of none beyond the margin, where it is known; it helps the other claims.
@@ -61,7 +61,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Decision:
-    """Where a claim stands.
+    """Status of a claim.
 
     decided_at: seeds that decided it; None while it is open.
     direction_p, equivalence_p: over the looks taken until then; `_corrected`: within the family too.
@@ -154,7 +154,7 @@ def follow(direction: np.ndarray, equivalence: np.ndarray, beyond: np.ndarray) -
 
 
 def decide(claims: Sequence[Taken]) -> list[Decision]:
-    """Return where each claim stands, in the same order.
+    """Return the status of each claim, in the same order.
 
     Raises InputError where a claim's p-values do not fit the looks that its seeds allow, or a name comes twice in a
     family.

@@ -1,14 +1,14 @@
-"""The records of a sweep, or of any runs, made into tables, figures and a page.
+"""Report of a sweep, or of any folder of runs: tables, figures and a page.
 
     results.csv               every run: `timesformer_experiments.load_results`
-    summary.csv, summary.tex  a row a setting: means over seeds with intervals, counts, predictions
+    summary.csv, summary.tex  a row per setting: means over seeds with intervals, counts, predictions
     comparisons.csv, .tex     tests between the schemes, where accuracies were measured
     figures/*.png, *.pdf
     report.md, report.html
-    right.parquet             which videos each run had right, so that the tests can be made again without the runs
+    right.parquet             correct videos of each run, so that the tests can be repeated without the runs
 
-In another folder than that of the records also records.jsonl (the records that hold, and those of the runs they start
-from), sweep.yaml and cells.json, from which the same is made again.
+If the report is written to another folder than that of the records, it also has records.jsonl (the valid records, and
+those of the runs from which they are initialised), sweep.yaml and cells.json, so that it can be made again.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_ma
 
 SWEEP_FILE = "sweep.yaml"
 LONG_TABLE = 60
-"""Rows of a table behind which nobody would find the figures: on the page they come first then."""
+"""Number of rows from which a table comes after the figures on the page, so that the figures are found."""
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """All that is shown of the records of a folder.
+    """Content of the report on a folder of records.
 
-    results: as `load_results` gives them.  tables: by the stem of their files.  findings: sentences that follow from
-    the numbers.  right: see `timesformer_experiments.analysis.comparisons`.
+    results: result of `load_results`.  tables: by the stem of their files.  findings: sentences computed from the
+    numbers.  right: see `timesformer_experiments.analysis.comparisons`.
     """
 
     title: str
@@ -66,7 +66,7 @@ class SweepReport:
     right: Right
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the report as plain data for JSON."""
         return {
             "title": self.title,
             "runs": len(self.results),
@@ -79,7 +79,7 @@ class SweepReport:
 
 
 def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
-    """The report of the records in a folder.  compare: the field whose values are lines and are tested.
+    """Make the report of the records in a folder.  compare: field whose values are drawn as lines and tested.
 
     Raises InputError if there are no records, or they are broken.
     """
@@ -122,7 +122,7 @@ def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
 
 
 def _memory(results: pd.DataFrame) -> str:
-    """Whose memory is shown, and with how many clips."""
+    """Return the devices whose memory is shown, and the numbers of clips, in words."""
     batches = sorted({int(value) for value in results.get("memory_batch", pd.Series(dtype=float)).dropna()})
     devices = sorted(results.get("memory_device", pd.Series(dtype=str)).dropna().unique())
     where = " or ".join({"cuda": "a GPU", "cpu": "a CPU"}[device] for device in devices) or "a device"
@@ -159,7 +159,7 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
 
 
 def _split(summary: Summary) -> set[tuple[Any, ...]]:
-    """What the panels of accuracy against cost are of: fronts of several probes are not one front."""
+    """Return the combinations that need separate panels of accuracy over cost: probes do not share a Pareto front."""
     axes, titles = summary.axes, summary.titles
     data = [titles[column] for column in axes.columns if column.removeprefix("cell.").startswith(("data.", "protocol"))]
     return set(summary.frame[data].itertuples(index=False, name=None)) if data else {()}
@@ -176,9 +176,9 @@ def _front_in_words(summary: Summary, cost: Metric, accuracy: Metric) -> str:
 
 
 def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Path]:
-    """Write all files and return their paths; each appears whole or not at all.
+    """Write all files and return their paths.  Each file is written atomically.
 
-    folder: that of the records, from which they are copied if `out` is another.
+    folder: folder of the records, from which they are copied if `out` differs.
     """
     require_writable(out / "figures")
     pictures = {name: with_palette(png(figure)) for name, figure in report.figures.items()}
@@ -203,7 +203,7 @@ def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Pat
 
 
 def with_palette(picture: bytes) -> bytes:
-    """A PNG of lines and text in the 256 colours that suit it best: a third of the size, and looks the same."""
+    """Reduce a PNG of lines and text to its best 256 colours: a third of the size with the same look."""
     buffer = BytesIO()
     with Image.open(BytesIO(picture)) as image:
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
@@ -211,7 +211,7 @@ def with_palette(picture: bytes) -> bytes:
 
 
 def _sources(folder: Path) -> dict[str, bytes]:
-    """What the report is made from."""
+    """Return the files from which the report is made, by name."""
     found = {}
     for name in (SWEEP_FILE, CELLS_FILE):
         if (folder / name).is_file():
@@ -243,6 +243,6 @@ def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
 
 
 def _said(name: str) -> str:
-    """The name of a figure as a heading."""
+    """Return the name of a figure as a heading."""
     words = name.replace("_", " ").replace("tflops", "TFLOPs").replace("macs", "MACs")
     return words[0].upper() + words[1:]

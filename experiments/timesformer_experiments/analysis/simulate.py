@@ -1,4 +1,4 @@
-"""Simulation of the statistics of claims on trainings that never ran: do they keep what they promise?
+"""Simulation of the statistics of claims with simulated trainings: error rates, coverage and power.
 
     python -m timesformer_experiments.analysis.simulate --out results/simulation
 
@@ -71,7 +71,7 @@ class Means:
         return found
 
     def mirrored(self) -> Means:
-        """Return the differences the other way round."""
+        """Return the differences with opposite sign."""
         return replace(self, mean=-self.mean)
 
     def direction(self) -> np.ndarray:
@@ -178,7 +178,7 @@ def _tests(looks: Sequence[Means]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _apart(direction: np.ndarray, equivalence: np.ndarray) -> Course:
-    """Return what two of Holm's corrections would do, one for directions and one for equivalences."""
+    """Return the course under two separate Holm corrections, one for directions and one for equivalences."""
     unasked, unknown = np.full(direction.shape, np.nan), np.ones(direction.shape)
     first, second = follow(direction, unasked, unknown), follow(equivalence, unasked, unknown)
     return replace(first, equivalence_corrected=second.direction_corrected)
@@ -229,7 +229,7 @@ def _errors(text: str, spread: float, truth: np.ndarray, course: Course, apart: 
 
 
 def power(rng: np.random.Generator, trials: int) -> list[Row]:
-    """Return what becomes of a single claim, by its true difference, and how many seeds it takes."""
+    """Return the outcomes of a single claim by its true difference, and the number of seeds that it takes."""
     rows = []
     for design in ("nested", "crossed"):
         for spread in SPREADS_POINTS:

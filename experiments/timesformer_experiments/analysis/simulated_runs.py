@@ -1,4 +1,4 @@
-"""Accuracies of trainings that never ran, for `simulate`: which test videos each seed of each variant has right.
+"""Simulated trainings for `simulate`: the correct test videos of each seed of each variant.
 
 A video is right where a normal variable exceeds 0; it is the sum of the variant's level, of the seed, of the video's
 difficulty and of what is left.  A seed's true accuracy is then near-normal with the spread that is asked for, and the
@@ -14,11 +14,11 @@ import numpy as np
 from scipy import optimize, special
 
 SHARED_DIFFICULTY = 0.4
-"""The part of the variance within a seed that is a video's own, the same for all variants and seeds."""
+"""Share of the variance within a seed that belongs to a video and is the same for all variants and seeds."""
 OWN_DIFFICULTY = 0.15
-"""The part that is a video's own for one variant, the same for all its seeds."""
+"""Share that belongs to a video for one variant and is the same for all its seeds."""
 BOTH_RIGHT = 0.6
-"""Nested design: how far two variants agree on a video, from independence (0) to all that is possible (1)."""
+"""Agreement of two variants on a video in the nested design, from independence (0) to the maximum (1)."""
 CHUNK = 200
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
@@ -90,7 +90,7 @@ def nested_differences(
 
 
 def humped(rng: np.random.Generator, accuracies: np.ndarray, share: float, lower: float) -> np.ndarray:
-    """Return accuracies of which a share, drawn anew for each seed, is lower by so many points."""
+    """Lower a random share of the accuracies, drawn anew for each seed, by `lower` points."""
     return accuracies - lower * (rng.random(accuracies.shape) < share)
 
 

@@ -48,7 +48,7 @@ class Row:
     seeds_used: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as it stands in the csv."""
+        """Return the row of the csv."""
         share = self.percent / 100
         low, high = self.goal or (None, None)
         return {
@@ -73,7 +73,7 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def to_markdown(frame: pd.DataFrame, trials: int) -> str:
-    """Return the table as it is read: a table for each part, a row for each setting, a column for each spread."""
+    """Return the table as markdown: a table for each part, a row for each setting, a column for each spread."""
     judged = frame[frame["holds"].notna()]
     missed = judged[~judged["holds"].astype(bool)]
     lines = [

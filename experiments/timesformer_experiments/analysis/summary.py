@@ -1,4 +1,4 @@
-"""One row for each setting of a sweep: means over its seeds, counts and predictions, as a table and as figures."""
+"""Summary of a sweep with one row per setting: means over seeds, counts and predictions."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from timesformer_experiments.report.tables import Column, Table, missing
 
 @dataclass(frozen=True)
 class Summary:
-    """frame: a row a setting.  axes: of the runs.  metrics: those that there are, in units that suit their sizes."""
+    """Summary of results.
+
+    frame: a row per setting.  axes: axes of the runs.  metrics: available metrics, in units that suit their sizes.
+    """
 
     frame: pd.DataFrame
     axes: Axes
     metrics: tuple[Metric, ...]
 
     def metric(self, wanted: Metric) -> Metric | None:
-        """The metric as it is shown here, None where no run has it."""
+        """Return the metric in the unit of this summary; None if no run has it."""
         return next((metric for metric in self.metrics if metric.name == wanted.name), None)
 
     @property
     def titles(self) -> dict[str, str]:
-        """The frame's column of each axis."""
+        """Column of the frame for each axis."""
         return {column: self.axes.title(column) for column in self.axes.columns}
 
 
 def summarise(frame: pd.DataFrame, axes: Axes) -> Summary:
-    """The settings of results; means are over finished runs, intervals over seeds, or with one seed over its videos."""
+    """Summarise results by setting: means over finished runs, intervals over seeds, or over videos with one seed."""
     metrics = tuple(_suited(metric, frame) for metric in METRICS if _there(frame, metric.name))
     rows = []
     for _, runs in groups(frame, axes.columns):
@@ -59,7 +62,7 @@ def _there(frame: pd.DataFrame, name: str) -> bool:
 
 
 def _suited(metric: Metric, frame: pd.DataFrame) -> Metric:
-    """In the next smaller unit where all values are small."""
+    """Return the metric in the next smaller unit if all values are small."""
     unit = metric.smaller
     if unit is None or float(frame[metric.name].max()) >= unit.limit:
         return metric
@@ -81,7 +84,7 @@ def _values(metric: Metric, done: pd.DataFrame) -> dict[str, Any]:
 
 
 def _own_interval(metric: Metric, done: pd.DataFrame) -> tuple[float, float]:
-    """The interval over test videos that the record has, of an accuracy."""
+    """Return the interval of an accuracy over test videos that the record has."""
     stem, _, unit = metric.name.rpartition("_")
     names = (f"{stem}_low_{unit}", f"{stem}_high_{unit}")
     if not all(name in done for name in names):
@@ -92,7 +95,7 @@ def _own_interval(metric: Metric, done: pd.DataFrame) -> tuple[float, float]:
 
 
 def summary_table(summary: Summary, caption: str) -> Table:
-    """The summary as it is read."""
+    """Make the table that shows the summary."""
     columns = [Column(title, title, "label", decimals=_decimals_of_axis(summary.frame[title]))
                for title in summary.titles.values()]  # fmt: skip
     most = summary.frame[["runs_done", "runs_failed"]].max()
@@ -110,19 +113,19 @@ def summary_table(summary: Summary, caption: str) -> Table:
 
 
 def _decimals_of_axis(values: pd.Series) -> int:
-    """As many as its numbers have, at most 6."""
+    """Return the number of decimals of the values, at most 6."""
     numbers = [value for value in values if not isinstance(value, str)]
     return max((len(f"{value:.6f}".rstrip("0").partition(".")[2]) for value in numbers), default=0)
 
 
 def digits(values: pd.Series, metric: Metric) -> int:
-    """Decimals with which the smallest value still has three digits, at most 6."""
+    """Return the number of decimals that gives the smallest value three digits, at most 6."""
     positive = [abs(value) / metric.scale for value in values if not missing(value) and value != 0]
     return min(6, max(0, 2 - math.floor(math.log10(min(positive))))) if positive else 0
 
 
 def failures_table(frame: pd.DataFrame) -> Table | None:
-    """The runs that failed and why; None where there is none."""
+    """Make the table of failed runs with the reasons; None if there are none."""
     failed = frame[frame["outcome"] == "failed"]
     if failed.empty:
         return None
@@ -136,7 +139,7 @@ def failures_table(frame: pd.DataFrame) -> Table | None:
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
-    """The tests, a row a pair; None where there are none."""
+    """Make the table of tests, a row per pair; None if there are none."""
     if not comparisons:
         return None
     rows = []

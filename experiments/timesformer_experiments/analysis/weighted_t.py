@@ -17,7 +17,7 @@ from scipy import special
 
 _STEPS = 60
 _CLOSE = 1e-10
-"""Of log p."""
+"""Tolerance of log p."""
 _LEAST = 1e-300
 
 
