@@ -85,6 +85,7 @@ def small_sweep(tmp_path: Path, name: str, axes: dict[str, list[Any]]) -> tuple[
     return tmp_path / "sweep.yaml", values
 
 
+@pytest.mark.integration
 def test_sweep(tmp_path: Path) -> None:
     file, _ = small_sweep(tmp_path, "sweep.yaml", {"seed": [0], "model.attention": ["joint"]})
     out = tmp_path / "runs"

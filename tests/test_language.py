@@ -8,8 +8,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("kernels/timesformer_kernels", "timesformer", "experiments/timesformer_experiments")
 
-NOT_YET = ("experiments/timesformer_experiments/paper", "experiments/timesformer_experiments/analysis")
-"""Folders and files whose docstrings are still to be rewritten."""
 
 WORDS = {"What", "Whether", "Of", "As", "That", "How", "So", "Which", "Who"}
 """First words of docstrings that are clauses or fragments."""
@@ -57,18 +55,12 @@ def test_docstrings_begin_with_a_noun_or_an_imperative() -> None:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
-            if any(name == part or name.startswith(f"{part}/") for part in NOT_YET):
-                continue
             for line, docstring in docstrings(path.read_text(encoding="utf-8")):
                 seen += 1
                 if not is_well_begun(docstring):
                     bad.append(f"{name}:{line}: {docstring.splitlines()[0]}")
     assert seen > 300
     assert not bad, "\n".join(bad)
-
-
-def test_what_is_still_to_be_rewritten_exists() -> None:
-    assert [part for part in NOT_YET if not (ROOT / part).exists()] == []
 
 
 @pytest.mark.parametrize(

@@ -95,5 +95,5 @@ def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None 
 
 
 def _describes(stored: dict[str, Any], info: ProbeInfo) -> bool:
-    """Whether a description is of this probe, with all classifiers."""
+    """True if a description is of this probe, with all classifiers."""
     return stored["fingerprint"] == info.fingerprint and set(stored["cheap_classifiers"]) == set(CHEAP)

@@ -1,1 +1,1 @@
-"""What the probes say of the paper's claims."""
+"""Verdicts of the probes on the paper's claims."""
