@@ -73,15 +73,16 @@ def shifted(before: Array, after: Array, down: int, right: int) -> float:
 
 def turning(clip: Array) -> int:
     grey = clip.mean(axis=1)
-    centre = np.array(ndimage.center_of_mass((grey > np.median(grey) + 50).any(axis=0)))
+    centres = [np.array(ndimage.center_of_mass(frame > np.median(frame) + 50)) for frame in grey]
     errors = []
-    for sign in (1, -1):
-        angle = sign * 0.25
+    for angle in (0.25, -0.25):
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        moved = [ndimage.affine_transform(frame, turn, centre - turn @ centre, order=1) for frame in grey[:-1]]
-        errors.append(
-            sum(apart(one[8:32, 8:32], other[8:32, 8:32]) for one, other in zip(moved, grey[1:], strict=True))
+        still, turned = (
+            [ndimage.affine_transform(frame, by, centre - by @ [19.5, 19.5], order=1) for frame, centre in found]
+            for found, by in ((list(zip(grey, centres, strict=True)), by) for by in (np.eye(2), turn))
         )
+        pairs = zip(turned[:-1], still[1:], strict=True)
+        errors.append(sum(apart(one[10:30, 10:30], other[10:30, 10:30]) for one, other in pairs))
     return int(np.argmin(errors))
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from timesformer.data.probes import make_probe, open_probe
+from timesformer.data.probes.diagnostics import CHEAP
 from timesformer.errors import InputError
 from timesformer_experiments.cli.main import app
-from timesformer_experiments.paper.probes import ceiling_percent
+from timesformer_experiments.paper.probes import ceiling_percent, describe
 from timesformer_experiments.run.inputs import prepare
 from timesformer_experiments.run.train import run_one
 from timesformer_experiments.specs.run import ProbeData, RunSpec
@@ -45,6 +47,9 @@ def test_a_dial_that_states_its_default_is_the_same_run() -> None:
         ("order", "gaps", [1, 2, 4], [4]),
         ("order", "video_frames", 64, 32),
         ("detail", "scales", [2, 4], [2]),
+        ("match", "move", "axis", "knight"),
+        ("shell", "patches_per_frame", 0.5, 1.0),
+        ("cue", "gap", 6, 7),
     ):
         plain = spec({"probe": probe})
         assert plain.hash() == spec({"probe": probe, name: default}).hash()
@@ -117,6 +122,45 @@ def test_the_command_line_takes_dials(tmp_path: Path) -> None:
         done = CliRunner().invoke(app, [*words, "--dial", dial])
         assert done.exit_code == 2
         assert said in done.stderr
+
+
+def test_dials_of_words_and_fractions_reach_the_videos(tmp_path: Path) -> None:
+    words = ["probe", "match", "--out", str(tmp_path), "--num-train", "4", "--num-test", "4", "--json"]
+    done = CliRunner().invoke(app, [*words, "--dial", "move=knight", "--dial", "patch_noise=0.05"])
+    assert done.exit_code == 0, done.output
+    info = open_probe(json.loads(done.stdout)["folder"])
+    assert info.kind.dials() == {
+        "move": "knight",
+        "distance": 1,
+        "grid": 4,
+        "video_frames": 2,
+        "patch_noise": 0.05,
+    }
+    done = CliRunner().invoke(app, [*words, "--dial", "move=queen"])
+    assert done.exit_code == 2
+    assert "move must be one of axis, diagonal, knight, got 'queen'" in done.stderr
+
+
+def test_a_description_holds_the_gate_and_is_made_anew_with_more_classifiers(tmp_path: Path) -> None:
+    info = make_probe("contact", tmp_path, num_train=8, num_test=8)
+    files = describe(info, tmp_path / "out", "contact")
+    page, stored = files[2], files[3]
+    facts = json.loads(stored.read_text())
+    assert list(facts["cheap_classifiers"]) == list(CHEAP)
+    assert facts["gate_margin_points"] == 5
+    best = max(found["top1_percent"] for found in facts["cheap_classifiers"].values())
+    assert facts["cheap_best_percent"] == best
+    assert f"Without attention {best:.1f} % are reached." in page.read_text()
+    assert [line.split(",")[0] for line in files[1].read_text().splitlines()[1:]] == [
+        name.replace("_", " ") for name in CHEAP
+    ]
+    page.write_text("as it was")
+    assert describe(info, tmp_path / "out", "contact") == files
+    assert page.read_text() == "as it was"
+    facts["cheap_classifiers"] = {name: facts["cheap_classifiers"][name] for name in CHEAP[:3]}
+    stored.write_text(json.dumps(facts))
+    describe(info, tmp_path / "out", "contact")
+    assert "Without attention" in page.read_text()
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """`spin`: which way objects turn, with nothing else to go by.
 
-Blobs (no rotation maps one onto itself) turn about their centres at constant speed, all of a video the same way.  Their
-angles in any one frame are uniform, so that each single frame has one distribution whichever way they turn: one half in
-expectation.  The test set holds each clip's reversal, which turns the other way: one half, exactly, for a model blind
-to the order of frames.
+Blobs (no rotation maps one onto itself) turn about their centres at constant speed while they drift somewhere, all of a
+video the same way.  Their angles in any one frame are uniform and their drift is drawn alike in both classes, so that
+each single frame has one distribution whichever way they turn: one half in expectation.  The test set holds each clip's
+reversal, which turns the other way: one half, exactly, for a model blind to the order of frames.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -24,10 +24,12 @@ class Spin(Kind):
 
     video_frames: frames of a video; objects: how many turn, at random places and at speeds of their own
     (`Difficulty.turn_speed`)
+    drift: pixels per frame, at most, by which each object moves along each axis besides, which says nothing of its turn
     """
 
     video_frames: int = 8
     objects: int = 1
+    drift: float = 0.8
 
     name: ClassVar[str] = "spin"
     labels: ClassVar[tuple[str, ...]] = ("clockwise", "anticlockwise")
@@ -39,6 +41,7 @@ class Spin(Kind):
     def __post_init__(self) -> None:
         self._require_whole("video_frames", 2, 96)
         self._require_whole("objects", 1, 4)
+        self._require_number("drift", 0.0, 2.0)
 
     @property
     def frames(self) -> int:
@@ -55,10 +58,13 @@ class Spin(Kind):
         background = Look.draw(rng, clip.split)
         stage = make_stage(background, rng, clip.split, dial, self.frames)
         covered = np.zeros((self.frames, self.size, self.size), bool)
+        time = np.arange(self.frames) - (self.frames - 1) / 2
         looks = []
         for _ in range(self.objects):
             looks.append(Look.draw(rng, clip.split))
             track = make_track(turning, rng, dial.object_radius, MARGIN, dial, self.frames)
+            dx, dy = rng.uniform(-self.drift, self.drift, 2)
+            track = replace(track, x=track.x + dx * time, y=track.y + dy * time)
             covered |= paint(stage.canvas, track, "blob", looks[-1], object_luma(stage.luma, rng, dial)) > 0.5
         covered = stage.cover(stage.canvas, covered) > 0.5
         luma, cb, cr = to_planes(stage.canvas, rng, dial.noise)
