@@ -48,7 +48,7 @@ def probe(
 
     match: which way random textures move, by whole patches (move, distance, grid).
 
-    spin: which way the objects turn while they drift (objects).
+    spin: which way the objects turn while they drift (objects, drift).
 
     contact: whether textures at an offset are equal (max_offset, grid).
 
