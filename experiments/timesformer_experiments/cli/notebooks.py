@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from timesformer.errors import InputError
-from timesformer.files import write_atomic
+from timesformer_experiments.cli.options import bad_input
 
 FOLDER = Path(__file__).parents[3] / "notebooks"
 DIGEST = "executed_sha256"
@@ -47,7 +46,7 @@ def read(path: Path) -> Any:
     try:
         return nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise InputError(f"{path}: expected a notebook ({type(error).__name__}: {error})") from error
+        raise bad_input(f"{path}: expected a notebook ({type(error).__name__}: {error})") from error
 
 
 def digest(notebook: Any) -> str:
@@ -129,6 +128,8 @@ def text_of(notebook: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Execute all notebooks, or those named, in place."""
+    from timesformer.files import write_atomic
+
     parser = argparse.ArgumentParser(prog="python -m timesformer_experiments.cli.notebooks", description=main.__doc__)
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks; by default those of notebooks/")
     for path in parser.parse_args(arguments).paths or find_notebooks():

@@ -152,7 +152,7 @@ def test_a_second_model_without_what_was_chosen(pointing: tuple[Path, Path, Path
         (["--query", "middle"], "--query middle: expected `class`, or a patch"),
         (["--method", "magic"], "--method magic: expected some of attention, rollout"),
         (["--target", "jump"], "--target jump: unknown class; expected a number below 8, or one of left"),
-        (["--start", "9"], "seconds 9 to"),
+        (["--start", "9"], "seconds, got 9 to"),
         (["--checkpoint", "nothing"], "nothing"),
         (["--compare", "nothing"], "nothing"),
         (["--out", "file"], "file"),
@@ -167,7 +167,7 @@ def test_bad_options(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("gone.mp4", "no such file"), ("cut.mp4", "cut.mp4"), ("frames", "without images")]
+    ("name", "said"), [("gone.mp4", "no such file"), ("cut.mp4", "cut.mp4"), ("frames", "has no images")]
 )
 def test_bad_videos(video: Path, tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:700])
