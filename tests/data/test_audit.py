@@ -1,6 +1,7 @@
 """Files damaged in every way, odd ones and sound ones: the right word for each, and surveys taken up again."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,18 @@ def test_a_changed_file_is_looked_at_again(tmp_path: Path) -> None:
     with state.open("ab") as file:
         file.write(b'[]\n{"version": 1, "path": "x", "facts": {"unknown": 1}}\n{"version": 99}\n')
     assert survey([Sample(path, 0)], state=state).remembered == 1
+
+
+def test_a_file_replaced_with_its_old_time_of_modification_is_examined_again(tmp_path: Path) -> None:
+    path, state = tmp_path / "a.mp4", tmp_path / "state.jsonl"
+    path.write_bytes(b"a" * 100)
+    (before,) = survey([Sample(path, 0)], state=state).verdicts
+    status = path.stat()
+    (tmp_path / "other").write_bytes(b"b" * 100)
+    os.utime(tmp_path / "other", ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.replace(tmp_path / "other", path)
+    (after,) = survey([Sample(path, 0)], state=state).verdicts
+    assert after.facts.content != before.facts.content
 
 
 def test_state_that_cannot_be_used(tmp_path: Path) -> None:

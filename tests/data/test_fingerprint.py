@@ -1,5 +1,6 @@
 """Fingerprints: what they see, what they remember, and that they are the same wherever the files lie."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -141,3 +142,24 @@ def test_what_a_run_starts_from_is_a_part_of_it() -> None:
     assert one.chain != other.chain
     assert one.changes(other) == "the run that it starts from was trained on other videos"
     assert one.changes(Fingerprint("c")) == "the probe's generator makes other videos today"
+
+
+def test_a_link_that_leads_to_another_file_of_the_same_times_is_seen(tmp_path: Path) -> None:
+    def state(inode: int) -> os.stat_result:
+        return os.stat_result((0o100644, inode, 1, 1, 0, 0, 100, 7, 7, 7))
+
+    assert module.file_state(state(1)) == module.file_state(state(1))
+    assert module.file_state(state(1)) != module.file_state(state(2))
+
+
+def test_lines_of_the_store_that_are_no_entries_count_for_nothing(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLED_SECONDS", -1.0)
+    store = tmp_path / "fingerprints.jsonl"
+    right = Digests(store).of(files)
+    (kept, *_) = [line for line in store.read_text().splitlines() if line]
+    entry = json.loads(kept)
+    wrong = [[*entry[:-1], None], [*entry[:-1], entry[-1][:-1]], [*entry[:2], ["a"], *entry[3:]], entry[1:], {}, "text"]
+    store.write_bytes(b"\xff\0\n" + "\n".join(map(json.dumps, wrong)).encode())
+    assert Digests(store).of(files) == right

@@ -1,12 +1,14 @@
 """Digests of files, by which records and caches know the data that they belong to.
 
 A file's digest is cheap: of its size, its head, its tail and pieces between them, or on request of all its bytes. It is
-remembered by path, size and time of change, between runs as well, so that nothing is read again while those hold.
+remembered by path, inode, size and time of change, between runs as well, so that nothing is read again while those
+hold.
 """
 
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,15 +30,16 @@ SETTLED_SECONDS = 2.0
 """A file that changed less than this before it was read is not remembered: it may change again within one tick of the
 file system's clock, and nothing would show."""
 THREADS = 8
-_VERSION = 1
-_State = tuple[int, int, int]
+_VERSION = 2
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+FileState = tuple[int, int, int, int]
 
 
 def content_hash(path: Path | str) -> str:
-    """sha256 of the file's bytes, in hexadecimal; remembered in this process by size and times of change."""
+    """sha256 of the file's bytes, in hexadecimal; remembered in this process by inode, size and times of change."""
     status = os.stat(path)
     read = _hash if _is_settled(status) else _hash.__wrapped__
-    return read(os.fspath(path), _state(status))
+    return read(os.fspath(path), file_state(status))
 
 
 def sampled_hash(path: Path | str) -> str:
@@ -56,9 +59,13 @@ def sampled_hash(path: Path | str) -> str:
         return digest.hexdigest()
 
 
-def _state(status: os.stat_result) -> _State:
-    # The time of change (of the inode) cannot be set, unlike that of modification, which copies often keep.
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+def file_state(status: os.stat_result) -> FileState:
+    """A file's inode, size and times, which hold while its content does.
+
+    The time of change cannot be set, unlike that of modification, which copies often keep.  The inode tells apart what
+    was written within one tick of the clock, when a link or a folder of the same name leads to another file.
+    """
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _is_settled(status: os.stat_result) -> bool:
@@ -66,7 +73,7 @@ def _is_settled(status: os.stat_result) -> bool:
 
 
 @lru_cache(maxsize=1_000_000)
-def _hash(path: str, _: _State) -> str:
+def _hash(path: str, _: FileState) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -81,17 +88,17 @@ class Digests:
     store: Path | None = None
     full: bool = False
     read: int = 0
-    _known: dict[str, tuple[_State, str]] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[str, tuple[FileState, str]] = field(default_factory=dict, init=False, repr=False)
     _loaded: bool = field(default=False, init=False, repr=False)
 
     def of(self, paths: Iterable[Path]) -> dict[Path, str]:
         """The digest of every file; `missing` for one that is not there, or why it cannot be read."""
         self._load()
         found: dict[Path, str] = {}
-        left: dict[Path, _State] = {}
+        left: dict[Path, FileState] = {}
         for path in dict.fromkeys(paths):
             try:
-                state = _state(os.stat(path))
+                state = file_state(os.stat(path))
             except (FileNotFoundError, NotADirectoryError):
                 found[path] = "missing"
                 continue
@@ -134,13 +141,13 @@ class Digests:
             raise InputError(f"{self.store}: cannot read the remembered digests ({error.strerror})") from error
         for line in lines:
             try:
-                version, full, path, size, modified, changed, digest = json.loads(line)
+                version, full, path, inode, size, modified, changed, digest = json.loads(line)
             except (ValueError, TypeError):
                 continue
-            if version == _VERSION and full == self.full:
-                self._known[path] = (size, modified, changed), digest
+            if version == _VERSION and full == self.full and isinstance(path, str) and _SHA256.fullmatch(str(digest)):
+                self._known[path] = (inode, size, modified, changed), digest
 
-    def _remember(self, found: dict[Path, tuple[_State, str]]) -> None:
+    def _remember(self, found: dict[Path, tuple[FileState, str]]) -> None:
         entries = {os.path.abspath(path): entry for path, entry in found.items()}
         self._known |= entries
         if self.store is None or not entries:

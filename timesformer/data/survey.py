@@ -1,7 +1,7 @@
 """Survey of all files of a dataset, in threads, with a verdict on each sample.
 
-A state file stores the findings about each file by path, size and time of modification, one JSON object per line.  An
-interrupted survey thus continues where it stopped, and a later one examines only changed files.
+A state file stores the findings about each file by path, inode, size and times of change, one JSON object per line.
+An interrupted survey thus continues where it stopped, and a later one examines only changed files.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any
 
 from timesformer.data.annotations import Sample
 from timesformer.data.audit import fingerprint, histogram, stated, total
-from timesformer.data.fingerprint import Digests
+from timesformer.data.fingerprint import Digests, FileState, file_state
 from timesformer.data.video.open import segment_range
 from timesformer.data.video.verdict import KINDS, UNREADABLE, FileFacts, Finding, examine, worst
 from timesformer.errors import InputError
 
-STATE_VERSION = 2
+STATE_VERSION = 3
+_Key = tuple[str, FileState]
 _AT_ONCE = 256  # files between two reports
 
 
@@ -201,17 +202,17 @@ def _other_label(first: Sample, second: Sample) -> str:
     return "" if first.label == second.label else f", there with label {first.label}"
 
 
-def _key(path: Path) -> tuple[str, int, int] | None:
+def _key(path: Path) -> _Key | None:
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+    return os.path.abspath(path), file_state(status)
 
 
-def _load(state: Path) -> dict[tuple[str, int, int] | None, FileFacts]:
+def _load(state: Path) -> dict[_Key | None, FileFacts]:
     """Read the state file, ignoring lines that are not entries of this version (a crash may have truncated one)."""
-    known: dict[tuple[str, int, int] | None, FileFacts] = {}
+    known: dict[_Key | None, FileFacts] = {}
     try:
         lines = state.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -223,7 +224,8 @@ def _load(state: Path) -> dict[tuple[str, int, int] | None, FileFacts]:
             entry = json.loads(line)
             if entry["version"] == STATE_VERSION:
                 facts = FileFacts.from_dict(entry["facts"])
-                known[entry["path"], facts.size_bytes, facts.modified_ns] = facts
+                if facts.state is not None:
+                    known[entry["path"], facts.state] = facts
         except (ValueError, TypeError, KeyError):
             continue
     return known

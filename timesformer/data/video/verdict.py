@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from timesformer.data.fingerprint import content_hash, sampled_hash
+from timesformer.data.fingerprint import FileState, content_hash, file_state, sampled_hash
 from timesformer.data.video.open import FrameFolder
 from timesformer.data.video.video import Video, VideoError
 
@@ -53,14 +53,14 @@ class Finding:
 class FileFacts:
     """Properties of a file, from its header or its whole content; None if unknown.
 
-    size_bytes, modified_ns: size and time of modification; -1 for a missing file
+    size_bytes: -1 for a missing file; state: see `timesformer.data.fingerprint.file_state`
     content: sha256 of all bytes; sample: see `timesformer.data.fingerprint.sampled_hash`
     frames, fps, height, width: number, rate and size of the frames as displayed; index: see `Video.index`
     decoded: True if every frame was decoded; findings: empty for a file without problems
     """
 
     size_bytes: int
-    modified_ns: int
+    state: FileState | None
     decoded: bool = False
     content: str | None = None
     sample: str | None = None
@@ -78,7 +78,8 @@ class FileFacts:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "FileFacts":
         """Make an object from the result of `to_dict`.  Raises TypeError or KeyError for other data."""
-        return cls(**fields | {"findings": tuple(Finding(**found) for found in fields["findings"])})
+        known = {"state": tuple(fields["state"]), "findings": tuple(Finding(**found) for found in fields["findings"])}
+        return cls(**fields | known)
 
 
 def worst(findings: list[Finding]) -> str:
@@ -99,8 +100,8 @@ def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float 
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         found = Finding("missing", "no such file") if missing else Finding("unreadable", f"{error.strerror}")
-        return FileFacts(-1, -1, findings=(found,))
-    known: dict[str, Any] = {"size_bytes": status.st_size, "modified_ns": status.st_mtime_ns, "decoded": decode}
+        return FileFacts(-1, None, findings=(found,))
+    known: dict[str, Any] = {"size_bytes": status.st_size, "state": file_state(status), "decoded": decode}
     if path.is_file():
         try:
             known["sample"] = sampled_hash(path)
