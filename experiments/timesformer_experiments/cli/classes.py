@@ -47,14 +47,16 @@ def classed_samples(
     Raises InputError for classes that the model does not have.
     """
     from timesformer.data import read_annotations
-    from timesformer.errors import InputError
+    from timesformer.data.annotations.reading import NamesMissing
     from timesformer.heads import are_named
 
     limits, names = loaded.model.config.num_classes, loaded.labels if are_named(loaded.labels) else None
     said = "by number: the model's classes have no names" if names is None else "by number: the data have no names"
     try:
         found = read_annotations(format, data, root)  # with names of its own, if the format has some
-    except InputError:
+    except NamesMissing as error:
+        if how != "names":
+            raise bad_input(f"--classes {how}: {error}") from error
         found = read_annotations(format, data, root, labels=names)
         said = "by name"
     if found.labels is not None and names is not None and said != "by name":
@@ -96,6 +98,12 @@ def _renumbered(found: Annotations, names: Labels, how: str, data: Path, source:
                 f"classes are {_some(there)}. --classes FILE says which class is which, --classes number compares by "
                 "number"
             )
+        if here == there:
+            tables.append((column, list(range(len(here)))))
+            continue
+        double = [here[label] for label in used if there.count(here[label]) > 1]
+        if double:
+            raise bad_input(f"{data}: the checkpoint {source} has several classes of the name {_some(double)}")
         tables.append((column, [places.get(name, 0) for name in here]))
     samples = []
     for sample in found:

@@ -157,6 +157,47 @@ def test_annotation_files_that_bring_names(place: Path, tmp_path: Path) -> None:
     assert evaluated(*words, "--classes", table)["top1_percent"] == 100.0
 
 
+def test_a_vocabulary_that_cannot_be_read_is_not_passed_over(place: Path, tmp_path: Path) -> None:
+    """Its numbers would be taken for the model's."""
+    folder = place / "diving"
+    folder.mkdir()
+    write_video(folder / "v.mp4", frames=4, size=(16, 16))
+    file = folder / "Diving48_V2_test.json"
+    file.write_text(json.dumps([{"vid_name": "v", "label": 0, "start_frame": 0, "end_frame": 4}]))
+    words = (file, "--format", "diving48", "--checkpoint", model(tmp_path / "m", ["a", "b", "c"], (1,)))
+    (folder / "Diving48_vocab.json").write_text(json.dumps(["b", "a"]))
+    assert evaluated(*words)["top1_percent"] == 100.0
+    (folder / "Diving48_vocab.json").write_text(json.dumps(["b", "b"]))
+    assert "classes 0 and 1 have the same name, 'b'" in refused(*words)
+
+
+def test_a_rule_for_names_that_nothing_lists_is_refused(place: Path, tmp_path: Path) -> None:
+    folder = place / "unlisted"
+    folder.mkdir()
+    write_video(folder / "1.webm", frames=4, size=(16, 16), codec="libvpx")
+    file = folder / "validation.json"
+    file.write_text(json.dumps([{"id": "1", "template": "b", "label": "b"}]))
+    words = (file, "--format", "ssv2", "--root", folder, "--checkpoint", model(tmp_path / "m", ["a", "b", "c"], (1,)))
+    assert evaluated(*words)["top1_percent"] == 100.0
+    table = tmp_path / "words.yaml"
+    table.write_text("b: a\n")
+    for rule in ("number", table):
+        assert "class names are missing" in refused(*words, "--classes", rule)
+
+
+def test_a_name_that_several_classes_have(place: Path, tmp_path: Path) -> None:
+    source = model(tmp_path / "m", ["b", "b", "c"], (0,))
+    said = refused(place / "clips", "--checkpoint", source)
+    assert "has several classes of the name 'b'" in said
+    folder = place / "twice"
+    folder.mkdir()
+    write_video(folder / "1.webm", frames=4, size=(16, 16), codec="libvpx")
+    file = folder / "validation.json"
+    file.write_text(json.dumps([{"id": "1", "template": "b", "label": "b"}]))
+    said = refused(file, "--format", "ssv2", "--root", folder, "--checkpoint", source)
+    assert "classes 0 and 1 have the same name, 'b'" in said
+
+
 def test_a_folder_with_some_of_the_classes(place: Path, tmp_path: Path) -> None:
     source = model(tmp_path / "m", ["a", "b", "c"], (1,))
     assert evaluated(place / "clips", "--checkpoint", source, "--runs", tmp_path)["top1_percent"] == 100.0

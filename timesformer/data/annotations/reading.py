@@ -106,11 +106,25 @@ def one_head(path: Path, num_classes: NumClasses | None, labels: Labels | None) 
     return len(labels), labels
 
 
+class NamesMissing(InputError):
+    """Error of an annotation file that refers to classes by name, where nothing lists the names."""
+
+
 def require_names(path: Path, labels: list[str] | None, file: Path) -> dict[str, int]:
-    """Return {class name: index}, for a format that refers to classes by name.  Raises InputError without names."""
+    """Return {class name: index}, for a format that refers to classes by name.
+
+    Raises NamesMissing without names, and InputError for two classes of one name.
+    """
     if labels is None:
-        raise InputError(f"{path}: class names are missing: expected {file}, or a file in `classes`")
-    return {name: index for index, name in enumerate(labels)}
+        raise NamesMissing(f"{path}: class names are missing: expected {file}, or a file in `classes`")
+    index: dict[str, int] = {}
+    for number, name in enumerate(labels):
+        if index.setdefault(name, number) != number:
+            raise InputError(
+                f"{path}: classes {index[name]} and {number} have the same name, {name!r}, but the videos' classes are "
+                "given by name; expected another name for each class"
+            )
+    return index
 
 
 def find_video(base: Path, stem: str, suffix: str) -> Path:
