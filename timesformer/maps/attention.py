@@ -1,10 +1,12 @@
 """Attention maps: the weights of a query on all tokens, in any layer, step and head of any scheme."""
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, overload
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -113,7 +115,7 @@ class AttentionMaps(Sequence[AttentionMap]):
                     )
                     for i, one in enumerate(header["maps"])
                 )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: expected a file of attention maps: {error}") from error
 
 

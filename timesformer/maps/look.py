@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from timesformer.attention.operator import Query
+from timesformer.errors import InputError
 from timesformer.evaluation.prediction import Guess, top_classes
 from timesformer.files import write_atomic
 from timesformer.heads import Labels
@@ -197,13 +198,19 @@ def _save_methods(path: Path, result: Look, seen: Seen, made_from: dict[str, str
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier look has left in a folder, and in `compare` inside it; other files stay."""
-    films = [f"{name}{suffix}" for name in METHODS for suffix in (".mp4", ".gif")]
-    names = ["attention.npz", "methods.npz", "methods.png", "explorer.html", *films]
-    for folder in (out, out / "compare"):
-        for pattern in (*names, "layers-*.png", "heads-*.png", "time-*.png"):
-            for path in folder.glob(pattern):
-                path.unlink()
+    """Remove what an earlier look has left in a folder, and in `compare` inside it; other files stay.
+
+    The arrays of a look say what it has written, and they are removed last.
+    """
+    for folder in (out / "compare", out):
+        try:
+            steps = {one.step for one in AttentionMaps.load(folder / "attention.npz")}
+        except InputError:  # none of ours
+            continue
+        pictures = [f"{kind}-{step}.png" for step in steps for kind in ("layers", "heads", "time")]
+        films = [f"{method}{suffix}" for method in METHODS for suffix in (".mp4", ".gif")]
+        for name in (*pictures, *films, "methods.png", "explorer.html", "methods.npz", "attention.npz"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _write(result: Look, path: Path, write: Callable[[Path], object]) -> None:

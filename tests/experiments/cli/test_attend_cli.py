@@ -202,19 +202,19 @@ def test_a_model_of_two_heads(video: Path, tmp_path: Path) -> None:
 
 def test_a_used_folder_holds_the_new_look_alone_and_arrays_name_what_they_are_of(video: Path, tmp_path: Path) -> None:
     """Also, frames that a short video makes the clip repeat are told, and refused where they were asked for."""
-    stale = ["layers-old.png", "time-time.png", "grad_cam.mp4", "explorer.html", "compare/heads-time.png"]
-    for name in (*stale, "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    earlier = [video, "--checkpoint", CHECKPOINT, "--out", tmp_path, "--query", "0,1,1", "--method", "grad_cam"]
+    assert run(*earlier, "--compare", CHECKPOINT).exit_code == 0
+    stale = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"layers-time.png", "time-time.png", "grad_cam.mp4", "explorer.html"} <= stale
     words = [video, "--checkpoint", CHECKPOINT, "--out", tmp_path, "--no-explorer", "--json"]
     refused = run(*words, "--frames", 500)
     assert refused.exit_code == 2
     assert re.search(r"--frames 500: .* has \d+ frames to look at", " ".join(refused.stderr.split()))
-    assert (tmp_path / "layers-old.png").exists()
+    assert (tmp_path / "layers-time.png").exists()
     done = run(*words, "--end", "0.1", "--steps", "space", "--target", "clockwise")
     assert done.exit_code == 0, done.output
     written = {str(path) for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {*json.loads(done.stdout)["files"], str(tmp_path / "notes.txt")}
+    assert written == set(json.loads(done.stdout)["files"])
     repeated = json.loads(done.stdout)["models"][0]["frames_repeated"]
     assert repeated > 0
     assert f"of the clip's 8 frames {repeated} are repeated" in " ".join(done.stderr.split())
@@ -223,3 +223,16 @@ def test_a_used_folder_holds_the_new_look_alone_and_arrays_name_what_they_are_of
             header = json.loads(str(arrays["header"]))
         assert {"checkpoint": str(CHECKPOINT), "video": str(video)}.items() <= header.items()
     assert header["explained"] == "clockwise"
+
+
+def test_files_that_no_look_has_written_stay(video: Path, tmp_path: Path) -> None:
+    own = ["time-lapse.png", "layers-old.png", "compare/attention.npz", "compare/methods.png", "compare/rollout.mp4"]
+    for name in own:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        words = [video, "--checkpoint", CHECKPOINT, "--out", tmp_path, "--no-explorer", "--steps", "space"]
+        assert run(*words).exit_code == 0
+        assert [(tmp_path / name).read_text() for name in own] == ["mine"] * len(own)
+    (tmp_path / "compare/attention.npz").write_bytes(b"")
+    assert run(*words).exit_code == 0
