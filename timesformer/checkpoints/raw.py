@@ -61,6 +61,17 @@ def weight_files(path: Path) -> list[Path]:
     )
 
 
+def stated_classes(path: Path) -> Any:
+    """The class names that a local checkpoint's files state, as they stand there; None where they state none."""
+    if not (path.is_dir() or path.name in FOLDER_WEIGHTS):
+        return None
+    folder = path if path.is_dir() else path.parent
+    if (folder / "labels.json").is_file():
+        return read_json(folder / "labels.json")
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    return config.get("id2label") if isinstance(config, dict) else None
+
+
 def read_raw(path: Path) -> Raw:
     """The checkpoint in a local file or folder, as it is stored.
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from timesformer.attention import load_file
-from timesformer.checkpoints import InitHead, locate, weight_files
+from timesformer.checkpoints import InitHead, locate, stated_classes, weight_files
 from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, read_config
 from timesformer.data import Preprocessing
@@ -171,7 +171,15 @@ class RunSpec(Strict):
             **({"processes": self.processes} if self._processes_matter() else {}),
             # "number" is how it was before there was a choice; without a start there is nothing to choose.
             **({"init_head": self.init_head} if init is not None and self.init_head != "number" else {}),
+            **self._classes_of_start(),
         }
+
+    def _classes_of_start(self) -> dict[str, Any]:
+        """The class names of a checkpoint that decide which rows of its head are kept; another run's follow from it."""
+        if not isinstance(self.init_from, str) or self.init_head != "names":
+            return {}
+        names = stated_classes(located(self.init_from))
+        return {} if names is None else {"init_classes": hash_of(names)}
 
     def _processes_matter(self) -> bool:
         """True if several processes give a different result: each draws its own noise or takes its own mean."""

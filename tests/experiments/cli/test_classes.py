@@ -266,3 +266,28 @@ def test_the_rule_is_a_part_of_what_defines_a_run(place: Path, tmp_path: Path) -
     assert "init_head" not in rules["number"]  # as it was before there was a choice
     assert [rules[rule]["init_head"] for rule in ("names", "fresh")] == ["names", "fresh"]
     assert definition("init_head: fresh\n") == definition("")  # without a start there is nothing to choose
+
+
+def test_the_names_in_a_checkpoint_are_a_part_of_what_defines_a_run_that_keeps_its_head_by_them(
+    place: Path, tmp_path: Path
+) -> None:
+    """The same weights with corrected names are another start."""
+    ours = model(tmp_path / "ours", ["a", "b", "c"], (1,))
+    theirs = export(load_model(ours), tmp_path / "theirs")
+    file = run_file(place, ", labels: [a, b, c]")
+    text = file.read_text()
+
+    def hashes(rule: str) -> list[str]:
+        found = []
+        for source in (ours, ours / "model.safetensors", theirs):
+            file.write_text(f"{text}init_from: {source}\ninit_head: {rule}\n")
+            found += [spec.hash() for spec in load_specs(file)]
+        return found
+
+    before = {rule: hashes(rule) for rule in ("names", "number", "fresh")}
+    (ours / "labels.json").write_text(json.dumps(["b", "a", "c"]))
+    config = json.loads((theirs / "config.json").read_text())
+    (theirs / "config.json").write_text(json.dumps(config | {"id2label": {"0": "b", "1": "a", "2": "c"}}))
+    after = {rule: hashes(rule) for rule in before}
+    assert all(one != other for one, other in zip(before["names"], after["names"], strict=True))
+    assert all(before[rule] == after[rule] for rule in ("number", "fresh"))
