@@ -57,7 +57,8 @@ def load_results(folder: str | Path, *, starts: bool = False) -> pd.DataFrame:
     cell and are there only for others to start from.
 
     Raises:
-        InputError: there are no records, or a line is none; the message names file and line.
+        InputError: there are no records, a line is none, or two logs hold results of one run on different videos; the
+            message names file and line.
     """
     with _no_collection():
         found = [each for each in find_records(Path(folder)) if starts or not each.starts]
@@ -74,9 +75,23 @@ def find_records(folder: Path) -> list[Found]:
         name = log.relative_to(folder).as_posix() if log != folder else log.name
         for each in _of_log(log, name):
             key = each.record["hash"]
+            if key in found:
+                _require_same_videos(each, found[key])
             if key not in found or _holds(each.record, found[key].record):
                 found[key] = each
     return list(found.values())
+
+
+def _require_same_videos(one: Found, other: Found) -> None:
+    """Require two results of one run, in different logs, to belong to the same videos."""
+    identities = [found.record["dataset"].get("identity") for found in (one, other)]
+    mine, theirs = identities
+    if mine is None or theirs is None or mine["full"] != theirs["full"] or mine == theirs:
+        return  # the same, or not comparable: records from before there were identities have none
+    raise InputError(
+        f"{other.place} and {one.place}: results of one run ({one.record['name']!r}, {one.record['hash']}) on "
+        "different videos; expected one of the two folders to be read, or another data.version for each"
+    )
 
 
 def _holds(record: dict[str, Any], before: dict[str, Any]) -> bool:

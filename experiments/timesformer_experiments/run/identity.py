@@ -14,7 +14,7 @@ from typing import Any
 from timesformer.data.fingerprint import Digests, Fingerprint
 from timesformer.errors import InputError
 from timesformer_experiments.records.folder import RunFolder
-from timesformer_experiments.specs.run import ProbeData, RunSpec
+from timesformer_experiments.specs.run import CsvData, ProbeData, RunSpec
 
 STORE = "fingerprints.jsonl"
 """In the folder of probes and frames: digests of files, remembered between runs."""
@@ -99,6 +99,16 @@ class Identities:
         if "train" not in dataset:  # only counted or measured
             return
         stated = dataset.get("identity")
+        if (
+            stated is not None
+            and not stated["full"]
+            and isinstance(spec.data, CsvData)
+            and spec.data.fingerprint == "full"
+        ):
+            raise OtherData(
+                f"run {spec.name!r}: its stored result knows its videos by samples of each file, but the run states "
+                f"fingerprint: full. State sampled to take the result, or train anew after removing {folder.path}"
+            )
         changes = self._changes_since_1(spec, dataset) if stated is None else self._changes(spec, stated, folder)
         if changes:
             raise OtherData(

@@ -17,6 +17,7 @@ from timesformer.errors import InputError
 from timesformer.training import loop
 from timesformer_experiments.jobs.plan import run_all, run_one
 from timesformer_experiments.records.log import LOG, RECORD_VERSION, read_records
+from timesformer_experiments.records.read import load_results
 from timesformer_experiments.run import identity
 from timesformer_experiments.run.identity import OtherData
 from timesformer_experiments.specs.run import RunSpec, resolve
@@ -118,6 +119,23 @@ def test_a_full_digest_on_request(place: Path) -> None:
     record = train(full, place)
     assert record["dataset"]["identity"]["full"]
     assert train(plain, place) == record  # held against today's files by what it has
+    train(plain, place, "sampled")
+    with pytest.raises(
+        OtherData, match="knows its videos by samples of each file, but the run states fingerprint: full"
+    ):
+        train(full, place, "sampled")
+
+
+def test_results_of_one_run_on_different_videos_are_not_read_as_one(place: Path) -> None:
+    for root in ("old", "new"):
+        train(run_of(place, root), place, f"all/{root}")
+    shutil.copytree(place / "old", place / "copy")
+    train(run_of(place, "copy"), place, "same/copy")
+    shutil.copytree(place / "all" / "old", place / "same" / "old")
+    assert len(load_results(place / "same")) == 1
+    assert len(load_results(place / "all" / "old")) == 1
+    with pytest.raises(InputError, match=r"all/new/.*:1 and .*all/old/.*:1: results of one run \('tiny', .*different"):
+        load_results(place / "all")
 
 
 def older(record: dict[str, Any], runs: Path) -> dict[str, Any]:
