@@ -162,6 +162,9 @@ def test_layouts_of_transformers_4_and_5(values: Fields, model_type: str | None,
 def test_a_class_that_is_not_known_must_say_everything() -> None:
     with pytest.raises(InputError, match=r"image_mean: .* the default of the class CLIPImageProcessor, is not known"):
         preprocessing_of_processor({"image_processor_type": "CLIPImageProcessor"}, Path("x"))
+    values = {"image_processor_type": "CLIPImageProcessor", "image_mean": 0.5, "image_std": 0.5, "size": 224}
+    with pytest.raises(InputError, match=r"resample: .* the default of the class CLIPImageProcessor, is not known"):
+        preprocessing_of_processor(values, Path("x"))
     with pytest.raises(InputError, match="its class, which the file does not name"):
         preprocessing_of_processor({"image_mean": 0.5, "image_std": 0.5}, Path("x"))
 

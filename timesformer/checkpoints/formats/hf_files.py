@@ -159,6 +159,8 @@ def _settings(
         record["colour_order"] = "BGR"
     if values.get("do_resize", True):
         require("size")
+        if known is None:  # bilinear in some classes and bicubic in others
+            require("resample")
         size, resample = values["size"], values.get("resample", 2)
         if resample not in RESAMPLE:
             raise bad("resample", f"one of {RESAMPLE}")
