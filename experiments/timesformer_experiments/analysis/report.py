@@ -25,7 +25,7 @@ from PIL import Image
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.analysis.axes import axes_of
+from timesformer_experiments.analysis.axes import axes_of, groups
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
 from timesformer_experiments.analysis.figures import figures, front, pdf
 from timesformer_experiments.analysis.summary import (
@@ -103,7 +103,7 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
         tuple(comparisons),
         tables,
         figures(summary),
-        tuple(_findings(results, summary, comparisons)),
+        tuple(_findings(results, summary, comparisons, folder)),
         right,
     )
 
@@ -134,13 +134,19 @@ def _many(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Comparison]) -> list[str]:
+def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Comparison], folder: Path) -> list[str]:
     failed = results[results["outcome"] == "failed"]
     said = f"{_many(len(results) - len(failed), 'run')} finished, {len(failed)} failed"
     if len(failed):
         kinds = failed["reason_kind"].astype(str).replace("nan", "unknown").value_counts()
         said += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
     found = [f"{said}."]
+    mixed = _on_different_videos(results, summary, folder)
+    if mixed:
+        found.append(
+            f"{mixed} runs of the same data were made on different videos, which means and comparisons mix; "
+            "`dataset.train.fingerprint` and `dataset.test.fingerprint` of the results tell them apart."
+        )
     accuracy = summary.metric(ACCURACY)
     if accuracy is not None:
         best = summary.frame.sort_values(accuracy.key, ascending=False, kind="stable").iloc[0]
@@ -156,6 +162,20 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
             f"(tests over {tested[0].method}, Holm's correction)."
         )
     return found
+
+
+def _on_different_videos(results: pd.DataFrame, summary: Summary, folder: Path) -> int:
+    """Number of finished runs whose data the axes do not tell apart, though their videos differ."""
+    records = {found.record["hash"]: found.record["dataset"].get("identity") for found in find_records(folder)}
+    data = [column for column in summary.axes.columns if column.removeprefix("cell.").startswith("data.")]
+    mixed = 0
+    for _, runs in groups(results[results["outcome"] == "done"], data):
+        states: dict[bool, list[tuple[str, str]]] = {}  # digests of all bytes and of samples cannot be compared
+        for identity in map(records.get, runs["hash"]):
+            if identity is not None and identity["kind"] == "files":
+                states.setdefault(identity["full"], []).append((identity["train"], identity["test"]))
+        mixed += sum(len(found) for found in states.values() if len(set(found)) > 1)
+    return mixed
 
 
 def _split(summary: Summary) -> set[tuple[Any, ...]]:

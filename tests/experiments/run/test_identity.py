@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.data.conftest import write_video
 from tests.experiments.spec_fakes import SIZES, image, small
@@ -15,6 +16,7 @@ from timesformer import TimeSformer
 from timesformer.data import Preprocessing, VideoDataset, probes, read_annotations
 from timesformer.errors import InputError
 from timesformer.training import loop
+from timesformer_experiments.cli.main import app
 from timesformer_experiments.jobs.plan import run_all, run_one
 from timesformer_experiments.records.log import LOG, RECORD_VERSION, read_records
 from timesformer_experiments.records.read import load_results
@@ -333,3 +335,17 @@ def test_an_unreadable_file_that_is_listed_twice_counts_twice(place: Path) -> No
         assert [video["path"] for video in audit["unreadable"]] == ["c.mp4", "c.mp4"]
     metrics = record["metrics"]
     assert (metrics["test_videos"], metrics["test_videos_unreadable"], metrics["train_videos_unreadable"]) == (2, 2, 2)
+
+
+def test_a_report_says_where_its_runs_were_made_on_different_videos(place: Path) -> None:
+    def findings(runs: Path) -> str:
+        done = CliRunner().invoke(app, ["report", str(runs), "--out", str(place / "out")])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.stdout.split())
+
+    shutil.copytree(place / "old", place / "copy")
+    for runs, other in (("same", "copy"), ("mixed", "new")):
+        train(run_of(place, protocol="clip"), place, runs)
+        train(run_of(place, other, protocol="clip", seed=1), place, runs)
+    assert "different videos" not in findings(place / "same")
+    assert "2 runs of the same data were made on different videos" in findings(place / "mixed")
