@@ -5,6 +5,8 @@
     comparisons.csv, .tex     tests between the schemes, where accuracies were measured
     figures/*.png, *.pdf
     report.md, report.html
+    per_class.csv, confusion.csv   where the records say: each class's accuracy, and which class was taken for which
+    curves.parquet            learning curves, where the runs have left some
     right.parquet             which videos each run had right, so that the tests can be made again without the runs
 
 In another folder than that of the records also records.jsonl (the records that hold, and those of the runs they start
@@ -26,7 +28,9 @@ from PIL import Image
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import axes_of
+from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
+from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
 from timesformer_experiments.analysis.figures import figures, front, pdf
 from timesformer_experiments.analysis.summary import (
     Summary,
@@ -53,7 +57,8 @@ class SweepReport:
     """All that is shown of the records of a folder.
 
     results: as `load_results` gives them.  tables: by the stem of their files.  findings: sentences that follow from
-    the numbers.  right: see `timesformer_experiments.analysis.comparisons`.
+    the numbers.  right: see `timesformer_experiments.analysis.comparisons`.  classes: None where no record knows them.
+    curves: see `timesformer_experiments.analysis.curves`.
     """
 
     title: str
@@ -64,6 +69,8 @@ class SweepReport:
     figures: dict[str, Figure]
     findings: tuple[str, ...]
     right: Right
+    classes: ClassReport | None
+    curves: pd.DataFrame
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -96,15 +103,22 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     for stem, table in (("comparisons", comparison_table(comparisons)), ("failures", failures_table(results))):
         if table is not None:
             tables[stem] = table
+    records = {each.record["hash"]: each.record for each in find_records(folder)}
+    classes, curves = class_report(results, summary, records), read_curves(folder, results)
+    drawn, left = curve_figures(curves, results, summary, records)
+    pictures = figures(summary) | (classes.figures if classes is not None else {}) | drawn
+    findings = [*_findings(results, summary, comparisons), *(classes.findings if classes is not None else ()), *left]
     return SweepReport(
         title,
         results,
         summary,
         tuple(comparisons),
         tables,
-        figures(summary),
-        tuple(_findings(results, summary, comparisons)),
+        pictures,
+        tuple(findings),
         right,
+        classes,
+        curves,
     )
 
 
@@ -112,7 +126,10 @@ def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
     parts = [f"{_many(len(summary.frame), 'setting')} of {', '.join(sweeps) or 'runs'}"]
     if summary.metric(ACCURACY) is not None:
         several = int(summary.frame["runs_done"].max()) > 1
-        over = "seeds, mean ± 95 % interval (Student's t)" if several else "one seed, 95 % interval over test videos"
+        videos = "/".join(sorted(set(results["evaluated_on"]))) if "evaluated_on" in results else "test"
+        over = f"one seed, 95 % interval over {videos} videos"
+        if several:
+            over = "seeds, mean ± 95 % interval (Student's t)" + (f", on {videos} videos" if videos != "test" else "")
         parts.append(f"top-1 accuracy over {over}" if several else f"top-1 accuracy of {over}")
     if summary.metric(TFLOPS) is not None:
         parts.append("FLOPs of all views of a prediction, one multiply-accumulate counts as one")
@@ -195,6 +212,12 @@ def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Pat
         buffer = BytesIO()
         right_frame(report.right).to_parquet(buffer, index=False, compression="zstd")
         contents[RIGHT] = buffer.getvalue()
+    if report.classes is not None:
+        contents |= report.classes.files
+    if not report.curves.empty:
+        buffer = BytesIO()
+        report.curves.astype({"hash": "category"}).to_parquet(buffer, index=False, compression="zstd")
+        contents[CURVES] = buffer.getvalue()
     if out.resolve() != folder.resolve():
         contents |= _sources(folder)
     for name, content in contents.items():
@@ -222,7 +245,7 @@ def _sources(folder: Path) -> dict[str, bytes]:
 
 def _markdown(report: SweepReport) -> str:
     parts = [f"# {report.title}", "", *(f"- {finding}" for finding in report.findings), ""]
-    for table in report.tables.values():
+    for table in _tables(report).values():
         parts += [table.caption, "", to_markdown(table)]
     parts += [line for name in report.figures for line in (f"![{_said(name)}](figures/{name}.png)", "")]
     if report.comparisons:
@@ -235,11 +258,17 @@ def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
         "sweep.html",
         report.title,
         findings=report.findings,
-        tables=report.tables,
+        tables=_tables(report),
         figures=[(_said(name), image) for name, image in pictures.items()],
         figures_first=len(report.summary.frame) > LONG_TABLE,
         sentences=[each.sentence() for each in report.comparisons],
     )
+
+
+def _tables(report: SweepReport) -> dict[str, Table]:
+    """The tables of the page, that of the classes among them."""
+    table = None if report.classes is None else report.classes.table
+    return report.tables if table is None else report.tables | {"per_class": table}
 
 
 def _said(name: str) -> str:

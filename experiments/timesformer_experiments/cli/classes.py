@@ -62,7 +62,7 @@ def classed_samples(
     elif found.num_classes is not None and found.num_classes != limits:
         raise bad_input(
             f"{data}: the data have {found.num_classes} classes, the checkpoint {source} has {limits}"
-            + (" and does not name them" if names is None else "")
+            + (" without names" if names is None else "")
         )
     elif said != "by name" and are_named(found.labels):
         progress(f"{data}: classes are compared {said}")

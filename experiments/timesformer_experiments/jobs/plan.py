@@ -219,7 +219,7 @@ def prepare_probes(plan: Plan, workers: int, say: Say) -> None:
         data = job.spec.data if isinstance(job.spec, RunSpec) and "accuracy" in job.measure else None
         if key in plan.records or key in plan.failures or not isinstance(data, ProbeData):
             continue
-        identity = (data.kind, data.num_train, data.num_test, data.seed, data.difficulty)
+        identity = (data.kind, data.num_train, data.num_test, data.num_val, data.seed, data.difficulty)
         if identity not in made:
             made[identity] = None
             began = time.perf_counter()

@@ -33,6 +33,7 @@ def hits_of(record: Mapping[str, Any]) -> dict[str, bool]:
     """
     if FIELD not in record:
         return {}
-    count, prefix = int(record["metrics"]["test_videos"]), record["dataset"]["test"]["fingerprint"]
+    evaluated = record["dataset"][record.get("evaluated_on") or "test"]
+    count, prefix = int(record["metrics"]["test_videos"]), evaluated["fingerprint"]
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(record[FIELD]), np.uint8), count=count)
     return {f"{prefix}:{number:06d}": bool(bit) for number, bit in enumerate(bits)}

@@ -17,13 +17,12 @@ from timesformer.config.registry import macs_per_view
 from timesformer.evaluation.evaluate import protocol_named
 from timesformer.progress import duration
 from timesformer_experiments.cost.measures import predicted_memory, timed
+from timesformer_experiments.cost.training import train_macs
 from timesformer_experiments.jobs.plan import Plan
 from timesformer_experiments.report.terminal import plain_text
 from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 
-BACKWARD = 2
-"""MACs of a backward pass divided by those of the forward pass."""
 GEMM_SIDE, GEMM_SECONDS = 512, 0.3
 EFFICIENCY = 0.2
 """Fraction of the rate of a large matrix product that training reaches; assumed before a run has been measured."""
@@ -129,13 +128,14 @@ def _macs(job: Job) -> tuple[int, int]:
     if not isinstance(spec, RunSpec) or "accuracy" not in job.measure:
         return 0, 0
     if isinstance(spec.data, ProbeData):
-        train, test = spec.data.num_train, spec.data.num_test
+        train = spec.data.num_train
+        test = spec.data.num_test if spec.evaluate_on == "test" else spec.data.num_val
     else:
-        train, test = (len(videos) for videos in spec.data.annotations())
+        train, test = (len(videos) for videos in spec.data.annotations(spec.evaluate_on))
     view = macs_per_view(spec.model, kind="executed")
     steps = spec.recipe.total_steps(train)
     views = protocol_named(spec.protocol).views.per_video or 1
-    return (1 + BACKWARD) * view * spec.recipe.batch_size * steps, view * views * test
+    return train_macs(view, spec.recipe.batch_size * steps), view * views * test
 
 
 def _speed(

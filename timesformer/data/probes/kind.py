@@ -30,7 +30,7 @@ class Clip:
     """
 
     name: str
-    split: int  # 0 training, 1 test
+    split: int  # 0 training, 1 test, 2 validation, which is made as the test set is
     source: int
     label: int
     variant: int = 0
