@@ -16,6 +16,7 @@ from), sweep.yaml and cells.json, from which the same is made again.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -32,7 +33,10 @@ from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
 from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
 from timesformer_experiments.analysis.figures import figures, front, pdf
+from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
+from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.summary import (
+    INTERVAL_OVER,
     Summary,
     comparison_table,
     failures_table,
@@ -44,7 +48,6 @@ from timesformer_experiments.records.log import LOG
 from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.report import png, require_writable
-from timesformer_experiments.report.statistics import Comparison
 from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_markdown
 
 SWEEP_FILE = "sweep.yaml"
@@ -94,8 +97,8 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     if results.empty:
         raise InputError(f"{folder}: no run has finished or failed yet")
     axes = axes_of(results, compare)
-    summary = summarise(results, axes)
     right = read_right(folder, results)
+    summary = summarise(results, axes, right)
     comparisons = compare_all(results, axes, right)
     sweeps = [str(name) for name in results["sweep"].dropna().unique()]
     title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
@@ -125,12 +128,12 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
 def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
     parts = [f"{_many(len(summary.frame), 'setting')} of {', '.join(sweeps) or 'runs'}"]
     if summary.metric(ACCURACY) is not None:
-        several = int(summary.frame["runs_done"].max()) > 1
-        videos = "/".join(sorted(set(results["evaluated_on"]))) if "evaluated_on" in results else "test"
-        over = f"one seed, 95 % interval over {videos} videos"
-        if several:
-            over = "seeds, mean ± 95 % interval (Student's t)" + (f", on {videos} videos" if videos != "test" else "")
-        parts.append(f"top-1 accuracy over {over}" if several else f"top-1 accuracy of {over}")
+        over = sorted(set(summary.frame[INTERVAL_OVER].dropna()) - {"nothing"})
+        said = f" with its 95 % interval over {' or '.join(over)}" if over else ""
+        one = int(summary.frame["runs_done"].max()) == 1
+        splits = "/".join(sorted(set(results["evaluated_on"]))) if "evaluated_on" in results else "test"
+        on = "" if splits == "test" else f" on {splits} videos"
+        parts.append(f"top-1 accuracy{on}{said}{': one seed says nothing of others' if one else ''}")
     if summary.metric(TFLOPS) is not None:
         parts.append("FLOPs of all views of a prediction, one multiply-accumulate counts as one")
     if summary.metric(TRAINING) is not None:
@@ -165,13 +168,17 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
         for cost in (summary.metric(TFLOPS), summary.metric(TRAINING)):
             if cost is not None and len(_split(summary)) == 1 and summary.frame[cost.key].nunique() > 1:
                 found.append(_front_in_words(summary, cost, accuracy))
-    tested = [each for each in comparisons if each.verdict != "not tested"]
+    tested = [each for each in comparisons if each.judgement is not None]
     if tested:
-        apart = sum(each.verdict == "more than noise" for each in tested)
+        counts = Counter("one is better" if each.apart else each.verdict for each in tested)
         found.append(
-            f"Of {_many(len(tested), 'pair')} compared under equal settings, {apart} differ by more than noise "
-            f"(tests over {tested[0].method}, Holm's correction)."
+            f"Of {_many(len(tested), 'pair')} compared under equal settings: "
+            f"{', '.join(f'{count} {word}' for word, count in counts.items())} (intervals over "
+            f"{' or '.join(dict.fromkeys(each.spread.over for each in tested))}; p-values corrected together)."
         )
+        seeds = min(len(each.seeds) for each in tested)
+        if 1 < seeds < MEAN_FROM_SEEDS:
+            found.append(f"{cannot_reveal(seeds)}.")
     return found
 
 

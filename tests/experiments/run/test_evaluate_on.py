@@ -89,9 +89,7 @@ def test_a_result_on_validation_belongs_to_the_videos_of_validation(videos: Path
     shutil.rmtree(own / "test")
     assert run_one(spec, tmp_path / "runs", progress=False) == record
     shutil.copyfile(own / "val" / "000001.mp4", own / "val" / "000000.mp4")
-    with pytest.raises(
-        OtherData, match=r"other videos: validation: 1 of 4 files has changed: .*000000\.mp4"
-    ):
+    with pytest.raises(OtherData, match=r"other videos: validation: 1 of 4 files has changed: .*000000\.mp4"):
         run_one(spec, tmp_path / "runs", progress=False)
 
 
