@@ -171,14 +171,15 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
     tested = [each for each in comparisons if each.judgement is not None]
     if tested:
         counts = Counter("one is better" if each.apart else each.verdict for each in tested)
+        seeds = [len(each.seeds) for each in tested]
+        level = "p-values corrected together" if max(seeds) > 1 else "at 5 % for each pair alone"
         found.append(
             f"Of {_many(len(tested), 'pair')} compared under equal settings: "
             f"{', '.join(f'{count} {word}' for word, count in counts.items())} (intervals over "
-            f"{' or '.join(dict.fromkeys(each.spread.over for each in tested))}; p-values corrected together)."
+            f"{' or '.join(dict.fromkeys(each.spread.over for each in tested))}; {level})."
         )
-        seeds = min(len(each.seeds) for each in tested)
-        if 1 < seeds < MEAN_FROM_SEEDS:
-            found.append(f"{cannot_reveal(seeds)}.")
+        if 1 < min(seeds) < MEAN_FROM_SEEDS:
+            found.append(f"{cannot_reveal(min(seeds))}.")
     return found
 
 
