@@ -28,10 +28,11 @@ from PIL import Image
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.analysis.axes import axes_of
+from timesformer_experiments.analysis.axes import CELL, axes_of
 from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
 from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
+from timesformer_experiments.analysis.fair import sections
 from timesformer_experiments.analysis.figures import figures, front, pdf
 from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.analysis.pairs import Comparison
@@ -106,17 +107,23 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     for stem, table in (("comparisons", comparison_table(comparisons)), ("failures", failures_table(results))):
         if table is not None:
             tables[stem] = table
+    fair = sections(folder, None if axes.compared is None else axes.compared.removeprefix(CELL))
     records = {each.record["hash"]: each.record for each in find_records(folder)}
     classes, curves = class_report(results, summary, records), read_curves(folder, results)
     drawn, left = curve_figures(curves, results, summary, records)
-    pictures = figures(summary) | (classes.figures if classes is not None else {}) | drawn
-    findings = [*_findings(results, summary, comparisons), *(classes.findings if classes is not None else ()), *left]
+    pictures = figures(summary) | fair.figures | (classes.figures if classes is not None else {}) | drawn
+    findings = [
+        *_findings(results, summary, comparisons),
+        *fair.findings,
+        *(classes.findings if classes is not None else ()),
+        *left,
+    ]
     return SweepReport(
         title,
         results,
         summary,
         tuple(comparisons),
-        tables,
+        tables | fair.tables,
         pictures,
         tuple(findings),
         right,

@@ -6,6 +6,9 @@ A record's fields (`RECORD_VERSION` 2):
     reason, reason_kind: of a failure, see `timesformer_experiments.run.failures`; else null
     kind: "accuracy" (of a trained model) or "cost" (of one that is only counted and measured)
     sweep, cell: name of the sweep and the values of its axes by dotted path; null for other runs
+    equalised: of a cell at equal cost, what was solved and by how much it misses; tuning: of a run that is there for
+        the choice of a recipe, its variant, draw and values; claims_digest: sha256 of the claims that were registered
+        before the run.  Only where there are such
     seed, protocol, spec: the run's full configuration; init_from: name and hash of the run it started from, or null
     evaluated_on: "test" or "validation", the videos that the metrics are of; null for a cost.  A run evaluates its set
         once, when it is trained
@@ -78,12 +81,16 @@ def make_record(
     reason_kind: str | None = None,
     sweep: str | None = None,
     cell: dict[str, Any] | None = None,
+    equalised: dict[str, Any] | None = None,
+    tuning: dict[str, Any] | None = None,
+    claims_digest: str | None = None,
     metrics: dict[str, Any] | None = None,
     dataset: dict[str, Any] | None = None,
     confusion: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The record of a run that has just ended, on this machine."""
     source = spec.init_from
+    notes = {"equalised": equalised, "tuning": tuning, "claims_digest": claims_digest}
     return {
         "record_version": RECORD_VERSION,
         "hash": spec.hash(),
@@ -94,6 +101,7 @@ def make_record(
         "kind": spec.kind,
         "sweep": sweep,
         "cell": cell,
+        **{name: value for name, value in notes.items() if value is not None},
         "seed": spec.seed,
         "protocol": spec.protocol,
         "spec": spec.definition(),

@@ -85,6 +85,8 @@ class Selection(BaseModel):
 
     on: the split that the choice saw; search: how draws were made; draws: how many this variant had; over: the fields
     that were drawn and from what; chosen: what the best draw has; best_percent: its accuracy on that split.
+    seed: of the draws and of the runs that were tuned; draw: the best one's place among them; tuning_sha256: of the
+    hashes and accuracies of all draws.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,6 +97,9 @@ class Selection(BaseModel):
     over: dict[str, Any] = Field(min_length=1)
     chosen: dict[str, Any] = Field(min_length=1)
     best_percent: float | None = Field(default=None, ge=0, le=100)
+    seed: int | None = Field(default=None, ge=0)
+    draw: int | None = Field(default=None, ge=0)
+    tuning_sha256: str | None = None
 
     @model_validator(mode="after")
     def _chosen_among(self) -> Selection:
