@@ -54,10 +54,13 @@ def tiny(values: dict[str, Any]) -> dict[str, Any]:
         kept = {path: 2 if path in ("model.attention", "seed") else 1 for path in values["axes"]}
         axes = {path: found[: kept[path]] for path, found in values["axes"].items()}
         measure = [name for name in values["measure"] if name != "memory"]  # seconds a cell, whatever its size
+        for name, less in (("tune", {"budget": 2}), ("until", {"seeds": [5]})):
+            if name in values:
+                values = {**values, name: values[name] | less}
         return {**values, "base": tiny(values["base"]), "axes": axes, "exclude": [], "measure": measure}
     data, model, recipe = (dict(values.get(name) or {}) for name in ("data", "model", "recipe"))
     if "probe" in data:
-        data |= {"num_train": 16, "num_test": 8}
+        data |= {"num_train": 16, "num_test": 8} | ({"num_val": 8} if "num_val" in data else {})
     if "attention" in model:
         model |= {"image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     recipe = {key: value for key, value in recipe.items() if key != "epochs"}

@@ -204,6 +204,21 @@ def check_report(found: dict[str, Any], place: Path) -> None:
     assert {"summary.tex", "report.md", "report.html"} <= {Path(name).name for name in found["files"]}
 
 
+def check_fair_dry_run(found: dict[str, Any], place: Path) -> None:
+    assert found["phases"]["tuning"]["left"] == 4
+    assert found["phases"]["final"]["left"] == 10
+
+
+def check_fair_status(found: dict[str, Any], place: Path) -> None:
+    assert found["phases"]["tuning"]["done"] == 4
+    assert found["claims"][0]["seeds"] == 5
+
+
+def check_fair_report(found: dict[str, Any], place: Path) -> None:
+    names = {Path(name).name for name in found["files"]}
+    assert {"tuning.csv", "tuning_best_of_draws.png", "equal_cost.csv", "claims.csv"} <= names
+
+
 def check_fine_tuning(found: dict[str, Any], place: Path) -> None:
     """From the committed checkpoint to other classes."""
     (record,) = found["records"]
@@ -227,6 +242,10 @@ CHECKS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "timesformer sweep sweep.yaml --out runs/frames": check_sweep,
     "timesformer status runs/frames": check_status,
     "timesformer report runs/frames": check_report,
+    "timesformer sweep fair.yaml --out runs/fair --dry-run": check_fair_dry_run,
+    "timesformer sweep fair.yaml --out runs/fair": check_sweep,
+    "timesformer status runs/fair": check_fair_status,
+    "timesformer report runs/fair": check_fair_report,
     "timesformer train finetune.yaml": check_fine_tuning,
     "timesformer predict clips/test --checkpoint finetune.yaml": check_new_names,
 }

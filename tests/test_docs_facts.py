@@ -86,7 +86,7 @@ SECTIONS: list[tuple[str, int, dict[str, Any]]] = [
 def test_tables_of_fields_are_complete(page: str, number: int, known: dict[str, Any]) -> None:
     """Every field has a row, no row has another name, and plain defaults are those of the code."""
     rows = rows_under(page, "field", number)
-    assert set(rows) - {"train", "test"} == set(known)
+    assert set(rows) - {"train", "val", "test"} == set(known)
     for name, default in known.items():
         stated = rows[name][0].strip("`")
         if isinstance(default, bool | int | float | str) and re.fullmatch(r"[\d.e-]+|true|false|[a-z0-9_]+", stated):

@@ -13,11 +13,13 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.experiments.jobs.fake_ray import FakeRay
+from tests.experiments.sweep_fakes import in_this_process
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_model, settings_of
 from timesformer.data.probes import ProbeInfo, make_probe
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.jobs import cluster
+from timesformer_experiments.specs.sweep import parse_sweep
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -93,6 +95,24 @@ def test_sweep(tmp_path: Path) -> None:
     assert (done["cells"], done["failed"]) == (1, 0)  # joint with 2 frames is excluded
     assert run("status", out)["counts"]["done"] == 1
     assert {"top1_percent", "params", "macs_per_view", "train_peak_memory_bytes"} <= set(done["records"][0]["metrics"])
+
+
+def test_fair_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of its schemes, a draw each, and the first look."""
+    in_this_process(monkeypatch)
+    values = fields("fair_comparison.yaml")
+    assert set(parse_sweep(values).jobs()) != set()
+    values["tune"] |= {"budget": 1}
+    values["until"] |= {"seeds": [5], "claims": values["until"]["claims"][:1]}
+    values["axes"]["model.attention"] = ["divided", "space"]
+    for part, sizes in (("data", TINY_DATA | {"num_val": 4}), ("model", TINY_MODEL), ("recipe", TINY_RECIPE)):
+        values["base"][part] |= sizes
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(values))
+    done = run("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "runs")
+    assert (done["cells"], done["failed"]) == (10, 0)
+    assert {record["selection"]["draws"] for record in done["records"]} == {1}
+    (claim,) = run("status", tmp_path / "runs")["claims"]
+    assert (claim["name"], claim["seeds"]) == ("time matters", 5)
 
 
 @pytest.fixture
@@ -202,4 +222,5 @@ def test_a_file_explains_itself(path: Path) -> None:
 
 def test_every_example_is_there() -> None:
     names = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".yaml")}
-    assert names == {"train.yaml", "finetune.yaml", "sweep.yaml", "cluster.yaml", "real_data.yaml", "plain_training.py"}
+    yaml_files = {"train", "finetune", "sweep", "fair_comparison", "cluster", "real_data"}
+    assert names == {"plain_training.py", *(f"{name}.yaml" for name in yaml_files)}

@@ -224,6 +224,7 @@ def test_results_state_protocol_views_merge_and_counts():
         "videos_unreadable": 2,
         "videos_substituted": 0,
         "views": 22,
+        "frame_order": "normal",
     }
     assert result.metrics()["test_videos_substituted"] == 0
 

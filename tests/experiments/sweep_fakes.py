@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from tests.experiments.spec_fakes import SIZES, fields
 from timesformer_experiments.cli.main import app
+from timesformer_experiments.jobs.workers import InTurn, Places
+from timesformer_experiments.sweep import carry_out
 
 BASE = {key: value for key, value in fields().items() if key != "name"} | {"model": dict(SIZES)}
 TINY = {
@@ -47,6 +49,17 @@ def run(*words):
 def places(out, data):
     """The options for the folders of a sweep."""
     return ["--out", out, "--data-dir", data]
+
+
+def in_this_process(monkeypatch):
+    """Sweeps carry out their runs here, one after the other."""
+    monkeypatch.setattr(
+        carry_out,
+        "_pool",
+        lambda opened, jobs, gpus, ray, on_step, say: InTurn(
+            Places(opened.plan.runs_dir, opened.plan.data_dir, 1, opened.plan.since), on_step
+        ),
+    )
 
 
 def start(*words, **options) -> "subprocess.Popen[str]":

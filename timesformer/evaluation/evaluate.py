@@ -14,7 +14,9 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from timesformer._typing import Float
 from timesformer.data import Sample, VideoDataset, Views, collate
 from timesformer.data.loading import batches
+from timesformer.data.splits import group_of
 from timesformer.errors import InputError
+from timesformer.evaluation.frame_order import FrameOrder, rearranged
 from timesformer.evaluation.protocols import MERGES, PROTOCOLS, Merge, Protocol, protocol_named
 from timesformer.heads import Heads, head_names, heads_of, is_right, predict
 from timesformer.intervals import wilson_interval
@@ -70,7 +72,8 @@ class EvalResult:
     num_substituted: number of videos that were replaced by another one.  It is always 0, and stated because the
         released code replaces videos in training.
     per_video: a row per evaluated video in the dataset's order, with columns index, path (as in the annotation file),
-        label, prediction, scores (a list per video: probabilities for mean_softmax, else logits)
+        label, prediction, scores (a list per video: probabilities for mean_softmax, else logits), and group if the data
+        have groups
 
     With several heads, a video is correct if all heads are (top1_percent, and the same value as action_top1_percent).
     Then top5_percent is None, label and prediction are lists, scores hold the heads one after the other, and `per_head`
@@ -91,15 +94,19 @@ class EvalResult:
     per_video: pd.DataFrame
     num_substituted: int = 0
     per_head: dict[str, float | None] = field(default_factory=dict)
+    frame_order: FrameOrder = "normal"
+    order_seed: int = 0
 
     def statement(self) -> dict[str, Any]:
-        """Return what must accompany the metrics: protocol, views, merge, and numbers of videos and views."""
+        """Return what must accompany the metrics: protocol, views, merge, frame order, numbers of videos and views."""
         return {
             **Protocol(self.protocol, self.views, self.merge).statement(),
             "videos": self.num_videos,
             "videos_unreadable": len(self.unreadable),
             "videos_substituted": self.num_substituted,
             "views": self.num_views,
+            "frame_order": self.frame_order,
+            **({"order_seed": self.order_seed} if self.frame_order == "shuffled" else {}),
         }
 
     def metrics(self) -> dict[str, float | int | None]:
@@ -131,6 +138,8 @@ def evaluate(
     device: torch.device | str | None = None,
     progress: bool | OnStep = False,
     refuse_unreadable: bool = False,
+    frame_order: FrameOrder = "normal",
+    order_seed: int = 0,
 ) -> EvalResult:
     """Evaluate `model` on all videos, on its own device or on `device`; `batch_size` counts views.
 
@@ -138,6 +147,8 @@ def evaluate(
     width), `label` and `index`.  An unreadable video raises VideoError, unless the dataset allows unreadable videos.
     With `refuse_unreadable`, such a dataset is read to the end without further evaluation, so that the error names all
     unreadable videos.
+    frame_order: how the frames of each clip are rearranged (see `timesformer.evaluation.frame_order`); order_seed: seed
+    of shuffled frames
 
     Raises:
         InputError: an unknown protocol, a dataset with other views, labels that do not fit the model, or no readable
@@ -168,6 +179,8 @@ def evaluate(
                 clip = batch["clip"]
                 counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)
                 clips = clip if "views" in batch else clip.flatten(0, 1)
+                names = [dataset.samples[i].name for i in batch["index"].tolist()]
+                clips = rearranged(clips, counts, names, frame_order, order_seed)
                 merged.append(_scores(model, clips, counts, protocol.merge, place, precision, batch_size))
                 num_views += len(clips)
                 labels.append(batch["label"])
@@ -189,6 +202,8 @@ def evaluate(
         num_views,
         sorted(unreadable),
         time.perf_counter() - began,
+        frame_order,
+        order_seed,
     )
 
 
@@ -226,6 +241,8 @@ def _result(
     num_views: int,
     unreadable: list[tuple[str, str]],
     seconds: float,
+    frame_order: FrameOrder,
+    order_seed: int,
 ) -> EvalResult:
     names = [samples[i].name for i in index.tolist()]
     finite = torch.isfinite(scores).all(1)
@@ -255,6 +272,8 @@ def _result(
             "scores": [row.tolist() for row in scores],
         }
     )
+    if any(sample.group for sample in samples):
+        frame["group"] = [group_of(samples[i]) for i in index.tolist()]
     return EvalResult(
         protocol=protocol.name,
         views=protocol.views,
@@ -269,6 +288,8 @@ def _result(
         seconds=seconds,
         per_video=frame,
         per_head=per_head,
+        frame_order=frame_order,
+        order_seed=order_seed,
     )
 
 

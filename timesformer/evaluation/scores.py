@@ -1,10 +1,10 @@
 """Files of scores by video (parquet) with the conditions of their evaluation, and averages of several files.
 
 A file has a row per evaluated video: index, path (as in the annotation file), label, prediction, scores (a list:
-probabilities where the merge is mean_softmax, else logits).  Its metadata holds, as JSON under `timesformer`, protocol,
-views and merge; `timesformer evaluate` adds the checkpoint and the fingerprint of the data.  With several heads
-(`heads` in the metadata: their numbers of classes), label and prediction are lists, and scores hold the heads one after
-the other.
+probabilities where the merge is mean_softmax, else logits), and group if the data have groups.  Its metadata holds, as
+JSON under `timesformer`, protocol, views, merge and order of frames; `timesformer evaluate` adds the checkpoint and the
+fingerprint of the data.  With several heads (`heads` in the metadata: their numbers of classes), label and prediction
+are lists, and scores hold the heads one after the other.
 """
 
 import json
@@ -119,6 +119,9 @@ def merge_scores(files: Sequence[Path | str]) -> Scores:
 
 
 def _require_alike(first: Scores, other: Scores, name: Path | str, file: Path | str) -> None:
+    orders = [part.metadata.get("frame_order", "normal") for part in (first, other)]
+    if orders[0] != orders[1]:
+        raise InputError(f"{file}: its frames are in the order {orders[1]}, those of {name} in the order {orders[0]}")
     ours, theirs = first.per_video["path"], other.per_video["path"]
     if theirs.duplicated().any():
         raise InputError(f"{file}: expected each path once, {theirs[theirs.duplicated()].iloc[0]!r} occurs twice")

@@ -80,7 +80,11 @@ def _paths(axes: Axes) -> list[str]:
 
 
 def _candidates(frame: pd.DataFrame) -> list[str]:
-    fields = [name for name in frame.columns if name.startswith(("model.", "data.", "recipe.")) or name == "protocol"]
+    fields = [
+        name
+        for name in frame.columns
+        if name.startswith(("model.", "data.", "recipe.")) or name in ("protocol", "evaluated_on")
+    ]
     ordered = [*(name for name in FIRST if name in fields), *(name for name in fields if name not in FIRST)]
     return [name for name in ordered if _varies(frame, name)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import pandas as pd
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import read_scores
 from timesformer_experiments.analysis.axes import Axes, groups
+from timesformer_experiments.analysis.pairs import Comparison, compare, judged
+from timesformer_experiments.analysis.seeds import Seeds
 from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.records.hits import groups_of
 from timesformer_experiments.records.read import HASH_NAMED
-from timesformer_experiments.report.statistics import Comparison, compare, corrected
+from timesformer_experiments.report.tables import missing
 
 RIGHT = "right.parquet"
 """File beside a log that stores, for each run and video, whether the prediction was correct."""
@@ -79,7 +83,7 @@ def right_frame(right: Mapping[str, Mapping[str, bool]]) -> pd.DataFrame:
 
 
 def compare_all(frame: pd.DataFrame, axes: Axes, right: Right) -> list[Comparison]:
-    """Compare each two values of the compared axis with all else equal, corrected for the number of comparisons.
+    """Every two values of the compared axis, where everything else is equal, judged as one family.
 
     Without scores the test is over the accuracies of the seeds.  Pairs without a common seed are left out.
     """
@@ -89,25 +93,51 @@ def compare_all(frame: pd.DataFrame, axes: Axes, right: Right) -> list[Compariso
     found = []
     for _, setting in groups(done, axes.others):
         place = axes.values(setting.iloc[0].to_dict(), axes.others)
-        runs = {key[0]: _by_seed(part, right) for key, part in groups(setting, [axes.compared])}
-        for (first, (accuracy, shown)), (second, (other, others_shown)) in itertools.combinations(runs.items(), 2):
-            if set(accuracy) & set(other):
-                names = (str(first), str(second))
-                found.append(compare(accuracy, other, shown, others_shown, names=names, setting=place))
-    return corrected(found)
+        runs = {key[0]: seeds_of(part, right) for key, part in groups(setting, [axes.compared])}
+        for (first, one), (second, other) in itertools.combinations(runs.items(), 2):
+            if set(one.percent) & set(other.percent):
+                found.append(compare(one, other, names=(str(first), str(second)), setting=place))
+    return judged(found)
 
 
-def _by_seed(rows: pd.DataFrame, right: Right) -> tuple[dict[int, float], dict[int, dict[str, bool]]]:
-    """Return accuracies and correct videos, each by seed."""
-    accuracies, predictions = dict[int, float](), dict[int, dict[str, bool]]()
-    for row in rows.itertuples():
-        seed: Any = row.seed
-        if int(seed) in accuracies:
+def seeds_of(rows: pd.DataFrame, right: Right) -> Seeds:
+    """Return what the finished runs of one setting say of accuracy, by seed.
+
+    Raises InputError where two of them have the same seed.
+    """
+    percent, hits = dict[int, float](), dict[int, dict[str, bool]]()
+    clusters, own = dict[str, str](), dict[int, tuple[float, float]]()
+    for row in rows.astype(object).to_dict(orient="records"):
+        seed = int(row["seed"])
+        if seed in percent:
             raise InputError(
-                f"{row.log}: two runs with seed {seed} do not differ in any axis: {row.name} (of the runs of "
+                f"{row['log']}: two runs with seed {seed} do not differ in any axis: {row['name']} (of the runs of "
                 "`timesformer reproduce` it makes the report itself: `timesformer report NAME`)"
             )
-        accuracies[int(seed)] = float(getattr(row, ACCURACY))
-        if str(row.hash) in right:
-            predictions[int(seed)] = right[str(row.hash)]
-    return accuracies, predictions
+        percent[seed] = float(row[ACCURACY])
+        low: Any = row.get("top1_low_percent")
+        high: Any = row.get("top1_high_percent")
+        if not (missing(low) or missing(high)):
+            own[seed] = (float(low), float(high))
+        if videos := right.get(str(row["hash"])):
+            hits[seed], groups_ = _named(row, videos)
+            clusters |= groups_
+    return Seeds(percent, hits, clusters, own)
+
+
+def _named(row: dict[Any, Any], videos: Mapping[str, bool]) -> tuple[dict[str, bool], dict[str, str]]:
+    """Hits and groups of a run's test videos; their names begin with the test set's fingerprint, so that those of
+    different sets are never taken for one another."""
+    prefix, names = row.get("dataset.test.fingerprint"), sorted(videos)
+    data = {str(key).removeprefix("data."): _plain(value) for key, value in row.items() if str(key).startswith("data.")}
+    members = groups_of(data, len(names))
+    named = {name: f"{prefix}:{name}" for name in names}
+    groups_ = {named[name]: f"{prefix}:{group}" for name, group in zip(names, members, strict=True)}
+    return {named[name]: videos[name] for name in names}, groups_
+
+
+def _plain(value: Any) -> Any:
+    """A dial's value as the run's file has it; None where there is none."""
+    if missing(value):
+        return None
+    return json.loads(value) if isinstance(value, str) and value[:1] in "[{" else value

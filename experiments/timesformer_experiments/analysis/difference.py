@@ -1,16 +1,18 @@
 """Difference between two folders of results: cells that are the same, changed, added or removed.
 
 Cells are matched by their hash, then by the values of their axes and their seed, then by name.  Of each setting (the
-cells that differ in nothing but the seed) the metrics' means are compared: with an interval over seeds and videos where
-both folders hold which videos were right, over seeds where there are several, without one otherwise.
+cells that differ in nothing but the seed) the metrics' means are compared.  Accuracies are judged as one family, in the
+words of `pairs`: with an interval for new seeds and new test videos where both folders hold which videos were right.
+Other figures that vary have Student's interval over their seeds.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ import pandas as pd
 
 from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import CELL, axes_of, groups, shown
-from timesformer_experiments.analysis.comparisons import ACCURACY, Right, read_right
+from timesformer_experiments.analysis.comparisons import ACCURACY, Right, read_right, seeds_of
+from timesformer_experiments.analysis.pairs import NOT_TESTED, Comparison, compare, judged
+from timesformer_experiments.analysis.seeds import students_interval
 from timesformer_experiments.records.read import load_results
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.report import require_writable
-from timesformer_experiments.report.statistics import compare, student
 from timesformer_experiments.report.tables import Column, Table, missing, to_csv, to_markdown
 
 TIMES = ("wall_seconds", "train_seconds", "evaluate_seconds", "train_clips_per_second")
@@ -54,7 +57,7 @@ class Pair:
 class Change:
     """Mean of a metric over the seeds of a setting in both folders; difference: second minus first.
 
-    low, high, p_value: the difference's 95 % interval and test, None where there is nothing to take them from (`over`
+    low, high: the difference's 95 % interval, None where there is nothing to take it from (`over`
     says from what they are: "seeds and videos", "videos" or "seeds").
     """
 
@@ -67,8 +70,10 @@ class Change:
     percent: float | None
     low: float | None
     high: float | None
-    p_value: float | None
     over: str
+    direction_p: float | None = None
+    equivalence_p: float | None = None
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,10 @@ class Difference:
         said = [f"{self.first} → {self.second}: {counts}."]
         outcomes = [pair for pair in self.pairs if "outcome" in pair.changed]
         said += [f"{pair.name}: {pair.changed['outcome'][0]} → {pair.changed['outcome'][1]}" for pair in outcomes]
-        tested = [change for change in self.changes if change.metric == ACCURACY and change.p_value is not None]
-        if tested:
-            apart = sum(change.p_value < 0.05 for change in tested if change.p_value is not None)
-            said.append(
-                f"Top-1 accuracy: {apart} of {len(tested)} settings differ by more than noise (95 % each, not "
-                "corrected for their number)."
-            )
+        words = Counter(change.verdict for change in self.changes if change.verdict not in (None, NOT_TESTED))
+        if words:
+            counts = ", ".join(f"{count} {word}" for word, count in words.items())
+            said.append(f"Top-1 accuracy of {words.total()} settings that changed, judged together: {counts}.")
         return said
 
 
@@ -121,7 +123,7 @@ def difference(first: Path, second: Path) -> Difference:
     both = [(a, b) for a, b, _ in matched if a is not None and b is not None]
     rights = [read_right(folder, frame) for folder, frame in zip((first, second), frames, strict=True)]
     names = _names(first, second)
-    return Difference(*names, tuple(pairs), tuple(_changes(frames[0], frames[1], both, rights[0], rights[1])))
+    return Difference(*names, tuple(pairs), tuple(_judged(_changes(frames[0], frames[1], both, rights, names))))
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
@@ -199,9 +201,13 @@ def _plain(value: Any) -> Any:
 
 
 def _changes(
-    first: pd.DataFrame, second: pd.DataFrame, both: Sequence[tuple[int, int]], right: Right, other_right: Right
-) -> Iterator[Change]:
-    """Yield the metrics that differ between the cells that are finished in both folders."""
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    both: Sequence[tuple[int, int]],
+    rights: Sequence[Right],
+    names: tuple[str, str],
+) -> Iterator[tuple[Change, Comparison | None]]:
+    """Metrics that differ between the cells that both folders have finished, accuracies with their comparison."""
     done = [(a, b) for a, b in both if {first.iloc[a]["outcome"], second.iloc[b]["outcome"]} == {"done"}]
     if not done:
         return
@@ -214,7 +220,7 @@ def _changes(
         for name in _metrics(ours, theirs):
             pairs = [(a, b) for a, b in zip(rows[name], others[name], strict=True) if not (missing(a) or missing(b))]
             if pairs and any(not _same(a, b) for a, b in pairs):
-                yield _change(place, name, pairs, rows, others, right, other_right)
+                yield _change(place, name, pairs, (rows, others), rights, names)
 
 
 def _metrics(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
@@ -233,27 +239,39 @@ def _change(
     place: dict[str, Any],
     name: str,
     pairs: Sequence[tuple[Any, Any]],
-    rows: pd.DataFrame,
-    others: pd.DataFrame,
-    right: Right,
-    other_right: Right,
-) -> Change:
+    rows: tuple[pd.DataFrame, pd.DataFrame],
+    rights: Sequence[Right],
+    names: tuple[str, str],
+) -> tuple[Change, Comparison | None]:
     values = [(float(a), float(b)) for a, b in pairs]
     first, second = (math.fsum(column) / len(values) for column in zip(*values, strict=True))
-    low = high = p_value = None
-    over = "none"
-    if name == ACCURACY and rows["seed"].notna().all():
-        seeds = [int(seed) for seed in rows["seed"]]
-        accuracies = [dict(zip(seeds, part[name].astype(float), strict=True)) for part in (others, rows)]
-        shown_right = [{seed: known[key] for seed, key in zip(seeds, part["hash"], strict=True) if key in known}
-                       for part, known in ((others, other_right), (rows, right))]  # fmt: skip
-        found = compare(accuracies[0], accuracies[1], shown_right[0], shown_right[1])
-        low, high, p_value, over = found.low_points, found.high_points, found.p_value, str(found.method)
-    elif len(values) > 1 and name.endswith(VARYING):
-        estimate = student([b - a for a, b in values])
-        low, high, p_value, over = estimate.low, estimate.high, estimate.p_value, "seeds"
+    low = high = None
+    over, compared = "nothing", None
+    seeds = rows[0]["seed"]
+    if name == ACCURACY and seeds.notna().all() and seeds.is_unique:
+        # The seed of a setting is that of the first folder, by which the cells were matched.
+        same_seeds = rows[1].assign(seed=list(seeds))
+        ours, theirs = seeds_of(rows[0], rights[0]), seeds_of(same_seeds, rights[1])
+        compared = compare(theirs, ours, names=names[::-1], setting=place)
+        low, high, over = compared.low_points, compared.high_points, compared.spread.over
+    elif name.endswith(VARYING) and (ends := students_interval([b - a for a, b in values])):
+        (low, high), over = ends, "seeds alone"
     percent = 100 * (second - first) / abs(first) if first else None
-    return Change(place, name, len(values), first, second, second - first, percent, low, high, p_value, over)
+    return Change(place, name, len(values), first, second, second - first, percent, low, high, over), compared
+
+
+def _judged(changes: Iterable[tuple[Change, Comparison | None]]) -> Iterator[Change]:
+    """The changes with the words for those of accuracy, judged as one family."""
+    found = list(changes)
+    answers = iter(judged([compared for _, compared in found if compared is not None]))
+    for change, compared in found:
+        if compared is None:
+            yield change
+            continue
+        answer = next(answers)
+        facts = answer.to_dict()
+        p_values = {name: facts[name] for name in ("direction_p", "equivalence_p")}
+        yield replace(change, **p_values, verdict=answer.verdict)
 
 
 def changes_table(found: Difference) -> Table | None:
@@ -269,11 +287,17 @@ def changes_table(found: Difference) -> Table | None:
         Column("second", found.second, "label", decimals=None),
         Column("difference", "Difference", "label", decimals=None, bounds=("low", "high")),
         Column("percent", "[%]", "label", decimals=2),
-        Column("p_value", "p", "label", decimals=4, least=1e-4),
-        Column("over", "tested over", "label"),
+        Column("over", "interval over", "label"),
+        Column("direction_p", "p, direction", "label", decimals=4, least=1e-4),
+        Column("equivalence_p", "p, equivalence", "label", decimals=4, least=1e-4),
+        Column("verdict", "Verdict", "label"),
     )
     frame = pd.DataFrame(rows).drop(columns="place")
-    return Table(frame, columns, "Metrics that differ: means over seeds, second minus first, 95 % intervals")
+    return Table(
+        frame,
+        columns,
+        "Metrics that differ: second minus first, 95 % intervals; accuracies judged together",
+    )
 
 
 def cells_table(found: Difference) -> Table | None:

@@ -21,6 +21,8 @@ from timesformer_experiments.analysis.weighted_t import matching_freedom
 MARGIN_POINTS = 2.0
 ALPHA = 0.05
 POWER = 0.8
+MOST_POINTS = 100.0
+"""Largest possible difference of accuracies, in points."""
 MOST_SEEDS = 1000
 """Largest number of seeds that is searched; beyond it no number is reported."""
 
@@ -140,12 +142,19 @@ class Judgement:
         tests = (("direction", self.direction_p), ("equivalence", self.equivalence_p))
         said += "".join(f", {name} {_p(value)}" for name, value in tests if value is not None)
         if self.word == "undecided" and self.found_with_power is not None:
-            said += f"; 80 % power would have found {self.found_with_power:.1f} points, "
-            if self.more_seeds is None:
-                said += f"no number of seeds would find {MARGIN_POINTS:g}: more test videos are needed"
-            else:
-                said += f"{self.more_seeds} more seeds would find {MARGIN_POINTS:g}"
+            said += f"; {self.lacking()}"
         return f"{said} ({self.bound})" if self.bound else said
+
+    def lacking(self) -> str:
+        """Return what power there was and how many seeds are still needed; empty where it is decided or not run."""
+        if self.found_with_power is None:
+            return ""
+        possible = self.found_with_power <= MOST_POINTS
+        found = f"{self.found_with_power:.1f} points" if possible else "no difference, however large"
+        said = f"80 % power would have found {found}, "
+        if self.more_seeds is None:
+            return f"{said}no number of seeds would find {MARGIN_POINTS:g}: more test videos are needed"
+        return f"{said}{self.more_seeds} more seed{'s' * (self.more_seeds != 1)} would find {MARGIN_POINTS:g}"
 
 
 def judge(

@@ -5,7 +5,9 @@
     comparisons.csv, .tex     tests between the schemes, where accuracies were measured
     figures/*.png, *.pdf
     report.md, report.html
-    right.parquet             correct videos of each run, so that the tests can be repeated without the runs
+    per_class.csv, confusion.csv   where the records say: each class's accuracy, and which class was taken for which
+    curves.parquet            learning curves, where the runs have left some
+    right.parquet             which videos each run had right, so that the tests can be made again without the runs
 
 If the report is written to another folder than that of the records, it also has records.jsonl (the valid records, and
 those of the runs from which they are initialised), sweep.yaml and cells.json, so that it can be made again.
@@ -14,6 +16,7 @@ those of the runs from which they are initialised), sweep.yaml and cells.json, s
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,10 +28,16 @@ from PIL import Image
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.analysis.axes import axes_of, groups
+from timesformer_experiments.analysis.axes import CELL, axes_of, groups
+from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
+from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
+from timesformer_experiments.analysis.fair import sections
 from timesformer_experiments.analysis.figures import figures, front, pdf
+from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
+from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.summary import (
+    INTERVAL_OVER,
     Summary,
     comparison_table,
     failures_table,
@@ -40,7 +49,6 @@ from timesformer_experiments.records.log import LOG
 from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.report import png, require_writable
-from timesformer_experiments.report.statistics import Comparison
 from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_markdown
 
 SWEEP_FILE = "sweep.yaml"
@@ -52,8 +60,9 @@ LONG_TABLE = 60
 class SweepReport:
     """Content of the report on a folder of records.
 
-    results: result of `load_results`.  tables: by the stem of their files.  findings: sentences computed from the
-    numbers.  right: see `timesformer_experiments.analysis.comparisons`.
+    results: as `load_results` gives them.  tables: by the stem of their files.  findings: sentences that follow from
+    the numbers.  right: see `timesformer_experiments.analysis.comparisons`.  classes: None where no record knows them.
+    curves: see `timesformer_experiments.analysis.curves`.
     """
 
     title: str
@@ -64,6 +73,8 @@ class SweepReport:
     figures: dict[str, Figure]
     findings: tuple[str, ...]
     right: Right
+    classes: ClassReport | None
+    curves: pd.DataFrame
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data for JSON."""
@@ -87,8 +98,8 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     if results.empty:
         raise InputError(f"{folder}: no run has finished or failed yet")
     axes = axes_of(results, compare)
-    summary = summarise(results, axes)
     right = read_right(folder, results)
+    summary = summarise(results, axes, right)
     comparisons = compare_all(results, axes, right)
     sweeps = [str(name) for name in results["sweep"].dropna().unique()]
     title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
@@ -96,24 +107,40 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     for stem, table in (("comparisons", comparison_table(comparisons)), ("failures", failures_table(results))):
         if table is not None:
             tables[stem] = table
+    fair = sections(folder, None if axes.compared is None else axes.compared.removeprefix(CELL))
+    records = {each.record["hash"]: each.record for each in find_records(folder)}
+    classes, curves = class_report(results, summary, records), read_curves(folder, results)
+    drawn, left = curve_figures(curves, results, summary, records)
+    pictures = figures(summary) | fair.figures | (classes.figures if classes is not None else {}) | drawn
+    findings = [
+        *_findings(results, summary, comparisons, folder),
+        *fair.findings,
+        *(classes.findings if classes is not None else ()),
+        *left,
+    ]
     return SweepReport(
         title,
         results,
         summary,
         tuple(comparisons),
-        tables,
-        figures(summary),
-        tuple(_findings(results, summary, comparisons, folder)),
+        tables | fair.tables,
+        pictures,
+        tuple(findings),
         right,
+        classes,
+        curves,
     )
 
 
 def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
     parts = [f"{_many(len(summary.frame), 'setting')} of {', '.join(sweeps) or 'runs'}"]
     if summary.metric(ACCURACY) is not None:
-        several = int(summary.frame["runs_done"].max()) > 1
-        over = "seeds, mean ± 95 % interval (Student's t)" if several else "one seed, 95 % interval over test videos"
-        parts.append(f"top-1 accuracy over {over}" if several else f"top-1 accuracy of {over}")
+        over = sorted(set(summary.frame[INTERVAL_OVER].dropna()) - {"nothing"})
+        said = f" with its 95 % interval over {' or '.join(over)}" if over else ""
+        one = int(summary.frame["runs_done"].max()) == 1
+        splits = "/".join(sorted(set(results["evaluated_on"]))) if "evaluated_on" in results else "test"
+        on = "" if splits == "test" else f" on {splits} videos"
+        parts.append(f"top-1 accuracy{on}{said}{': one seed says nothing of others' if one else ''}")
     if summary.metric(TFLOPS) is not None:
         parts.append("FLOPs of all views of a prediction, one multiply-accumulate counts as one")
     if summary.metric(TRAINING) is not None:
@@ -154,13 +181,18 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
         for cost in (summary.metric(TFLOPS), summary.metric(TRAINING)):
             if cost is not None and len(_split(summary)) == 1 and summary.frame[cost.key].nunique() > 1:
                 found.append(_front_in_words(summary, cost, accuracy))
-    tested = [each for each in comparisons if each.verdict != "not tested"]
+    tested = [each for each in comparisons if each.judgement is not None]
     if tested:
-        apart = sum(each.verdict == "more than noise" for each in tested)
+        counts = Counter("one is better" if each.apart else each.verdict for each in tested)
+        seeds = [len(each.seeds) for each in tested]
+        level = "p-values corrected together" if max(seeds) > 1 else "at 5 % for each pair alone"
         found.append(
-            f"Of {_many(len(tested), 'pair')} compared under equal settings, {apart} differ by more than noise "
-            f"(tests over {tested[0].method}, Holm's correction)."
+            f"Of {_many(len(tested), 'pair')} compared under equal settings: "
+            f"{', '.join(f'{count} {word}' for word, count in counts.items())} (intervals over "
+            f"{' or '.join(dict.fromkeys(each.spread.over for each in tested))}; {level})."
         )
+        if 1 < min(seeds) < MEAN_FROM_SEEDS:
+            found.append(f"{cannot_reveal(min(seeds))}.")
     return found
 
 
@@ -173,7 +205,9 @@ def _on_different_videos(results: pd.DataFrame, summary: Summary, folder: Path) 
         states: dict[bool, list[tuple[str, str]]] = {}  # digests of all bytes and of samples cannot be compared
         for identity in map(records.get, runs["hash"]):
             if identity is not None and identity["kind"] == "files":
-                states.setdefault(identity["full"], []).append((identity["train"], identity["test"]))
+                states.setdefault(identity["full"], []).append(
+                    (identity["train"], identity.get("test") or identity["validation"])
+                )
         mixed += sum(len(found) for found in states.values() if len(set(found)) > 1)
     return mixed
 
@@ -215,6 +249,12 @@ def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Pat
         buffer = BytesIO()
         right_frame(report.right).to_parquet(buffer, index=False, compression="zstd")
         contents[RIGHT] = buffer.getvalue()
+    if report.classes is not None:
+        contents |= report.classes.files
+    if not report.curves.empty:
+        buffer = BytesIO()
+        report.curves.astype({"hash": "category"}).to_parquet(buffer, index=False, compression="zstd")
+        contents[CURVES] = buffer.getvalue()
     if out.resolve() != folder.resolve():
         contents |= _sources(folder)
     for name, content in contents.items():
@@ -242,7 +282,7 @@ def _sources(folder: Path) -> dict[str, bytes]:
 
 def _markdown(report: SweepReport) -> str:
     parts = [f"# {report.title}", "", *(f"- {finding}" for finding in report.findings), ""]
-    for table in report.tables.values():
+    for table in _tables(report).values():
         parts += [table.caption, "", to_markdown(table)]
     parts += [line for name in report.figures for line in (f"![{_said(name)}](figures/{name}.png)", "")]
     if report.comparisons:
@@ -255,11 +295,17 @@ def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
         "sweep.html",
         report.title,
         findings=report.findings,
-        tables=report.tables,
+        tables=_tables(report),
         figures=[(_said(name), image) for name, image in pictures.items()],
         figures_first=len(report.summary.frame) > LONG_TABLE,
         sentences=[each.sentence() for each in report.comparisons],
     )
+
+
+def _tables(report: SweepReport) -> dict[str, Table]:
+    """The tables of the page, that of the classes among them."""
+    table = None if report.classes is None else report.classes.table
+    return report.tables if table is None else report.tables | {"per_class": table}
 
 
 def _said(name: str) -> str:

@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 
 from timesformer_experiments.analysis.axes import FRAMES, HEIGHT, WIDTH, Axes, groups, shown
+from timesformer_experiments.analysis.comparisons import Right, seeds_of
+from timesformer_experiments.analysis.equivalence import MARGIN_POINTS
+from timesformer_experiments.analysis.pairs import Comparison
+from timesformer_experiments.analysis.seeds import Spread, mean_of, students_interval
 from timesformer_experiments.cost.measures import ACCURACY, MACS, METRICS, TFLOPS, Metric
-from timesformer_experiments.report.statistics import Comparison, mean_interval
 from timesformer_experiments.report.tables import Column, Table, missing
 
 
@@ -36,8 +39,12 @@ class Summary:
         return {column: self.axes.title(column) for column in self.axes.columns}
 
 
-def summarise(frame: pd.DataFrame, axes: Axes) -> Summary:
-    """Summarise results by setting: means over finished runs, intervals over seeds, or over videos with one seed."""
+def summarise(frame: pd.DataFrame, axes: Axes, right: Right | None = None) -> Summary:
+    """The settings of results; means are over finished runs.
+
+    right: which videos they had right.  The interval of an accuracy then holds for new seeds and new test videos; with
+    one seed, or without, for what its column says.  Other figures have Student's interval over seeds.
+    """
     metrics = tuple(_suited(metric, frame) for metric in METRICS if _there(frame, metric.name))
     rows = []
     for _, runs in groups(frame, axes.columns):
@@ -52,7 +59,7 @@ def summarise(frame: pd.DataFrame, axes: Axes) -> Summary:
             "runs_failed": len(runs) - len(done),
         }
         for metric in metrics:
-            row |= _values(metric, done)
+            row |= _accuracies(metric, done, right or {}) if metric.name == ACCURACY.name else _values(metric, done)
         rows.append(row)
     return Summary(pd.DataFrame(rows), axes, metrics)
 
@@ -76,22 +83,27 @@ def _values(metric: Metric, done: pd.DataFrame) -> dict[str, Any]:
         return {metric.key: math.nan, **(dict.fromkeys(metric.bounds, math.nan) if metric.spread else {})}
     if not metric.spread:
         return {metric.key: math.fsum(values) / len(values)}
-    if len(values) > 1:
-        mean, low, high = mean_interval(values)
-    else:
-        mean, (low, high) = values[0], _own_interval(metric, done)
-    return {metric.key: mean, metric.bounds[0]: low, metric.bounds[1]: high}
+    low, high = students_interval(values) or (math.nan, math.nan)
+    return {metric.key: math.fsum(values) / len(values), metric.bounds[0]: low, metric.bounds[1]: high}
 
 
-def _own_interval(metric: Metric, done: pd.DataFrame) -> tuple[float, float]:
-    """Return the interval of an accuracy over test videos that the record has."""
-    stem, _, unit = metric.name.rpartition("_")
-    names = (f"{stem}_low_{unit}", f"{stem}_high_{unit}")
-    if not all(name in done for name in names):
-        return math.nan, math.nan
-    row = done[done[metric.name].notna()].iloc[0]
-    low, high = (math.nan if missing(row[name]) else float(row[name]) for name in names)
-    return low, high
+EACH_SEED, INTERVAL_OVER = "measured_top1_each_seed_percent", "measured_top1_interval_over"
+
+
+def _accuracies(metric: Metric, done: pd.DataFrame, right: Right) -> dict[str, Any]:
+    """Mean accuracy with its interval, what the interval holds for, and the seeds' own."""
+    known = done[done[metric.name].notna()]
+    if known.empty:
+        return {metric.key: math.nan, **dict.fromkeys(metric.bounds, math.nan), EACH_SEED: None, INTERVAL_OVER: None}
+    seeds = seeds_of(known, right)
+    found: Spread = mean_of(seeds)
+    ends = (math.nan if end is None else end for end in (found.low, found.high))
+    return {
+        metric.key: found.mean,
+        **dict(zip(metric.bounds, ends, strict=True)),
+        EACH_SEED: seeds.points() if len(seeds.percent) > 1 else None,
+        INTERVAL_OVER: found.over,
+    }
 
 
 def summary_table(summary: Summary, caption: str) -> Table:
@@ -109,6 +121,8 @@ def summary_table(summary: Summary, caption: str) -> Table:
         decimals = 1 if metric.spread and metric.name == ACCURACY.name else digits(summary.frame[metric.key], metric)
         bounds = metric.bounds if metric.spread else None
         columns.append(Column(metric.key, metric.title, metric.origin, decimals, metric.scale, bounds))
+        if metric.name == ACCURACY.name and summary.frame[EACH_SEED].notna().any():
+            columns.append(Column(EACH_SEED, "Top-1, each seed [%]", metric.origin))
     return Table(summary.frame, tuple(columns), caption, measured="measured here")
 
 
@@ -144,41 +158,50 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
         return None
     rows = []
     for each in comparisons:
+        found = each.to_dict()
         rows.append(
             {
                 **each.setting,
                 "first": each.first,
                 "second": each.second,
                 "seeds": len(each.seeds),
-                "videos": each.videos,
+                "videos": found["videos"],
+                "groups": found["groups"],
                 "measured_first_percent": each.first_percent,
                 "measured_second_percent": each.second_percent,
                 "measured_difference_points": each.difference_points,
                 "measured_difference_low_points": each.low_points,
                 "measured_difference_high_points": each.high_points,
-                "p_value": each.p_value,
-                "p_holm": each.p_holm,
-                "permutation_p": each.permutation_p,
-                "mcnemar_p": " ".join(f"{value:.3g}" for value in each.mcnemar_p) or None,
-                "tested_over": each.method,
+                "direction_p": found["direction_p"],
+                "equivalence_p": found["equivalence_p"],
+                "smallest_difference_points": found["smallest_difference_points"],
+                "more_seeds": found["more_seeds"],
+                "interval_over": each.spread.over,
+                "design": found["design"],
                 "verdict": each.verdict,
             }
         )
     bounds = ("measured_difference_low_points", "measured_difference_high_points")
+    frame = pd.DataFrame(rows)
     columns = (
         *(Column(name, name, "label", decimals=0) for name in comparisons[0].setting),
         Column("first", "First", "label"),
         Column("second", "Second", "label"),
         Column("measured_difference_points", "First − second [points]", "measured", bounds=bounds),
-        Column("p_value", "p", "label", decimals=4, least=1e-4),
-        Column("p_holm", "p, Holm", "label", decimals=4, least=1e-4),
-        Column("permutation_p", "p over videos", "label", decimals=4, least=1e-4),
+        Column("seeds", "Seeds", "label", decimals=0),
+        Column("direction_p", "p, direction", "label", decimals=4, least=1e-4),
+        Column("equivalence_p", "p, equivalence", "label", decimals=4, least=1e-4),
+        Column("smallest_difference_points", "80 % power [points]", "label"),
+        Column("more_seeds", "Seeds still needed", "label", decimals=0),
         Column("verdict", "Verdict", "label"),
     )
-    over = comparisons[0].method
-    family = comparisons[0].family
+    kept = tuple(column for column in columns if column.key in ("first", "second") or frame[column.key].notna().any())
+    over = " or ".join(dict.fromkeys(each.spread.over for each in comparisons if each.spread.over != "nothing"))
+    tested = max(each.family for each in comparisons)
     caption = (
-        f"Differences of top-1 accuracy with 95 % intervals, two-sided tests over {over}; Holm's correction for "
-        f"{family} comparisons; p over videos: by permutation, for these trained models"
+        f"Differences of top-1 accuracy with 95 % intervals over {over or 'nothing'}; p-values of no difference and of "
+        f"one of {MARGIN_POINTS:g} points or more, corrected together for {tested} comparisons; 80 % power: the "
+        f"difference that so many seeds find; seeds still needed: to find {MARGIN_POINTS:g} points. One seed gives no "
+        "p-value: the models differ, or are not told apart, at 5 % for each pair alone"
     )
-    return Table(pd.DataFrame(rows), columns, caption, measured="measured here")
+    return Table(frame, kept, caption, measured="measured here")

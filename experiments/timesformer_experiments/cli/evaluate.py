@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from timesformer_experiments.cli.classes import classed_samples, fit_head
+from timesformer_experiments.cli.evaluated import compared, counted, orders_named, tables_of
 from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, model_source
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
     from timesformer.data import Preprocessing, VideoDataset
     from timesformer.evaluation.evaluate import EvalResult, Protocol
+    from timesformer.evaluation.frame_order import FrameOrder
+    from timesformer_experiments.report.tables import Table
     from timesformer_experiments.specs.run import RunSpec
 
 Overrides = dict[str, Any]
@@ -38,6 +41,7 @@ class _Job:
     protocol: Protocol
     allow_unreadable: bool
     classes: str
+    labels: Any
 
 
 def evaluate(
@@ -67,6 +71,16 @@ def evaluate(
     scores: Annotated[
         Path | None, typer.Option(help="File for label, prediction and scores of each video: .csv or .parquet.")
     ] = None,
+    frame_order: Annotated[
+        str,
+        typer.Option(
+            help="Of each clip: normal, reversed, shuffled, first, middle, repeated; all: a table of all six."
+        ),
+    ] = "normal",
+    order_seed: Annotated[int, typer.Option(min=0, help="Seed of shuffled frames.")] = 0,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also show each class; in JSON the confusion.")
+    ] = False,
     allow_unreadable: Annotated[
         bool, typer.Option("--allow-unreadable", help="Skip and list unreadable videos; evaluate the others.")
     ] = False,
@@ -100,6 +114,7 @@ def evaluate(
     """
     from timesformer.evaluation.evaluate import MERGES
     from timesformer.training.recipe import Precision
+    from timesformer_experiments.report.tables import to_rich
 
     if scores is not None and scores.suffix not in (".csv", ".parquet"):
         raise bad_input(f"--scores {scores}: expected a name that ends in .csv or .parquet")
@@ -107,6 +122,9 @@ def evaluate(
         raise bad_input(f"--merge {merge}: expected one of {', '.join(MERGES)}")
     if precision not in get_args(Precision):
         raise bad_input(f"--precision {precision}: expected one of {', '.join(get_args(Precision))}")
+    orders = orders_named(frame_order)
+    if scores is not None and len(orders) > 1:
+        raise bad_input("--scores: it is for one order of frames, --frame-order all has several")
     views = {"clips": clips, "crops": crops, "merge": merge}
     sizes = _given(num_frames=num_frames, image_size=image_size)
     record = _given(sampling=sampling, frame_rate=frame_rate, short_side=short_side)
@@ -124,13 +142,23 @@ def evaluate(
             data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, classes, runs
         )
         jobs = [job]
-    measured = []
+    measured: list[dict[str, Any]] = []
+    tables: list[Table] = []
     for job in jobs:
-        measured.append(_measure(job, scores, batch_size, workers, precision, place, progress=not as_json))
+        results: dict[FrameOrder, EvalResult] = {}
+        for order in orders:
+            result, found = _measure(
+                job, scores, batch_size, workers, precision, place, not as_json, order, order_seed, per_class
+            )
+            results[order] = result
+            measured.append(found)
+        tables += tables_of(job.name, results, job.model, job.labels, per_class)
     if as_json:
-        print_json({"evaluations": measured})
+        print_json({"evaluations": measured, **compared(measured, tables, orders)})
     else:
         _show(measured)
+        for table in tables:
+            console().print(to_rich(table))
 
 
 def _given(**options: Any) -> Overrides:
@@ -165,6 +193,7 @@ def _runs_of(
     """Return the runs of a YAML file, each with its own model unless `checkpoint` names another."""
     from timesformer.checkpoints import load_any_model
     from timesformer.evaluation.evaluate import protocol_named
+    from timesformer.heads import are_named
     from timesformer_experiments.records.folder import RunFolder, default_data_dir
     from timesformer_experiments.run.inputs import datasets
     from timesformer_experiments.specs.run import load_specs
@@ -185,7 +214,9 @@ def _runs_of(
         allow = allow_unreadable or test.allow_unreadable
         test.views, test.allow_unreadable = chosen.views, True
         test.views.require_fitting(test.preprocessing, test.stills)
-        jobs.append(_Job(f"{spec.name}, protocol {chosen.name}", folder, loaded.model, test, chosen, allow, said))
+        named = labels if are_named(labels) else loaded.labels
+        name = f"{spec.name}, protocol {chosen.name}"
+        jobs.append(_Job(name, folder, loaded.model, test, chosen, allow, said, named))
     return jobs
 
 
@@ -234,13 +265,22 @@ def _of_annotations(
     samples, said = classed_samples(data, format, root, classes, checkpoint, loaded)
     dataset = VideoDataset(samples, preprocessing, train=False, views=chosen.views, allow_unreadable=True)
     name = f"{data.name}, protocol {chosen.name}"
-    return _Job(name, checkpoint, loaded.model, dataset, chosen, allow_unreadable, said)
+    return _Job(name, checkpoint, loaded.model, dataset, chosen, allow_unreadable, said, loaded.labels)
 
 
 def _measure(
-    job: _Job, scores: Path | None, batch_size: int, workers: int, precision: Any, device: Any, progress: bool
-) -> dict[str, Any]:
-    """Evaluate, write the scores, and return the results to print."""
+    job: _Job,
+    scores: Path | None,
+    batch_size: int,
+    workers: int,
+    precision: Any,
+    device: Any,
+    progress: bool,
+    frame_order: FrameOrder,
+    order_seed: int,
+    per_class: bool,
+) -> tuple[EvalResult, dict[str, Any]]:
+    """Evaluate, write the scores, and return the result and the values to print."""
     from timesformer.errors import InputError
     from timesformer.evaluation.evaluate import UnreadableVideos
     from timesformer.evaluation.evaluate import evaluate as measure
@@ -263,6 +303,8 @@ def _measure(
             device=device,
             progress=progress,
             refuse_unreadable=not job.allow_unreadable,
+            frame_order=frame_order,
+            order_seed=order_seed,
         )
     except UnreadableVideos as error:
         raise InputError(f"{error}\nuse --allow-unreadable to list these and evaluate the others") from error
@@ -278,7 +320,11 @@ def _measure(
         _write_scores(result, scores, stated)
     metrics = {name: value for name, value in result.metrics().items() if value is not None}
     unreadable = [{"path": path, "reason": reason} for path, reason in result.unreadable]
-    return {"name": job.name, "model": job.source, **stated, **metrics, "unreadable": unreadable}
+    name = job.name if frame_order == "normal" else f"{job.name}, frames {frame_order}"
+    printed = {"name": name, "model": job.source, **stated, **metrics, "unreadable": unreadable}
+    if per_class:
+        printed["confusion"] = [each.to_dict() for each in counted(result, job.model, job.labels)]
+    return result, printed
 
 
 def _write_scores(result: EvalResult, path: Path, stated: dict[str, Any]) -> None:

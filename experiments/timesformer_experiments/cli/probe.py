@@ -19,6 +19,7 @@ def probe(
     num_test: Annotated[
         int, typer.Option(min=1, help="Number of test videos, which come in groups of two, four or eight.")
     ] = 256,
+    num_val: Annotated[int, typer.Option(min=0, help="Number of validation videos, in the same groups.")] = 0,
     difficulty: Annotated[str, typer.Option(help="Difficulty: quick or full.")] = "quick",
     dial: Annotated[
         list[str] | None,
@@ -70,12 +71,13 @@ def probe(
         out,
         num_train=num_train,
         num_test=num_test,
+        num_val=num_val,
         seed=seed,
         difficulty=difficulty,
         dials=dict(map(_dial, dial or [])),
         workers=workers,
     )
-    files = [info.train_csv, info.test_csv]
+    files = [path for path in (info.train_csv, info.test_csv, info.val_csv) if path is not None]
     if diagnose:
         files += describe(info, out, info.folder.name)
     if as_json:

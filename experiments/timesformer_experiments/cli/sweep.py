@@ -34,7 +34,8 @@ def sweep(
     """Run every cell of a sweep, and resume it after an interruption.
 
     Finished runs are skipped and interrupted ones resume. A failed run is recorded with its reason; the others go on.
-    Several such commands may work in the same folder. The exit code is 1 if a run failed.
+    Several such commands may work in the same folder. With `tune` and `until` further runs follow from the first. The
+    exit code is 1 if a cell has failed.
     """
     from timesformer_experiments.sweep.carry_out import carry_out_sweep, default_jobs, open_sweep
     from timesformer_experiments.sweep.forecast import forecast, show, summary
@@ -42,7 +43,9 @@ def sweep(
     if retry not in ("none", "failed"):
         raise bad_input(f"--retry {retry}: expected failed or none")
     opened = open_sweep(file, out, data_dir, "failed" if retry == "failed" else "none")
-    expected = forecast(opened.sweep.name, opened.plan, jobs or default_jobs(opened), memory=dry_run, say=progress)
+    plan, most_runs = opened.outlook()
+    slots = jobs or default_jobs(opened)
+    expected = forecast(opened.sweep.name, plan, slots, memory=dry_run, say=progress, most_runs=most_runs)
     if dry_run:
         if as_json:
             print_json(expected.to_dict())

@@ -105,11 +105,25 @@ class Plan:
 
         Raises OtherData for a finished run whose videos are others today.
         """
-        log = self.runs_dir / LOG
-        known = latest(read_records(log)) if log.exists() else {}
         self.since = size_of_log(self.runs_dir)
+        self._recall(list(self.jobs), retry)
+
+    def replace(self, jobs: dict[str, Job], retry: bool) -> None:
+        """Replace the jobs; keep what is known of those that stay, and read the new ones' state from the folder."""
+        new = [key for key in jobs if key not in self.jobs]
+        self.jobs = jobs
+        self.records, self.failures = (
+            {key: record for key, record in known.items() if key in jobs} for known in (self.records, self.failures)
+        )
+        self.__post_init__()
+        self._recall(new, retry)
+
+    def _recall(self, keys: Sequence[str], retry: bool) -> None:
+        log = self.runs_dir / LOG
+        known = latest(read_records(log)) if log.exists() and keys else {}
         identities = Identities(self.data_dir)
-        for key, job in self.jobs.items():
+        for key in keys:
+            job = self.jobs[key]
             record = known.get(key)
             if record is None or record["outcome"] != "done":  # a crash may have kept its record out of the log
                 record = RunFolder(self.runs_dir, key).record() or record
@@ -219,7 +233,7 @@ def prepare_probes(plan: Plan, workers: int, say: Say) -> None:
         data = job.spec.data if isinstance(job.spec, RunSpec) and "accuracy" in job.measure else None
         if key in plan.records or key in plan.failures or not isinstance(data, ProbeData):
             continue
-        identity = (data.kind, data.num_train, data.num_test, data.seed, data.difficulty)
+        identity = (data.kind, data.num_train, data.num_test, data.num_val, data.seed, data.difficulty)
         if identity not in made:
             made[identity] = None
             began = time.perf_counter()

@@ -7,23 +7,28 @@ their definition, so nothing is trained twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
+from timesformer_experiments.analysis.pairs import Comparison
+from timesformer_experiments.analysis.seeds import Over
 from timesformer_experiments.cost.count import cost
 from timesformer_experiments.paper.accuracy import Accuracy, Cell, Key, accuracies, columns_of, comparisons, decided
 from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.paper.drawing import Curve, draw_curves, draw_dots
+from timesformer_experiments.paper.gate import cheap_classifiers, reasons, told_apart
 from timesformer_experiments.paper.probes import ceiling_percent
 from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER, PROBES, SETTINGS
-from timesformer_experiments.paper.variants import Variant, run_of
+from timesformer_experiments.paper.variants import SCHEME, Variant, run_of
 from timesformer_experiments.report.published import Published, Remark, published, remarks
 from timesformer_experiments.report.report import Report
-from timesformer_experiments.report.statistics import Comparison, signed
+from timesformer_experiments.report.statistics import signed
 from timesformer_experiments.report.tables import Column, Table, missing
 from timesformer_experiments.specs.run import RunSpec, with_dependencies
 
@@ -144,6 +149,8 @@ class Ablation:
             key = f"measured_{probe}"
             bounds = (f"{key}_top1_low_percent", f"{key}_top1_high_percent")
             found.append(Column(f"{key}_top1_percent", f"{probe} [%]", "measured", bounds=bounds))
+            found.append(Column(f"{key}_each_seed_percent", f"{probe}, each seed [%]", "measured"))
+            found.append(Column(f"{key}_two_humps", f"{probe}, failed seeds", "measured"))
             found.append(Column(f"counted_{probe}_ceiling_percent", f"bound on {probe} [%]", "counted"))
             for name, unit in ((f"{dataset}_top1_percent", "%"), (f"{dataset}_difference_points", "points")):
                 title = f"{NAMES_IN_THE_PAPER.get(dataset, dataset)}, paper [{unit}]"
@@ -163,23 +170,28 @@ class Ablation:
         return accuracies(self.cells(profile), records, self.name)
 
     def compared(self, measured: Mapping[Key, Accuracy]) -> list[Comparison]:
-        """Compare each variant with the base, or the pairs, on each probe, corrected for the number of comparisons."""
+        """Each variant against the base, or the pairs, on each probe, judged as one family."""
         labels = {variant.key: variant.label for variant in self.variants}
         pairs = self.pairs or [(key, self.base) for key in labels if key != self.base]
         return comparisons(measured, pairs, labels)
 
     def findings(self, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> tuple[str, ...]:
-        """Return the findings, computed from the numbers."""
-        by_label = {row["label"]: row for row in frame.to_dict(orient="records")}
-        found = [
-            f"{each.sentence()}{_said_by_the_paper(by_label[each.first], by_label[each.second], self.probes[part])}."
-            for each in self.compared(measured)
-            for part in [each.setting["on"]]
-        ]
-        return (*self.concludes(frame), *found, *undecided(frame), NOTE)
+        """Sentences that follow from the numbers."""
+        by_label, found = {row["label"]: row for row in frame.to_dict(orient="records")}, []
+        for each in self.compared(measured):
+            one, other, probe = by_label[each.first], by_label[each.second], each.setting["on"]
+            theirs = _said_by_the_paper(one, other, self.probes[probe])
+            found.append(f"{each.sentence()}{_bounds_said(one, other, probe)}{theirs}.")
+        return (*self.concludes(frame), *found, *self.restrictions(measured), *undecided(frame), NOTE)
+
+    def restrictions(self, measured: Mapping[Key, Accuracy]) -> tuple[str, ...]:
+        """Limits of the intervals and of the number of seeds."""
+        labels = {variant.key: variant.label for variant in self.variants}
+        return restrictions_said({(labels.get(key, key), part): each for (key, part), each in measured.items()})
 
     def report(self, records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-        """Make the artefact from the records of its runs."""
+        """The artefact from the records of its runs, and the probes' cheap classifiers, where they are known."""
+        records, cheap = told_apart(records)
         measured = self.measured(records, profile)
         frame = self.frame(measured, self.ceilings(profile))
         return Report(
@@ -192,10 +204,27 @@ class Ablation:
                 measured="measured here, on this repository's probes",
             ),
             figure=self.draw(frame),
-            findings=self.findings(measured, frame),
+            findings=(*self.findings(measured, frame), *self._not_ranked(measured, cheap)),
             sources=self.published_blocks(),
             remarks=self.all_remarks(),
             records=tuple(records),
+        )
+
+    def schemes(self) -> set[str]:
+        """The attention schemes of the variants."""
+        return {variant.change.get(SCHEME, "divided") for variant in self.variants}
+
+    def beside(self, results: Path, profile: Profile) -> list[dict[str, Any]]:
+        """The best cheap classifier of each probe, if schemes are compared."""
+        return cheap_classifiers(results, profile, list(self.probes)) if len(self.schemes()) > 1 else []
+
+    def _not_ranked(self, measured: Mapping[Key, Accuracy], cheap: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """On which probes the schemes of this table may not be ranked, and why."""
+        best = {probe: max(each.mean for (_, part), each in measured.items() if part == probe) for _, probe in measured}
+        found = reasons(cheap, best)
+        return tuple(
+            f"On {probe} schemes are not ranked: {why}. The differences there are numbers, not findings."
+            for probe, why in found.items()
         )
 
     def caption(self, profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
@@ -224,8 +253,18 @@ class Ablation:
         return tuple(remark for artefact in self.remarks for remark in remarks(artefact))
 
     def artefact(self) -> Artefact:
-        """Return the artefact for `timesformer reproduce`."""
-        return Artefact(self.name, self.title, self.plan, self.report)
+        """Return the artefact that `timesformer reproduce` finds."""
+        return Artefact(self.name, self.title, self.plan, self.report, beside=self.beside)
+
+
+def _bounds_said(row: Mapping[Any, Any], base: Mapping[Any, Any], probe: str) -> str:
+    """Bound that settles a difference by construction, on a probe that bounds both sides."""
+    bounds = [each[f"counted_{probe}_ceiling_percent"] for each in (row, base)]
+    if any(missing(bound) for bound in bounds):
+        return ""
+    if bounds[0] == bounds[1]:
+        return f" (by construction both have the same bound, {bounds[0]:.1f} %)"
+    return f" (by construction the bounds are {bounds[0]:.1f} and {bounds[1]:.1f} %)"
 
 
 def _said_by_the_paper(row: Mapping[Any, Any], base: Mapping[Any, Any], dataset: str) -> str:
@@ -240,18 +279,52 @@ def _said_by_the_paper(row: Mapping[Any, Any], base: Mapping[Any, Any], dataset:
 
 
 def protocol_said(profile: Profile, measured: Mapping[Key, Accuracy], frame: pd.DataFrame) -> str:
-    """Return seeds, test videos, kind of intervals and reasons for empty cells, for a caption."""
-    seeds = min(len(found.percent) for found in measured.values())
+    """Seeds, test videos, what the intervals are and why cells are empty, for a caption."""
+    seeds = min(len(found.seeds.percent) for found in measured.values())
     videos = sorted({found.videos for found in measured.values()})
-    nothing = "; too few steps to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
-    interval = "mean ± 95 % interval over seeds" if seeds > 1 else "with the 95 % interval over test videos"
+    nothing = "; steps too few to learn anything: these accuracies mean nothing" if profile == "smoke" else ""
+    interval = interval_said({found.over for found in measured.values()})
     chance = " or ".join(f"{value:.1f} %" for value in sorted({found.chance for found in measured.values()}))
     gaps = frame.filter(regex="^measured_.*_top1_percent$").isna().any(axis=None)
     untrained = "; accuracies shown as – were not trained in this profile" if gaps else ""
     return (
         f"Profile {profile}: {seeds} seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, videos))} test videos of "
-        f"each probe, {interval}; top-1 accuracy, chance {chance}{untrained}{nothing}"
+        f"each probe{_groups_said(measured)}, {interval}; top-1 accuracy, chance {chance}{untrained}{nothing}"
     )
+
+
+def interval_said(over: Set[Over]) -> str:
+    """Scope of the intervals, for a caption."""
+    if over == {"seeds and test videos"}:
+        return "mean and 95 % interval for new seeds and new test videos"
+    if over == {"test videos alone"}:
+        return "95 % interval for new test videos alone: one seed says nothing of others"
+    return f"95 % interval over {' or '.join(sorted(over))}"
+
+
+def _groups_said(measured: Mapping[Key, Accuracy]) -> str:
+    """Test videos that belong together, by probe, where there are any."""
+    found = {part: each.groups for (_, part), each in measured.items() if each.groups < each.videos}
+    if not found:
+        return ""
+    return f" (those that belong together count as one: {', '.join(f'{n} on {part}' for part, n in found.items())})"
+
+
+def restrictions_said(measured: Mapping[Key, Accuracy]) -> tuple[str, ...]:
+    """Seeds in two humps, what so few seeds cannot show, and intervals that hold for these test videos alone.
+
+    measured: by label and probe.
+    """
+    found = [
+        f"{label} on {part}: {each.humps.text()}."
+        for (label, part), each in measured.items()
+        if each.humps is not None and each.humps.two
+    ]
+    found += [f"{label} on {part}: {each.note}." for (label, part), each in measured.items() if each.note]
+    several = {len(each.seeds.percent) for each in measured.values()} - {1}
+    if several and min(several) < MEAN_FROM_SEEDS:
+        found.append(f"{cannot_reveal(min(several))}.")
+    return tuple(found)
 
 
 def undecided_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Accuracies of cells over seeds from the records of runs, and tests between cells."""
+"""From the records of runs to accuracies of cells over seeds and test videos, and tests between them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from timesformer.errors import InputError
-from timesformer_experiments.records.hits import hits_of
-from timesformer_experiments.report.statistics import Comparison, compare, corrected, mean_interval
+from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, Humps, humps
+from timesformer_experiments.analysis.pairs import Comparison, compare, judged
+from timesformer_experiments.analysis.seeds import Over, Seeds, mean_of
+from timesformer_experiments.paper.registered import registered
+from timesformer_experiments.records.hits import clusters_of, hits_of
 from timesformer_experiments.specs.run import RunSpec
 
 Key = tuple[str, str]
@@ -30,23 +33,26 @@ class Cell:
 class Accuracy:
     """Top-1 accuracy in percent.
 
-    mean, low, high: mean with its 95 % interval over seeds, or over test videos with one seed. percent: accuracy by
-        seed.
-    right: by seed, {video: whether its prediction was correct}, where the records have it. chance: chance in percent.
+    mean, low, high: with its 95 % interval, which holds for what `over` says; no interval where the seeds fall into two
+    humps and are few.  videos, groups: of one test set.  chance: in percent.  seeds: what it was made from.  humps: by
+    the level that is registered for the probe, None without one or with one seed.  note: what restricts the interval.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    over: Over
     videos: int
+    groups: int
     chance: float
-    percent: Mapping[int, float]
-    right: Mapping[int, Mapping[str, bool]]
+    seeds: Seeds
+    humps: Humps | None = None
+    note: str = ""
 
     @property
     def above_chance(self) -> bool:
-        """True if the interval lies above chance."""
-        return self.low > self.chance
+        """True if the interval lies above chance; without one, if all seeds do."""
+        return (min(self.seeds.percent.values()) if self.low is None else self.low) > self.chance
 
 
 def decided(found: Mapping[str, Accuracy]) -> str | None:
@@ -58,33 +64,72 @@ def decided(found: Mapping[str, Accuracy]) -> str | None:
 
 
 def columns_of(found: Accuracy | None, key: str) -> dict[str, Any]:
-    """Return the columns of a frame that begin with `key`; their values are None where nothing was measured."""
+    """Columns of a frame, which begin with `key`; empty ones where nothing was measured."""
+    several = found is not None and len(found.seeds.percent) > 1
     return {
         f"{key}_top1_percent": None if found is None else found.mean,
         f"{key}_top1_low_percent": None if found is None else found.low,
         f"{key}_top1_high_percent": None if found is None else found.high,
-        f"{key}_seeds": None if found is None else len(found.percent),
+        f"{key}_interval_over": None if found is None else found.over,
+        f"{key}_each_seed_percent": found.seeds.points() if found is not None and several else None,
+        f"{key}_two_humps": _two_humps(found),
+        f"{key}_seeds": None if found is None else len(found.seeds.percent),
         f"{key}_test_videos": None if found is None else found.videos,
+        f"{key}_test_groups": None if found is None else found.groups,
     }
 
 
-def accuracy(records: Mapping[int, dict[str, Any]]) -> Accuracy:
-    """Compute the accuracy from the records of the seeds, all of the same configuration.
+def _two_humps(found: Accuracy | None) -> str | None:
+    if found is None or found.humps is None or not found.humps.two:
+        return None
+    failed, median = found.humps.failed, found.humps.median
+    return f"{failed.failed} of {failed.seeds} below {found.humps.level:g} %, median {median.median:.1f} %"
 
-    Raises InputError for an accuracy outside 0 to 100 %, or that disagrees with the correct videos in the record.
+
+def accuracy(records: Mapping[int, dict[str, Any]], level: float | None = None) -> Accuracy:
+    """Accuracy from the records of the seeds, all of the same configuration.  level: registered, below it a training has failed.
+
+    Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right, and
+    where some seeds share test videos and others do not.
     """
     for record in records.values():
         _require_possible(record)
-    metrics = {seed: record["metrics"] for seed, record in records.items()}
-    percent = {seed: float(found["top1_percent"]) for seed, found in metrics.items()}
-    first = next(iter(metrics.values()))
-    if len(percent) == 1:
-        mean, low, high = (float(first[f"top1_{end}percent"]) for end in ("", "low_", "high_"))
-    else:
-        mean, low, high = mean_interval(list(percent.values()))
-    right = {seed: hits for seed, record in records.items() if (hits := hits_of(record))}
-    classes = next(iter(records.values()))["spec"]["model"]["num_classes"]
-    return Accuracy(mean, low, high, int(first["test_videos"]), 100 / classes, percent, right)
+    seeds = seeds_of(records)
+    found = mean_of(seeds)
+    several = len(seeds.percent) > 1
+    fallen = humps(list(seeds.percent.values()), level) if level is not None and several else None
+    hidden = fallen is not None and fallen.two and len(seeds.percent) < MEAN_FROM_SEEDS
+    first = next(iter(records.values()))
+    videos = int(first["metrics"]["test_videos"])
+    known = found.estimate is not None and found.over != "seeds alone"
+    return Accuracy(
+        mean=found.mean,
+        low=None if hidden else found.low,
+        high=None if hidden else found.high,
+        over=found.over,
+        videos=videos,
+        groups=found.estimate.clusters if known and found.estimate is not None else videos,
+        chance=100 / first["spec"]["model"]["num_classes"],
+        seeds=seeds,
+        humps=fallen,
+        note=found.estimate.remark() if found.estimate is not None and several else "",
+    )
+
+
+def seeds_of(records: Mapping[int, dict[str, Any]]) -> Seeds:
+    """Return what the records of a variant's seeds say of accuracy."""
+    clusters: dict[str, str] = {}
+    for record in records.values():
+        clusters |= clusters_of(record)
+    return Seeds(
+        percent={seed: float(record["metrics"]["top1_percent"]) for seed, record in records.items()},
+        right={seed: hits for seed, record in records.items() if (hits := hits_of(record))},
+        clusters=clusters,
+        own={
+            seed: (float(record["metrics"]["top1_low_percent"]), float(record["metrics"]["top1_high_percent"]))
+            for seed, record in records.items()
+        },
+    )
 
 
 def _require_possible(record: Mapping[str, Any]) -> None:
@@ -113,14 +158,15 @@ def accuracies(cells: Sequence[Cell], records: Iterable[dict[str, Any]], name: s
         else:
             found.setdefault((cell.variant, cell.part), {})[cell.seed] = record
     if missing:
-        raise InputError(f"{name}: the records have no finished run of {', '.join(missing)}")
-    return {key: accuracy(of_seeds) for key, of_seeds in found.items()}
+        raise InputError(f"{name}: no finished run of {', '.join(missing)} among the records")
+    levels = registered().claims.failed_below_percent
+    return {key: accuracy(of_seeds, levels.get(key[1])) for key, of_seeds in found.items()}
 
 
 def comparisons(
     measured: Mapping[Key, Accuracy], pairs: Sequence[tuple[str, str]], labels: Mapping[str, str]
 ) -> list[Comparison]:
-    """Compare the variants of each pair on every part that both have, corrected for the number of comparisons."""
+    """The variants of each pair against one another on every part that both have, judged as one family."""
     parts = dict.fromkeys(part for _, part in measured)
     found = []
     for part in parts:
@@ -128,6 +174,5 @@ def comparisons(
             if (first, part) in measured and (second, part) in measured:
                 one, two = measured[first, part], measured[second, part]
                 names = (labels.get(first, first), labels.get(second, second))
-                setting = {"on": part}
-                found.append(compare(one.percent, two.percent, one.right, two.right, names=names, setting=setting))
-    return corrected(found)
+                found.append(compare(one.seeds, two.seeds, names=names, setting={"on": part}))
+    return judged(found)

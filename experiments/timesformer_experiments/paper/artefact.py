@@ -28,6 +28,10 @@ def _nothing_more(records: Sequence[dict[str, Any]], profile: Profile, folders: 
     return ()
 
 
+def _nothing_beside(results: Path, profile: Profile) -> Sequence[dict[str, Any]]:
+    return ()
+
+
 def _nothing_measured(
     records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int
 ) -> Sequence[dict[str, Any]]:
@@ -38,10 +42,11 @@ def _nothing_measured(
 class Artefact:
     """Table or figure of the paper.
 
-    `plan(profile)` returns the required runs, none if everything is counted. `measure(records, profile, folders, jobs)`
-    measures the models of the finished runs with `jobs` processes and returns further records, with `hash` and
-    `outcome`. `report(records, profile)` makes the report from these records only. `finish(records, profile, folders)`
-    writes further files to the results and returns their paths.
+    `plan(profile)`: the runs that it needs, none if everything is counted. `measure(records, profile, folders, jobs)`:
+    more records, of what is measured on the finished runs' models by so many processes, with `hash` and `outcome`.
+    `report(records, profile)`: what is shown, made from the records of the runs and these alone. `finish(records,
+    profile, folders)`: leaves more files in the results and returns their paths. `beside(results, profile)`: entries
+    from other files of the results folder, which `report` gets after the records and does not keep among them.
     """
 
     name: str
@@ -50,3 +55,4 @@ class Artefact:
     report: Callable[[Sequence[dict[str, Any]], Profile], Report]
     finish: Callable[[Sequence[dict[str, Any]], Profile, Folders], Sequence[Path]] = _nothing_more
     measure: Callable[[Sequence[dict[str, Any]], Profile, Folders, int], Sequence[dict[str, Any]]] = _nothing_measured
+    beside: Callable[[Path, Profile], Sequence[dict[str, Any]]] = _nothing_beside

@@ -1,4 +1,6 @@
-"""Figures of variants: accuracies measured here (filled, with intervals) and published ones (hollow)."""
+"""Figures of variants: accuracies measured here with their intervals, filled, and published ones, hollow.
+
+An interval holds for what the table's caption says; seeds that fall into two humps have none."""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def draw_dots(frame: pd.DataFrame, probes: Mapping[str, str], axis_label: str) -
     for number, (axis, (probe, dataset)) in enumerate(zip(axes, probes.items(), strict=True)):
         for place, row in enumerate(rows):
             if not missing(row[f"measured_{probe}_top1_percent"]):
-                value, spread = _measured(row, probe)
+                value, spread = measured_of(row, probe)
                 axis.errorbar(value, place, xerr=spread, fmt=MARKERS[0], color=OURS, capsize=3, label=f"{probe}, here")
             paper = row[f"published_{dataset}_top1_percent"]
             if not missing(paper):
@@ -81,7 +83,7 @@ def _draw_ours(axis: Any, rows: pd.DataFrame, probe: str, label: str, style: dic
     rows = rows[rows[f"measured_{probe}_top1_percent"].notna()]
     if rows.empty:
         return
-    measured = [_measured(row, probe) for row in rows.to_dict(orient="records")]
+    measured = [measured_of(row, probe) for row in rows.to_dict(orient="records")]
     spread = [[ends[side][0] for _, ends in measured] for side in (0, 1)]
     axis.errorbar(rows["x"], [value for value, _ in measured], yerr=spread, capsize=3, label=label, **style)
     axis.set_xticks(sorted(set(rows["x"])))
@@ -103,10 +105,13 @@ def _draw_theirs(axis: Any, rows: pd.DataFrame, x: str, dataset: str, said: str,
     axis.set_xticks(sorted(set(rows[x])))
 
 
-def _measured(row: Mapping[Any, Any], probe: str) -> tuple[float, list[list[float]]]:
+def measured_of(row: Mapping[Any, Any], probe: str) -> tuple[float, list[list[float]]]:
+    """Return an accuracy and how far its interval reaches below and above."""
     key = f"measured_{probe}_top1"
-    value = row[f"{key}_percent"]
-    return value, [[value - row[f"{key}_low_percent"]], [row[f"{key}_high_percent"] - value]]
+    value, low, high = (row[f"{key}_{end}percent"] for end in ("", "low_", "high_"))
+    if missing(low) or missing(high):  # seeds in two humps have no interval
+        return value, [[0.0], [0.0]]
+    return value, [[value - low], [high - value]]
 
 
 def legend_above(axis: Any) -> None:

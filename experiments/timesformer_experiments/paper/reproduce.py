@@ -54,7 +54,7 @@ def reproduce(
         say(f"{artefact.name}, {profile}: {len(specs)} runs; those finished before are taken from {folders.runs}")
         records = [with_hits(record, folders.runs) for record in _run(specs, folders, jobs)]
     records += artefact.measure(records, profile, folders, jobs)
-    report = artefact.report(records, profile)
+    report = artefact.report([*records, *artefact.beside(folders.out, profile)], profile)
     files = reports.write(report, results)
     return report, [*files, *artefact.finish(records, profile, folders)]
 
@@ -82,7 +82,8 @@ def rebuild(artefact: Artefact, profile: Profile, out: Path) -> tuple[reports.Re
 
     results = out / artefact.name / profile
     stored = results / reports.RECORDS
-    report = artefact.report(read_records(stored) if stored.exists() else [], profile)
+    records = read_records(stored) if stored.exists() else []
+    report = artefact.report([*records, *artefact.beside(out, profile)], profile)
     return report, reports.write(report, results)
 
 

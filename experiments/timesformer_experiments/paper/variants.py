@@ -12,6 +12,9 @@ from timesformer_experiments.paper.artefact import Profile
 from timesformer_experiments.paper.setting import PROBES, changed, image_fields, image_name, video_fields, video_name
 from timesformer_experiments.specs.run import RunSpec
 
+SCHEME = "model.attention"
+"""Path of the attention scheme in a variant's changes."""
+
 
 @dataclass(frozen=True)
 class Variant:

@@ -5,7 +5,8 @@ runs/<hash>/spec.json          name and everything that decides the result
             model/             the trained model (`timesformer.checkpoints.load_model`)
             scores.parquet     per test video: path, label, prediction, scores
             curve.parquet      per step: loss, accuracy, learning rate
-            train.videos.json  digest of each training video's file; test.videos.json: of the test videos
+            train.videos.json  digest of each training video's file; the evaluated ones: test.videos.json,
+                               or validation.videos.json
             tracker/           logs of `tracker:`
             progress.json      while it is at work in a sweep: step, steps, loss, clips_per_second
             crash.txt          the Python stack, where native code ended the process

@@ -5,7 +5,8 @@
     model.…, data.…, recipe.…    the run's configuration; an image's size as model.image_height and model.image_width
     init_from, init_from_name    hash of the run (or of the weights) that it started from
     top1_percent, params, …      metrics
-    dataset.train.…, dataset.test.…    fingerprint, num_videos, num_unreadable
+    dataset.train.…, dataset.test.…    fingerprint, num_videos, num_unreadable; also dataset.validation.…
+    evaluated_on, selection      where a run was evaluated on validation data, where one was tuned (as JSON)
     environment.…                commit, versions, hardware
     started_utc, finished_utc, wall_seconds
     log                          the file that holds the record, from the folder that was read
@@ -51,9 +52,13 @@ VERSIONS = ("python", "timesformer-ablations", "torch")
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 ColumnType = Literal["integer", "number", "truth", "choice", "text", "time"]
 TYPES: dict[str, ColumnType] = {
-    **dict.fromkeys(("hash", "name", "reason", "init_from", "init_from_name", "environment.git_commit"), "text"),
+    **dict.fromkeys(
+        ("hash", "name", "reason", "init_from", "init_from_name", "selection", "environment.git_commit"), "text"
+    ),
     **dict.fromkeys(("scheme_file_sha256", "dataset.train.fingerprint", "dataset.test.fingerprint"), "text"),
-    **dict.fromkeys(("kind", "sweep", "outcome", "reason_kind", "protocol", "data.probe", "log"), "choice"),
+    **dict.fromkeys(
+        ("evaluated_on", "kind", "sweep", "outcome", "reason_kind", "protocol", "data.probe", "log"), "choice"
+    ),
     **dict.fromkeys(("started_utc", "finished_utc"), "time"),
     **dict.fromkeys(("train_loss", "wall_seconds"), "number"),
     **dict.fromkeys(("seed", "model.image_height", "model.image_width", "environment.processes"), "integer"),
@@ -111,7 +116,7 @@ def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         spec.put(row, record["spec"])
         metrics.put(row, record["metrics"])
     configuration = spec.columns()
-    for name in ("kind", "seed", "protocol"):  # there already
+    for name in ("kind", "seed", "protocol", "evaluate_on"):  # there already
         configuration.pop(name, None)
     sizes = configuration.pop("model.image_size", [None] * len(records))
     sides = (("model.image_height", 0), ("model.image_width", -1))
@@ -124,16 +129,25 @@ def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         **cells.columns("cell."),
         **configuration,
         "init_from_name": [(record.get("init_from") or {}).get("name") for record in records],
+        **_tuning(records),
         **metrics.columns(),
         **{
             f"dataset.{half}.{name}": [record["dataset"].get(half, {}).get(name) for record in records]
-            for half in ("train", "test")
+            for half in ("train", "test", "validation")
+            if half != "validation" or any(half in record["dataset"] for record in records)
             for name in SET
         },
         **{f"environment.{name}": [machine.get(name) for machine in machines] for name in ENVIRONMENT},
         **{f"environment.{name}": [machine.get("versions", {}).get(name) for machine in machines] for name in VERSIONS},
         **{name: [record.get(name) for record in records] for name in LAST},
     }
+
+
+def _tuning(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """On which split runs were evaluated and how their recipes were chosen, where that is not the test set for all."""
+    found = {"evaluated_on": [record.get("evaluated_on") or "test" for record in records],
+             "selection": [record.get("selection") for record in records]}  # fmt: skip
+    return {name: values for name, values in found.items() if set(map(str, values)) - {"test", "None"}}
 
 
 @cache

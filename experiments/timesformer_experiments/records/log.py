@@ -6,18 +6,28 @@ A record's fields (`RECORD_VERSION` 2):
     reason, reason_kind: of a failure, see `timesformer_experiments.run.failures`; else null
     kind: "accuracy" (of a trained model) or "cost" (of one that is only counted and measured)
     sweep, cell: name of the sweep and the values of its axes by dotted path; null for other runs
+    equalised: of a cell at equal cost, what was solved and by how much it misses; tuning: of a run that is there for
+        the choice of a recipe, its variant, draw and values; claims_digest: sha256 of the claims that were registered
+        before the run.  Only where there are such
     seed, protocol, spec: the run's full configuration; init_from: name and hash of the run it started from, or null
+    evaluated_on: "test" or "validation", the videos that the metrics are of; null for a cost.  A run evaluates its set
+        once, when it is trained
+    selection: on, search, draws, over, chosen and best_percent of a run whose recipe was tuned (see
+        `timesformer_experiments.specs.splits.Selection`); null for others
     metrics: figures, each with its unit in its name
-    dataset: train and test audit (number of videos, labels, fingerprint with the seconds and files that it took to
-        read, unreadable ones; paths relative to the root); identity: what the result belongs to beside its hash, see
-        `timesformer_experiments.run.identity`
+    dataset: audits of train, and of test or validation (number of videos, labels, fingerprint with the seconds and
+        files that it took to read, unreadable ones; paths relative to the root); identity: what the result belongs to
+        beside its hash, see `timesformer_experiments.run.identity`
+    confusion: for each head (head, classes), which classes were taken for which (counts, a row per true class and a
+        column per predicted one), above 100 classes only videos and right of each; null where nothing was evaluated
     environment: git_commit, git_dirty, versions, platform, cpu_model, cpu_cores, memory_bytes, device, threads,
         processes (that shared each batch)
     started_utc, finished_utc, wall_seconds: of the session that finished the run
 
 Records of version 1 lack identity and what their fingerprints took; those from before there were sweeps also lack
-reason_kind, kind, sweep, cell and processes. A run that failed and was run again, or was measured further, has several
-records; `latest` gives the one that holds.
+reason_kind, kind, sweep, cell and processes. Records without evaluated_on, selection and confusion are of the test set
+and of runs that were not tuned. A run that failed and was run again, or was measured further, has several records;
+`latest` gives the one that holds.
 """
 
 from __future__ import annotations
@@ -71,11 +81,16 @@ def make_record(
     reason_kind: str | None = None,
     sweep: str | None = None,
     cell: dict[str, Any] | None = None,
+    equalised: dict[str, Any] | None = None,
+    tuning: dict[str, Any] | None = None,
+    claims_digest: str | None = None,
     metrics: dict[str, Any] | None = None,
     dataset: dict[str, Any] | None = None,
+    confusion: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The record of a run that has just ended, on this machine."""
     source = spec.init_from
+    notes = {"equalised": equalised, "tuning": tuning, "claims_digest": claims_digest}
     return {
         "record_version": RECORD_VERSION,
         "hash": spec.hash(),
@@ -86,12 +101,16 @@ def make_record(
         "kind": spec.kind,
         "sweep": sweep,
         "cell": cell,
+        **{name: value for name, value in notes.items() if value is not None},
         "seed": spec.seed,
         "protocol": spec.protocol,
         "spec": spec.definition(),
         "init_from": {"name": source.name, "hash": source.hash()} if isinstance(source, RunSpec) else None,
+        "evaluated_on": spec.evaluate_on if isinstance(spec, RunSpec) else None,
+        "selection": spec.selection.model_dump(mode="json") if isinstance(spec, RunSpec) and spec.selection else None,
         "metrics": metrics or {},
         "dataset": dataset or {},
+        "confusion": confusion,
         "environment": environment() | {"processes": spec.processes},
         "started_utc": started_utc,
         "finished_utc": now_utc(),

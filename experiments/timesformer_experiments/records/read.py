@@ -54,7 +54,7 @@ def load_results(folder: str | Path, *, starts: bool = False) -> pd.DataFrame:
 
     Rows come in the order of the sweep's cells where the folder knows them, else as they were recorded; cells that the
     sweep's file had once and has no longer are left out, with a warning.  starts: also the runs of a sweep that fill no
-    cell and are there only for others to start from.
+    cell and are there only for others to start from, or for the choice of a recipe.
 
     Raises:
         InputError: there are no records, a line is none, or two logs hold results of one run on different videos; the
@@ -130,7 +130,8 @@ def _of_log(log: Path, name: str) -> list[Found]:
     for key in keys:
         record = holding[key]
         if key not in stale:
-            found.append(Found(record, name, f"{log}:{lines[id(record)]}", is_sweep and record.get("cell") is None))
+            starts = record.get("cell") is None and (is_sweep or "tuning" in record)
+            found.append(Found(record, name, f"{log}:{lines[id(record)]}", starts))
     return found
 
 

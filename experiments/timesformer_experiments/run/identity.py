@@ -1,8 +1,9 @@
 """The data that a run's result belongs to, beside the hash of its definition.
 
-The state of a run's videos is a `Fingerprint` for training and one for test: of the files of one's own videos, of the
-generator, dials and seed of a probe, which may be made again.  A record keeps both (`dataset.identity`), the run's
-folder the digest of every file (`train.videos.json`, `test.videos.json`), so that what has changed can be named.
+The state of a run's videos is a `Fingerprint` for training and one for the split that is evaluated: of the files of
+one's own videos, of the generator, dials and seed of a probe, which may be made again.  The list of another split is
+not opened.  A record keeps both (`dataset.identity`), the run's folder the digest of every file (`train.videos.json`,
+and `test.videos.json` or `validation.videos.json`), so that what has changed can be named.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from timesformer.data.fingerprint import Digests, Fingerprint
 from timesformer.errors import InputError
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.specs.run import CsvData, ProbeData, RunSpec
+from timesformer_experiments.specs.splits import EvaluateOn
 
 STORE = "fingerprints.jsonl"
 """In the folder of probes and frames: digests of files, remembered between runs."""
@@ -26,11 +28,17 @@ class OtherData(InputError):
 
 @dataclass(frozen=True)
 class Identity:
-    """The state of a run's training and test videos."""
+    """The state of a run's training videos and of those that it is evaluated on."""
 
     train: Fingerprint
-    test: Fingerprint
+    evaluated: Fingerprint
     kind: str
+    on: EvaluateOn = "test"
+
+    @property
+    def halves(self) -> tuple[tuple[str, Fingerprint], ...]:
+        """Both sets of videos by the names of their splits."""
+        return ("train", self.train), (self.on, self.evaluated)
 
     def stated(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -38,7 +46,7 @@ class Identity:
             "kind": self.kind,
             "full": self.train.full,
             "train": self.train.sha256,
-            "test": self.test.sha256,
+            self.on: self.evaluated.sha256,
             "start": self.train.start,
         }
 
@@ -46,7 +54,7 @@ class Identity:
         """Require the videos to be as they were when a run began; OtherData where they have changed."""
         found = [
             f"{half}: {change}"
-            for half, before, after in (("train", self.train, now.train), ("test", self.test, now.test))
+            for (half, before), (_, after) in zip(self.halves, now.halves, strict=True)
             if (change := before.changes(after))
         ]
         if found:
@@ -54,7 +62,7 @@ class Identity:
 
     def write(self, folder: RunFolder) -> None:
         """Keep the digest of every file in a run's folder; of a probe there is nothing that the record does not say."""
-        for half, fingerprint in (("train", self.train), ("test", self.test)):
+        for half, fingerprint in self.halves:
             if fingerprint.files:
                 fingerprint.write(_kept(folder, half))
 
@@ -77,15 +85,15 @@ class Identities:
         data = spec.data
         if isinstance(data, ProbeData):
             made = data.made_from()
-            return Identity(replace(made, start=start), made, "probe")
+            return Identity(replace(made, start=start), made, "probe", spec.evaluate_on)
         full = data.fingerprint == "full" if full is None else full
-        key = (full, data.model_dump_json(exclude={"cache", "preprocessing", "jitter", "flip"}))
+        key = (full, spec.evaluate_on, data.model_dump_json(exclude={"cache", "preprocessing", "jitter", "flip"}))
         if key not in self._seen:
             if full not in self._digests:
                 self._digests[full] = Digests(self.data_dir / STORE, full)
-            self._seen[key] = data.videos(self._digests[full])
-        train, test = self._seen[key]
-        return Identity(replace(train, start=start), test, "files")
+            self._seen[key] = data.videos(self._digests[full], spec.evaluate_on)
+        train, evaluated = self._seen[key]
+        return Identity(replace(train, start=start), evaluated, "files", spec.evaluate_on)
 
     def require(self, spec: RunSpec, record: dict[str, Any], folder: RunFolder) -> None:
         """Require the record of a finished run, and of those that it starts from, to belong to today's videos.
@@ -125,7 +133,7 @@ class Identities:
     def _changes(self, spec: RunSpec, stated: dict[str, Any], folder: RunFolder) -> str:
         now = self.of(spec, stated["full"])
         found = []
-        for half, today in (("train", now.train), ("test", now.test)):
+        for half, today in now.halves:
             start = stated["start"] if half == "train" else None
             if (stated[half], start) == (today.sha256, today.start):
                 continue
@@ -139,8 +147,7 @@ class Identities:
         if isinstance(spec.data, ProbeData):
             return ""
         now = self.of(spec, full=True)
-        halves = (("train", now.train), ("test", now.test))
-        changed = [half for half, today in halves if dataset[half]["fingerprint"] != today.sha256]
+        changed = [half for half, today in now.halves if dataset[half]["fingerprint"] != today.sha256]
         return "; ".join(f"{half}: some of its files have changed" for half in changed)
 
 

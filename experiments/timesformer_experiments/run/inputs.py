@@ -7,33 +7,38 @@ from typing import Any
 
 from timesformer.checkpoints import transfer
 from timesformer.config.registry import Model, build_model
-from timesformer.data import Annotations, FrameCache, VideoDataset, read_annotations
+from timesformer.data import Annotations, FrameCache, VideoDataset
 from timesformer.data.audit import fingerprint
 from timesformer.data.fingerprint import Digests, Fingerprint
-from timesformer.data.probes import make_probe
+from timesformer.data.probes import ProbeInfo, make_probe
+from timesformer.data.probes.generate import Split
 from timesformer.evaluation.protocols import protocol_named
 from timesformer.heads import Labels, default_labels
 from timesformer.seeding import seed_all
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run.identity import STORE
 from timesformer_experiments.specs.run import ProbeData, RunSpec
+from timesformer_experiments.specs.splits import EvaluateOn
+
+SPLITS: dict[EvaluateOn, Split] = {"test": "test", "validation": "val"}
+"""Names of the splits in a probe's files."""
 
 
 def check_annotations(spec: RunSpec) -> None:
     """Raise InputError for a malformed annotation file, before the folder of the run is created."""
     if not isinstance(spec.data, ProbeData):
-        spec.data.annotations()
+        spec.data.annotations(spec.evaluate_on)
 
 
 def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset, Labels]:
-    """Return training set, test set with the protocol's views, and the names of the classes."""
+    """Return training set, the evaluated set with the protocol's views, and the names of the classes."""
     data, record = spec.data, spec.preprocessing
     if isinstance(data, ProbeData):
         probe = prepare(data, data_dir)
-        train, test = (read_annotations("kinetics", path) for path in (probe.train_csv, probe.test_csv))
+        train, evaluated = (probe.annotations(split) for split in ("train", SPLITS[spec.evaluate_on]))
         labels: Labels = list(probe.labels)
     else:
-        train, test = data.annotations()
+        train, evaluated = data.annotations(spec.evaluate_on)
         labels = train.labels or default_labels(data.heads, train.heads)
     frames = FrameCache(data_dir / "frames") if data.cache else None
     allow = data.allow_unreadable
@@ -53,16 +58,17 @@ def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset,
             stills=data.stills,
         )
 
-    return dataset(train, True), dataset(test, False), labels
+    return dataset(train, True), dataset(evaluated, False), labels
 
 
-def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> Any:
+def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> ProbeInfo:
     """Make a probe unless it exists, and return it."""
     return make_probe(
         data.probe,
         data_dir / "probes",
         num_train=data.num_train,
         num_test=data.num_test,
+        num_val=data.num_val,
         seed=data.seed,
         difficulty=data.difficulty,
         dials=data.dials,

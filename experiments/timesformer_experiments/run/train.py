@@ -11,10 +11,11 @@ import pandas as pd
 from timesformer.checkpoints import save_model
 from timesformer.config.registry import Model
 from timesformer.data import VideoDataset
+from timesformer.evaluation.confusion import confusions
 from timesformer.evaluation.evaluate import EvalResult, evaluate
 from timesformer.evaluation.scores import write_scores
 from timesformer.files import write_atomic
-from timesformer.heads import heads_of
+from timesformer.heads import Labels, heads_of
 from timesformer.progress import OnStep
 from timesformer.training.loop import FitResult, fit
 from timesformer_experiments.records.folder import RunFolder, default_data_dir
@@ -111,12 +112,19 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     audit = audit_of(train_set, trained.unreadable, identity.train, data_dir)
     return {
         "metrics": _metrics(model, trained, tested) | {"train_videos_unreadable": _left_out(train_set, trained)},
+        "confusion": _confusion(model, labels, tested),
         "dataset": {
             "train": audit,
-            "test": audit_of(test_set, tested.unreadable, identity.test, data_dir),
+            spec.evaluate_on: audit_of(test_set, tested.unreadable, identity.evaluated, data_dir),
             "identity": identity.stated(),
         },
     }
+
+
+def _confusion(model: Model, labels: Labels, tested: EvalResult) -> list[dict[str, Any]]:
+    heads = heads_of(model)
+    counted = confusions(tested.per_video, labels, heads, 0 if heads else len(labels))
+    return [each.to_dict() for each in counted]
 
 
 def _metrics(model: Model, trained: FitResult, tested: EvalResult) -> dict[str, Any]:

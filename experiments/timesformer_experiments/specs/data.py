@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -31,6 +31,7 @@ from timesformer.data.fingerprint import Digests, Fingerprint, content_hash
 from timesformer.data.probes import DIAL_TYPES, DIFFICULTY, KINDS, LABELS, Difficulty, Kind, generated_from, make_kind
 from timesformer.errors import InputError
 from timesformer.heads import Labels, check_labels
+from timesformer_experiments.specs.splits import NEUTRAL, EvaluateOn, ValidationSet
 
 T = TypeVar("T")
 
@@ -117,8 +118,11 @@ class _Data(Strict):
         """Augmentation of the pixels of training clips."""
         return Augment(self.randaugment, self.colour_jitter)
 
-    def identity(self) -> dict[str, Any]:
-        """Return the fields that define the data: no paths, and nothing that does not change a result."""
+    def identity(self, on: EvaluateOn = "test") -> dict[str, Any]:
+        """Return the fields that define the data of a run that is evaluated on this split.
+
+        No paths, and nothing that does not change a result.
+        """
         return self.model_dump(mode="json", exclude={"cache"} | self._off())
 
     def _off(self) -> set[str]:
@@ -143,6 +147,7 @@ class ProbeData(_Dials):
     probe: str
     num_train: int = Field(ge=1)
     num_test: int = Field(ge=1)
+    num_val: int = Field(default=0, ge=0)
     difficulty: Annotated[
         Difficulty, PlainValidator(_difficulty), PlainSerializer(lambda dial: dial.to_dict(), return_type=dict)
     ] = DIFFICULTY["quick"]
@@ -167,7 +172,7 @@ class ProbeData(_Dials):
 
     def made_from(self) -> Fingerprint:
         """The fingerprint of the probe: its generator, dials, numbers and seed."""
-        parameters = generated_from(self.kind, self.num_train, self.num_test, self.seed, self.difficulty)
+        parameters = generated_from(self.kind, self.num_train, self.num_test, self.num_val, self.seed, self.difficulty)
         return Fingerprint(_digest(parameters))
 
     @property
@@ -179,8 +184,13 @@ class ProbeData(_Dials):
         """The videos' own size, so that nothing is resized and random crops move; for `detail` see there."""
         return self.kind.default_short_side(crop)
 
+    @property
+    def has_validation(self) -> bool:
+        """True if there is a validation set."""
+        return self.num_val > 0
+
     def _off(self) -> set[str]:
-        return super()._off() | (set(DIAL_TYPES) - set(self.dials))
+        return super()._off() | (set(DIAL_TYPES) - set(self.dials)) | ({"num_val"} if self.num_val == 0 else set())
 
     @model_validator(mode="after")
     def _possible(self) -> ProbeData:
@@ -192,13 +202,14 @@ class ProbeData(_Dials):
             raise InputError(
                 f"flip: a mirrored clip of the {self.probe} probe may be one of another class; expected false"
             )
-        if self.num_test % kind.together:
-            expected = "an even number" if kind.together == 2 else f"a multiple of {kind.together}"
-            raise InputError(f"num_test: expected {expected} ({kind.why_together}), got {self.num_test}")
+        for name, count in (("num_test", self.num_test), ("num_val", self.num_val)):
+            if count % kind.together:
+                expected = "an even number" if kind.together == 2 else f"a multiple of {kind.together}"
+                raise InputError(f"{name}: expected {expected} ({kind.why_together}), got {count}")
         return self
 
 
-class CsvData(_Data):
+class CsvData(_Data, ValidationSet):
     """One's own videos; relative paths are taken from `root`.
 
     format: of the annotation files, one of `timesformer.data.READERS`; `kinetics` has `path label` on each line.
@@ -211,6 +222,7 @@ class CsvData(_Data):
     "full" (all bytes); no part of the hash, as the videos' content stands beside it (see
     `timesformer_experiments.run.identity`).
     version: a name for this state of the videos, which is a part of the hash: for runs that differ in nothing else.
+    val_csv, val_fraction, group, val_shares_groups: see `timesformer_experiments.specs.splits.ValidationSet`.
     """
 
     train_csv: Path = Field(validation_alias=AliasChoices("train_csv", "train"))
@@ -223,7 +235,7 @@ class CsvData(_Data):
     frame_fps: float | None = Field(default=None, gt=0)
     fingerprint: Literal["sampled", "full"] = "sampled"
     version: str | None = None
-    _samples_sha256: str | None = PrivateAttr(default=None)
+    _samples_sha256: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("format")
     @classmethod
@@ -263,54 +275,85 @@ class CsvData(_Data):
         return None if self.labels is None else list(self.labels)
 
     def train_annotations(self) -> Annotations:
-        """The training set.  Raises InputError."""
-        names = self._given_names()
-        return read_annotations(self.format, self.train_csv, self.root, self.num_classes, names, self.frame_fps)
+        """The training list, with what `val_fraction` takes out of it.  Raises InputError."""
+        return self._read(self.train_csv, self._given_names())
 
-    def annotations(self) -> tuple[Annotations, Annotations]:
-        """Training and test set, with the same classes.  Raises InputError."""
+    def _read(self, path: Path, names: Labels | None) -> Annotations:
+        found = read_annotations(self.format, path, self.root, self.num_classes, names, self.frame_fps)
+        return self.grouped(found, path)
+
+    def annotations(self, on: EvaluateOn = "test") -> tuple[Annotations, Annotations]:
+        """Training set and the set that is evaluated, with the same classes.
+
+        No other list is opened, save that the validation list of a run that is evaluated on test is held against the
+        other two.  Raises InputError, also for a group on two sides.
+        """
         train = self.train_annotations()
-        test = read_annotations(self.format, self.test_csv, self.root, self.num_classes, train.labels, self.frame_fps)
-        return train, test
+        val = None if self.val_csv is None else self._read(self.val_csv, train.labels)
+        train, val = self.parted(train, val)
+        test = self._read(self.test_csv, train.labels) if on == "test" else None
+        self.require_apart(train=train, validation=val, test=test)
+        evaluated = val if test is None else test
+        assert evaluated is not None
+        return train, evaluated
 
-    def _off(self) -> set[str]:
-        return super()._off() | ({"version"} if self.version is None else set())
+    def videos(self, digests: Digests, on: EvaluateOn = "test") -> tuple[Fingerprint, Fingerprint]:
+        """The state today of the files of the training videos and of those that are evaluated.
 
-    def videos(self, digests: Digests) -> tuple[Fingerprint, Fingerprint]:
-        """The state of the training and the test videos' files today.  Raises InputError for a malformed list."""
-        train, test = (fingerprint(found, digests) for found in self.annotations())
-        return train, test
+        Raises InputError for a malformed list.
+        """
+        train, evaluated = (fingerprint(found, digests) for found in self.annotations(on))
+        return train, evaluated
 
-    def has_other_videos(self, other: CsvData) -> bool:
+    def has_other_videos(self, other: CsvData, on: EvaluateOn = "test") -> bool:
         """True where the lists of this and `other`, of the same content, lead to videos of other content."""
-        places = [(data.train_csv, data.test_csv, data.root) for data in (self, other)]
+        lists = ("train_csv", "val_csv", "root", *(["test_csv"] if on == "test" else []))
+        places = [[getattr(data, name) for name in lists] for data in (self, other)]
         if places[0] == places[1]:
             return False
         digests = Digests(full="full" in (self.fingerprint, other.fingerprint))
-        return self.videos(digests) != other.videos(digests)
+        return self.videos(digests, on) != other.videos(digests, on)
 
-    def identity(self) -> dict[str, Any]:
-        """The lists by content; the videos' content stands beside the hash.
+    def identity(self, on: EvaluateOn = "test") -> dict[str, Any]:
+        """The lists by content, that of the test set where the run is evaluated on it.
+
+        The videos' content stands beside the hash.
 
         Kinetics lists count by their files' content, those of other formats, which depend on further files, by what was
         read from them.
         """
-        paths = {"train_csv", "test_csv", "root", "classes"}
+        lists = (
+            "train_csv",
+            *(["val_csv"] if self.val_csv is not None else []),
+            *(["test_csv"] if on == "test" else []),
+        )
+        paths = {"train_csv", "val_csv", "test_csv", "root", "classes"}
         plain = self.model_dump(mode="json", exclude={"cache", "frame_fps", "fingerprint"} | paths | self._off())
         if self.frame_fps is not None:
             plain["frame_fps"] = self.frame_fps
         if self.format != "kinetics":
-            if self._samples_sha256 is None:
-                self._samples_sha256 = _digest([_plain(found) for found in self.annotations()])
-            return plain | {"samples_sha256": self._samples_sha256}
+            if on not in self._samples_sha256:
+                self._samples_sha256[on] = _digest(self._content(lists))
+            return plain | {"samples_sha256": self._samples_sha256[on]}
         if self.classes is not None:
             plain["class_names_sha256"] = _digest(self._given_names())
-        for name in ("train_csv", "test_csv"):
+        for name in lists:
             path = getattr(self, name)
             if not path.is_file():
                 raise InputError(f"data.{name}: no such annotation file: {path}")
             plain[f"{name}_sha256"] = content_hash(path)
         return plain
+
+    def _content(self, lists: Sequence[str]) -> list[Any]:
+        """Content of the lists, without paths; groups where the run states them."""
+        train = self.train_annotations()
+        found = [train, *(self._read(getattr(self, name), train.labels) for name in lists[1:])]
+        groups = [[sample.group for sample in each] for each in found] if self.group is not None else []
+        return [_plain(each) for each in found] + groups
+
+    def _off(self) -> set[str]:
+        later = NEUTRAL | {"version": None}
+        return super()._off() | {name for name, value in later.items() if getattr(self, name) == value}
 
 
 def _plain(found: Annotations) -> list[Any]:

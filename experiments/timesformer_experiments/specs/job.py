@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from timesformer_experiments.cost.measures import MEASURES
 from timesformer_experiments.specs.cost import CostSpec
@@ -15,13 +15,15 @@ from timesformer_experiments.specs.run import RunSpec
 class Job:
     """A run, or a cost, with what is measured and where it belongs.
 
-    cell: values of the sweep's axes by dotted path; None for a run that is there only for others to start from.
+    cell: values of the sweep's axes by dotted path; None for a run that is there only for others to start from, or for
+    the choice of a recipe.  notes: what else joins its record (`records.log`): equalised, tuning, claims_digest.
     """
 
     spec: RunSpec | CostSpec
     measure: tuple[str, ...] = ("accuracy",)
     sweep: str | None = None
     cell: dict[str, Any] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -30,8 +32,13 @@ class Job:
 
     @property
     def belongs(self) -> dict[str, Any]:
-        """`sweep` and `cell` of the record."""
-        return {"sweep": self.sweep, "cell": self.cell}
+        """`sweep`, `cell` and the notes of the record."""
+        return {"sweep": self.sweep, "cell": self.cell, **self.notes}
+
+    @property
+    def role(self) -> Literal["cell", "tuning", "start"]:
+        """Role in its sweep."""
+        return "cell" if self.cell is not None else "tuning" if "tuning" in self.notes else "start"
 
     @property
     def source(self) -> RunSpec | None:

@@ -34,6 +34,7 @@ from timesformer_experiments.specs.data import CsvData, DataSpec, ProbeData, Str
 from timesformer_experiments.specs.hashing import HASH_LENGTH, defining_fields, hash_of
 from timesformer_experiments.specs.init_from import continued
 from timesformer_experiments.specs.reading import read_yaml
+from timesformer_experiments.specs.splits import EvaluateOn, Selection
 
 __all__ = ["CsvData", "ProbeData", "RunSpec", "load_scheme_file", "load_specs", "resolve", "with_dependencies"]
 
@@ -55,17 +56,17 @@ class RunSpec(Strict):
 
     model: fields of `TimeSformerConfig`, or of `CnnConfig` where there is a field `baseline`; `num_classes` is taken
     from the data if left out.  recipe: fields of `Recipe`, without the seed.  protocol: see
-    `timesformer.evaluation.evaluate.PROTOCOLS`.  init_from: a checkpoint of any format (folder, file, hub name), or
-    another run: itself, or its name or hash, where several are run together.  init_head: whether the classifier of what
-    it starts from is kept: where the classes have the same "names", where they are as many ("number"), or never
-    ("fresh").  scheme_file: a Python file with an
+    `timesformer.evaluation.evaluate.PROTOCOLS`.  evaluate_on: the test set, or validation alone, without the test list.
+    init_from: a checkpoint of any format (folder, file, hub name), or another run: itself, or its name or hash, where
+    several are run together.  init_head: whether the classifier of what it starts from is kept: where the classes have
+    the same "names", where they are as many ("number"), or never ("fresh").  scheme_file: a Python file with an
     attention scheme of one's own.
 
     These are recorded, but are no part of the hash.  threads: torch's threads, None for torch's own choice.  processes:
     that share each batch, one a GPU, or on a CPU; strategy: how, "ddp" or "fsdp" (see `timesformer.training.loop.fit`).
     The result is that of one process within rounding, except where processes draw or average on their own (dropout,
     drop path, batch norm, mixup, unreadable videos left out): there their number is part of the hash.  tracker: one of
-    accelerate's by name, such as tensorboard; its logs lie in the run's folder.
+    accelerate's by name, such as tensorboard; its logs lie in the run's folder.  selection: how the recipe was chosen.
 
     A run that starts from a checkpoint and does not name an attention scheme takes the checkpoint's model and
     preprocessing, save what it states of either.
@@ -86,12 +87,14 @@ class RunSpec(Strict):
         Recipe, PlainValidator(_recipe), PlainSerializer(lambda recipe: recipe.defining(), return_type=dict)
     ]
     protocol: str = "paper"
+    evaluate_on: EvaluateOn = "test"
     init_from: RunSpec | str | None = None
     init_head: InitHead = "names"
     threads: int | None = Field(default=None, ge=1)
     processes: int = Field(default=1, ge=1)
     strategy: Strategy = "ddp"
     tracker: str | None = None
+    selection: Selection | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -132,6 +135,10 @@ class RunSpec(Strict):
     def _agree(self) -> RunSpec:
         if self.recipe.seed not in (0, self.seed):
             raise InputError(f"recipe: seed {self.recipe.seed} here, but the run's is {self.seed}")
+        if self.evaluate_on == "validation" and not self.data.has_validation:
+            raise InputError(
+                "evaluate_on: the data have no validation set; expected num_val, val or val_fraction there"
+            )
         if self.data.stills and self.model.num_frames != 1:
             raise InputError(f"data.stills: an image model has num_frames 1, got {self.model.num_frames}")
         if self.recipe.batch_size // self.recipe.accumulate % self.processes:
@@ -162,12 +169,13 @@ class RunSpec(Strict):
             init = f"sha256:{_weights_hash(located(self.init_from))}"
         return {
             "seed": self.seed,
-            "data": self.data.identity() | {"preprocessing": self.preprocessing.defining()},
+            "data": self.data.identity(self.evaluate_on) | {"preprocessing": self.preprocessing.defining()},
             "model": defining_fields(self.model),
             "recipe": {key: value for key, value in self.recipe.defining().items() if key != "seed"},
             "protocol": self.protocol,
             "init_from": init,
             "scheme_file_sha256": None if self.scheme_file is None else content_hash(self.scheme_file),
+            **({"evaluate_on": self.evaluate_on} if self.evaluate_on != "test" else {}),
             **({"processes": self.processes} if self._processes_matter() else {}),
             # "number" is how it was before there was a choice; without a start there is nothing to choose.
             **({"init_head": self.init_head} if init is not None and self.init_head != "number" else {}),
@@ -289,7 +297,11 @@ def absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
         values["scheme_file"] = str(base / values["scheme_file"])
     data = values.get("data")
     if isinstance(data, dict):
-        keys = [key for key in ("train_csv", "test_csv", "train", "test", "root", "classes") if key in data]
+        keys = [
+            key
+            for key in ("train_csv", "test_csv", "val_csv", "train", "test", "val", "root", "classes")
+            if key in data
+        ]
         values["data"] = data | {key: _from(base, data[key]) for key in keys}
     init = values.get("init_from")
     if isinstance(init, str) and (base / init).exists():
@@ -367,4 +379,8 @@ def with_dependencies(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
 def differ_in_videos(one: RunSpec, other: RunSpec) -> bool:
     """True for two runs of one hash whose lists lead to videos of other content."""
     first, second = one.data, other.data
-    return isinstance(first, CsvData) and isinstance(second, CsvData) and first.has_other_videos(second)
+    return (
+        isinstance(first, CsvData)
+        and isinstance(second, CsvData)
+        and first.has_other_videos(second, on=one.evaluate_on)
+    )

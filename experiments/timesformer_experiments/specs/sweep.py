@@ -19,6 +19,9 @@ leaves out nothing is an error. Without `accuracy` nothing is trained; without `
 as far as they matter `recipe` (batch_size, accumulate, precision, optimiser, gradient_checkpointing), `protocol` and
 `scheme_file`. `init_from` may be a whole run, whose fields are axes too (`init_from.seed`); it is trained once for all
 that start from it.
+
+Comparisons that hold: `equalise` (`specs.equalise`) gives variants an equal cost, `tune` (`specs.tune`) an equal number
+of draws of a recipe, `until` (`specs.claims`) adds seeds until registered claims are decided.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,8 +40,11 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 from timesformer.data.fingerprint import Digests
 from timesformer.errors import InputError
 from timesformer_experiments.cost.measures import MEASURES
+from timesformer_experiments.specs.claims import Until
 from timesformer_experiments.specs.cost import CostSpec
 from timesformer_experiments.specs.data import Strict
+from timesformer_experiments.specs.equalise import Equalise
+from timesformer_experiments.specs.fair import require_fair
 from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.reading import read_yaml
 from timesformer_experiments.specs.run import (
@@ -50,6 +57,7 @@ from timesformer_experiments.specs.run import (
     resolve,
     with_dependencies,
 )
+from timesformer_experiments.specs.tune import Tune
 
 PATH = re.compile(r"\w+(\.\w+)*")
 FIELD = re.compile(r"\{([\w.]+)\}")
@@ -64,6 +72,21 @@ def _known(name: str) -> str:
 MeasureName = Annotated[str, AfterValidator(_known)]
 SWEEP_FILE, CELLS_FILE = "sweep.yaml", "cells.json"
 """In a sweep's folder: the file itself, and the hashes, names and values of its cells."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that is to be run.
+
+    values: of the axes.  set: further fields by their paths.  notes: what joins its record.  suffix: of its name.
+    counts: whether it fills a cell of the sweep; a run that is only there for the choice of a recipe does not.
+    """
+
+    values: dict[str, Any]
+    set: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+    counts: bool = True
 
 
 class Sweep(Strict):
@@ -82,6 +105,9 @@ class Sweep(Strict):
     exclude: list[dict[str, Any]] = Field(default_factory=list)
     measure: tuple[MeasureName, ...] = Field(default=("accuracy",), min_length=1)
     cell: str | None = None
+    equalise: Equalise | None = None
+    tune: Tune | None = None
+    until: Until | None = None
 
     @field_validator("base")
     @classmethod
@@ -125,6 +151,7 @@ class Sweep(Strict):
             for path in entry:
                 if path not in self.axes:
                     raise InputError(f"exclude: {path!r} is no axis; expected some of {', '.join(self.axes)}")
+        require_fair(self)
         return self
 
     def values(self) -> list[dict[str, Any]]:
@@ -147,41 +174,117 @@ class Sweep(Strict):
     def _together(self, group: list[str]) -> Iterator[tuple[Any, ...]]:
         return zip(*(self.axes[path] for path in group), strict=True)
 
-    def jobs(self, source: str | Path = "sweep", folder: Path | None = None) -> dict[str, Job]:
+    def jobs(
+        self, source: str | Path = "sweep", folder: Path | None = None, cells: Sequence[Cell] | None = None
+    ) -> dict[str, Job]:
         """The cells' jobs by hash, each after the run that it starts from, which is a job as well.
 
-        source: named in errors.  folder: from which relative paths are taken, by default the current one.
+        source: named in errors.  folder: from which relative paths are taken, by default the current one.  cells: by
+        default all that the axes give.
 
         Raises InputError that names the field: of a cell that is no valid run, or two cells that are the same run.
         """
         found: dict[str, Job] = {}
-        runs: list[tuple[RunSpec, dict[str, Any]]] = []
-        try:
-            cells = self.values()
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
-        for values in cells:
-            fields = absolute_paths(self._fields(values, source), folder or Path())
-            place = f"{source}: cell {fields['name']}"
-            if "data" not in fields and "accuracy" not in self.measure:
-                self._add(found, Job(CostSpec.parse(fields, place), self.measure, self.name, values), place)
+        runs: list[tuple[RunSpec, Cell, dict[str, Any]]] = []
+        if cells is None:
+            try:
+                cells = [Cell(values) for values in self.values()]
+            except InputError as error:
+                raise InputError(f"{source}: {error}") from error
+        for cell in cells:
+            spec, notes = self._spec(cell, source, folder or Path())
+            place = f"{source}: cell {spec.name}"
+            if isinstance(spec, CostSpec):
+                self._add(found, Job(spec, self.measure, self.name, cell.values, notes), place)
                 continue
-            (run,) = resolve([RunSpec.parse(fields, place)])
+            (run,) = resolve([spec])
             if "accuracy" in self.measure:
-                runs.append((run, values))
+                runs.append((run, cell, notes))
             else:
-                self._add(found, Job(CostSpec.of(run), self.measure, self.name, values), place)
-        runs = list(zip(_told_apart([run for run, _ in runs]), [values for _, values in runs], strict=True))
-        for key, spec in with_dependencies([run for run, _ in runs]).items():
-            found[key] = Job(spec)
+                self._add(found, Job(CostSpec.of(run), self.measure, self.name, cell.values, notes), place)
+        apart = _told_apart([run for run, _, _ in runs])
+        runs = [(run, cell, notes) for run, (_, cell, notes) in zip(apart, runs, strict=True)]
+        for key, run in with_dependencies(apart).items():
+            found[key] = Job(run)
         filled: set[str] = set()
-        for run, values in runs:
+        for run, cell, notes in runs:
             key = run.hash()
+            if not cell.counts:
+                found[key] = Job(run, ("accuracy",), self.name, None, notes)
+                continue
             if key in filled:
                 raise _same(found[key].name, run.name, source)
             filled.add(key)
-            found[key] = Job(run, self.measure, self.name, values)
+            found[key] = Job(run, self.measure, self.name, cell.values, notes)
         return found
+
+    def _spec(self, cell: Cell, source: str | Path, folder: Path) -> tuple[RunSpec | CostSpec, dict[str, Any]]:
+        """The run or cost of a cell, at equal cost where that is asked for, and what joins its record."""
+        spec = self._parsed(cell, source, folder)
+        if self.equalise is None:
+            return spec, cell.notes
+        of_reference = cell.values | self.together(self.equalise.axis, self.equalise.to)
+        same = of_reference == cell.values
+        reference = spec if same else self._parsed(Cell(of_reference, cell.set), source, folder)
+        try:
+            solved, note = self.equalise.solve(spec, reference)
+        except InputError as error:
+            raise InputError(f"{source}: cell {spec.name}: equalise.{error}") from error
+        if solved:
+            spec = self._parsed(Cell(cell.values, cell.set | solved, suffix=cell.suffix), source, folder)
+        return spec, cell.notes | {"equalised": {"variant": cell.values[self.equalise.axis], **note}}
+
+    def _parsed(self, cell: Cell, source: str | Path, folder: Path) -> RunSpec | CostSpec:
+        fields = absolute_paths(self._fields(cell, source), folder)
+        place = f"{source}: cell {fields['name']}"
+        if "data" not in fields and "accuracy" not in self.measure:
+            return CostSpec.parse(fields, place)
+        return RunSpec.parse(fields, place)
+
+    def together(self, path: str, value: Any) -> dict[str, Any]:
+        """The values of an axis and of those zipped to it where it has this value."""
+        group = next((group for group in self.zipped if path in group), [path])
+        place = self.axes[path].index(value)
+        return {other: self.axes[other][place] for other in group}
+
+    @property
+    def staged(self) -> bool:
+        """True if what is run depends on what came of other runs."""
+        return self.tune is not None or self.until is not None
+
+    def seed_axes(self) -> list[str]:
+        """The axes that move with the seed."""
+        group = next((group for group in self.zipped if "seed" in group), ["seed"])
+        return [path for path in self.axes if path in group]
+
+    def variants(self) -> list[dict[str, Any]]:
+        """The values of the other axes, in the order of the cells."""
+        free = self.seed_axes()
+        found = [{path: value for path, value in values.items() if path not in free} for values in self.values()]
+        return [each for number, each in enumerate(found) if each not in found[:number]]
+
+    def seeds(self, variant: dict[str, Any], most: int | None = None) -> list[dict[str, Any]]:
+        """The first seeds of a variant, with what moves with them: those of the axes, or with `until` counted from 0
+        without that of the tuning."""
+        if self.until is None or self.seed_axes():
+            cells = [values for values in self.values() if variant.items() <= values.items()]
+            return [{path: value for path, value in cell.items() if path not in variant} for cell in cells][:most]
+        taken = None if self.tune is None else self.tune.seed
+        free = (seed for seed in itertools.count() if seed != taken)
+        return [{"seed": seed} for seed in itertools.islice(free, most or self.until.seeds[-1])]
+
+    def drawn_by(self, seed: dict[str, Any]) -> dict[str, Any]:
+        """Fields that a counted seed draws besides: on probes the data."""
+        probe = "probe" in self.base.get("data", {}) or "data.probe" in self.axes
+        counted = self.until is not None and not self.seed_axes()
+        return {"data.seed": seed["seed"]} if counted and probe and "data.seed" not in self.axes else {}
+
+    def tuning_seed(self) -> dict[str, Any]:
+        """Fields that move with the seed, where a recipe is tuned: no seed of a final run."""
+        assert self.tune is not None
+        seed = self.tune.seed
+        moving = {path: seed if path.rpartition(".")[2] == "seed" else self.axes[path][0] for path in self.seed_axes()}
+        return moving or {"seed": seed}
 
     def runs(self, source: str | Path = "sweep") -> list[RunSpec]:
         """The runs of a sweep that trains: `jobs` without what is measured beside accuracy."""
@@ -193,10 +296,10 @@ class Sweep(Strict):
             raise _same(found[key].name, job.name, source)
         found[key] = job
 
-    def _fields(self, values: dict[str, Any], source: str | Path) -> dict[str, Any]:
+    def _fields(self, cell: Cell, source: str | Path) -> dict[str, Any]:
         """The base with a cell's values, and its name."""
         fields = copy.deepcopy(self.base)
-        for path, value in values.items():
+        for path, value in (cell.values | cell.set).items():
             *parents, last = path.split(".")
             place: Any = fields
             for parent in parents:
@@ -204,7 +307,7 @@ class Sweep(Strict):
                     raise InputError(f"{source}: axes.{path}: {parent} has no fields, it is {place[parent]!r}")
                 place = place[parent]
             place[last] = copy.deepcopy(value)
-        return {"name": self._name(values, fields, source), **fields}
+        return {"name": self._name(cell.values, fields, source) + cell.suffix, **fields}
 
     def _name(self, values: dict[str, Any], fields: dict[str, Any], source: str | Path) -> str:
         if self.cell is None:
@@ -240,8 +343,8 @@ def _told_apart(runs: Sequence[RunSpec]) -> list[RunSpec]:
     for run in runs:
         others = by_hash[run.hash()]
         if isinstance(run.data, CsvData) and any(differ_in_videos(others[0], other) for other in others):
-            train, test = run.data.videos(Digests(full=run.data.fingerprint == "full"))
-            version = hash_of({"train": train.sha256, "test": test.sha256})
+            train, evaluated = run.data.videos(Digests(full=run.data.fingerprint == "full"), run.evaluate_on)
+            version = hash_of({"train": train.sha256, run.evaluate_on: evaluated.sha256})
             run = run.model_copy(update={"data": run.data.model_copy(update={"version": version})})
         told.append(run)
     return told

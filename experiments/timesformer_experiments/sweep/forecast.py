@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -17,13 +17,12 @@ from timesformer.config.registry import macs_per_view
 from timesformer.evaluation.evaluate import protocol_named
 from timesformer.progress import duration
 from timesformer_experiments.cost.measures import predicted_memory, timed
+from timesformer_experiments.cost.training import train_macs
 from timesformer_experiments.jobs.plan import Plan
 from timesformer_experiments.report.terminal import plain_text
 from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 
-BACKWARD = 2
-"""MACs of a backward pass divided by those of the forward pass."""
 GEMM_SIDE, GEMM_SECONDS = 512, 0.3
 EFFICIENCY = 0.2
 """Fraction of the rate of a large matrix product that training reaches; assumed before a run has been measured."""
@@ -53,13 +52,20 @@ class RunForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Forecast of a whole sweep; MACs, memory and time are those of the remaining runs."""
+    """Forecast of a whole sweep; MACs, memory and time are those of the remaining runs.
+
+    equalised: for cells at equal cost, by name, what was solved (`specs.equalise`).  phases: runs in every state, for a
+    sweep whose runs depend on one another; most_runs: their number if no claim is decided early.
+    """
 
     sweep: str
     cells: int
     runs: tuple[RunForecast, ...]
     slots: int
     how: str
+    equalised: dict[str, dict[str, Any]] = field(default_factory=dict)
+    phases: dict[str, dict[str, int]] = field(default_factory=dict)
+    most_runs: int = 0
 
     @property
     def left(self) -> tuple[RunForecast, ...]:
@@ -84,15 +90,23 @@ class Forecast:
             "seconds": sum(run.seconds for run in left) / self.slots,
             "seconds_how": self.how,
             "each": [asdict(run) for run in self.runs],
+            **({"equalised": self.equalised} if self.equalised else {}),
+            **({"phases": self.phases, "most_runs": self.most_runs} if self.phases else {}),
         }
 
 
 def forecast(
-    sweep: str, plan: Plan, slots: int, memory: bool = True, say: Callable[[str], None] = lambda text: None
+    sweep: str,
+    plan: Plan,
+    slots: int,
+    memory: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+    most_runs: int = 0,
 ) -> Forecast:
     """Return the forecast of a plan whose records have been read.
 
     slots: number of runs in parallel.  memory: also predict memory, which takes a second or two per size of model.
+    most_runs: for a sweep whose runs depend on one another.
     """
     left = [job for key, job in plan.jobs.items() if key not in plan.records and key not in plan.failures]
     macs = {key: _macs(job) for key, job in plan.jobs.items()}
@@ -115,7 +129,18 @@ def forecast(
         peak = peaks.get(job.cost.hash()) if state == "left" and _needs_memory(job) else None
         runs.append(RunForecast(key, job.name, state, train, test, peak, seconds if state == "left" else 0.0))
     cells = sum(job.cell is not None for job in plan.jobs.values())
-    return Forecast(sweep, cells, tuple(runs), slots, how)
+    noted = {job.name: job.notes["equalised"] for job in plan.jobs.values() if "equalised" in job.notes}
+    phases = _phases(plan, runs) if most_runs else {}
+    return Forecast(sweep, cells, tuple(runs), slots, how, noted, phases, most_runs)
+
+
+def _phases(plan: Plan, runs: Sequence[RunForecast]) -> dict[str, dict[str, int]]:
+    found = {}
+    for phase, role in (("tuning", "tuning"), ("final", "cell")):
+        states = [run.state for run in runs if plan.jobs[run.hash].role == role]
+        if states:
+            found[phase] = {"runs": len(states)} | {s: states.count(s) for s in ("done", "failed", "left")}
+    return found
 
 
 def _needs_memory(job: Job) -> bool:
@@ -129,13 +154,14 @@ def _macs(job: Job) -> tuple[int, int]:
     if not isinstance(spec, RunSpec) or "accuracy" not in job.measure:
         return 0, 0
     if isinstance(spec.data, ProbeData):
-        train, test = spec.data.num_train, spec.data.num_test
+        train = spec.data.num_train
+        test = spec.data.num_test if spec.evaluate_on == "test" else spec.data.num_val
     else:
-        train, test = (len(videos) for videos in spec.data.annotations())
+        train, test = (len(videos) for videos in spec.data.annotations(spec.evaluate_on))
     view = macs_per_view(spec.model, kind="executed")
     steps = spec.recipe.total_steps(train)
     views = protocol_named(spec.protocol).views.per_video or 1
-    return (1 + BACKWARD) * view * spec.recipe.batch_size * steps, view * views * test
+    return train_macs(view, spec.recipe.batch_size * steps), view * views * test
 
 
 def _speed(
@@ -194,6 +220,10 @@ def summary(found: Forecast) -> str:
     facts = found.to_dict()
     words = [f"{found.sweep}: {found.cells} cells, {facts['runs']} runs"]
     words.append(f"{facts['done']} done, {facts['failed']} failed, {facts['left']} left")
+    for phase, counts in found.phases.items():
+        words.append(f"{phase}: {counts['runs']} runs, {counts['done']} done")
+    if found.most_runs > len(found.runs):
+        words.append(f"up to {found.most_runs} runs if claims stay undecided")
     if facts["train_macs"]:
         words.append(f"{facts['train_macs'] / 1e12:,.3g} TMACs to train, {facts['test_macs'] / 1e12:,.3g} to test")
     if facts["largest_memory_bytes"] is not None:
@@ -218,4 +248,22 @@ def show(found: Forecast) -> Group:
         parts.append(table)
         if len(left) > SHOWN:
             parts.append(Text(f"… and {len(left) - SHOWN} more; see all with --json"))
+    if found.equalised:
+        parts.append(_equal_cost(found.equalised))
     return Group(*parts)
+
+
+def _equal_cost(notes: Mapping[str, dict[str, Any]]) -> Table:
+    first = next(iter(notes.values()))
+    table = Table("at equal cost", box=None, pad_edge=False)
+    for heading in (first["vary"], first["by"], "wanted", "difference"):
+        table.add_column(heading, justify="right")
+    different: dict[str, str] = {}  # seeds and draws cost the same
+    for name, note in notes.items():
+        different.setdefault(str(note), name)
+    for name in list(different.values())[:SHOWN]:
+        note = notes[name]
+        value = "–" if note["value"] is None else str(note["value"])
+        numbers = (f"{note['cost']:,}", f"{note['target']:,}", f"{note['difference_percent']:+.2f} %")
+        table.add_row(plain_text(name), value, *numbers)
+    return table

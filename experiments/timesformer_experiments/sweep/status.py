@@ -32,7 +32,7 @@ class RunStatus:
     """State of one run of a sweep.
 
     state: "done", "failed", "running", "interrupted" (begun, but no process is working on it) or "waiting"; role:
-    "cell", or "start" for a run that others start from.
+    "cell", "tuning" for a draw of a recipe, or "start" for a run that others start from.
     """
 
     hash: str
@@ -49,12 +49,18 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """State of a sweep; seconds_left is estimated from the latest runs, None before there are enough."""
+    """State of a sweep; seconds_left is estimated from the latest runs, None before there are enough.
+
+    most_runs: for a sweep whose runs depend on one another, their number if no claim is decided early; claims: where
+    they stand.
+    """
 
     sweep: str
     runs: tuple[RunStatus, ...]
     runs_per_hour: float | None
     seconds_left: float | None
+    most_runs: int | None = None
+    claims: tuple[dict[str, Any], ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Return the number of runs in each state."""
@@ -70,7 +76,15 @@ class SweepStatus:
             "runs_per_hour": self.runs_per_hour,
             "seconds_left": self.seconds_left,
             "runs": [asdict(run) for run in self.runs],
+            **self._of_stages(),
         }
+
+    def _of_stages(self) -> dict[str, Any]:
+        if self.most_runs is None:
+            return {}
+        tuning = [run.state for run in self.runs if run.role == "tuning"]
+        phases = {"tuning": {state: tuning.count(state) for state in self.counts()}} if tuning else {}
+        return {"phases": phases, "most_runs": self.most_runs, "claims": list(self.claims)}
 
 
 def sweep_status(folder: Path) -> SweepStatus:
@@ -79,7 +93,11 @@ def sweep_status(folder: Path) -> SweepStatus:
         listed = json.loads((folder / CELLS_FILE).read_text())
         sweep, entries = (
             listed["sweep"],
-            [(e, "start") for e in listed["starts"]] + [(e, "cell") for e in listed["cells"]],
+            [
+                *((entry, "start") for entry in listed["starts"]),
+                *((entry, "tuning") for entry in listed.get("tuning", [])),
+                *((entry, "cell") for entry in listed["cells"]),
+            ],
         )
     except OSError as error:
         raise InputError(f"{folder}: expected the folder of a sweep, but it has no {CELLS_FILE}") from error
@@ -92,7 +110,8 @@ def sweep_status(folder: Path) -> SweepStatus:
     per_hour = _rate([record for key, record in records.items() if key in keys and record["outcome"] == "done"])
     left = sum(run.state in ("running", "interrupted", "waiting") for run in runs)
     seconds = 0.0 if not left else None if per_hour is None else 3600 * left / per_hour
-    return SweepStatus(sweep, runs, per_hour if left else None, seconds)
+    claims = tuple(listed.get("claims", ()))
+    return SweepStatus(sweep, runs, per_hour if left else None, seconds, listed.get("most_runs"), claims)
 
 
 def _state(folder: Path, entry: dict[str, Any], role: str, record: dict[str, Any] | None) -> RunStatus:
@@ -133,6 +152,9 @@ def show(status: SweepStatus) -> Group:
     if status.seconds_left:
         line += f", about {duration(status.seconds_left)} left"
     parts: list[Any] = [Text(f"{status.sweep}: {line}")]
+    if status.most_runs is not None:
+        parts.append(Text(_phases(status)))
+    parts += [Text(f"claim {claim['name']}: {claim['sentence']}") for claim in status.claims]
     running = [run for run in status.runs if run.state == "running"]
     if running:
         table = Table("running", "step", "loss", "clips/s", box=None, pad_edge=False)
@@ -148,3 +170,13 @@ def show(status: SweepStatus) -> Group:
             table.add_row(*(plain_text(text or "") for text in (run.name, run.reason_kind, run.reason)))
         parts.append(table)
     return Group(*parts)
+
+
+def _phases(status: SweepStatus) -> str:
+    """Progress of the phases, in words."""
+    words = []
+    for phase, role in (("tuning", "tuning"), ("final", "cell")):
+        states = [run.state for run in status.runs if run.role == role]
+        words.append(f"{phase} {states.count('done')} of {len(states)} done" if states else "")
+    words.append(f"{len(status.runs)} runs so far, at most {status.most_runs}")
+    return "; ".join(word for word in words if word)

@@ -16,9 +16,17 @@ from timesformer_experiments.analysis.looks import (
     looks_taken,
     over_looks,
 )
-from timesformer_experiments.report.statistics import holm
 
 P_VALUES = st.floats(0, 1)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return the p-values corrected as S. Holm has it: the smallest times their number, the next times one less, …"""
+    found, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        found[place] = highest
+    return found
 
 
 def test_the_looks_spend_5_percent() -> None:

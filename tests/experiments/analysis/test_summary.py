@@ -22,12 +22,14 @@ from timesformer.evaluation.scores import write_scores
 from timesformer_experiments import load_results
 from timesformer_experiments.analysis.axes import axes_of, follows, groups, shown
 from timesformer_experiments.analysis.comparisons import RIGHT, compare_all, read_right
+from timesformer_experiments.analysis.estimators import crossed_mean
 from timesformer_experiments.analysis.figures import front
+from timesformer_experiments.analysis.pairs import judged
 from timesformer_experiments.analysis.report import sweep_report
 from timesformer_experiments.analysis.summary import digits, summarise, summary_table
 from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING
 from timesformer_experiments.records.log import LOG
-from timesformer_experiments.report.statistics import mean_interval, signed
+from timesformer_experiments.report.statistics import signed
 
 RESULTS = Path(__file__).parents[3] / "results"
 
@@ -43,7 +45,8 @@ def test_the_summary_has_means_and_intervals_over_seeds(sweep: Path) -> None:
     axes = axes_of(results)
     assert axes.columns == ("cell.model.attention", "cell.model.num_frames", "cell.model.image_size")
     assert axes.compared == "cell.model.attention"
-    summary = summarise(results, axes)
+    right = read_right(sweep, results)
+    summary = summarise(results, axes, right)
     assert len(summary.frame) == 12
     assert list(summary.frame["attention"].unique()) == list(SCHEMES)
     row = summary.frame.iloc[0]
@@ -52,9 +55,15 @@ def test_the_summary_has_means_and_intervals_over_seeds(sweep: Path) -> None:
         & (results["model.num_frames"] == 4)
         & (results["model.image_height"] == 16)
     ]
-    expected = mean_interval(list(runs["top1_percent"]))
+    answers = {seed: right[key] for seed, key in zip(runs["seed"], runs["hash"], strict=True)}
+    pairs = {name: f"{int(name[:3]) // 2}" for name in answers[0]}
+    expected = crossed_mean(answers, pairs)  # all seeds have the same test videos; motion has them in pairs
     names = ("measured_top1_percent", "measured_top1_low_percent", "measured_top1_high_percent")
-    assert [row[name] for name in names] == pytest.approx(expected)
+    assert [row[name] for name in names] == pytest.approx((expected.mean, *expected.interval()))  # type: ignore[misc]
+    assert row["measured_top1_interval_over"] == "seeds and test videos"
+    assert row["measured_top1_each_seed_percent"] == " ".join(f"{value:.1f}" for value in runs["top1_percent"])
+    alone = summarise(results, axes).frame.iloc[0]
+    assert alone["measured_top1_interval_over"] == "seeds alone"
     assert row["counted_params"] == 1_000_050
     assert (row["runs_done"], row["runs_failed"]) == (3, 0)
     last = summary.frame.iloc[-1]
@@ -71,7 +80,9 @@ def test_comparisons_are_of_pairs_under_equal_settings(sweep: Path) -> None:
     assert {each.family for each in found} == {12}
     first = found[0]
     assert (first.setting, first.first, first.second) == ({"num_frames": 4, "image_size": 16}, "space", "divided")
-    assert (first.seeds, first.videos, first.method) == ((0, 1, 2), VIDEOS, "seeds and videos")
+    facts = first.to_dict()
+    assert (first.seeds, facts["videos"], facts["groups"]) == ((0, 1, 2), VIDEOS, VIDEOS // 2)
+    assert (first.spread.over, facts["design"]) == ("seeds and test videos", "crossed")
     wanted = {
         "model.attention": ["space", "divided"],
         "model.num_frames": [4],
@@ -80,12 +91,12 @@ def test_comparisons_are_of_pairs_under_equal_settings(sweep: Path) -> None:
     }
     answers = [right_answers(job).mean() for job in jobs(wanted).values()]
     assert first.difference_points == pytest.approx(100 * (np.mean(answers[:3]) - np.mean(answers[3:])))
-    assert first.p_value is not None
-    assert first.p_value < 0.05
-    assert first.verdict in ("more than noise", "unclear")
+    assert first.verdict == "undecided"  # among twelve, with three seeds
+    assert judged([first])[0].verdict == "divided is better"
     assert found[-1].seeds == (0, 1)  # axial's third seed has failed
     same = next(each for each in found if (each.first, each.second) == ("divided", "axial"))
-    assert same.sentence().endswith("within noise")
+    assert same.verdict == "undecided"
+    assert "80 % power would have found" in same.sentence()
 
 
 def test_axes_where_no_sweep_says_what_they_are() -> None:
@@ -95,14 +106,14 @@ def test_axes_where_no_sweep_says_what_they_are() -> None:
     assert axes.compared == "model.attention"
     found = compare_all(results, axes, {})
     assert len(found) == 20
-    assert {each.method for each in found} == {"seeds"}
+    assert {each.spread.over for each in found} == {"seeds alone"}
     divided = next(e for e in found if e.setting["probe"] == "motion" and (e.first, e.second) == ("divided", "axial"))
     means = results[results["data.probe"] == "motion"].groupby("model.attention")["top1_percent"].mean()
     assert divided.sentence().startswith(
         f"probe motion, num_frames 8: divided {means['divided']:.1f} % and axial {means['axial']:.1f} %: difference "
         f"{signed(means['divided'] - means['axial'])} points"
     )
-    assert divided.verdict == "within noise"
+    assert divided.verdict == "undecided"
 
 
 def test_axes_that_move_together_and_a_chosen_comparison(tmp_path: Path) -> None:
@@ -132,7 +143,7 @@ def test_axes_that_move_together_and_a_chosen_comparison(tmp_path: Path) -> None
     compared = compare_all(results, axes_of(results, "recipe.lr"), {})
     assert {each.first for each in compared} == {"0.01"}
     assert {each.setting["position"] for each in compared} == {"space", "none"}
-    assert all(each.method == "none" and "one seed" in each.sentence() for each in compared)
+    assert all(each.verdict == "not tested" and "one seed" in each.sentence() for each in compared)
 
 
 def test_groups_are_in_the_order_of_numbers_and_of_words() -> None:

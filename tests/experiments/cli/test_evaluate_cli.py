@@ -13,6 +13,7 @@ from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_model, save_model
 from timesformer.data import Preprocessing, VideoDataset, read_annotations
 from timesformer.evaluation.evaluate import PROTOCOLS, evaluate
+from timesformer.evaluation.frame_order import FRAME_ORDERS
 from timesformer.evaluation.scores import merge_scores, read_scores
 from timesformer_experiments.cli.main import app
 
@@ -219,3 +220,33 @@ def test_an_unreadable_file_that_is_listed_twice_counts_twice(place: Path, tmp_p
     assert (evaluation["test_videos"], evaluation["test_videos_unreadable"]) == (2, 2)
     assert [video["path"] for video in evaluation["unreadable"]] == [str(place / "zero.mp4")] * 2
     assert "2 of 4 videos cannot be read" in refused(*words)
+
+
+def test_an_order_of_frames_is_stated_and_all_make_a_table(place: Path, tmp_path: Path) -> None:
+    words = [place / "good.csv", "--checkpoint", place / "model", "--protocol", "clip"]
+    scores = tmp_path / "scores.parquet"
+    done = run(*words, "--frame-order", "reversed", "--per-class", "--scores", scores, "--json")
+    (alone,) = json.loads(done.stdout)["evaluations"]
+    assert json.loads(done.stdout)["top1_percent"] == alone["top1_percent"]
+    assert alone["frame_order"] == read_scores(scores).metadata["frame_order"] == "reversed"
+    assert sum(map(sum, alone["confusion"][0]["counts"])) == 5
+    dataset = VideoDataset(read_annotations("kinetics", place / "good.csv"), RECORD, train=False)
+    expected = evaluate(load_model(place / "model").model, dataset, "clip", frame_order="reversed")
+    assert read_scores(scores).per_video.scores.map(list).tolist() == expected.per_video.scores.tolist()
+    # Classes 0, 1 and 2 have 2, 2 and 1 of the five videos.
+    together = json.loads(run(*words, "--frame-order", "all", "--per-class", "--json").stdout)
+    assert [each["frame_order"] for each in together["evaluations"]] == list(FRAME_ORDERS)
+    (orders,) = together["frame_orders"]
+    whole, *classes = orders["rows"]
+    assert (whole["class"], [row["videos"] for row in classes]) == ("all videos", [2, 2, 1])
+    for each in together["evaluations"]:
+        assert whole[f"{each['frame_order']}_percent"] == pytest.approx(each["top1_percent"])
+    gain = whole["normal_percent"] - whole["middle_percent"]
+    assert whole["gain_from_frames_points"] == pytest.approx(gain)
+    assert whole["gain_from_frames_low_points"] <= gain <= whole["gain_from_frames_high_points"]
+    shown = run(*words, "--frame-order", "all").stdout
+    assert "all videos" in shown
+    assert "class 0" not in shown
+    assert "class 2" in run(*words, "--per-class").stdout
+    assert "expected one of normal, reversed" in refused(*words, "--frame-order", "sideways")
+    assert "--scores: it is for one order" in refused(*words, "--frame-order", "all", "--scores", scores)

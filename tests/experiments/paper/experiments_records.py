@@ -14,7 +14,7 @@ def record_of(spec: RunSpec, right: list[bool]) -> dict[str, Any]:
         "name": spec.name,
         "outcome": "done",
         "seed": spec.seed,
-        "spec": {"model": {"num_classes": spec.model.num_classes}},
+        "spec": {"model": {"num_classes": spec.model.num_classes}, "data": spec.model_dump(mode="json")["data"]},
         "dataset": {"test": {"fingerprint": "of-the-test-set"}},
         "test_right": int(bits, 2).to_bytes(len(bits) // 8, "big").hex(),
         "metrics": {

@@ -76,12 +76,12 @@ def test_rows_have_means_over_seeds_with_intervals() -> None:
 def test_findings_follow_from_the_numbers() -> None:
     text = " ".join(localisation.findings(localisation.rows(records(3))))
     assert "1 of 5 pairs of scheme and method have more energy on the object" in text
-    assert "1 have more than the untrained model, with the whole interval over seeds" in text
+    assert "1 have more than the untrained model, with the whole interval over seeds, given these videos" in text
     assert "the highest is rollout with divided, which has 31.0 % of its energy" in text
     assert "rollout +0.500, random 0.000" in text.replace("+0.000", "0.000")
     assert "an untrained model's maps is 1.00 (rollout) to 1.00 (rollout) times the object's area" in text
     one = " ".join(localisation.findings(localisation.rows(records(1))))
-    assert "with one seed" in one
+    assert "of these models, one seed" in one
 
 
 def test_records_that_do_not_make_the_table_are_refused() -> None:

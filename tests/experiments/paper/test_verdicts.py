@@ -1,15 +1,18 @@
-"""The verdicts: each claim is about runs that there are, and is judged by its difference and nothing else."""
+"""The verdicts: each claim is about runs that there are, and gets the word that its seeds, bounds and probe allow."""
 
+import hashlib
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.experiments.paper.experiments_records import record_of
-from timesformer_experiments.paper.ablation import Ablation
 from timesformer_experiments.paper.artefact import Profile
 from timesformer_experiments.paper.artefacts.verdicts import verdicts
-from timesformer_experiments.paper.artefacts.verdicts.verdicts import CLAIMS, ablations, rows
+from timesformer_experiments.paper.artefacts.verdicts.verdicts import ABLATIONS, CLAIMS, ablations, ranks_schemes, rows
+from timesformer_experiments.paper.gate import KIND
+from timesformer_experiments.paper.registered import CLAIMS as FILE
+from timesformer_experiments.paper.registered import registered
 from timesformer_experiments.paper.registry import load
 
 VIDEOS = 400
@@ -33,7 +36,7 @@ def frame(right: dict[tuple[str, str, str], int], default: int = 240) -> pd.Data
 
 
 def verdict(found: pd.DataFrame, text: str, probe: str) -> str:
-    (row,) = found[found["claim"].str.startswith(text) & (found["probe"] == probe)].to_dict(orient="records")
+    (row,) = found[found["claim"].str.startswith(text) & (found["on"] == probe)].to_dict(orient="records")
     return str(row["measured_verdict"])
 
 
@@ -43,15 +46,30 @@ def level() -> pd.DataFrame:
     return frame({})
 
 
+SETTLED = {
+    "Positions in space matter where motion does (motion)",
+    "Accuracy grows with resolution, 224 to 336 (detail)",
+    "Accuracy grows with resolution, 336 to 448 (detail)",
+    "Accuracy grows with frames, 8 to 32 (order)",
+    "Accuracy grows with frames, 32 to 64 (order)",
+    "Accuracy grows with frames, 64 to 96 (order)",
+    "TimeSformer beats SlowFast on long videos (order)",
+}
+NOT_APART, APART = "these two models are not told apart", "these two models differ"
+
+
 def test_every_claim_is_about_variants_that_are_trained() -> None:
     for claim in CLAIMS:
-        keys = {variant.key for variant in claim.ablation.variants if variant.trained}
+        ablation = ABLATIONS[claim.artefact]
+        keys = {variant.key for variant in ablation.variants if variant.trained}
         assert {claim.first, claim.second} <= keys, claim.text
-        assert claim.part in claim.ablation.probes, claim.text
-    assert len({(claim.text, claim.part) for claim in CLAIMS}) == len(CLAIMS)
+        assert claim.on in ablation.probes, claim.text
+        assert claim.family == claim.artefact
+    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS) == 37
+    assert {claim.name for claim in CLAIMS if claim.bound} == SETTLED
 
 
-def test_the_plan_is_that_of_the_artefacts(level: pd.DataFrame) -> None:
+def test_the_plan_is_that_of_the_artefacts() -> None:
     planned = {spec.hash() for spec in verdicts.plan("quick")}
     for ablation in ablations("quick"):
         own = {spec.hash() for spec in load(ablation.name).plan("quick")}
@@ -59,10 +77,15 @@ def test_the_plan_is_that_of_the_artefacts(level: pd.DataFrame) -> None:
         assert own & planned
 
 
-def test_where_nothing_differs_nothing_is_better_and_all_is_near(level: pd.DataFrame) -> None:
-    run = level[level["measured_verdict"] != "not run"]
-    expected = run["expected"].map({"more": "undecided"}).fillna("supported")
-    assert run["measured_verdict"].tolist() == expected.tolist()
+def test_one_seed_gives_no_verdict(level: pd.DataFrame) -> None:
+    words = set(level["measured_verdict"])
+    assert words == {NOT_APART, "settled by construction", "not run"}
+    assert level["measured_direction_p"].isna().all()
+    assert set(level["measured_interval_over"].dropna()) == {"test videos alone"}
+    assert set(level["registered_sha256"]) == {hashlib.sha256(FILE.read_bytes()).hexdigest()}
+    clear = frame({("table1", "divided", "motion"): 360, ("table1", "space", "motion"): 80})
+    assert verdict(clear, "Divided beats joint", "motion") == APART
+    assert verdict(clear, "Divided beats joint", "appearance") == NOT_APART
 
 
 def test_claims_whose_runs_a_profile_leaves_out_are_not_judged(level: pd.DataFrame) -> None:
@@ -72,8 +95,7 @@ def test_claims_whose_runs_a_profile_leaves_out_are_not_judged(level: pd.DataFra
         for key, part in {(cell.variant, cell.part) for cell in ablation.cells("quick")}
     }
     left_out = [
-        not {(claim.ablation.name, key, claim.part) for key in (claim.first, claim.second)} <= trained
-        for claim in CLAIMS
+        not {(claim.artefact, key, claim.on) for key in (claim.first, claim.second)} <= trained for claim in CLAIMS
     ]
     assert (level["measured_verdict"] == "not run").tolist() == left_out
     assert {claim.text for claim, left in zip(CLAIMS, left_out, strict=True) if left} == {
@@ -84,47 +106,55 @@ def test_claims_whose_runs_a_profile_leaves_out_are_not_judged(level: pd.DataFra
     assert level["measured_difference_points"].isna().tolist() == left_out
 
 
-def test_full_judges_the_tables_that_it_trains() -> None:
-    found = rows(records({("table1", "space", "motion"): 80}, profile="full"), "full")
-    assert verdict(found, "Joint beats space-only", "motion") == "supported"
+def test_bounds_come_from_the_probes(level: pd.DataFrame) -> None:
+    settled = level[level["measured_verdict"] == "settled by construction"]
+    assert {f"{row['claim']} ({row['on']})" for row in settled.to_dict(orient="records")} == SETTLED
+    bounds = settled.set_index("claim")[["counted_first_bound_percent", "counted_second_bound_percent"]]
+    assert bounds.loc["Accuracy grows with frames, 32 to 64"].tolist() == [75, 50]
+    assert bounds.loc["Accuracy grows with frames, 8 to 32"].tolist() == [50, 50]
+    assert bounds.loc["Accuracy grows with resolution, 224 to 336"].tolist() == [62.5, 25]
+    assert bounds.loc["Positions in space matter where motion does"].tolist() == [50, 50]
+    assert settled["bound"].str.contains("no model that").all()
+    assert level.loc[settled.index.symmetric_difference(level.index), "bound"].isna().all()
+
+
+def test_full_has_too_few_seeds_for_a_look() -> None:
+    report = load("verdicts").report(records({("table1", "space", "motion"): 80}, profile="full"), "full")
+    found = report.table.frame
+    assert verdict(found, "Joint beats space-only", "motion") == "undecided"
     assert verdict(found, "Smaller patches", "motion") == "not run"
-    assert set(found[found["measured_verdict"] != "not run"]["from"]) == {
-        "table1",
-        "table4",
-        "table8",
-        "figure5",
-        "order",
-    }
-    report = load("verdicts").report(records({}, profile="full"), "full")
+    run = found[found["measured_verdict"] != "not run"]
+    assert set(run["from"]) == {"table1", "table4", "table8", "figure5", "order"}
+    undecided = found[found["measured_verdict"] == "undecided"]
+    assert (undecided["measured_more_seeds"].dropna() >= 2).all()  # the first look is at five
+    assert (undecided["measured_smallest_difference_points"] > 0).all()
+    assert "12 claims have fewer than 5, so that nothing of them is decided." in report.findings[1]
     assert "not run" in report.findings[0]
     assert len(report.figure.axes[0].get_yticks()) == len(CLAIMS)
 
 
-def test_a_clear_difference_supports_or_contradicts() -> None:
-    found = frame({("table1", "divided", "motion"): 360, ("table1", "space", "motion"): 80})
-    assert verdict(found, "Divided beats joint", "motion") == "supported"
-    assert verdict(found, "Joint beats space-only", "motion") == "supported"
-    assert verdict(found, "Divided beats joint", "appearance") == "undecided"
-    worse = frame({("table1", "divided", "motion"): 80})
-    assert verdict(worse, "Divided beats joint", "motion") == "contradicted"
-    assert verdict(worse, "Time first or space first", "motion") == "contradicted"
-    assert verdict(worse, "Time first or space first", "appearance") == "supported"
-
-
-def test_a_small_difference_is_undecided() -> None:
-    found = frame({("table1", "divided", "motion"): 243, ("order", "divided_st", "appearance"): 250})
-    assert verdict(found, "Divided beats joint", "motion") == "undecided"
-    assert verdict(found, "Time first or space first", "appearance") == "undecided"
-
-
-def test_at_chance_nothing_is_decided() -> None:
-    chance = frame({}, default=VIDEOS // 8)
-    assert set(chance["measured_verdict"]) == {"undecided", "not run"}
+def test_a_probe_that_a_cheap_classifier_nearly_solves_ranks_no_schemes() -> None:
+    cheap = {"kind": KIND, "probe": "motion", "classifier": "frame differences", "top1_percent": 86.0}
+    runs = records({("table1", "divided", "motion"): 360})
+    found = rows([*runs, cheap], "quick")
+    reason = "not ranked: a classifier of frame differences reaches 86.0 %, the best scheme 90.0 %"
+    assert verdict(found, "Divided beats joint", "motion") == reason
+    assert verdict(found, "Joint beats space-only", "motion") == NOT_APART
+    assert verdict(found, "Divided beats joint", "appearance") == NOT_APART
+    assert found.loc[found["measured_verdict"].str.startswith("not ranked"), "measured_difference_points"].notna().all()
+    assert APART in rows([*runs, cheap | {"top1_percent": 84.0}], "quick")["measured_verdict"].tolist()
+    report = load("verdicts").report([*runs, cheap], "quick")
+    assert cheap not in report.records
+    assert any(line.endswith(f"{reason}.") for line in report.findings)
+    ranked = {claim.name for claim in CLAIMS if ranks_schemes(claim)}
+    assert "Divided beats axial attention (motion)" in ranked
+    assert "Time first or space first is within noise (motion)" in ranked
+    assert "Positions in time matter where motion does (motion)" not in ranked
 
 
 def test_published_differences() -> None:
     def printed(text: str, probe: str) -> float | None:
-        (claim,) = [each for each in CLAIMS if each.text.startswith(text) and each.part == probe]
+        (claim,) = [each for each in CLAIMS if each.text.startswith(text) and each.on == probe]
         return verdicts._published(claim)
 
     assert printed("Divided beats joint", "motion") == 1.0
@@ -139,6 +169,7 @@ def test_published_differences() -> None:
 def test_the_report_counts_them() -> None:
     report = load("verdicts").report(records({("table1", "divided", "motion"): 80}), "quick")
     assert report.findings[0].startswith(f"Of {len(CLAIMS)} claims ")
-    assert "Contradicted here: Divided beats joint attention where motion matters (motion)." in report.findings
-    assert isinstance(verdicts.CLAIMS[0].ablation, Ablation)
+    assert "7 settled by construction, 3 not run." in report.findings[0]
+    assert report.findings[1].startswith("Decided by measuring: 0 of the 27 that were run")
+    assert f"Claims as registered in claims.yaml, sha256 {registered().digest}." in report.findings
     assert len(report.figure.axes[0].get_yticks()) == len(CLAIMS)

@@ -39,9 +39,9 @@ def read_diving48(
         start, end = (entry_field(entry, field, int, place) for field in ("start_frame", "end_frame"))
         if not 0 <= start < end:
             raise InputError(f"{place}: field 'end_frame': expected a number above start_frame {start}, got {end}")
-        span = (start, end) if start else (None, None)
+        first, last = (start, end) if start else (None, None)
         video = find_video(base, name, ".mp4")
-        samples.append(Sample(video, label, f"{name}[{start}:{end}]" if start else name, *span))
+        samples.append(Sample(video, label, f"{name}[{start}:{end}]" if start else name, first, last, group=name))
     return Annotations(require_some(samples, path), names)
 
 

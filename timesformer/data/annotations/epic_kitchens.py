@@ -18,9 +18,9 @@ def read_epic_kitchens(
     """Read `EPIC_100_{train,validation}.csv`, which has at least the columns `COLUMNS`.
 
     A sample is a segment of `video_id`: frames start_frame to stop_frame, counted from 1, both included.  Its label is
-    (verb, noun); its name is narration_id if the file has that column.  Under `root` (by default the folder of the csv)
-    a video is `P01/videos/P01_01.MP4`, the folder `P01/rgb_frames/P01_01/` with images `frame_0000000001.jpg` and so
-    on, or a file or folder of images `P01/P01_01` or `P01_01`.
+    (verb, noun), its group `video_id`; its name is narration_id if the file has that column.  Under `root` (by default
+    the folder of the csv) a video is `P01/videos/P01_01.MP4`, the folder `P01/rgb_frames/P01_01/` with images
+    `frame_0000000001.jpg` and so on, or a file or folder of images `P01/P01_01` or `P01_01`.
 
     Frame numbers refer to 60 frames per second in the videos of Epic-Kitchens-55 and to 50 in the others (whose
     video_id ends in three digits).  If stop_timestamp implies a rate that differs by at least 10 %, the implied rate is
@@ -57,6 +57,7 @@ def read_epic_kitchens(
                 start - 1,
                 stop,
                 _rate(video, stop, row.get("stop_timestamp", ""), place),
+                group=video,
             )
         )
     return Annotations(require_some(samples, path), labels, HEADS)

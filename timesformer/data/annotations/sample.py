@@ -24,6 +24,8 @@ class Sample:
     start_frame, end_frame: range of a segment, counted from 0, end_frame excluded; both None for a whole video
     fps: frame rate of a folder of images (None: 30), and the rate to which start_frame and end_frame refer (None: the
         rate of the file)
+    group: name of what the video belongs to (a subject, a scene, the source video of a segment), see
+        `timesformer.data.splits`; empty: each file is a group of its own
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Sample:
     start_frame: int | None = None
     end_frame: int | None = None
     fps: float | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -1,7 +1,7 @@
-"""Generation of a probe: train and test videos, their csv files, object masks and descriptions of the clips.
+"""Generation of a probe: train, test and validation videos, their csv files, object masks and facts of the clips.
 
 <folder>/<name>-<hash of everything that determines its content>/
-    train.csv test.csv       path label
+    train.csv test.csv       path label; val.csv if validation videos were asked for
     train/000000.mp4 …       H.264; 16 frames of 40 x 40 pixels unless the kind of probe sets others
     train/masks.npz          names (n,), packed (n, t, H, W / 8): the main object's mask, one bit per pixel
     train/clips.csv          content of each clip: motion, shape, looks, the clip that it reverses or belongs to
@@ -14,12 +14,15 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from filelock import FileLock
 
+from timesformer.data.annotations import Annotations
+from timesformer.data.annotations.kinetics import read_kinetics
 from timesformer.data.fingerprint import Digests
 from timesformer.data.probes.difficulty import DIFFICULTY, Difficulty
 from timesformer.data.probes.encode import encode
@@ -29,7 +32,8 @@ from timesformer.errors import InputError
 from timesformer.files import write_json
 from timesformer.parallel import side_by_side
 
-_SPLITS = ("train", "test")
+Split = Literal["train", "test", "val"]
+_SPLITS: tuple[Split, ...] = get_args(Split)
 _GENERATOR = 4  # increase it when the same parameters give different videos
 _CHUNK = 32
 
@@ -48,6 +52,7 @@ class ProbeInfo:
     labels: tuple[str, ...]
     fingerprint: str
     parameters: dict[str, object]
+    val_csv: Path | None = None
 
     @property
     def kind(self) -> Kind:
@@ -56,6 +61,18 @@ class ProbeInfo:
         assert isinstance(dials, dict)
         return make_kind(self.name, dials)
 
+    def annotations(self, split: Split) -> Annotations:
+        """The videos of "train", "test" or "val"; those that are drawn from one source are a group.
+
+        Raises InputError for "val" where the probe was made without.
+        """
+        if split == "val" and self.val_csv is None:
+            raise InputError(f"{self.folder}: this probe has no validation videos; num_val makes some")
+        found = read_kinetics(self.folder / f"{split}.csv", None, len(self.labels), list(self.labels))
+        clips = self.kind.clips(_SPLITS.index(split), len(found))
+        groups = {f"{split}/{clip.name}": f"{split}/{clip.partner or clip.name}" for clip in clips}
+        return replace(found, samples=tuple(replace(sample, group=groups[sample.name]) for sample in found))
+
 
 def make_probe(
     name: str,
@@ -63,6 +80,7 @@ def make_probe(
     *,
     num_train: int,
     num_test: int,
+    num_val: int = 0,
     seed: int = 0,
     difficulty: Difficulty | str = "quick",
     dials: Mapping[str, object] | None = None,
@@ -74,7 +92,8 @@ def make_probe(
 
     The same arguments give the same bytes for any number of workers.  A probe is complete or absent: it is written to a
     temporary folder that is renamed at the end.  Test clips that belong together follow each other (in `motion` every
-    clip is followed by its reversal), and all of them count towards `num_test`.
+    clip is followed by its reversal), and all of them count towards `num_test`.  Validation clips are made like test
+    clips, from a draw of their own; the training and test videos are the same with and without them.
 
     Raises InputError for an unknown name, difficulty or dial and for invalid numbers.
     """
@@ -83,16 +102,18 @@ def make_probe(
         if difficulty not in DIFFICULTY:
             raise InputError(f"unknown difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTY)}")
         difficulty = DIFFICULTY[difficulty]
-    for field, value in (("num_train", num_train), ("num_test", num_test), ("workers", workers)):
-        if value < 1:
-            raise InputError(f"probe {name}: {field} must be at least 1, got {value}")
+    for field, value, least in (("num_train", num_train, 1), ("num_test", num_test, 1), ("num_val", num_val, 0),
+                                ("workers", workers, 1)):  # fmt: skip
+        if value < least:
+            raise InputError(f"probe {name}: {field} must be at least {least}, got {value}")
     if seed < 0:
         raise InputError(f"probe {name}: seed must not be negative, got {seed}")
-    if num_test % kind.together:
-        expected = "even" if kind.together == 2 else f"a multiple of {kind.together}"
-        raise InputError(f"probe {name}: num_test must be {expected} ({kind.why_together}), got {num_test}")
+    for field, value in (("num_test", num_test), ("num_val", num_val)):
+        if value % kind.together:
+            expected = "even" if kind.together == 2 else f"a multiple of {kind.together}"
+            raise InputError(f"probe {name}: {field} must be {expected} ({kind.why_together}), got {value}")
 
-    parameters = generated_from(kind, num_train, num_test, seed, difficulty)
+    parameters = generated_from(kind, num_train, num_test, num_val, seed, difficulty)
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(folder).expanduser().resolve()
     target = folder / f"{name}-{key}"
@@ -109,7 +130,9 @@ def make_probe(
     return info
 
 
-def generated_from(kind: Kind, num_train: int, num_test: int, seed: int, difficulty: Difficulty) -> dict[str, object]:
+def generated_from(
+    kind: Kind, num_train: int, num_test: int, num_val: int, seed: int, difficulty: Difficulty
+) -> dict[str, object]:
     """Everything that decides a probe's content: the generator, its dials, numbers and seed."""
     parameters: dict[str, object] = {
         "name": kind.name,
@@ -121,6 +144,8 @@ def generated_from(kind: Kind, num_train: int, num_test: int, seed: int, difficu
         "frames": kind.frames,
         "size": kind.size,
     }
+    if num_val:  # without them it is the probe that it always was
+        parameters["num_val"] = num_val
     if kind.dials():
         parameters["dials"] = kind.dials()
     return parameters
@@ -175,6 +200,7 @@ def open_probe(folder: Path | str) -> ProbeInfo:
         labels=tuple(info["labels"]),
         fingerprint=info["fingerprint"],
         parameters=info["parameters"],
+        val_csv=folder / "val.csv" if "num_val" in info["parameters"] else None,
     )
 
 
@@ -197,6 +223,8 @@ def _write(target: Path, kind: Kind, parameters: dict[str, object], dial: Diffic
     """Write a whole probe into `target`."""
     seed = int(str(parameters["seed"]))
     for split, split_name in enumerate(_SPLITS):
+        if f"num_{split_name}" not in parameters:
+            continue
         folder = target / split_name
         folder.mkdir(parents=True)
         clips = kind.clips(split, int(str(parameters[f"num_{split_name}"])))

@@ -30,11 +30,16 @@ class Clip:
     """
 
     name: str
-    split: int  # 0 training, 1 test
+    split: int  # 0 training, 1 test, 2 validation, which is made as the test set is
     source: int
     label: int
     variant: int = 0
     partner: str = ""
+
+    @property
+    def group(self) -> str:
+        """Return the name of the first of the clips that it belongs to, itself included."""
+        return self.partner or self.name
 
 
 def clip_name(index: int) -> str:
@@ -87,6 +92,11 @@ class Kind:
     def clips(self, split: int, count: int) -> list[Clip]:
         """List the clips of a split (0 training, 1 test): the classes in turn."""
         return [Clip(clip_name(i), split, i, i % len(self.labels)) for i in range(count)]
+
+    def groups(self, split: int, count: int) -> list[str]:
+        """Return the group of each clip of a split, in the order of their names: clips of one group are not
+        independent."""
+        return [clip.group for clip in sorted(self.clips(split, count), key=lambda clip: clip.name)]
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Draw a clip.  `rng` has the same seed for all clips of a source; the facts become a row of clips.csv."""

@@ -21,20 +21,28 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Look:
-    """Appearance of an object or background.  Its `identity` and hue band occur in one split only."""
+    """Appearance of an object or background.
+
+    Its `identity` occurs in one split only, its hue band in training only or in test and validation only.
+    """
 
     identity: int
     hue: float  # radians in the plane of chroma
 
     @classmethod
     def draw(cls, rng: np.random.Generator, split: int, hues: tuple[float, float] = (0.0, 1.0)) -> "Look":
-        """Draw a look for split 0 (training) or 1 (test): even or odd identities, hues in alternating bands.
+        """Draw a look for split 0 (training), 1 (test) or 2 (validation).
+
+        Hues lie in alternating bands, of training and of the others.  Identities of training are even; those of test
+        and validation are odd, small for test and large for validation.
 
         The hue is drawn from `hues`, in turns, and moved to the nearest band of the split.
         """
-        band = 2 * int(np.floor(rng.uniform(*hues) * HUE_BANDS / 2)) + split
+        unseen = min(split, 1)
+        band = 2 * int(np.floor(rng.uniform(*hues) * HUE_BANDS / 2)) + unseen
         hue = np.mod(band + rng.uniform(0.05, 0.95), HUE_BANDS) * 2 * np.pi / HUE_BANDS
-        return cls(identity=2 * int(rng.integers(2**40)) + split, hue=float(hue))
+        identity = 2 * int(rng.integers(2**40)) + unseen + (2**41 if split == 2 else 0)
+        return cls(identity=identity, hue=float(hue))
 
     def rng(self) -> np.random.Generator:
         """Return the generator for the look's details (texture, proportions), which depends on its identity only."""

@@ -120,6 +120,12 @@ class Mixture(Kind):
                     other += 1
         return found
 
+    def groups(self, split: int, count: int) -> list[str]:
+        """Return pairs of test clips, those that are not temporal too, so that every clip has the same weight."""
+        if split == 0:
+            return super().groups(split, count)
+        return [clip_name(index - index % 2) for index in range(count)]
+
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Draw a clip of `appearance` or `motion`, depending on its label."""
         if clip.label < len(FAMILIES):

@@ -6,6 +6,7 @@ object's share of the pixels, and a map of random numbers) and beside the maps o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,13 @@ from matplotlib.figure import Figure
 
 from timesformer.errors import InputError
 from timesformer.parallel import side_by_side
+from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
+from timesformer_experiments.analysis.seeds import students_interval
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table1 import ABLATION, SCHEMES
 from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, measured
 from timesformer_experiments.paper.setting import PROBES
 from timesformer_experiments.report.report import COLOURS, MARKERS, Report
-from timesformer_experiments.report.statistics import mean_interval
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.run import RunSpec
 
@@ -84,9 +86,12 @@ def methods_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def _with_interval(key: str, values: Sequence[float]) -> dict[str, Any]:
-    """Return the mean and 95 % interval over seeds; no interval with one seed."""
-    mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], None, None)
-    return {key: mean, f"{key}_low": low, f"{key}_high": high}
+    """Mean and Student's 95 % interval over seeds; none of one seed, or of seeds that do not differ.
+
+    All seeds have the same test videos, of which the records hold the mean alone, so that the interval is given them.
+    """
+    low, high = students_interval(list(values)) or (None, None)
+    return {key: math.fsum(values) / len(values), f"{key}_low": low, f"{key}_high": high}
 
 
 def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -157,7 +162,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("energy inside the mask ÷ object's area\n(chance: 1)")
     axes[1, 0].set_ylabel("insertion area − deletion area\n(probability)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    title = "filled: trained, with 95 % interval over seeds   hollow: untrained"
+    title = "filled: trained, with 95 % interval over seeds, these test videos given   hollow: untrained"
     figure.legend(handles, labels, loc="outside lower center", ncols=len(SCHEMES), frameon=False, title=title)
     return figure
 
@@ -181,7 +186,7 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
         low = real["measured_energy_inside_percent_low"].astype(float) if many else energy
         untrained = real["measured_untrained_energy_inside_percent"]
         over_chance, over_untrained = int((low > area).sum()), int((low > untrained).sum())
-        said = "with the whole interval over seeds" if many else "with one seed"
+        said = "with the whole interval over seeds, given these videos" if many else "of these models, one seed"
         found.append(
             f"On {probe}, {over_chance} of {len(real)} pairs of scheme and method have more energy on the object than "
             f"its share of the pixels ({area.mean():.1f} %), and {over_untrained} have more than the untrained model, "
@@ -206,6 +211,9 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
         "Energy measures where a map lies; insertion and deletion measure whether the model depends on that region. A "
         "map may do well in one and not in the other."
     )
+    seeds = int(frame["measured_seeds"].min())
+    if 1 < seeds < MEAN_FROM_SEEDS:
+        found.append(f"{cannot_reveal(seeds)}.")
     return tuple(found)
 
 
@@ -217,7 +225,7 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
     """Make the table from the records of the measurements."""
     frame = rows(records)
     seeds, videos = int(frame["measured_seeds"].min()), int(frame["measured_test_videos"].min())
-    interval = "mean ± 95 % interval over seeds" if seeds > 1 else "no interval"
+    interval = "mean ± 95 % interval for new seeds, given these videos" if seeds > 1 else "one seed, so no interval"
     return Report(
         name="localisation",
         title="Localisation: do the maps lie on the object?",

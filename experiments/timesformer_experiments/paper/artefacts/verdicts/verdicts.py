@@ -1,141 +1,73 @@
-"""Verdicts on the paper's claims: on the probes, each is supported, contradicted or undecided.
+"""Verdicts of the probes on the paper's claims, as they are registered in `claims.yaml`.
 
-A claim states that one model is better than another, or that the two are within a margin. A claim of the first kind is
-supported if the difference is significant after Holm's correction for all claims, and contradicted if the opposite
-difference is. A claim of the second kind is supported if the whole interval lies within the margin, and contradicted if
-none of it does. All other claims are undecided, which is to be expected of small models and few seeds. `quick` judges
-nearly all claims; `full`, with three seeds, judges those of some tables and marks the others as not run.
+A claim is that one model is better than another, or that the two are within a margin.  It is judged when each side has
+5, 8, 12 and 20 seeds (`analysis.looks`), within the family of its table or figure.  What construction settles is
+counted apart.  One seed gives no verdict: it says whether these two models differ.  `quick` has one seed of nearly all
+claims, `full` three of some tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from timesformer_experiments.analysis.equivalence import DECIDED, MARGIN_POINTS
+from timesformer_experiments.analysis.looks import LOOKS
 from timesformer_experiments.paper.ablation import NOTE, Ablation
-from timesformer_experiments.paper.accuracy import Accuracy, Key
+from timesformer_experiments.paper.accuracy import Accuracy, Key, accuracies
 from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.paper.artefacts.ablations import backbone, order, patch_size, pretraining
 from timesformer_experiments.paper.artefacts.figures import figure4, figure5
 from timesformer_experiments.paper.artefacts.tables import table1, table3, table4, table8
 from timesformer_experiments.paper.artefacts.vivit import vivit_depth, vivit_table1, vivit_table2
 from timesformer_experiments.paper.drawing import legend_above
-from timesformer_experiments.paper.setting import SETTINGS
+from timesformer_experiments.paper.gate import cheap_classifiers, reasons, told_apart
+from timesformer_experiments.paper.judging import Answer, Asked, answers, bound_said
+from timesformer_experiments.paper.probes import ceiling_percent
+from timesformer_experiments.paper.registered import registered
+from timesformer_experiments.paper.variants import SCHEME
 from timesformer_experiments.report.published import published
 from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
-from timesformer_experiments.report.statistics import SIGNIFICANCE, Comparison, compare, corrected
-from timesformer_experiments.report.tables import Column, Table
+from timesformer_experiments.report.tables import Column, Table, missing
+from timesformer_experiments.specs.paper_claims import PaperClaim
 from timesformer_experiments.specs.run import RunSpec
 
-Verdict = Literal["supported", "contradicted", "undecided", "not run"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-MARGIN_POINTS = 3.0
-"""Margin of equivalence: on `motion`, the same model differs by one to three points from seed to seed."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Claim that variant `first` of an ablation is better than `second` on the probe `part`.
-
-    near: the claim is that the two are within the margin.
-    """
-
-    text: str
-    ablation: Ablation
-    first: str
-    second: str
-    part: str
-    near: bool = False
-
-
-def _on(probe: str, *claims: tuple[str, Ablation, str, str]) -> list[Claim]:
-    return [Claim(text, ablation, first, second, probe) for text, ablation, first, second in claims]
-
-
-CLAIMS: tuple[Claim, ...] = (
-    *_on(
-        "motion",
-        ("Divided beats joint attention where motion matters", table1.ABLATION, "divided", "joint"),
-        ("Joint beats space-only attention where motion matters", table1.ABLATION, "joint", "space"),
-        ("Divided beats sparse local-global attention", table1.ABLATION, "divided", "local_global"),
-        ("Divided beats axial attention", table1.ABLATION, "divided", "axial"),
-        ("Positions in time matter where motion does", table4.ABLATION, "space_time", "space"),
-        ("Positions in space matter where motion does", table4.ABLATION, "space", "none"),
-        ("Smaller patches are better", patch_size.ABLATION, "16", "32"),
-        ("A larger transformer than ViT-S is better", backbone.ABLATION, "base", "small"),
-        ("ViT-L is worse than ViT-B", backbone.ABLATION, "base", "large"),
-        ("Pretraining on images helps", pretraining.ABLATION, "stills", "none"),
-        ("TimeSformer beats SlowFast with 75 % of the videos", figure4.ABLATION, "divided 75", "slowfast 75"),
-        ("TimeSformer beats SlowFast with all videos", figure4.ABLATION, "divided 100", "slowfast 100"),
-        ("SlowFast beats TimeSformer with a quarter of the videos", figure4.ABLATION, "slowfast 25", "divided 25"),
-        ("More training videos help TimeSformer", figure4.ABLATION, "divided 100", "divided 25"),
-        ("A temporal encoder beats the average of frames (ViViT)", vivit_depth.ABLATION, "4", "0"),
-    ),
-    *_on(
-        "appearance",
-        ("Divided beats joint attention where looks suffice", table1.ABLATION, "divided", "joint"),
-        ("Divided beats axial attention", table1.ABLATION, "divided", "axial"),
-        ("Positions in space matter", table4.ABLATION, "space", "none"),
-        ("Smaller patches are better", patch_size.ABLATION, "16", "32"),
-        ("Pretraining on images helps", pretraining.ABLATION, "stills", "none"),
-        (
-            "More images to start from help where looks suffice",
-            table3.ABLATION,
-            "TimeSformer ImageNet-21K",
-            "TimeSformer ImageNet-1K",
-        ),
-        ("TimeSformer beats SlowFast with a quarter of the videos", figure4.ABLATION, "divided 25", "slowfast 25"),
-        ("TimeSformer beats SlowFast with all videos", figure4.ABLATION, "divided 100", "slowfast 100"),
-        ("More training videos help TimeSformer", figure4.ABLATION, "divided 100", "divided 25"),
-        ("Tubelets should start as the central frame (ViViT)", vivit_table1.ABLATION, "central", "random"),
-        ("Unfactorised beats factorised dot-product (ViViT)", vivit_table2.ABLATION, "joint", "factorised_dot_product"),
-    ),
-    *_on(
-        "detail",
-        ("Accuracy grows with resolution, 224 to 336", figure5.CROP, "crop 336", "crop 224"),
-        ("Accuracy grows with resolution, 336 to 448", figure5.CROP, "crop 448", "crop 336"),
-    ),
-    *_on(
-        "order",
-        ("Accuracy grows with frames, 8 to 32", table8.ABLATION, "TimeSformer 32", "TimeSformer 8"),
-        ("Accuracy grows with frames, 32 to 64", table8.ABLATION, "TimeSformer 64", "TimeSformer 32"),
-        ("Accuracy grows with frames, 64 to 96", table8.ABLATION, "TimeSformer 96", "TimeSformer 64"),
-        ("TimeSformer beats SlowFast on long videos", table8.ABLATION, "TimeSformer 96", "SlowFast 96"),
-    ),
-    Claim(
-        "Positions in time matter little where looks suffice",
-        table4.ABLATION,
-        "space_time",
-        "space",
-        "appearance",
-        True,
-    ),
-    Claim("Time first or space first is within noise", order.ABLATION, "divided", "divided_st", "motion", True),
-    Claim("Time first or space first is within noise", order.ABLATION, "divided", "divided_st", "appearance", True),
-    Claim("Time beside space is within noise", order.ABLATION, "divided", "divided_parallel", "motion", True),
-    Claim(
-        "More images to start from do not help where motion matters",
+ONE_SEED = ("these two models differ", "these two models are not told apart")
+WORDS = (*DECIDED, "undecided", *ONE_SEED, "not ranked", "settled by construction", "not run")
+ABLATIONS: dict[str, Ablation] = {
+    each.name: each
+    for each in (
+        table1.ABLATION,
         table3.ABLATION,
-        "TimeSformer ImageNet-21K",
-        "TimeSformer ImageNet-1K",
-        "motion",
-        True,
-    ),
-)
-
-
-IN_FULL = (table1.ABLATION, table4.ABLATION, table8.ABLATION, figure5.CROP, order.ABLATION)
-"""Ablations that `full` judges.  These take an afternoon to train; all would take days."""
+        table4.ABLATION,
+        table8.ABLATION,
+        figure4.ABLATION,
+        figure5.CROP,
+        order.ABLATION,
+        patch_size.ABLATION,
+        backbone.ABLATION,
+        pretraining.ABLATION,
+        vivit_depth.ABLATION,
+        vivit_table1.ABLATION,
+        vivit_table2.ABLATION,
+    )
+}
+"""Whose runs claims are about, by the name of their artefact."""
+CLAIMS: tuple[PaperClaim, ...] = registered().claims.claims
+IN_FULL = ("table1", "table4", "table8", "figure5", "order")
+"""Claims that `full` judges: an afternoon's training, where all would take days."""
+SPACE = "space"
+"""The scheme that does not attend to time."""
 
 
 def ablations(profile: Profile) -> list[Ablation]:
-    """List the ablations whose claims are judged in a profile, each once."""
-    found = {id(claim.ablation): claim.ablation for claim in CLAIMS}
-    return [each for each in found.values() if profile != "full" or any(each is judged for judged in IN_FULL)]
+    """Those whose claims are judged in a profile, each once."""
+    named = dict.fromkeys(claim.artefact for claim in CLAIMS)
+    return [ABLATIONS[name] for name in named if profile != "full" or name in IN_FULL]
 
 
 def plan(profile: Profile) -> list[RunSpec]:
@@ -143,59 +75,93 @@ def plan(profile: Profile) -> list[RunSpec]:
     return list({spec.hash(): spec for ablation in ablations(profile) for spec in ablation.plan(profile)}.values())
 
 
-def judge(claim: Claim, found: Comparison, first: Accuracy, second: Accuracy) -> Verdict:
-    """Return the verdict on a claim from its comparison."""
-    if found.low_points is None or found.high_points is None or not (first.above_chance or second.above_chance):
-        return "undecided"
-    if claim.near:
-        if found.low_points >= -MARGIN_POINTS and found.high_points <= MARGIN_POINTS:
-            return "supported"
-        outside = found.low_points > MARGIN_POINTS or found.high_points < -MARGIN_POINTS
-        return "contradicted" if outside else "undecided"
-    p_value = found.p_holm if found.p_holm is not None else found.p_value
-    if p_value is None or p_value >= SIGNIFICANCE:
-        return "undecided"
-    return "supported" if found.difference_points > 0 else "contradicted"
+def judged(records: Sequence[dict[str, Any]], profile: Profile) -> list[Answer]:
+    """Return the answer to each claim.  records: also the probes' best cheap classifiers."""
+    runs, cheap = told_apart(records)
+    cells = {each.name: each.cells(profile) for each in ablations(profile)}
+    measured = {name: accuracies(found, runs, name) for name, found in cells.items()}
+    specs = {name: {(cell.variant, cell.part): cell.spec for cell in found} for name, found in cells.items()}
+    gates = reasons(cheap, _best(measured.get("table1", {})))
+    asked = [_asked(claim, measured.get(claim.artefact, {}), specs.get(claim.artefact, {}), gates) for claim in CLAIMS]
+    return answers(asked)
+
+
+def _best(measured: Mapping[Key, Accuracy]) -> dict[str, float]:
+    """Return the accuracy of the best scheme on each probe [percent]."""
+    found: dict[str, float] = {}
+    for (_, probe), each in measured.items():
+        found[probe] = max(each.mean, found.get(probe, 0.0))
+    return found
+
+
+def _asked(
+    claim: PaperClaim, measured: Mapping[Key, Accuracy], specs: Mapping[Key, RunSpec], gates: Mapping[str, str]
+) -> Asked:
+    keys = (claim.first, claim.on), (claim.second, claim.on)
+    bounds = None
+    if claim.bound is not None and all(key in specs for key in keys):
+        first, second = (
+            ceiling_percent(specs[key], order_blind=of == "order")
+            for key, of in zip(keys, (claim.bound.first, claim.bound.second), strict=True)
+        )
+        bounds = (100.0 if first is None else first, 100.0 if second is None else second)
+    both = all(key in measured for key in keys)
+    first_side, second_side = (measured[key] if both else None for key in keys)
+    return Asked(claim, first_side, second_side, bounds, gates.get(claim.on, "") if ranks_schemes(claim) else "")
+
+
+def ranks_schemes(claim: PaperClaim) -> bool:
+    """True if a claim is about two schemes that attend to space and time."""
+    schemes = {
+        variant.change.get(SCHEME, "divided")
+        for variant in ABLATIONS[claim.artefact].variants
+        if variant.key in (claim.first, claim.second)
+    }
+    return len(schemes) == 2 and SPACE not in schemes
 
 
 def rows(records: Sequence[dict[str, Any]], profile: Profile) -> pd.DataFrame:
-    """Return a row for each claim."""
-    measured = {id(ablation): ablation.measured(records, profile) for ablation in ablations(profile)}
-    pairs = [_pair(claim, measured.get(id(claim.ablation), {})) for claim in CLAIMS]
-    tested = iter(corrected([compare(a.percent, b.percent, a.right, b.right) for a, b in filter(None, pairs)]))
-    found = []
-    for claim, pair in zip(CLAIMS, pairs, strict=True):
-        found.append(_row(claim, None if pair is None else next(tested), pair))
-    return pd.DataFrame(found)
+    """A row for each claim."""
+    return pd.DataFrame([_row(each) for each in judged(records, profile)])
 
 
-def _pair(claim: Claim, measured: dict[Key, Accuracy]) -> tuple[Accuracy, Accuracy] | None:
-    """Return the two accuracies that a claim compares; None if one of them was not run."""
-    first, second = (measured.get((key, claim.part)) for key in (claim.first, claim.second))
-    return None if first is None or second is None else (first, second)
-
-
-def _row(claim: Claim, each: Comparison | None, pair: tuple[Accuracy, Accuracy] | None) -> dict[str, Any]:
+def _row(answer: Answer) -> dict[str, Any]:
+    asked, claim, found, spread = answer.asked, answer.asked.claim, answer.judgement, answer.spread
+    decision = answer.decision
     return {
         "claim": claim.text,
-        "probe": claim.part,
-        "from": claim.ablation.name,
-        "expected": f"within {MARGIN_POINTS:g} points" if claim.near else "more",
-        "measured_first_top1_percent": each.first_percent if each else None,
-        "measured_second_top1_percent": each.second_percent if each else None,
-        "measured_difference_points": each.difference_points if each else None,
-        "measured_difference_low_points": each.low_points if each else None,
-        "measured_difference_high_points": each.high_points if each else None,
-        "measured_p_holm": each.p_holm if each else None,
-        "measured_seeds": len(each.seeds) if each else None,
+        "on": claim.on,
+        "from": claim.artefact,
+        "family": claim.family,
+        "expected": f"within {claim.margin:g} points" if claim.expected == "near" else "more",
+        "measured_first_top1_percent": asked.first.mean if asked.first else None,
+        "measured_second_top1_percent": asked.second.mean if asked.second else None,
+        "measured_difference_points": spread.mean if spread else None,
+        "measured_difference_low_points": spread.low if spread else None,
+        "measured_difference_high_points": spread.high if spread else None,
+        "measured_interval_over": spread.over if spread else None,
+        "measured_design": spread.estimate.design if spread and spread.estimate else None,
+        "measured_test_groups": spread.estimate.clusters if spread and spread.estimate else None,
+        "measured_direction_p": decision.direction_p if decision else None,
+        "measured_direction_p_corrected": decision.direction_corrected if decision else None,
+        "measured_equivalence_p": decision.equivalence_p if decision else None,
+        "measured_equivalence_p_corrected": decision.equivalence_corrected if decision else None,
+        "measured_smallest_difference_points": found.found_with_power,
+        "measured_more_seeds": found.more_seeds,
+        "measured_seeds": len(asked.seeds) if spread else None,
+        "counted_first_bound_percent": asked.bounds[0] if asked.bounds else None,
+        "counted_second_bound_percent": asked.bounds[1] if asked.bounds else None,
+        "bound": bound_said(asked) or None,
         "published_difference_points": _published(claim),
-        "measured_verdict": judge(claim, each, *pair) if each and pair else "not run",
+        "measured_verdict": answer.word,
+        "registered_sha256": registered().digest,
     }
 
 
-def _published(claim: Claim) -> float | None:
-    """Return the paper's difference on the dataset that the probe stands in for; None if it prints none."""
-    dataset, printed = claim.ablation.probes[claim.part], claim.ablation.rows()
+def _published(claim: PaperClaim) -> float | None:
+    """The paper's own difference on the dataset whose part the probe plays, where it prints one."""
+    ablation = ABLATIONS[claim.artefact]
+    dataset, printed = ablation.probes[claim.on], ablation.rows()
     one, two = (printed.get(key, {}) for key in (claim.first, claim.second))
     better, worse = (each.get(f"{dataset}_top1_percent") for each in (one, two))
     if better is not None and worse is not None:
@@ -209,7 +175,7 @@ def _published(claim: Claim) -> float | None:
 
 COLUMNS = (
     Column("claim", "Claim of the paper", "label"),
-    Column("probe", "On", "label"),
+    Column("on", "On", "label"),
     Column("expected", "Expected", "label"),
     Column(
         "measured_difference_points",
@@ -217,31 +183,42 @@ COLUMNS = (
         "measured",
         bounds=("measured_difference_low_points", "measured_difference_high_points"),
     ),
-    Column("measured_p_holm", "p, all claims", "measured", decimals=3, least=0.001),
     Column("measured_seeds", "Seeds", "measured", decimals=0),
+    Column("measured_direction_p_corrected", "p, direction", "measured", decimals=3, least=0.001),
+    Column("measured_equivalence_p_corrected", "p, equivalence", "measured", decimals=3, least=0.001),
+    Column("measured_smallest_difference_points", "80 % power [points]", "measured"),
+    Column("measured_more_seeds", "Seeds still needed", "measured", decimals=0),
     Column("published_difference_points", "paper [points]", "published"),
     Column("measured_verdict", "Verdict here", "measured"),
+    Column("bound", "Bound", "label"),
     Column("from", "From", "label"),
 )
+
+
+def _kind(verdict: str) -> str:
+    """The word without its reason."""
+    return verdict.partition(":")[0]
 
 
 def draw(frame: pd.DataFrame) -> Figure:
     """Draw the differences with their intervals, coloured by verdict, and the paper's differences, hollow."""
     figure, (axis,) = new_figure(10.5, 1.6 + 0.27 * len(frame), panels=1)
-    colours = dict(zip(VERDICTS, (COLOURS[2], COLOURS[1], "#777777"), strict=False))
+    clear = {"supported": COLOURS[2], "contradicted": COLOURS[1], "equivalent": COLOURS[0]}
+    colours = {"settled by construction": COLOURS[3], "these two models differ": COLOURS[4], **clear}
     for place, row in enumerate(frame.to_dict(orient="records")):
-        value, verdict = row["measured_difference_points"], row["measured_verdict"]
+        value, verdict = row["measured_difference_points"], _kind(row["measured_verdict"])
         paper = row["published_difference_points"]
         if not pd.isna(paper):
             axis.plot(paper, place, MARKERS[1], color="black", markerfacecolor="none", label="published")
-        if verdict == "not run":
+        if pd.isna(value):
             continue
         ends = row["measured_difference_low_points"], row["measured_difference_high_points"]
         spread = None if pd.isna(ends[0]) else [[value - ends[0]], [ends[1] - value]]
-        axis.errorbar(value, place, xerr=spread, fmt=MARKERS[0], color=colours[verdict], capsize=3, label=verdict)
+        colour = colours.get(verdict, "#777777")
+        axis.errorbar(value, place, xerr=spread, fmt=MARKERS[0], color=colour, capsize=3, label=verdict)
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(
-        range(len(frame)), [f"{claim} ({probe})" for claim, probe in zip(frame["claim"], frame["probe"], strict=True)]
+        range(len(frame)), [f"{claim} ({on})" for claim, on in zip(frame["claim"], frame["on"], strict=True)]
     )
     axis.tick_params(axis="y", labelsize="small")
     axis.set_ylim(len(frame) - 0.5, -0.5)
@@ -250,35 +227,90 @@ def draw(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def findings(found: Sequence[Answer]) -> tuple[str, ...]:
+    """Sentences that follow from the answers."""
+    kinds = [_kind(each.word) for each in found]
+    counts = {word: kinds.count(word) for word in WORDS}
+    measured = [each for each in found if each.spread is not None and each.asked.bounds is None]
+    decided = sum(counts[word] for word in DECIDED)
+    looks = ", ".join(str(look.seeds) for look in LOOKS[:-1])
+    early = sum(1 < len(each.asked.seeds) < LOOKS[0].seeds for each in measured)
+    lines = [f"Of {len(found)} claims {', '.join(f'{count} {word}' for word, count in counts.items() if count)}."]
+    lines.append(
+        f"Decided by measuring: {decided} of the {len(measured)} that were run and that construction does not settle. "
+        f"Looks are taken at {looks} and {LOOKS[-1].seeds} seeds"
+        + (f"; {early} claims have fewer than {LOOKS[0].seeds}, so that nothing of them is decided." if early else ".")
+    )
+    for each in found:
+        named = each.asked.claim.name
+        if each.word in (*DECIDED, "undecided"):
+            lines.append(f"{named}: {each.judgement.text()}{_remark(each)}.")
+        elif each.word.startswith("not ranked"):
+            lines.append(f"{named}: {each.word}.")
+    lines += [
+        f"{each.asked.claim.name}: settled by construction, {bound_said(each.asked)}."
+        for each in found
+        if each.word == "settled by construction"
+    ]
+    return (
+        *lines,
+        "Undecided is said of a claim whose difference may be chance here; it says nothing against the paper.",
+        f"Claims as registered in claims.yaml, sha256 {registered().digest}.",
+        NOTE,
+    )
+
+
+def _remark(answer: Answer) -> str:
+    """Restrictions of an estimate, and how seeds and test videos belong together."""
+    if answer.spread is None or answer.spread.estimate is None:
+        return ""
+    estimate = answer.spread.estimate
+    said = [f"{estimate.design}, {estimate.clusters} groups of test videos", estimate.remark()]
+    if not answer.asked.above_chance:
+        said.append("neither side is above chance")
+    return f" ({'; '.join(filter(None, said))})"
+
+
+def _caption(profile: Profile, frame: pd.DataFrame) -> str:
+    over = " or ".join(dict.fromkeys(each for each in frame["measured_interval_over"] if not missing(each)))
+    said = f"Claims of the paper on the probes, profile {profile}: differences with 95 % intervals over {over}"
+    if (frame["measured_verdict"].isin(ONE_SEED)).any():
+        said += "; one seed gives no p-value: models differ, or are not told apart, at 5 % for each pair alone"
+    if frame["measured_direction_p"].notna().any():
+        said += "; p-values over all looks, corrected within the claim's table or figure"
+    if frame["measured_smallest_difference_points"].notna().any():
+        said += (
+            "; 80 % power: the difference that so many seeds find at the level of their look (before the first, of the "
+            f"last); seeds still needed: to find {MARGIN_POINTS:g} points at that level"
+        )
+    return said
+
+
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """Make the verdicts from the records of all runs that the claims refer to."""
-    frame = rows(records, profile)
-    counts: dict[Verdict, int] = {verdict: int((frame["measured_verdict"] == verdict).sum()) for verdict in VERDICTS}
-    seeds = SETTINGS[profile].seeds
-    against = frame[frame["measured_verdict"] == "contradicted"]
-    named = [f"Contradicted here: {row['claim']} ({row['probe']})." for row in against.to_dict(orient="records")]
-    over = "seeds and test videos" if seeds > 1 else "test videos only (one seed)"
+    """The verdicts from the records of all runs that the claims are about."""
+    found = judged(records, profile)
+    frame = pd.DataFrame([_row(each) for each in found])
+    columns = [each for each in COLUMNS if each.origin == "label" or frame[each.key].notna().any()]
     return Report(
         name="verdicts",
         title="Verdicts: the paper's claims on the probes",
         table=Table(
             frame,
-            COLUMNS,
-            f"Claims of the paper on the probes, profile {profile}: differences with 95 % intervals over {over}; "
-            f"p-values corrected by Holm for the {len(frame) - counts['not run']} claims that are judged",
+            tuple(columns),
+            _caption(profile, frame),
             measured="measured here, on this repository's probes",
         ),
         figure=draw(frame),
-        findings=(
-            f"Of {len(frame)} claims {', '.join(f'{count} {verdict}' for verdict, count in counts.items() if count)}.",
-            *named,
-            "A claim is undecided if its difference may be due to chance here; that says nothing against the paper.",
-            NOTE,
-        ),
+        findings=findings(found),
         sources=(published("table1", "schemes"),),
         remarks=(),
-        records=tuple(records),
+        records=tuple(told_apart(records)[0]),
     )
 
 
-ARTEFACT = Artefact("verdicts", "The paper's claims: supported, contradicted or undecided on the probes", plan, report)
+def beside(results: Path, profile: Profile) -> list[dict[str, Any]]:
+    """The best cheap classifier of each probe that claims are about."""
+    return cheap_classifiers(results, profile, list(dict.fromkeys(claim.on for claim in CLAIMS)))
+
+
+ARTEFACT = Artefact("verdicts", "The paper's claims, judged on the probes", plan, report, beside=beside)

@@ -1,0 +1,130 @@
+"""Claims on the runs of a sweep: what each look makes of them, from which test videos every seed has right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timesformer.errors import InputError
+from timesformer.evaluation.scores import read_scores
+from timesformer_experiments.analysis.equivalence import beyond_margin_p, direction_p, equivalence_p, judge
+from timesformer_experiments.analysis.estimators import Estimate, crossed_difference, nested_difference
+from timesformer_experiments.analysis.looks import LOOKS, Decision, Taken, decide
+from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.specs.claims import Claim
+
+Records = Mapping[int, Mapping[str, Any]]
+"""Finished runs of one variant by seed."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A claim with the runs that it has so far.
+
+    estimates: first minus second at each look that both variants have all seeds for, in order.
+    """
+
+    claim: Claim
+    estimates: tuple[Estimate, ...] = ()
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the last look."""
+        return LOOKS[len(self.estimates) - 1].seeds if self.estimates else 0
+
+    def taken(self) -> Taken:
+        """Return the p-values at the looks."""
+        claim = self.claim
+        return Taken(
+            claim.name,
+            claim.family,
+            tuple(direction_p(each, claim.expected, claim.margin) for each in self.estimates),
+            tuple(equivalence_p(each, claim.margin) for each in self.estimates),
+            tuple(beyond_margin_p(each, claim.margin) for each in self.estimates),
+            self.seeds,
+            claim.most_seeds,
+        )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a claim stands."""
+
+    evidence: Evidence
+    decision: Decision
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: the claim, and what is known of it."""
+        decision, estimates = self.decision, self.evidence.estimates
+        known = estimates
+        if decision.decided_at is not None:  # later seeds are ignored
+            known = tuple(each for each in estimates if each.seeds <= decision.decided_at)
+        estimate = known[-1] if known else None
+        judged = judge(
+            estimate,
+            decision.direction_corrected if known else None,
+            decision.equivalence_corrected if known else None,
+            expected=self.evidence.claim.expected,
+        )
+        return {
+            **self.evidence.claim.model_dump(mode="json"),
+            "seeds": judged.seeds,
+            "decided_at_seeds": decision.decided_at,
+            "decided_by": decision.decided_by,
+            "difference_points": judged.difference,
+            "difference_low_points": None if judged.interval is None else judged.interval[0],
+            "difference_high_points": None if judged.interval is None else judged.interval[1],
+            "direction_p": judged.direction_p,
+            "equivalence_p": judged.equivalence_p,
+            "verdict": judged.word,
+            "sentence": judged.text(),
+        }
+
+
+def stand(evidence: Sequence[Evidence]) -> list[Standing]:
+    """Return where all claims stand, corrected for looks and families."""
+    decisions = decide([each.taken() for each in evidence])
+    return [Standing(each, decision) for each, decision in zip(evidence, decisions, strict=True)]
+
+
+def difference(first: Records, second: Records, runs_dir: Path) -> Estimate:
+    """Return the difference of two variants over common seeds, videos that belong together averaged.
+
+    Nested, where each seed has test videos of its own, crossed, where all have the same.
+
+    Raises InputError where a run has left no scores, or the two were not tested on the same videos.
+    """
+    sets = {_fingerprint(record) for records in (first, second) for record in records.values()}
+    estimate = crossed_difference if len(sets) == 1 else nested_difference
+    groups: dict[str, str] = {}
+    sides = []
+    for records in (first, second):
+        runs = {}
+        for seed, record in records.items():
+            right, of_run = _right(RunFolder(runs_dir, str(record["hash"])).scores, _fingerprint(record))
+            runs[seed] = right
+            groups |= of_run
+        sides.append(runs)
+    return estimate(sides[0], sides[1], groups)
+
+
+def _fingerprint(record: Mapping[str, Any]) -> str:
+    return str(record["dataset"][record.get("evaluated_on") or "test"]["fingerprint"])
+
+
+@lru_cache(maxsize=4096)
+def _right(scores: Path, fingerprint: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Return by test video whether it was right, and the group of each; names begin with what tells sets apart."""
+    if not scores.is_file():
+        raise InputError(f"{scores}: no such file, which a finished run leaves; the claims need it")
+    rows = read_scores(scores).per_video
+    names = [f"{fingerprint}:{path}" for path in rows["path"].astype(str)]
+    right = [float(np.array_equal(a, b)) for a, b in zip(rows["prediction"], rows["label"], strict=True)]
+    groups = rows["group"].astype(str) if "group" in rows else rows["path"].astype(str)
+    labels = [f"{fingerprint}:{group}" for group in groups]
+    return dict(zip(names, right, strict=True)), dict(zip(names, labels, strict=True))

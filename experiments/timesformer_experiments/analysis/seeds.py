@@ -1,0 +1,148 @@
+"""Seeds of a variant, as their records have them, and the estimates that these allow.
+
+The estimator follows from the test sets: where all seeds were tested on the same videos, these are crossed with the
+seeds; where each seed has its own, they are nested in the seeds (see `estimators`).  Records that do not say which
+videos were right allow an interval over seeds alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from timesformer.errors import InputError
+from timesformer_experiments.analysis.estimators import (
+    Estimate,
+    crossed_difference,
+    crossed_mean,
+    nested,
+    nested_difference,
+    nested_mean,
+)
+
+Over = Literal["seeds and test videos", "test videos alone", "seeds alone", "nothing"]
+IN_WORDS: dict[Over, str] = {
+    "seeds and test videos": "for new seeds and new test videos",
+    "test videos alone": "for new test videos alone, there is one seed",
+    "seeds alone": "for new seeds alone",
+    "nothing": "",
+}
+Hits = Mapping[int, Mapping[str, bool]]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Top-1 accuracies of one variant.
+
+    percent: by seed.  right: by seed, which test videos were right, where that is known; videos of different test sets
+    have different names.  clusters: the group of each test video, empty where each is its own.  own: the interval
+    over test videos that each seed's record has [percent].
+    """
+
+    percent: Mapping[int, float]
+    right: Hits = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+
+    def points(self) -> str:
+        """Return the seeds' accuracies as they are read, in the order of the seeds."""
+        return " ".join(f"{self.percent[seed]:.1f}" for seed in sorted(self.percent))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean [percent] or difference [points] with its 95 % interval; over: what the interval holds for.
+
+    estimate: None where there was nothing to estimate from; note: why then, or why not over test videos too.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    over: Over
+    estimate: Estimate | None
+    note: str = ""
+
+
+def design_of(*variants: Hits) -> Literal["nested", "crossed"]:
+    """Return how seeds and test videos belong together: crossed where all seeds have the same, else nested.
+
+    Raises InputError where some seeds share test videos and others do not.
+    """
+    sets = {seed: frozenset(videos) for right in variants for seed, videos in right.items()}
+    if len(set(sets.values())) == 1:
+        return "crossed"
+    if sum(map(len, sets.values())) == len(frozenset().union(*sets.values())):
+        return "nested"
+    raise InputError("some seeds share test videos and others do not (expected all seeds to share them, or none)")
+
+
+def mean_of(seeds: Seeds) -> Spread:
+    """Estimate one variant's accuracy.  Raises InputError without seeds."""
+    if not seeds.percent:
+        raise InputError("no seeds: expected at least one accuracy")
+    if set(seeds.right) == set(seeds.percent):
+        crossing = design_of(seeds.right) == "crossed"
+        return _spread((crossed_mean if crossing else nested_mean)(seeds.right, seeds.clusters or None))
+    why = "which test videos were right is not known"
+    if len(seeds.percent) > 1:
+        return _spread(_of_seeds(list(seeds.percent.values()), (0.0, 100.0)), why)
+    (seed, percent), *_ = seeds.percent.items()
+    low, high = seeds.own.get(seed, (None, None))
+    return Spread(percent, low, high, "nothing" if low is None else "test videos alone", None, why)
+
+
+def difference_of(first: Seeds, second: Seeds) -> Spread:
+    """Estimate first minus second over their common seeds.  Raises InputError if they have none in common."""
+    common = sorted(set(first.percent) & set(second.percent))
+    if not common:
+        raise InputError("no seed in common: expected at least one seed of each variant")
+    why = _not_paired(first, second, common)
+    if not why:
+        one, other = ({seed: each.right[seed] for seed in common} for each in (first, second))
+        groups = {**first.clusters, **second.clusters} or None
+        crossing = design_of(one, other) == "crossed"
+        return _spread((crossed_difference if crossing else nested_difference)(one, other, groups))
+    differences = [first.percent[seed] - second.percent[seed] for seed in common]
+    if len(common) > 1:
+        return _spread(_of_seeds(differences, (-100.0, 100.0)), why)
+    return Spread(differences[0], None, None, "nothing", None, f"one seed, and {why}")
+
+
+def _not_paired(first: Seeds, second: Seeds, common: list[int]) -> str:
+    """Return why test videos cannot be paired; empty where they can."""
+    if any(seed not in each.right for seed in common for each in (first, second)):
+        return "which test videos were right is not known"
+    if any(set(first.right[seed]) != set(second.right[seed]) for seed in common):
+        return "the test videos are not the same"
+    return ""
+
+
+def _of_seeds(values: list[float], limits: tuple[float, float]) -> Estimate:
+    return nested([np.array([value]) for value in values], limits=limits)
+
+
+def _spread(estimate: Estimate, why: str = "") -> Spread:
+    over: Over = "seeds alone" if why else "seeds and test videos" if estimate.seeds > 1 else "test videos alone"
+    ends = estimate.interval() if estimate.seeds > 1 else estimate.videos_interval()
+    if ends is None:
+        return Spread(estimate.mean, None, None, "nothing", estimate, why or "a single group of test videos")
+    return Spread(estimate.mean, *ends, over, estimate, why)
+
+
+def students_interval(values: list[float]) -> tuple[float, float] | None:
+    """Return the ends of Student's 95 % interval of a mean over seeds, of a figure that is no accuracy.
+
+    None for a single value and for values that do not differ: they say nothing of others.
+    """
+    from scipy import stats  # here, for its import takes about a second
+
+    count, mean = len(values), math.fsum(values) / max(len(values), 1)
+    if count < 2 or all(math.isclose(value, mean, rel_tol=1e-12, abs_tol=0.0) for value in values):
+        return None
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1)) / math.sqrt(count)
+    return mean - half, mean + half

@@ -1,0 +1,69 @@
+"""Tables of `timesformer evaluate` beside accuracies: orders of frames next to one another, and classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from timesformer_experiments.cli.options import bad_input
+
+if TYPE_CHECKING:
+    from timesformer.evaluation.confusion import Confusion
+    from timesformer.evaluation.evaluate import EvalResult
+    from timesformer.evaluation.frame_order import FrameOrder
+    from timesformer_experiments.report.tables import Table
+
+
+def orders_named(name: str) -> tuple[FrameOrder, ...]:
+    """The orders that `--frame-order` names: one, or `all`."""
+    from timesformer.errors import InputError
+    from timesformer.evaluation.frame_order import FRAME_ORDERS, order_named
+
+    if name == "all":
+        return FRAME_ORDERS
+    try:
+        return (order_named(name),)
+    except InputError as error:
+        raise bad_input(f"--frame-order {name}: expected one of {', '.join(FRAME_ORDERS)}, all") from error
+
+
+def counted(result: EvalResult, model: Any, labels: Any) -> list[Confusion]:
+    """The confusion of each head of a model."""
+    from timesformer.evaluation.confusion import confusions
+    from timesformer.heads import heads_of
+
+    heads = heads_of(model)
+    return confusions(result.per_video, labels, heads, 0 if heads else model.config.num_classes)
+
+
+def tables_of(
+    name: str, results: Mapping[FrameOrder, EvalResult], model: Any, labels: Any, per_class: bool
+) -> list[Table]:
+    """Tables of one model on one data set: of all orders where there are several, else of its classes if wanted."""
+    from timesformer.heads import heads_of
+    from timesformer_experiments.analysis.classes import class_table
+    from timesformer_experiments.analysis.orders import order_rows, order_table
+
+    if len(results) > 1:
+        heads = heads_of(model)
+        rows = order_rows(results, labels, heads, 0 if heads else model.config.num_classes)
+        return [order_table(rows if per_class else rows[:1], name)]
+    if not per_class:
+        return []
+    return [class_table(counted(result, model, labels), name) for result in results.values()]
+
+
+def compared(measured: Sequence[Mapping[str, Any]], tables: Sequence[Table], orders: Sequence[str]) -> dict[str, Any]:
+    """Values beside the evaluations in JSON: `top1_percent` of a single one; `frame_orders`, the rows of all orders."""
+    if len(measured) == 1:
+        return {"top1_percent": measured[0]["top1_percent"]}
+    if len(orders) == 1:
+        return {}
+    names = [each["name"] for each in measured[:: len(orders)]]
+    return {
+        "frame_orders": [
+            {"name": name, "rows": json.loads(table.frame.to_json(orient="records", double_precision=15))}
+            for name, table in zip(names, tables, strict=True)
+        ]
+    }

@@ -1,0 +1,108 @@
+"""The videos that a run is evaluated on, where its validation videos come from, and how a tuned run was chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+
+from timesformer.data.annotations import Annotations
+from timesformer.data.splits import Grouping, hold_out, require_apart
+from timesformer.errors import InputError
+
+EvaluateOn = Literal["test", "validation"]
+NEUTRAL: dict[str, Any] = {"val_csv": None, "val_fraction": None, "group": None, "val_shares_groups": False}
+"""Fields of `ValidationSet` where they are off: they are no part of what defines a run then."""
+
+
+def _grouping(value: Any) -> Grouping | None:
+    if value is None or isinstance(value, Grouping):
+        return value
+    known = set(Grouping.__dataclass_fields__)
+    if not isinstance(value, dict) or not set(value) <= known or not all(isinstance(v, str) for v in value.values()):
+        raise InputError(f"expected {{pattern: …}} or {{column: …}}, got {value!r}")
+    return Grouping(**value)
+
+
+def _plain(value: Grouping | None) -> dict[str, str] | None:
+    if value is None:
+        return None
+    return {name: text for name in ("pattern", "column") if (text := getattr(value, name)) is not None}
+
+
+class ValidationSet(BaseModel):
+    """Where the validation set of annotation files comes from.
+
+    val_csv, or val: an annotation file of its own; val_fraction: this share of the training list, which it leaves.
+    group: {pattern: …} or {column: …}, see `timesformer.data.splits.Grouping`; without it a file is a group, or what
+    the format knows.  Where there is a validation set no group is on two sides; val_shares_groups: it may be.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    val_csv: Path | None = Field(default=None, validation_alias=AliasChoices("val_csv", "val"))
+    val_fraction: float | None = Field(default=None, gt=0, lt=1)
+    group: Annotated[Grouping | None, PlainValidator(_grouping), PlainSerializer(_plain, return_type=dict | None)] = (
+        None
+    )
+    val_shares_groups: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ValidationSet:
+        if self.val_csv is not None and self.val_fraction is not None:
+            raise InputError("val, val_fraction: expected one of them")
+        if self.val_shares_groups and not self.has_validation:
+            raise InputError("val_shares_groups: there is no validation set; expected val or val_fraction beside it")
+        return self
+
+    @property
+    def has_validation(self) -> bool:
+        """True if there is a validation set."""
+        return self.val_csv is not None or self.val_fraction is not None
+
+    def grouped(self, found: Annotations, path: Path) -> Annotations:
+        """Annotations that were read from a file, with the groups that the run states."""
+        return found if self.group is None else self.group.of(found, path)
+
+    def parted(self, train: Annotations, val: Annotations | None) -> tuple[Annotations, Annotations | None]:
+        """Training and validation set; val: what was read from `val_csv`."""
+        if self.val_fraction is not None:
+            try:
+                train, val = hold_out(train, self.val_fraction, self.val_shares_groups)
+            except InputError as error:
+                raise InputError(f"data.{error}") from error
+        return train, val
+
+    def require_apart(self, **sides: Annotations | None) -> None:
+        """InputError if a group is on two sides that may not share any.  sides: by name, None for one not in use."""
+        if self.has_validation and not self.val_shares_groups:
+            require_apart({f"data.{name}": found for name, found in sides.items() if found is not None})
+
+
+class Selection(BaseModel):
+    """The choice of a run's recipe; recorded, and no part of what defines the run.
+
+    on: the split that the choice saw; search: how draws were made; draws: how many this variant had; over: the fields
+    that were drawn and from what; chosen: what the best draw has; best_percent: its accuracy on that split.
+    seed: of the draws and of the runs that were tuned; draw: the best one's place among them; tuning_sha256: of the
+    hashes and accuracies of all draws.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    on: Literal["validation"] = "validation"
+    search: Literal["random", "grid"]
+    draws: int = Field(ge=1)
+    over: dict[str, Any] = Field(min_length=1)
+    chosen: dict[str, Any] = Field(min_length=1)
+    best_percent: float | None = Field(default=None, ge=0, le=100)
+    seed: int | None = Field(default=None, ge=0)
+    draw: int | None = Field(default=None, ge=0)
+    tuning_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _chosen_among(self) -> Selection:
+        if set(self.chosen) != set(self.over):
+            raise InputError(f"chosen: expected values of {', '.join(self.over)}, got {', '.join(self.chosen)}")
+        return self

@@ -1,0 +1,132 @@
+"""Seeds added in looks, on trainings that never ran: what is asked for; order and later seeds do not matter."""
+
+import random
+
+import numpy as np
+import pytest
+
+from timesformer_experiments.analysis.estimators import nested
+from timesformer_experiments.specs.claims import parse_claims
+from timesformer_experiments.specs.sweep import parse_sweep
+from timesformer_experiments.sweep.tune import key_of
+from timesformer_experiments.sweep.until import look
+
+SCHEMES = ("joint", "divided", "space")
+CLAIMS = [
+    {"name": "far", "family": "one", "first": "joint", "second": "space"},
+    {"name": "close", "family": "one", "first": "joint", "second": "divided"},
+]
+SWEEP = parse_sweep(
+    {
+        "name": "s",
+        "base": {"data": {"probe": "motion", "num_train": 8, "num_test": 8}, "model": {}},
+        "axes": {"model.attention": list(SCHEMES)},
+        "until": {"claims": CLAIMS},
+    }
+)
+VARIANTS = [key_of(variant) for variant in SWEEP.variants()]
+KEY = dict(zip(SCHEMES, VARIANTS, strict=True))
+
+
+def runs_of(seeds):
+    return {variant: [f"{variant} {seed}" for seed in range(count)] for variant, count in seeds.items()}
+
+
+def estimate(first, second):
+    pairs = [np.array([first[seed]["points"] - second[seed]["points"]]) for seed in first]
+    return nested(pairs)
+
+
+def trainings(rng, levels, spread=1.0):
+    """An outcome for each seed of each scheme."""
+    return {
+        f"{KEY[scheme]} {seed}": {"outcome": "done", "points": level + spread * rng.standard_normal()}
+        for scheme, level in levels.items()
+        for seed in range(20)
+    }
+
+
+def carry_out(outcomes, claims=CLAIMS, order=None):
+    """Runs what is asked for, at once or one at a time in a random order, until nothing more is."""
+    registered, done = parse_claims({"claims": claims}, "claims"), {}
+    while True:
+        looked = look(SWEEP, registered, VARIANTS, runs_of, done, estimate)
+        missing = [key for keys in runs_of(looked.seeds).values() for key in keys if key not in done]
+        if not missing:
+            return looked
+        done |= {key: outcomes[key] for key in (missing if order is None else [order.choice(missing)])}
+
+
+def said(looked):
+    return looked.seeds, [each.to_dict() for each in looked.standings]
+
+
+LEVELS = {"joint": 80.0, "divided": 79.0, "space": 50.0}
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    return trainings(np.random.default_rng(2), LEVELS, spread=4.0)
+
+
+@pytest.fixture(scope="module")
+def looked(outcomes):
+    return carry_out(outcomes)
+
+
+def test_seeds_are_added_for_open_claims_alone(looked):
+    far, close = (each.to_dict() for each in looked.standings)
+    assert (far["verdict"], far["decided_at_seeds"], far["seeds"]) == ("supported", 5, 5)
+    assert (close["verdict"], close["decided_at_seeds"], close["seeds"]) == ("undecided", None, 20)
+    assert looked.seeds == {KEY["joint"]: 20, KEY["divided"]: 20, KEY["space"]: 5}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_order_in_which_runs_end_does_not_matter(outcomes, looked, seed):
+    assert said(carry_out(outcomes, order=random.Random(seed))) == said(looked)
+
+
+def test_a_decided_claim_ignores_later_seeds(outcomes, looked):
+    """`far` is decided at five seeds; its first side has twenty, whatever they are."""
+    other = {key: dict(record) for key, record in outcomes.items()}
+    for seed in range(5, 20):
+        other[f"{KEY['joint']} {seed}"]["points"] += 0.5
+    again = carry_out(other)
+    assert again.standings[0].to_dict() == looked.standings[0].to_dict()
+    assert again.standings[1].to_dict() != looked.standings[1].to_dict()
+
+
+def test_a_claim_has_no_more_seeds_than_it_is_registered_for(outcomes):
+    looked = carry_out(outcomes, [CLAIMS[0], CLAIMS[1] | {"most_seeds": 8}])
+    assert looked.seeds == {KEY["joint"]: 8, KEY["divided"]: 8, KEY["space"]: 5}
+    assert looked.standings[1].to_dict()["seeds"] == 8
+
+
+def test_near_claims_end_once_they_are_shown():
+    outcomes = trainings(np.random.default_rng(0), {"joint": 80.0, "divided": 80.0, "space": 50.0}, spread=0.3)
+    looked = carry_out(outcomes, [CLAIMS[0], CLAIMS[1] | {"expected": "near"}])
+    assert looked.standings[1].to_dict()["verdict"] == "supported"
+    assert set(looked.seeds.values()) == {5}
+
+
+def test_a_failed_run_holds_its_claim_until_it_is_made_again(outcomes, looked):
+    key = f"{KEY['divided']} 6"
+    failing = outcomes | {key: {"outcome": "failed"}}
+    held = carry_out(failing)
+    far, close = (each.to_dict() for each in held.standings)
+    assert far == looked.standings[0].to_dict()
+    assert (close["seeds"], close["verdict"]) == (5, "undecided")
+    assert held.seeds == {KEY["joint"]: 8, KEY["divided"]: 8, KEY["space"]: 5}
+    assert said(carry_out(outcomes)) == said(looked)
+
+
+def test_false_positives_over_all_looks_stay_within_the_level():
+    """A family of two claims where nothing differs: at most 5 % of the families find a direction.
+
+    If 5 % did, more than 8 of 60 would with a probability below 1 in 100.
+    """
+    rng, wrong = np.random.default_rng(7), 0
+    for _ in range(60):
+        looked = carry_out(trainings(rng, dict.fromkeys(SCHEMES, 80.0), spread=3.0))
+        wrong += any(each.decision.decided_by in ("direction", "both") for each in looked.standings)
+    assert wrong <= 8
