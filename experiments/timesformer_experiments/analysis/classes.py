@@ -41,7 +41,10 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class _Setting:
-    """Group of runs that differ in the seed alone.  values: on the axes by their titles; counted: over all their test videos."""
+    """Group of runs that differ in the seed alone.
+
+    values: on the axes by their titles; counted: over all their test videos.
+    """
 
     values: dict[str, Any]
     seeds: int
