@@ -87,7 +87,9 @@ def _two_humps(found: Accuracy | None) -> str | None:
 
 
 def accuracy(records: Mapping[int, dict[str, Any]], level: float | None = None) -> Accuracy:
-    """Accuracy from the records of the seeds, all of the same configuration.  level: registered, below it a training has failed.
+    """Accuracy from the records of the seeds, all of the same configuration.
+
+    level: registered, below it a training has failed.
 
     Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right, and
     where some seeds share test videos and others do not.
