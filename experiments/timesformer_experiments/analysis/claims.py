@@ -12,9 +12,9 @@ import numpy as np
 
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import read_scores
-from timesformer_experiments.analysis.equivalence import beyond_margin_p, direction_p, equivalence_p, judge
-from timesformer_experiments.analysis.estimators import Estimate, crossed_difference, nested_difference
-from timesformer_experiments.analysis.looks import LOOKS, Decision, Taken, decide
+from timesformer_experiments.analysis.statistics.equivalence import beyond_margin_p, direction_p, equivalence_p, judge
+from timesformer_experiments.analysis.statistics.estimators import Estimate, crossed_difference, nested_difference
+from timesformer_experiments.analysis.statistics.looks import LOOKS, Decision, Taken, decide
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.specs.claims import Claim
 

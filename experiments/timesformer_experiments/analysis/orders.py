@@ -13,7 +13,7 @@ from timesformer.evaluation.evaluate import EvalResult
 from timesformer.evaluation.frame_order import COMPARED, FRAME_ORDERS, FrameOrder, one_frame_share_percent
 from timesformer.heads import Heads, Labels
 from timesformer.intervals import wilson_interval
-from timesformer_experiments.analysis.estimators import crossed_difference
+from timesformer_experiments.analysis.statistics.estimators import crossed_difference
 from timesformer_experiments.report.tables import Column, Table
 
 Results = Mapping[FrameOrder, EvalResult]

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from timesformer_experiments.analysis.equivalence import (
+from timesformer_experiments.analysis.seeds import IN_WORDS, Seeds, Spread, difference_of
+from timesformer_experiments.analysis.statistics.equivalence import (
     ALPHA,
     Judgement,
     beyond_margin_p,
@@ -21,8 +22,7 @@ from timesformer_experiments.analysis.equivalence import (
     equivalence_p,
     judge,
 )
-from timesformer_experiments.analysis.looks import corrected
-from timesformer_experiments.analysis.seeds import IN_WORDS, Seeds, Spread, difference_of
+from timesformer_experiments.analysis.statistics.looks import corrected
 from timesformer_experiments.report.statistics import p_text, signed
 
 NOT_TESTED = "not tested"

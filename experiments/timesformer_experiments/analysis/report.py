@@ -34,8 +34,8 @@ from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_a
 from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
 from timesformer_experiments.analysis.fair import sections
 from timesformer_experiments.analysis.figures import figures, front, pdf
-from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.analysis.pairs import Comparison
+from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.analysis.summary import (
     INTERVAL_OVER,
     Summary,

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.estimators import (
+from timesformer_experiments.analysis.statistics.estimators import (
     Estimate,
     crossed_difference,
     crossed_mean,

@@ -11,9 +11,9 @@ import pandas as pd
 
 from timesformer_experiments.analysis.axes import FRAMES, HEIGHT, WIDTH, Axes, groups, shown
 from timesformer_experiments.analysis.comparisons import Right, seeds_of
-from timesformer_experiments.analysis.equivalence import MARGIN_POINTS
 from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.seeds import Spread, mean_of, students_interval
+from timesformer_experiments.analysis.statistics.equivalence import MARGIN_POINTS
 from timesformer_experiments.cost.measures import ACCURACY, MACS, METRICS, TFLOPS, Metric
 from timesformer_experiments.report.tables import Column, Table, missing
 

@@ -18,9 +18,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.bands import CONFIDENCE_PERCENT, BestOf, Plateau, best_of, compare, plateau
 from timesformer_experiments.analysis.figures import PANELS_A_FIGURE, style, title_of
 from timesformer_experiments.analysis.seeds import Seeds, mean_of
+from timesformer_experiments.analysis.statistics.bands import (
+    CONFIDENCE_PERCENT,
+    BestOf,
+    Plateau,
+    best_of,
+    compare,
+    plateau,
+)
 from timesformer_experiments.report.report import new_figure
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.tune import Space

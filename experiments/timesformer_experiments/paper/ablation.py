@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.seeds import Over
+from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.cost.count import cost
 from timesformer_experiments.paper.accuracy import Accuracy, Cell, Key, accuracies, columns_of, comparisons, decided
 from timesformer_experiments.paper.artefact import Artefact, Profile

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, Humps, humps
 from timesformer_experiments.analysis.pairs import Comparison, compare, judged
 from timesformer_experiments.analysis.seeds import Over, Seeds, mean_of
+from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, Humps, humps
 from timesformer_experiments.paper.registered import registered
 from timesformer_experiments.records.hits import clusters_of, hits_of
 from timesformer_experiments.specs.run import RunSpec

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from timesformer_experiments.analysis.equivalence import (
+from timesformer_experiments.analysis.seeds import Seeds, Spread, difference_of
+from timesformer_experiments.analysis.statistics.equivalence import (
     Judgement,
     beyond_margin_p,
     direction_p,
     equivalence_p,
     judge,
 )
-from timesformer_experiments.analysis.looks import LOOKS, Decision, Taken, decide, looks_taken
-from timesformer_experiments.analysis.seeds import Seeds, Spread, difference_of
+from timesformer_experiments.analysis.statistics.looks import LOOKS, Decision, Taken, decide, looks_taken
 from timesformer_experiments.paper.accuracy import Accuracy
 from timesformer_experiments.specs.paper_claims import BoundOf, PaperClaim
 

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.equivalence import ALPHA, MARGIN_POINTS
-from timesformer_experiments.analysis.looks import LOOKS
+from timesformer_experiments.analysis.statistics.equivalence import ALPHA, MARGIN_POINTS
+from timesformer_experiments.analysis.statistics.looks import LOOKS
 from timesformer_experiments.specs.paper_claims import Registered, read_claims
 
 CLAIMS = Path(__file__).with_name("claims.yaml")

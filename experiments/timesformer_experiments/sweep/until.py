@@ -15,8 +15,8 @@ from typing import Any
 
 from timesformer.errors import InputError
 from timesformer_experiments.analysis.claims import Evidence, Records, Standing, difference, stand
-from timesformer_experiments.analysis.estimators import Estimate
-from timesformer_experiments.analysis.looks import LOOKS
+from timesformer_experiments.analysis.statistics.estimators import Estimate
+from timesformer_experiments.analysis.statistics.looks import LOOKS
 from timesformer_experiments.specs.claims import Claim, Claims, Until
 from timesformer_experiments.specs.sweep import Sweep
 from timesformer_experiments.sweep.tune import Outcomes, key_of

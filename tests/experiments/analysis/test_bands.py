@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.bands import best_of, chosen_on_validation, compare, plateau
+from timesformer_experiments.analysis.statistics.bands import best_of, chosen_on_validation, compare, plateau
 
 ACCURACIES = st.lists(st.floats(1, 99), min_size=2, max_size=6)
 

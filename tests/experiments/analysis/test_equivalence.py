@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.equivalence import (
+from timesformer_experiments.analysis.statistics.equivalence import (
     beyond_margin_p,
     direction_p,
     equivalence_p,
@@ -17,7 +17,7 @@ from timesformer_experiments.analysis.equivalence import (
     seeds_needed,
     smallest_difference,
 )
-from timesformer_experiments.analysis.estimators import Estimate, crossed, nested
+from timesformer_experiments.analysis.statistics.estimators import Estimate, crossed, nested
 
 
 def seeds(*points: float) -> Estimate:

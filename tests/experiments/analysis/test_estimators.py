@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.estimators import (
+from timesformer_experiments.analysis.statistics.estimators import (
     Estimate,
     Runs,
     cluster_means,
@@ -22,7 +22,7 @@ from timesformer_experiments.analysis.estimators import (
     nested_difference,
     nested_mean,
 )
-from timesformer_experiments.analysis.weighted_t import critical, matching_freedom, one_sided_p, two_sided_p
+from timesformer_experiments.analysis.statistics.weighted_t import critical, matching_freedom, one_sided_p, two_sided_p
 
 
 def runs(*rows: str) -> dict[int, dict[str, float]]:

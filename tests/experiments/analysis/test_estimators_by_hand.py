@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from timesformer_experiments.analysis.estimators import (
+from timesformer_experiments.analysis.statistics.estimators import (
     Estimate,
     Runs,
     crossed_difference,

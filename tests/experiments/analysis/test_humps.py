@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.humps import cannot_reveal, failed_share, humps, median_interval
+from timesformer_experiments.analysis.statistics.humps import cannot_reveal, failed_share, humps, median_interval
 
 NINE = [88.0, 87.0, 52.0, 89.0, 86.5, 45.0, 88.5, 87.5, 86.0]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.looks import (
+from timesformer_experiments.analysis.statistics.looks import (
     ALPHA,
     LOOKS,
     Taken,

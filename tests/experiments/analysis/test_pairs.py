@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.estimators import crossed_difference, nested_difference
 from timesformer_experiments.analysis.pairs import compare, judged
 from timesformer_experiments.analysis.seeds import Seeds, design_of, difference_of, mean_of, students_interval
+from timesformer_experiments.analysis.statistics.estimators import crossed_difference, nested_difference
 
 
 def seeds(*rows: str, own: bool = False, together: int = 1) -> Seeds:

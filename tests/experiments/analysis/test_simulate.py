@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from timesformer_experiments.analysis import simulate
-from timesformer_experiments.analysis.equivalence import beyond_margin_p, equivalence_p
-from timesformer_experiments.analysis.estimators import crossed, nested
-from timesformer_experiments.analysis.simulated_runs import (
+from timesformer_experiments.analysis.statistics import simulate
+from timesformer_experiments.analysis.statistics.equivalence import beyond_margin_p, equivalence_p
+from timesformer_experiments.analysis.statistics.estimators import crossed, nested
+from timesformer_experiments.analysis.statistics.simulated_runs import (
     Level,
     crossed_differences,
     crossed_right,
@@ -19,7 +19,7 @@ from timesformer_experiments.analysis.simulated_runs import (
     nested_accuracies,
     nested_differences,
 )
-from timesformer_experiments.analysis.simulation_table import Row, to_csv, to_markdown
+from timesformer_experiments.analysis.statistics.simulation_table import Row, to_csv, to_markdown
 
 COMMITTED = Path(__file__).parents[3] / "results" / "simulation"
 

@@ -22,10 +22,10 @@ from timesformer.evaluation.scores import write_scores
 from timesformer_experiments import load_results
 from timesformer_experiments.analysis.axes import axes_of, follows, groups, shown
 from timesformer_experiments.analysis.comparisons import RIGHT, compare_all, read_right
-from timesformer_experiments.analysis.estimators import crossed_mean
 from timesformer_experiments.analysis.figures import front
 from timesformer_experiments.analysis.pairs import judged
 from timesformer_experiments.analysis.report import sweep_report
+from timesformer_experiments.analysis.statistics.estimators import crossed_mean
 from timesformer_experiments.analysis.summary import digits, summarise, summary_table
 from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING
 from timesformer_experiments.records.log import LOG

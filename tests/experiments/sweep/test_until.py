@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from timesformer_experiments.analysis.estimators import nested
+from timesformer_experiments.analysis.statistics.estimators import nested
 from timesformer_experiments.specs.claims import parse_claims
 from timesformer_experiments.specs.sweep import parse_sweep
 from timesformer_experiments.sweep.tune import key_of

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from timesformer.errors import InputError
 from timesformer.parallel import side_by_side
-from timesformer_experiments.analysis.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.analysis.seeds import students_interval
+from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table1 import ABLATION, SCHEMES
 from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, measured

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from timesformer_experiments.analysis.equivalence import DECIDED, MARGIN_POINTS
-from timesformer_experiments.analysis.looks import LOOKS
+from timesformer_experiments.analysis.statistics.equivalence import DECIDED, MARGIN_POINTS
+from timesformer_experiments.analysis.statistics.looks import LOOKS
 from timesformer_experiments.paper.ablation import NOTE, Ablation
 from timesformer_experiments.paper.accuracy import Accuracy, Key, accuracies
 from timesformer_experiments.paper.artefact import Artefact, Profile

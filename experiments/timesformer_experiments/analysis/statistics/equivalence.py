@@ -15,8 +15,8 @@ from typing import Literal
 from scipy import optimize, stats
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.estimators import Estimate
-from timesformer_experiments.analysis.weighted_t import matching_freedom
+from timesformer_experiments.analysis.statistics.estimators import Estimate
+from timesformer_experiments.analysis.statistics.weighted_t import matching_freedom
 
 MARGIN_POINTS = 2.0
 ALPHA = 0.05

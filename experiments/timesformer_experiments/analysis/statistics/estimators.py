@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.weighted_t import critical, matching_freedom, one_sided_p, two_sided_p
+from timesformer_experiments.analysis.statistics.weighted_t import critical, matching_freedom, one_sided_p, two_sided_p
 
 Design = Literal["nested", "crossed"]
 Runs = Mapping[int, Mapping[str, float]]

@@ -1,6 +1,6 @@
 """Simulation of the statistics of claims with simulated trainings: error rates, coverage and power.
 
-    python -m timesformer_experiments.analysis.simulate --out results/simulation
+    python -m timesformer_experiments.analysis.statistics.simulate --out results/simulation
 
 writes simulation.csv and simulation.md: how often intervals cover, how wide they are, how often a family of claims has
 a false positive over all looks, false equivalence, power, and what becomes of it where some trainings fail.  The
@@ -20,19 +20,19 @@ import pandas as pd
 from scipy import stats
 
 from timesformer.files import write_atomic
-from timesformer_experiments.analysis.equivalence import MARGIN_POINTS
-from timesformer_experiments.analysis.estimators import mean_squares
-from timesformer_experiments.analysis.humps import MEDIAN_FROM_SEEDS, failed_share, median_interval
-from timesformer_experiments.analysis.looks import ALPHA, LOOKS, Course, follow
-from timesformer_experiments.analysis.simulated_runs import (
+from timesformer_experiments.analysis.statistics.equivalence import MARGIN_POINTS
+from timesformer_experiments.analysis.statistics.estimators import mean_squares
+from timesformer_experiments.analysis.statistics.humps import MEDIAN_FROM_SEEDS, failed_share, median_interval
+from timesformer_experiments.analysis.statistics.looks import ALPHA, LOOKS, Course, follow
+from timesformer_experiments.analysis.statistics.simulated_runs import (
     crossed_differences,
     crossed_right,
     humped,
     nested_accuracies,
     nested_differences,
 )
-from timesformer_experiments.analysis.simulation_table import Row, to_csv, to_markdown
-from timesformer_experiments.analysis.weighted_t import critical, one_sided_p
+from timesformer_experiments.analysis.statistics.simulation_table import Row, to_csv, to_markdown
+from timesformer_experiments.analysis.statistics.weighted_t import critical, one_sided_p
 
 TRIALS = 10_000
 SEED = 20
