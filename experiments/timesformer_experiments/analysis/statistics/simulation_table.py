@@ -80,7 +80,8 @@ def to_markdown(frame: pd.DataFrame, trials: int) -> str:
         "# What the statistics keep of what they promise",
         "",
         f"{trials:,} simulated trials each, so a share of 5 % is known to ± {200 * math.sqrt(0.0475 / trials):.1f} "
-        "points. Written by `python -m timesformer_experiments.analysis.statistics.simulate`; full precision in `simulation.csv`. "
+        "points. Written by `python -m timesformer_experiments.analysis.statistics.simulate`; full precision in "
+        "`simulation.csv`. "
         "Columns: standard deviation between seeds; in brackets the mean width of the interval or the mean number of "
         "seeds used. A share in bold misses its goal.",
         "",
