@@ -202,7 +202,7 @@ def test_export_takes_models_and_what_was_loaded(released: Path, tmp_path: Path)
     assert not (tmp_path / "bare" / "preprocessor_config.json").exists()
     with pytest.raises(InputError, match="format: expected one of hf-timesformer, hf-vivit, timesformer-abl"):
         export(bare, tmp_path / "x", "onnx")
-    with pytest.raises(InputError, match="labels: expected 5 names, one for each class, got 1"):
+    with pytest.raises(InputError, match="labels: expected 5 names, one per class, got 1"):
         export(LoadedModel(bare, {}, ["a"], {}, loaded.report), tmp_path / "x")
     with pytest.raises(InputError, match="fused for inference"):
         export(load_model(released).model.fuse_for_inference(), tmp_path / "x")

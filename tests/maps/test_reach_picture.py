@@ -100,7 +100,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert picture.read_text().lstrip().startswith("<?xml")
     code, said = run("joint", "--steps", "1", "--out", str(picture))
     assert code == 2
-    assert "expected with --reach" in said
+    assert "expected only together with --reach" in said
     code, said = run("factorised_encoder", "--reach", "--out", str(picture))
     assert code == 2
     assert "factorised_encoder" in said

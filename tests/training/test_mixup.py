@@ -105,7 +105,7 @@ def test_recipes_without_mixup_define_what_they_always_did():
     ("fields", "said"),
     [
         ({"mixup_alpha": -0.1}, "mixup_alpha: expected a number of at least 0, got -0.1"),
-        ({"mixup_alpha": 0.1, "batch_size": 4, "accumulate": 4}, "mixup_alpha: batch_size / accumulate = 1 clip"),
+        ({"mixup_alpha": 0.1, "batch_size": 4, "accumulate": 4}, "mixup_alpha: mixup needs at least 2 clips"),
     ],
 )
 def test_impossible_recipes(fields, said):

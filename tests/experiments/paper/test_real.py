@@ -142,7 +142,7 @@ def test_a_folder_that_is_not_there_and_one_given_twice(tmp_path: Path, monkeypa
 def test_options_of_the_other_profiles_are_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["reproduce", "table4", "--data", f"k400={tmp_path}"])
     assert done.exit_code == 2
-    assert "they are for --profile paper" in done.stderr
+    assert "expected only with --profile paper" in done.stderr
     done = CliRunner().invoke(app, ["reproduce", "table4", "--profile", "paper"])
     assert done.exit_code == 2
     assert "--data: --profile paper needs DATASET=FOLDER" in done.stderr
