@@ -150,7 +150,7 @@ def test_a_description_holds_the_gate_and_is_made_anew_with_more_classifiers(tmp
     assert facts["gate_margin_points"] == 5
     best = max(found["top1_percent"] for found in facts["cheap_classifiers"].values())
     assert facts["cheap_best_percent"] == best
-    assert f"Without attention {best:.1f} % are reached." in page.read_text()
+    assert f"Classifiers without attention reach {best:.1f} %." in page.read_text()
     assert [line.split(",")[0] for line in files[1].read_text().splitlines()[1:]] == [
         name.replace("_", " ") for name in CHEAP
     ]
@@ -160,7 +160,7 @@ def test_a_description_holds_the_gate_and_is_made_anew_with_more_classifiers(tmp
     facts["cheap_classifiers"] = {name: facts["cheap_classifiers"][name] for name in CHEAP[:3]}
     stored.write_text(json.dumps(facts))
     describe(info, tmp_path / "out", "contact")
-    assert "Without attention" in page.read_text()
+    assert "Classifiers without attention" in page.read_text()
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def test_options_of_the_other_profiles_are_refused(tmp_path: Path) -> None:
     assert "expected only with --profile paper" in done.stderr
     done = CliRunner().invoke(app, ["reproduce", "table4", "--profile", "paper"])
     assert done.exit_code == 2
-    assert "--data: --profile paper needs DATASET=FOLDER" in done.stderr
+    assert "--data: expected DATASET=FOLDER for --profile paper" in done.stderr
 
 
 def test_from_the_datasets_folder_to_the_table(
