@@ -149,7 +149,7 @@ AXIAL = "table1-quick-motion-axial-s0"
 
 @pytest.mark.parametrize("other", [{}, {"outcome": "failed"}, {"hash": "of another run"}])
 def test_records_without_a_finished_run_are_refused(other: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="table1: the records have no finished run of axial on motion with seed 0"):
+    with pytest.raises(InputError, match="table1: no finished run of axial on motion with seed 0"):
         ABLATION.measured(without(records("quick"), AXIAL, **other), "quick")
 
 

@@ -24,6 +24,9 @@ TUNED = {
     "over": {"recipe.lr": [0.001, 0.01]},
     "chosen": {"recipe.lr": 0.001},
     "best_percent": 50.0,
+    "seed": None,
+    "draw": None,
+    "tuning_sha256": None,
 }
 
 
