@@ -25,7 +25,7 @@ from timesformer_experiments.cost.measures import (
     TRAINING,
     Metric,
 )
-from timesformer_experiments.report.report import COLOURS, MARKERS
+from timesformer_experiments.report.style import COLOURS, MARKERS
 
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (5, 1)), (0, (1, 1)))
 PANELS_A_FIGURE, PANELS_A_ROW = 6, 3

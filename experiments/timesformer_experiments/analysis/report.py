@@ -48,7 +48,8 @@ from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING, Me
 from timesformer_experiments.records.log import LOG
 from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results
 from timesformer_experiments.report import pages
-from timesformer_experiments.report.report import png, require_writable
+from timesformer_experiments.report.report import require_writable
+from timesformer_experiments.report.style import png
 from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_markdown
 
 SWEEP_FILE = "sweep.yaml"

@@ -28,7 +28,7 @@ from timesformer_experiments.analysis.statistics.bands import (
     compare,
     plateau,
 )
-from timesformer_experiments.report.report import new_figure
+from timesformer_experiments.report.style import new_figure
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.tune import Space
 

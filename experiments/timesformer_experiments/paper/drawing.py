@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER
-from timesformer_experiments.report.report import COLOURS, MARKERS, new_figure
+from timesformer_experiments.report.style import COLOURS, MARKERS, new_figure
 from timesformer_experiments.report.tables import missing
 
 OURS, PAPER = COLOURS[0], COLOURS[1]

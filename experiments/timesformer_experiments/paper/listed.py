@@ -16,7 +16,8 @@ from timesformer_experiments.paper.datasets import DATASETS, MODELS, VIEWS
 from timesformer_experiments.paper.drawing import OURS, PAPER, legend_above
 from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER
 from timesformer_experiments.report.published import published, remarks
-from timesformer_experiments.report.report import MARKERS, Report, new_figure
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.style import MARKERS, new_figure
 from timesformer_experiments.report.tables import Column, Table, missing
 
 

@@ -21,7 +21,7 @@ from timesformer.data.probes.diagnostics import (
 from timesformer.errors import InputError
 from timesformer.evaluation.protocols import protocol_named
 from timesformer.files import write_atomic
-from timesformer_experiments.report.report import png
+from timesformer_experiments.report.style import png
 from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown
 from timesformer_experiments.specs.run import ProbeData, RunSpec
 

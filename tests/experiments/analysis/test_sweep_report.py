@@ -19,7 +19,7 @@ from timesformer_experiments.analysis.comparisons import RIGHT
 from timesformer_experiments.analysis.figures import style, title_of
 from timesformer_experiments.analysis.report import SweepReport, sweep_report, with_palette, write_sweep_report
 from timesformer_experiments.records.log import LOG
-from timesformer_experiments.report.report import COLOURS, png
+from timesformer_experiments.report.style import COLOURS, png
 
 
 class Written(NamedTuple):

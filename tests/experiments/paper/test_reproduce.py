@@ -13,7 +13,8 @@ from timesformer_experiments.cli.main import app
 from timesformer_experiments.paper import reproduce
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.registry import load
-from timesformer_experiments.report.report import Report, new_figure
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.style import new_figure
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.run import RunSpec
 

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from timesformer.errors import InputError
 from timesformer.pages import environment, source
-from timesformer_experiments.report import report as reports
+from timesformer_experiments.report import style
 from timesformer_experiments.report.pages import PACKAGE, SCRIPT
 from timesformer_experiments.report.published import Published, Remark, published, remarks
-from timesformer_experiments.report.report import Report, new_figure, require_writable, write, write_together
+from timesformer_experiments.report.report import Report, require_writable, write, write_together
+from timesformer_experiments.report.style import new_figure
 from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown, to_rich
 
 NASTY = """<script>alert('x')</script> "q" {{ 7 * 7 }} | *a_b* [red]"""
@@ -177,7 +178,7 @@ def test_published_values_have_a_source_and_a_confidence(tmp_path: Path) -> None
 
 
 def test_colours_and_shapes_differ() -> None:
-    assert len(set(reports.COLOURS)) == len(reports.COLOURS) == len(set(reports.MARKERS)) == len(reports.MARKERS)
+    assert len(set(style.COLOURS)) == len(style.COLOURS) == len(set(style.MARKERS)) == len(style.MARKERS)
 
 
 def test_a_table_says_what_measured_means_in_it() -> None:

@@ -16,7 +16,7 @@ from timesformer.training.loop import TrainingDiverged
 from timesformer_experiments.analysis.report import sweep_report
 from timesformer_experiments.jobs import attempt
 from timesformer_experiments.records.log import latest, read_records
-from timesformer_experiments.report.report import png
+from timesformer_experiments.report.style import png
 from timesformer_experiments.report.tables import to_csv
 from timesformer_experiments.specs.sweep import parse_sweep
 from timesformer_experiments.sweep.carry_out import carry_out_sweep, open_sweep

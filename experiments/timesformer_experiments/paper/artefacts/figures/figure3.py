@@ -12,7 +12,8 @@ from timesformer.attention import build
 from timesformer_experiments.cost.count import cost
 from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.report.published import Published, published, remarks
-from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.style import COLOURS, MARKERS, new_figure
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.sweep import Sweep, parse_sweep
 

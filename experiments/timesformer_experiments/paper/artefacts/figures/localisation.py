@@ -22,7 +22,8 @@ from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table1 import ABLATION, SCHEMES
 from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, measured
 from timesformer_experiments.paper.setting import PROBES
-from timesformer_experiments.report.report import COLOURS, MARKERS, Report
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.style import COLOURS, MARKERS
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.run import RunSpec
 

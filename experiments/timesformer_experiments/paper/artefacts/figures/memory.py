@@ -23,7 +23,8 @@ from timesformer_experiments.paper.artefacts.figures.figure3 import PANELS, SCHE
 from timesformer_experiments.paper.measured.memory_peers import rows as mmaction2_rows
 from timesformer_experiments.paper.measured.memory_peers import structure
 from timesformer_experiments.report.published import published, remarks
-from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.style import COLOURS, MARKERS, new_figure
 from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown
 
 CARDS_GIB = (16, 32)

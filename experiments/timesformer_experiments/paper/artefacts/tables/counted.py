@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from timesformer.config.registry import ModelConfig, build_model, macs_per_view, read_config
 from timesformer_experiments.paper.artefact import Artefact, Profile
 from timesformer_experiments.report.published import published, remarks
-from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.style import COLOURS, MARKERS, new_figure
 from timesformer_experiments.report.tables import Column, Table
 
 DECIMALS = {"params_millions": 1, "tflops_total": 2, "gmacs_per_view": 1}

@@ -27,7 +27,7 @@ from timesformer_experiments.paper.setting import NAMES_IN_THE_PAPER, PROBES
 from timesformer_experiments.paper.variants import Variant
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.report.published import published
-from timesformer_experiments.report.report import COLOURS, MARKERS, new_figure
+from timesformer_experiments.report.style import COLOURS, MARKERS, new_figure
 from timesformer_experiments.report.tables import missing
 from timesformer_experiments.run.inputs import prepare
 from timesformer_experiments.specs.run import ProbeData

@@ -31,7 +31,8 @@ from timesformer_experiments.paper.probes import ceiling_percent
 from timesformer_experiments.paper.registered import registered
 from timesformer_experiments.paper.variants import SCHEME
 from timesformer_experiments.report.published import published
-from timesformer_experiments.report.report import COLOURS, MARKERS, Report, new_figure
+from timesformer_experiments.report.report import Report
+from timesformer_experiments.report.style import COLOURS, MARKERS, new_figure
 from timesformer_experiments.report.tables import Column, Table, missing
 from timesformer_experiments.specs.paper_claims import PaperClaim
 from timesformer_experiments.specs.run import RunSpec
