@@ -359,6 +359,9 @@ def _show(measured: list[dict[str, Any]]) -> None:
     screen = console()
     caption = "Accuracy with its 95 % interval (Wilson)"
     screen.print(to_rich(Table(pd.DataFrame(rows), columns, caption, measured="measured here")))
+    for name, said in dict.fromkeys((found["model"], found["classes"]) for found in measured):
+        if said != "by name":
+            screen.print(f"{name}: classes compared {said}", markup=False, highlight=False, soft_wrap=True)
     for found in measured:
         for video in found["unreadable"]:
             text = f"unreadable, not evaluated: {video['path']}: {video['reason']}"

@@ -76,6 +76,8 @@ def test_the_same_classes_in_another_order(place: Path, tmp_path: Path) -> None:
     assert (found["top1_percent"], found["classes"]) == (100.0, "by name, in another order")
     found = evaluated(file, "--checkpoint", tmp_path / "m", "--runs", tmp_path, "--classes", "number")
     assert (found["top1_percent"], found["classes"]) == (0.0, "by number")
+    shown = command("evaluate", file, "--checkpoint", tmp_path / "m", "--runs", tmp_path, "--classes", "number").stdout
+    assert "classes compared by number" in " ".join(shown.split())
     found = evaluated(file, "--checkpoint", model(tmp_path / "same", ["b", "a", "c"], (0,)), "--runs", tmp_path)
     assert (found["top1_percent"], found["classes"]) == (100.0, "by name")
 
