@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from timesformer.data.probes.diagnostics import gate
 from timesformer.errors import InputError
 
 KIND = "cheap classifier"
-NEAR_POINTS = 5.0
 
 
 def not_ranked(cheap_percent: float, best_percent: float, classifier: str = "a cheap classifier") -> str:
@@ -23,7 +23,7 @@ def not_ranked(cheap_percent: float, best_percent: float, classifier: str = "a c
 
     cheap_percent: of the best cheap classifier; best_percent: of the best scheme.
     """
-    if cheap_percent < best_percent - NEAR_POINTS:
+    if gate(cheap_percent, best_percent):
         return ""
     return f"{classifier} reaches {cheap_percent:.1f} %, the best scheme {best_percent:.1f} %"
 
