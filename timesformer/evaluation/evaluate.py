@@ -310,10 +310,17 @@ def _hits(scores: Tensor, label: Tensor, names: list[str]) -> tuple[int, int | N
 Validation = Callable[[nn.Module], dict[str, Any]]
 
 
-def validation(dataset: VideoDataset, protocol: str | Protocol = "clip", batch_size: int = 32) -> Validation:
+def validation(
+    dataset: VideoDataset,
+    protocol: str | Protocol = "clip",
+    batch_size: int = 32,
+    workers: int = 0,
+    precision: Precision = "fp32",
+) -> Validation:
     """Make a function for `fit(validation=…)` that returns the metrics of `evaluate` for a model."""
 
     def validate(model: nn.Module) -> dict[str, Any]:
-        return evaluate(model, dataset, protocol, batch_size).metrics()
+        found = evaluate(model, dataset, protocol, batch_size, workers=workers, precision=precision, progress=False)
+        return found.metrics()
 
     return validate

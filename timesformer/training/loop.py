@@ -26,6 +26,7 @@ from timesformer.errors import InputError
 from timesformer.heads import cross_entropy, heads_of, is_right, predict
 from timesformer.progress import OnStep, step_bar
 from timesformer.seeding import seed_all
+from timesformer.training.averaging import average_in, copied, holding, put
 from timesformer.training.mixup import draw_mix
 from timesformer.training.recipe import Recipe
 from timesformer.training.sharding import Strategy, exchanging, shard
@@ -50,9 +51,11 @@ class FitResult:
     resumed_from: step at which this session began
     unreadable: (path, reason) of the videos that were left out
     validation: metrics of each validation, with their step
+    steps: taken, fewer than the recipe has if `patience` ended training; kept_step: whose weights the model has
     """
 
     steps: int
+    kept_step: int
     seconds: float
     clips_per_second: float
     losses: list[float]
@@ -83,7 +86,8 @@ def fit(
     dataset: `dataset[(epoch, index)]` is a pure function that returns `clip` (frames, channels, height, width), `label`
         and `index`
     collate: function that makes batches of these samples
-    validation: function that is called with the model in evaluation mode at each checkpoint and at the end
+    validation: function that is called with the model in evaluation mode every `recipe.validate_every` steps and at the
+        end, and returns metrics; `top1_percent` decides where the recipe chooses by validation
     progress: True for a bar on standard error, or a function of (steps done, all steps, mean loss since the last call)
     tracker: name of one of accelerate's trackers, which logs into `tracker_folder` (by default `folder`)
     strategy: division of the work between several processes (accelerate's, started by its launcher, torchrun or
@@ -94,8 +98,8 @@ def fit(
         other videos is not resumed
 
     Raises:
-        InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable; the tracker
-            is unknown or not installed.
+        InputError: the folder cannot be written or holds another run; the dataset is empty or unreadable; the recipe
+            validates and there is no `validation`; the tracker is unknown or not installed.
         TrainingDiverged: the loss is not finite.
     """
     folder = Path(folder)
@@ -120,6 +124,8 @@ class _Loop:
         collate: Collate,
         videos: Fingerprint | None,
     ) -> None:
+        if recipe.validate_every is not None and validation is None:
+            raise InputError("validate_every: there is nothing to validate on")
         require_same_videos(folder, videos)
         self.videos, self.kept = videos, False
         self.dataset, self.recipe, self.folder = dataset, recipe, folder
@@ -150,12 +156,14 @@ class _Loop:
         state = load_state(folder, model, self.optimiser, self.defining, device)
         self.state = state or TrainingState(0, 0.0, torch.full((2, self.steps), torch.nan, device=device))
         self.resumed_from = self.state.step
+        if recipe.ema_decay and not self.state.average:
+            self.state.average = copied(model)
         several = accelerator.num_processes > 1 and not self.sharded
         self.wrapped = accelerator.prepare_model(model) if several else model
 
     def run(self, on_step: OnStep) -> FitResult:
         state, steps = self.state, self.steps
-        if state.step < steps:
+        if state.step < steps and not self._ended():
             self._checkpoint()  # an unwritable folder fails now, not after hours
             loaded = self._batches(state.step)
             clock, reported = time.perf_counter(), state.step
@@ -163,21 +171,46 @@ class _Loop:
             for step in range(state.step, steps):
                 self._step(step, loaded)
                 state.step = step + 1
-                due = state.step % self.recipe.checkpoint_every == 0 or state.step == steps
-                if due or state.step % REPORT_EVERY == 0:
+                if state.average:
+                    average_in(state.average, self.model, state.step, self.recipe.ema_decay)
+                last = state.step == steps
+                validates = self._is_due(self.recipe.validate_every) or (last and self.validation is not None)
+                saves = self._is_due(self.recipe.checkpoint_every) or last
+                if validates or saves or self._is_due(REPORT_EVERY):
                     loss = self._look(reported)
                     on_step(state.step, steps, loss)
                     reported = state.step
-                if due:
-                    now = time.perf_counter()
-                    state.seconds += now - clock
-                    self._validate()
-                    self._checkpoint()
+                if validates or saves:
+                    state.seconds += time.perf_counter() - clock
+                    if validates:
+                        self._validate()
+                    ended = self._ended()
+                    if saves or ended:
+                        self._checkpoint()
+                    if ended:
+                        break
                     clock = time.perf_counter()
         if self.tracker:
             self.accelerator.end_training()
+        kept = state.best or state.average
+        if kept:
+            put(kept, self.model)
         self.model.eval()
         return self._result()
+
+    def _is_due(self, every: int | None) -> bool:
+        return every is not None and self.state.step % every == 0
+
+    def _best(self) -> int | None:
+        """Place of the first validation with the highest accuracy, None before any."""
+        accuracies = [each["top1_percent"] for each in self.state.validation]
+        return accuracies.index(max(accuracies)) if accuracies else None
+
+    def _ended(self) -> bool:
+        """True if the recipe's patience has run out."""
+        patience = self.recipe.patience
+        best = None if patience is None else self._best()
+        return best is not None and len(self.state.validation) - 1 - best >= (patience or 0)
 
     def _batches(self, step: int) -> Iterator[dict[str, Any]]:
         recipe, accelerator = self.recipe, self.accelerator
@@ -257,15 +290,19 @@ class _Loop:
         return mean
 
     def _validate(self) -> None:
-        if self.validation is None:
-            return
+        assert self.validation is not None
+        state = self.state
         self.model.eval()
-        metrics = self.validation(self.model)
+        with holding(state.average, self.model):
+            metrics = self.validation(self.model)
         self.wrapped.train()
-        self.state.validation.append({"step": self.state.step, **metrics})
+        state.validation.append({"step": state.step, **metrics})
+        if self.recipe.keep == "best" and self._best() == len(state.validation) - 1:
+            average = {name: value.clone() for name, value in state.average.items()}
+            state.best = average or copied(self.model)
         if self.tracker:
             numbers = {f"validation/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
-            self.accelerator.log(numbers, step=self.state.step)
+            self.accelerator.log(numbers, step=state.step)
 
     def _checkpoint(self) -> None:
         if self.accelerator.num_processes > 1:  # gradients are equal in all processes, losses are not
@@ -280,12 +317,14 @@ class _Loop:
 
     def _result(self) -> FitResult:
         state = self.state
-        losses, accuracies = state.curves.cpu().double()
-        tail = max(1, self.steps // 10)
+        losses, accuracies = state.curves[:, : state.step].cpu().double()
+        tail = max(1, state.step // 10)
+        best = self._best() if state.best else None
         return FitResult(
-            steps=self.steps,
+            steps=state.step,
+            kept_step=state.step if best is None else state.validation[best]["step"],
             seconds=state.seconds,
-            clips_per_second=self.steps * self.recipe.batch_size / max(state.seconds, 1e-9),
+            clips_per_second=state.step * self.recipe.batch_size / max(state.seconds, 1e-9),
             losses=losses.tolist(),
             accuracies=accuracies.tolist(),
             train_loss=float(losses[-tail:].mean()),

@@ -13,10 +13,11 @@ Optimiser = Literal["sgd", "adamw"]
 Schedule = Literal["steps", "cosine", "onecycle", "constant"]
 Precision = Literal["fp32", "bf16"]
 Decay = Literal["all", "matrices"]
+Keep = Literal["last", "best"]
 
 NOT_DEFINING = ("workers", "checkpoint_every")
 """Fields that change how a run is executed, but not its result."""
-DEFINING_IF_SET = {"mixup_alpha": 0.0}
+DEFINING_IF_SET = {"mixup_alpha": 0.0, "ema_decay": 0.0, "keep": "last", "patience": None}
 """Fields that define a run only where they differ from this value, so that older runs keep their hash."""
 
 
@@ -41,6 +42,11 @@ class Recipe:
     mixup_alpha: each micro-batch is mixed with a permutation of itself, clips and targets alike, in proportions
         lambda : 1 - lambda with lambda from Beta(alpha, alpha); 0 for no mixing (mixup, arXiv 1710.09412)
     clip_grad_norm: maximum norm of the gradient, None for no clipping
+    ema_decay: of an exponential moving average of the weights over the steps, which is then what is validated and kept;
+        0 for none
+    validate_every: steps between two validations, with one at the end; None for none
+    keep: "last" keeps the weights of the last step, "best" those of the first validation with the highest accuracy
+    patience: number of validations in a row without a higher accuracy after which training ends; None trains to the end
     workers: number of processes that load data; checkpoint_every: steps between checkpoints (neither changes a result)
 
     Raises:
@@ -68,6 +74,10 @@ class Recipe:
     clip_grad_norm: float | None = None
     label_smoothing: float = 0.0
     mixup_alpha: float = 0.0
+    ema_decay: float = 0.0
+    validate_every: int | None = None
+    keep: Keep = "last"
+    patience: int | None = None
     seed: int = 0
     workers: int = 0
     checkpoint_every: int = 200
@@ -81,6 +91,7 @@ class Recipe:
             ("schedule", get_args(Schedule)),
             ("precision", get_args(Precision)),
             ("decay", get_args(Decay)),
+            ("keep", get_args(Keep)),
         ):
             self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
         for name in ("nesterov", "gradient_checkpointing"):
@@ -99,6 +110,13 @@ class Recipe:
             raise InputError(
                 f"epochs, steps: expected exactly one of them, got epochs={self.epochs!r} and steps={self.steps!r}"
             )
+        self._number("ema_decay", 0, 1)
+        self._require("ema_decay", self.ema_decay < 1, "a number below 1")
+        for name in ("validate_every", "patience"):
+            if getattr(self, name) is not None:
+                self._integer(name, 1)
+        if self.validate_every is None and self.chooses:
+            raise InputError("keep, patience: nothing is validated; expected validate_every beside them")
         positive = ("batch_size", "accumulate", "checkpoint_every") + (("steps",) if self.steps is not None else ())
         for name in positive:
             self._integer(name, 1)
@@ -157,8 +175,13 @@ class Recipe:
             accumulate=8,
         )
 
+    @property
+    def chooses(self) -> bool:
+        """True if validations decide which weights are kept or when training ends."""
+        return self.keep == "best" or self.patience is not None
+
     def total_steps(self, num_samples: int) -> int:
-        """Number of optimiser steps for a training set of `num_samples`."""
+        """Number of optimiser steps for a training set of `num_samples`, if `patience` does not end it before."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -217,7 +240,9 @@ class Recipe:
         return {
             key: value
             for key, value in self.to_dict().items()
-            if key not in NOT_DEFINING and (key not in DEFINING_IF_SET or value != DEFINING_IF_SET[key])
+            if key not in NOT_DEFINING
+            and (key not in DEFINING_IF_SET or value != DEFINING_IF_SET[key])
+            and (key != "validate_every" or self.chooses)
         }
 
     @classmethod

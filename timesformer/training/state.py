@@ -1,6 +1,7 @@
 """Checkpoint of a training run: one safetensors file, written atomically, from which the run resumes exactly.
 
-Tensors are `model.*`, `optimiser.<parameter>.<name>` and `curves`.  Everything else is JSON in the file's metadata.
+Tensors are `model.*`, `optimiser.<parameter>.<name>`, `curves`, and where the recipe asks for them `average.*` (moving
+average of the weights) and `best.*` (weights of the best validation).  Everything else is JSON in the file's metadata.
 The random state and the schedule are not stored: both are functions of seed and step.
 """
 
@@ -32,6 +33,7 @@ class TrainingState:
     step: number of optimiser steps done; seconds: time spent on them
     curves: loss and accuracy (0 to 1) of each step, NaN for steps to come, float32 (2, total steps)
     unreadable: path -> reason; validation: metrics of each validation, with their step
+    average: moving average of the model's tensors by name; best: the tensors at the best validation; each may be empty
     """
 
     step: int
@@ -39,6 +41,8 @@ class TrainingState:
     curves: Tensor
     unreadable: dict[str, str] = field(default_factory=dict)
     validation: list[dict[str, Any]] = field(default_factory=list)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_state(
@@ -56,7 +60,9 @@ def save_state(
     Raises:
         InputError: the folder cannot be written.
     """
-    tensors = {f"model.{name}": value for name, value in _model_tensors(model).items()}
+    tensors = {f"model.{name}": value for name, value in model_tensors(model).items()}
+    for part, kept in (("average", state.average), ("best", state.best)):
+        tensors |= {f"{part}.{name}": value for name, value in kept.items()}
     for name, parameter in _parameters(model, optimiser).items():
         for key, value in optimiser.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
@@ -98,8 +104,7 @@ def load_state(
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: expected a readable checkpoint of a training run ({error})") from error
     _check_same_run(path, metadata["defining"], json.loads(json.dumps(defining)))
-    own = _model_tensors(model)
-    found = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    own, found = model_tensors(model), _part(tensors, "model")
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in found.items()}:
         different = sorted(name for name in own.keys() | found.keys() if _shape(own, name) != _shape(found, name))
         raise InputError(f"{path}: checkpoint of a different model: {different[0]} differs")
@@ -119,6 +124,8 @@ def load_state(
         curves=tensors["curves"].to(device),
         unreadable=metadata["unreadable"],
         validation=metadata["validation"],
+        average={name: part_of(value.to(device), own[name]) for name, value in _part(tensors, "average").items()},
+        best={name: part_of(value.to(device), own[name]) for name, value in _part(tensors, "best").items()},
     )
 
 
@@ -154,7 +161,12 @@ def _shape(tensors: dict[str, Tensor], name: str) -> torch.Size | None:
     return tensors[name].shape if name in tensors else None
 
 
-def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, each once even where modules share it."""
     kept = model.state_dict().keys()
     named = dict(model.named_parameters()) | dict(model.named_buffers())

@@ -15,6 +15,7 @@ A record's fields (`RECORD_VERSION` 2):
     selection: on, search, draws, over, chosen and best_percent of a run whose recipe was tuned (see
         `timesformer_experiments.specs.splits.Selection`); null for others
     metrics: figures, each with its unit in its name
+    validation: a run's validations while it trained, each with its step and metrics; only where there were some
     dataset: audits of train, and of test or validation (number of videos, labels, fingerprint with the seconds and
         files that it took to read, unreadable ones; paths relative to the root); identity: what the result belongs to
         beside its hash, see `timesformer_experiments.run.identity`
@@ -87,6 +88,7 @@ def make_record(
     metrics: dict[str, Any] | None = None,
     dataset: dict[str, Any] | None = None,
     confusion: list[dict[str, Any]] | None = None,
+    validation: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The record of a run that has just ended, on this machine."""
     source = spec.init_from
@@ -109,6 +111,7 @@ def make_record(
         "evaluated_on": spec.evaluate_on if isinstance(spec, RunSpec) else None,
         "selection": spec.selection.model_dump(mode="json") if isinstance(spec, RunSpec) and spec.selection else None,
         "metrics": metrics or {},
+        **({} if validation is None else {"validation": validation}),
         "dataset": dataset or {},
         "confusion": confusion,
         "environment": environment() | {"processes": spec.processes},

@@ -23,7 +23,7 @@ from timesformer.training.loop import fit
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run.failures import Failed, kind_of, reason_of
 from timesformer_experiments.run.identity import Identities
-from timesformer_experiments.run.inputs import datasets, initial_model
+from timesformer_experiments.run.inputs import datasets, initial_model, validating
 from timesformer_experiments.run.processes import Child, start, waiting
 from timesformer_experiments.specs.run import RunSpec, load_scheme_file
 
@@ -122,6 +122,7 @@ def _train(spec: RunSpec, folder: RunFolder, data_dir: Path, on_step: OnStep) ->
         train_set,
         replace(spec.recipe, seed=spec.seed),
         folder.checkpoint,
+        validation=validating(spec, data_dir),
         progress=on_step if os.environ["RANK"] == "0" else False,
         tracker=spec.tracker,
         tracker_folder=folder.tracker,

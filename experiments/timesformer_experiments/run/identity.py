@@ -1,6 +1,7 @@
 """The data that a run's result belongs to, beside the hash of its definition.
 
-The state of a run's videos is a `Fingerprint` for training and one for the split that is evaluated: of the files of
+The state of a run's videos is a `Fingerprint` for training, one for the split that is evaluated, and one for validation
+videos that decided which weights were kept or when training ended: of the files of
 one's own videos, of the generator, dials and seed of a probe, which may be made again.  The list of another split is
 not opened.  A record keeps both (`dataset.identity`), the run's folder the digest of every file (`train.videos.json`,
 and `test.videos.json` or `validation.videos.json`), so that what has changed can be named.
@@ -28,17 +29,19 @@ class OtherData(InputError):
 
 @dataclass(frozen=True)
 class Identity:
-    """The state of a run's training videos and of those that it is evaluated on."""
+    """The state of a run's training videos, of those that it is evaluated on, and of those that chose its weights."""
 
     train: Fingerprint
     evaluated: Fingerprint
     kind: str
     on: EvaluateOn = "test"
+    validation: Fingerprint | None = None
 
     @property
     def halves(self) -> tuple[tuple[str, Fingerprint], ...]:
-        """Both sets of videos by the names of their splits."""
-        return ("train", self.train), (self.on, self.evaluated)
+        """The sets of videos by the names of their splits."""
+        chose = () if self.validation is None else (("validation", self.validation),)
+        return ("train", self.train), (self.on, self.evaluated), *chose
 
     def stated(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -46,7 +49,7 @@ class Identity:
             "kind": self.kind,
             "full": self.train.full,
             "train": self.train.sha256,
-            self.on: self.evaluated.sha256,
+            **{half: videos.sha256 for half, videos in self.halves[1:]},
             "start": self.train.start,
         }
 
@@ -87,13 +90,18 @@ class Identities:
             made = data.made_from()
             return Identity(replace(made, start=start), made, "probe", spec.evaluate_on)
         full = data.fingerprint == "full" if full is None else full
-        key = (full, spec.evaluate_on, data.model_dump_json(exclude={"cache", "preprocessing", "jitter", "flip"}))
+        chose = spec.recipe.chooses and spec.evaluate_on == "test"
+        train, evaluated = self._of(data, full, spec.evaluate_on)
+        validation = self._of(data, full, "validation")[1] if chose else None
+        return Identity(replace(train, start=start), evaluated, "files", spec.evaluate_on, validation)
+
+    def _of(self, data: CsvData, full: bool, on: EvaluateOn) -> tuple[Fingerprint, Fingerprint]:
+        key = (full, on, data.model_dump_json(exclude={"cache", "preprocessing", "jitter", "flip"}))
         if key not in self._seen:
             if full not in self._digests:
                 self._digests[full] = Digests(self.data_dir / STORE, full)
-            self._seen[key] = data.videos(self._digests[full], spec.evaluate_on)
-        train, evaluated = self._seen[key]
-        return Identity(replace(train, start=start), evaluated, "files", spec.evaluate_on)
+            self._seen[key] = data.videos(self._digests[full], on)
+        return self._seen[key]
 
     def require(self, spec: RunSpec, record: dict[str, Any], folder: RunFolder) -> None:
         """Require the record of a finished run, and of those that it starts from, to belong to today's videos.

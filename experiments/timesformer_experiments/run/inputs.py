@@ -12,6 +12,7 @@ from timesformer.data.audit import fingerprint
 from timesformer.data.fingerprint import Digests, Fingerprint
 from timesformer.data.probes import ProbeInfo, make_probe
 from timesformer.data.probes.generate import Split
+from timesformer.evaluation.evaluate import Validation, validation
 from timesformer.evaluation.protocols import protocol_named
 from timesformer.heads import Labels, default_labels
 from timesformer.seeding import seed_all
@@ -22,6 +23,8 @@ from timesformer_experiments.specs.splits import EvaluateOn
 
 SPLITS: dict[EvaluateOn, Split] = {"test": "test", "validation": "val"}
 """Names of the splits in a probe's files."""
+VALIDATION_PROTOCOL = "clip"
+"""By which a run is validated while it trains: one clip and one crop of each video."""
 
 
 def check_annotations(spec: RunSpec) -> None:
@@ -32,7 +35,7 @@ def check_annotations(spec: RunSpec) -> None:
 
 def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset, Labels]:
     """Return training set, the evaluated set with the protocol's views, and the names of the classes."""
-    data, record = spec.data, spec.preprocessing
+    data = spec.data
     if isinstance(data, ProbeData):
         probe = prepare(data, data_dir)
         train, evaluated = (probe.annotations(split) for split in ("train", SPLITS[spec.evaluate_on]))
@@ -40,25 +43,42 @@ def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset,
     else:
         train, evaluated = data.annotations(spec.evaluate_on)
         labels = train.labels or default_labels(data.heads, train.heads)
-    frames = FrameCache(data_dir / "frames") if data.cache else None
-    allow = data.allow_unreadable
+    trained, tested = (_dataset(spec, data_dir, each, spec.protocol, each is train) for each in (train, evaluated))
+    return trained, tested, labels
 
-    def dataset(samples: Annotations, train: bool) -> VideoDataset:
-        return VideoDataset(
-            samples,
-            record,
-            train=train,
-            jitter=data.jitter,
-            flip=data.flip,
-            augment=data.augment,
-            seed=spec.seed,
-            views=protocol_named(spec.protocol).views,
-            cache=frames,
-            allow_unreadable=allow,
-            stills=data.stills,
-        )
 
-    return dataset(train, True), dataset(evaluated, False), labels
+def validating(spec: RunSpec, data_dir: Path) -> Validation | None:
+    """Return the function that validates a run while it trains, None if its recipe asks for none.
+
+    Each validation video is seen once, by the clip and crop of protocol `VALIDATION_PROTOCOL`.
+    """
+    recipe, data = spec.recipe, spec.data
+    if recipe.validate_every is None:
+        return None
+    if isinstance(data, ProbeData):
+        samples = prepare(data, data_dir).annotations("val")
+    else:
+        _, samples = data.annotations("validation")
+    dataset = _dataset(spec, data_dir, samples, VALIDATION_PROTOCOL, train=False)
+    batch = recipe.batch_size // recipe.accumulate
+    return validation(dataset, VALIDATION_PROTOCOL, batch, recipe.workers, recipe.precision)
+
+
+def _dataset(spec: RunSpec, data_dir: Path, samples: Annotations, protocol: str, train: bool) -> VideoDataset:
+    data = spec.data
+    return VideoDataset(
+        samples,
+        spec.preprocessing,
+        train=train,
+        jitter=data.jitter,
+        flip=data.flip,
+        augment=data.augment,
+        seed=spec.seed,
+        views=protocol_named(protocol).views,
+        cache=FrameCache(data_dir / "frames") if data.cache else None,
+        allow_unreadable=data.allow_unreadable,
+        stills=data.stills,
+    )
 
 
 def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> ProbeInfo:

@@ -21,7 +21,7 @@ from timesformer.training.loop import FitResult, fit
 from timesformer_experiments.records.folder import RunFolder, default_data_dir
 from timesformer_experiments.run.distributed import train_in_processes
 from timesformer_experiments.run.identity import Identities
-from timesformer_experiments.run.inputs import audit_of, check_annotations, datasets, initial_model
+from timesformer_experiments.run.inputs import audit_of, check_annotations, datasets, initial_model, validating
 from timesformer_experiments.run.recording import recorded
 from timesformer_experiments.specs.run import RunSpec, load_scheme_file, resolve
 
@@ -85,6 +85,7 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
         train_set,
         recipe,
         folder.checkpoint,
+        validation=validating(spec, data_dir),
         progress=progress,
         tracker=tracker,
         tracker_folder=folder.tracker,
@@ -106,6 +107,9 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     curve = pd.DataFrame(
         {"step": range(trained.steps), "loss": trained.losses, "accuracy": trained.accuracies, "learning_rate": rates}
     )
+    if trained.validation:  # after the step, of which there are as many as its number in the record says
+        found = {each["step"] - 1: each["top1_percent"] for each in trained.validation}
+        curve["validation_top1_percent"] = curve["step"].map(found)
     write_atomic(folder.curve, lambda path: curve.to_parquet(path, index=False))
     identity.require_unchanged(Identities(data_dir).of(spec), spec.name)
     identity.write(folder)
@@ -113,6 +117,7 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     return {
         "metrics": _metrics(model, trained, tested) | {"train_videos_unreadable": _left_out(train_set, trained)},
         "confusion": _confusion(model, labels, tested),
+        **({"validation": trained.validation} if trained.validation else {}),
         "dataset": {
             "train": audit,
             spec.evaluate_on: audit_of(test_set, tested.unreadable, identity.evaluated, data_dir),
@@ -132,6 +137,7 @@ def _metrics(model: Model, trained: FitResult, tested: EvalResult) -> dict[str, 
         **tested.metrics(),
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "train_steps": trained.steps,
+        **({} if trained.kept_step == trained.steps else {"kept_step": trained.kept_step}),
         "train_loss": trained.train_loss,
         "train_top1_percent": trained.train_top1_percent,
         "train_seconds": trained.seconds,

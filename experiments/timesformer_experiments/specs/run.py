@@ -139,6 +139,10 @@ class RunSpec(Strict):
             raise InputError(
                 "evaluate_on: the data have no validation set; expected num_val, val or val_fraction there"
             )
+        if self.recipe.validate_every is not None and not self.data.has_validation:
+            raise InputError(
+                "recipe.validate_every: the data have no validation set; expected num_val, val or val_fraction there"
+            )
         if self.data.stills and self.model.num_frames != 1:
             raise InputError(f"data.stills: an image model has num_frames 1, got {self.model.num_frames}")
         if self.recipe.batch_size // self.recipe.accumulate % self.processes:
