@@ -47,14 +47,14 @@ def clip_name(index: int) -> str:
     return f"{index:06d}.mp4"
 
 
-def in_groups(count: int, groups: Sequence[Sequence[int]]) -> list[Clip]:
-    """Test clips: each source has the clips of one group, which says their labels, and the groups take turns."""
+def in_groups(split: int, count: int, groups: Sequence[Sequence[int]]) -> list[Clip]:
+    """Test or validation clips: each source has the clips of one group, which says their labels; groups take turns."""
     found: list[Clip] = []
     while len(found) < count:
         source = len(found) // len(groups[0])
         first = clip_name(len(found))
         for variant, label in enumerate(groups[source % len(groups)]):
-            found.append(Clip(clip_name(len(found)), 1, source, label, variant, first if variant else ""))
+            found.append(Clip(clip_name(len(found)), split, source, label, variant, first if variant else ""))
     return found
 
 

@@ -75,7 +75,7 @@ class Bind(Kind):
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in fours."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 1, 1, 0), (1, 0, 0, 1)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1, 1, 0), (1, 0, 0, 1)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Rows of textures that move, in the colours and in the order of the variant."""

@@ -88,7 +88,7 @@ class Shell(Kind):
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in pairs."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 1), (1, 0)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1), (1, 0)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Discs on their paths; in variant 1 the mark is on the second."""
