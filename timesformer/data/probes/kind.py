@@ -66,6 +66,7 @@ class Kind:
     together: number of test clips drawn from one source; num_test must be a multiple of it
     why_together: description of these clips, for error messages
     mirrored: True if a clip that is mirrored left to right keeps its class
+    val_revision: increase it when the same dials give other validation videos; part of what decides them from 1 on
     """
 
     name: ClassVar[str]
@@ -74,6 +75,7 @@ class Kind:
     together: ClassVar[int] = 1
     why_together: ClassVar[str] = ""
     mirrored: ClassVar[bool] = True
+    val_revision: ClassVar[int] = 0
 
     @property
     def frames(self) -> int:

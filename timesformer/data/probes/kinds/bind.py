@@ -56,6 +56,7 @@ class Bind(Kind):
     together: ClassVar[int] = 4
     why_together: ClassVar[str] = "each clip, its reversal, and both with objects exchanged"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("grid", 2, 8)

@@ -53,6 +53,7 @@ class Contact(Kind):
     seed_index: ClassVar[int] = 7
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip and the one with crossed textures"
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("grid", 3, 8)

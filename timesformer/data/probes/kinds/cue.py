@@ -58,6 +58,7 @@ class Cue(Kind):
     together: ClassVar[int] = 8
     why_together: ClassVar[str] = "each of four questions about each of two arrangements in time"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("video_frames", 8, 96)

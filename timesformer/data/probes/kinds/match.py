@@ -51,6 +51,7 @@ class Match(Kind):
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip and its reversal"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require("move", self.move in MOVES, f"one of {', '.join(MOVES)}")

@@ -64,6 +64,7 @@ class Shell(Kind):
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip with the mark on either disc"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_number("patches_per_frame", 0.25, 2.0)

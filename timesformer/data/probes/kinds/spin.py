@@ -37,6 +37,7 @@ class Spin(Kind):
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip and its reversal"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("video_frames", 2, 96)
