@@ -79,6 +79,11 @@ class Contact(Kind):
         """
         return _offsets(self.frames, self.grid, self.max_offset)
 
+    def placings(self, offset: Place) -> list[tuple[Place, list[Place]]]:
+        """The places x of an offset's clips, all equally likely, and for each the y, which are so too."""
+        bases = _bases(self.frames, self.grid, offset)
+        return [(x, _others(bases, x, offset)) for x in bases]
+
     def offset(self, clip: Clip) -> Place:
         """The offset of a clip; in training both classes have it in turn."""
         return self.offsets[(clip.source if clip.split else clip.source // 2) % len(self.offsets)]
