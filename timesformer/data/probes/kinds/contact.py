@@ -53,6 +53,7 @@ class Contact(Kind):
     seed_index: ClassVar[int] = 7
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip and the one with crossed textures"
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("grid", 3, 8)
@@ -78,13 +79,18 @@ class Contact(Kind):
         """
         return _offsets(self.frames, self.grid, self.max_offset)
 
+    def placings(self, offset: Place) -> list[tuple[Place, list[Place]]]:
+        """The places x of an offset's clips, all equally likely, and for each the y, which are so too."""
+        bases = _bases(self.frames, self.grid, offset)
+        return [(x, _others(bases, x, offset)) for x in bases]
+
     def offset(self, clip: Clip) -> Place:
         """The offset of a clip; in training both classes have it in turn."""
         return self.offsets[(clip.source if clip.split else clip.source // 2) % len(self.offsets)]
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in pairs."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 1), (1, 0)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1), (1, 0)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Four patches with two textures on grey."""
