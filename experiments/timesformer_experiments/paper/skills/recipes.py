@@ -98,3 +98,25 @@ def fields_of(probe: str, scheme: str, profile: Profile) -> dict[str, Any]:
     if found is None:
         raise InputError(f"{RECIPES.name}: no recipe of {scheme} on {probe} (expected one for every scheme and probe)")
     return found.fields
+
+
+def selection_of(probe: str, scheme: str, profile: Profile) -> dict[str, Any] | None:
+    """Return the `selection` of a run's record, where the recipe says what was drawn from what."""
+    if profile == "smoke":
+        return None
+    found = recipes().root.get(probe, {}).get(scheme)
+    if found is None or found.selection.search not in ("random", "grid"):
+        return None
+    chosen = found.selection
+    over = {name: values for name, values in (chosen.over or {}).items() if name in found.fields}
+    if not over:
+        return None
+    return {
+        "on": chosen.on,
+        "search": chosen.search,
+        "draws": chosen.draws,
+        "over": over,
+        "chosen": {name: found.fields[name] for name in over},
+        "best_percent": chosen.validation_percent,
+        "seed": chosen.seed,
+    }
