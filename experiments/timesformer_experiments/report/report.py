@@ -6,7 +6,7 @@ A `Report` holds the content of an artefact (a table or figure of the paper); `w
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,43 @@ RECORDS = "records.jsonl"
 
 
 @dataclass(frozen=True)
+class Part:
+    """A further table or figure, or both, of a report: `<name>.csv`, `<name>.png`, and a section of its pages.
+
+    `first`: the section comes before the report's own table. `findings`: sentences that follow from its numbers.
+    """
+
+    name: str
+    title: str
+    table: Table | None = None
+    figure: Figure | None = None
+    findings: tuple[str, ...] = ()
+    first: bool = False
+
+    def contents(self) -> dict[str, bytes]:
+        """Return the part's files by name."""
+        found = {}
+        if self.table is not None:
+            found[f"{self.name}.csv"] = to_csv(self.table).encode()
+        if self.figure is not None:
+            found[f"{self.name}.png"] = png(self.figure)
+        return found
+
+    def markdown(self) -> list[str]:
+        """Return the part's section."""
+        lines = [f"## {self.title}", ""]
+        lines += [*(f"- {finding}" for finding in self.findings), ""] if self.findings else []
+        lines += [self.table.caption, "", to_markdown(self.table)] if self.table is not None else []
+        lines += [f"![{self.title}]({self.name}.png)", ""] if self.figure is not None else []
+        return lines
+
+
+@dataclass(frozen=True)
 class Report:
     """Content of one artefact in one profile.
 
     `findings`: sentences that follow from the numbers of this table. `sources`: blocks of published values shown.
-    `remarks`: remarks on them. `records`: records that the table was made from.
+    `remarks`: remarks on them. `records`: records that the table was made from. `parts`: further tables and figures.
     """
 
     name: str
@@ -40,6 +72,7 @@ class Report:
     sources: tuple[Published, ...]
     remarks: tuple[Remark, ...]
     records: tuple[dict[str, Any], ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def source_sentences(self) -> list[str]:
         """Return the sources of the published values, one sentence per block."""
@@ -65,11 +98,13 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Write all files of a report into a folder and return their paths; each is written completely or not at all."""
     require_writable(folder)
     picture = png(report.figure)
+    further = {name: content for part in report.parts for name, content in part.contents().items()}
     contents: dict[str, bytes] = {
         f"{report.name}.csv": to_csv(report.table).encode(),
         f"{report.name}.md": markdown(report).encode(),
         f"{report.name}.png": picture,
-        "report.html": page(report, picture).encode(),
+        "report.html": page(report, picture, further).encode(),
+        **further,
     }
     if report.records:
         lines = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n" for record in report.records)
@@ -90,6 +125,7 @@ def markdown(report: Report) -> str:
         [
             f"# {report.title}",
             "",
+            *(line for part in report.parts if part.first for line in part.markdown()),
             report.table.caption,
             "",
             to_markdown(report.table),
@@ -97,6 +133,7 @@ def markdown(report: Report) -> str:
             "",
             *(f"- {finding}" for finding in report.findings),
             "",
+            *(line for part in report.parts if not part.first for line in part.markdown()),
             *_published(report),
         ]
     )
@@ -116,14 +153,18 @@ def _published(report: Report) -> list[str]:
     ]
 
 
-def page(report: Report, picture: bytes) -> str:
-    """Return the report as one page that needs no other file (see `timesformer_experiments.report.pages`)."""
+def page(report: Report, picture: bytes, further: Mapping[str, bytes] | None = None) -> str:
+    """Return the report as one page that needs no other file (see `timesformer_experiments.report.pages`).
+
+    further: files of its parts by name.
+    """
     runs = [record for record in report.records if "top1_percent" in record["metrics"]]
     return pages.page(
         "artefact.html",
         report.title,
         report=report,
         image=picture,
+        further=further or {},
         paper=paper(),
         runs=_runs(runs) if runs else None,
         machines=sorted({_machine(record["environment"]) for record in runs}),

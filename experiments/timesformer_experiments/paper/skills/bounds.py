@@ -12,7 +12,8 @@ from timesformer.data.probes.kinds.contact import Contact, Place
 from timesformer_experiments.paper.probes import ceiling_percent
 from timesformer_experiments.specs.run import RunSpec
 
-PARTS = ("all", "frame", "place", "elsewhere")
+ALL = "all"
+PARTS = (ALL, "frame", "place", "elsewhere")
 """Parts of the clips of `contact`: all, those with an offset within a frame, in time alone, and in both."""
 
 

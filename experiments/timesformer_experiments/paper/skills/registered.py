@@ -88,10 +88,14 @@ class Skill(Strict):
         return self
 
     def points(self, profile: Profile) -> list[tuple[int, Value]]:
-        """Return the depths and values of the dial that a profile has, in the order in which they are shown."""
+        """Return the depths and values of the dial that a profile has, in the order in which they are shown.
+
+        In `smoke` that is the registered value alone.
+        """
         first, *more = self.depths[profile]
-        values = self.values if self.within == "clips" else (self.registered,)
-        return [(first, value) for value in self.values] + [(depth, value) for depth in more for value in values]
+        few = self.values if self.within == "clips" else (self.registered,)
+        values = few if profile == "smoke" else self.values
+        return [(first, value) for value in values] + [(depth, value) for depth in more for value in few]
 
     def prediction(self, scheme: str, depth: int, value: Value) -> Prediction:
         """Return what was predicted."""
@@ -148,6 +152,7 @@ class Skills(Strict):
     schemes: tuple[str, ...] = Field(min_length=2)
     seeds: dict[Profile, int]
     model: dict[str, Any]
+    protocol: str
     hit: Hit
     probes: dict[str, Skill] = Field(min_length=1)
     followups: tuple[Followup, ...] = ()

@@ -1,0 +1,1 @@
+"""What each attention scheme can and cannot see."""
