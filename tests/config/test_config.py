@@ -30,6 +30,8 @@ from timesformer.attention import build, load_file, names
         ("norm_eps", 0),
         ("position_std", -1.0),
         ("time_std", float("inf")),
+        ("init_std", 0.0),
+        ("qk_init", "alike"),
         ("drop_rate", 1.0),
         ("drop_path_rate", -0.1),
         ("cls_policy", "everywhere"),

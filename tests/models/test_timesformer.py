@@ -123,6 +123,24 @@ def test_initialisation_as_released() -> None:
     assert float(positions.space.detach().std()) == pytest.approx(0.02, abs=0.002)
 
 
+@pytest.mark.parametrize("attention", SHIPPED)
+def test_other_initialisations(attention: str) -> None:
+    """Weights may start larger, and queries as their keys; the released start is the same without these fields."""
+    plain, larger, alike = (
+        tiny(attention, **changed) for changed in ({}, {"init_std": 0.08}, {"qk_init": "equal", "init_std": 0.02})
+    )
+    for (name, one), two, three in zip(plain.named_parameters(), larger.parameters(), alike.parameters(), strict=True):
+        linear = name.endswith("weight") and one.dim() == 2 and not name.startswith("head")
+        assert torch.allclose(two, one * 4 if linear else one, atol=1e-6)
+        if name.endswith("qkv.weight"):
+            query, key, value = three.chunk(3)
+            assert torch.equal(query, key)
+            assert torch.equal(key, one.chunk(3)[1])
+            assert torch.equal(value, one.chunk(3)[2])
+        else:
+            assert torch.equal(one, three)
+
+
 def test_zero_extra_linear_leaves_the_image_model_unchanged() -> None:
     """At initialisation the time step adds nothing: one frame repeated gives the image model's logits."""
     divided, space = tiny("divided").eval(), tiny("space", num_frames=1).eval()

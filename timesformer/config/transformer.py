@@ -1,7 +1,7 @@
 """Configuration of a video transformer: frozen, validated, plain data."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from timesformer.attention import BACKENDS, Grid, Scheme, build
@@ -10,6 +10,7 @@ from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy,
 from timesformer.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_fast", "relu")
+QK_INITS = ("independent", "equal")
 TUBELET_INITS = ("filter_inflation", "central_frame", "random")
 
 
@@ -31,6 +32,9 @@ class TimeSformerConfig:
     - `position`: position embedding, or None for the scheme's default.
     - `position_std`, `time_std`: standard deviations with which spatial positions (or a full table) and temporal
       positions are initialised; the defaults are those of the released code.
+    - `init_std`: standard deviation with which the weights of all linear layers but the classifier are initialised.
+    - `qk_init`: "equal" gives the queries of every step the weights of its keys to start with, so that a patch looks at
+      what resembles it; "independent" draws both, as the released code does.
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -60,6 +64,8 @@ class TimeSformerConfig:
     position_std: float = 0.02
     time_std: float = 0.0
     backend: Backend = "auto"
+    init_std: float = field(default=0.02, metadata={"later": True})
+    qk_init: str = field(default="independent", metadata={"later": True})
 
     def __post_init__(self) -> None:
         if isinstance(self.image_size, list):  # as read from JSON or YAML
@@ -90,7 +96,7 @@ class TimeSformerConfig:
                 raise InputError(f"{name}: expected a number in [0, 1), got {value!r}")
         if not _is_number(self.time_std) or not 0 <= self.time_std < math.inf:
             raise InputError(f"time_std: expected a number of 0 or more, got {self.time_std!r}")
-        for name in ("mlp_ratio", "norm_eps", "position_std"):
+        for name in ("mlp_ratio", "norm_eps", "position_std", "init_std"):
             value = getattr(self, name)
             if not _is_number(value) or not value > 0 or not math.isfinite(value):
                 raise InputError(f"{name}: expected a positive number, got {value!r}")
@@ -103,6 +109,7 @@ class TimeSformerConfig:
             ("cls_policy", (None, *CLASS_POLICIES)),
             ("position", (None, *POSITIONS)),
             ("backend", BACKENDS),
+            ("qk_init", QK_INITS),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
@@ -156,7 +163,7 @@ class TimeSformerConfig:
         Raises:
             InputError: an unknown field, or an impossible value; the message names the field.
         """
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"model configuration: unknown field {unknown[0]!r}; expected one of {sorted(known)}")

@@ -99,8 +99,8 @@ class TimeSformer(Model):
     It may have any number of frames and any size that whole patches cover.  The output is logits (b, num_classes); with
     several heads, (b, sum of their classes).
 
-    Initialisation follows the released code: weights from a truncated normal with standard deviation 0.02, and zero
-    biases, temporal positions and extra linears.
+    Initialisation follows the released code, unless the configuration says otherwise: weights from a truncated normal
+    with standard deviation 0.02, and zero biases, temporal positions and extra linears.
 
     Source: TimeSformer, arXiv 2102.05095, sections 3 and 4.  The released code adds the extra linear of the time
     step, leaves the class token out of time attention, and averages its copies over the frames in space attention;
@@ -136,7 +136,7 @@ class TimeSformer(Model):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=0.02 if module is self.head else self.config.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
@@ -144,6 +144,9 @@ class TimeSformer(Model):
                 nn.init.zeros_(module.fc.weight)
             if isinstance(module, Attention) and module.step.zero_start:
                 nn.init.zeros_(module.proj.weight)
+            if isinstance(module, Attention) and module.qkv is not None and self.config.qk_init == "equal":
+                query, key, _ = module.qkv.weight.data.chunk(3)
+                query.copy_(key)
 
     @property
     def gradient_checkpointing(self) -> bool:

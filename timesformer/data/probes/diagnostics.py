@@ -94,7 +94,9 @@ def gate(cheap_best_percent: float, best_scheme_percent: float) -> bool:
 
 
 def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) -> Figure:
-    """Draw test clips of every class, one per row: `frames` frames in order, the object's mask outlined on the last."""
+    """Draw test clips of every class, one per row: `frames` frames in order, or all of a shorter video, the object's
+    mask outlined on the last."""
+    frames = min(frames, info.kind.frames)
     samples = read_kinetics_csv(info.test_csv, num_classes=len(info.labels))
     masks = MaskStore()
     chosen = [

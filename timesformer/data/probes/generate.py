@@ -144,8 +144,12 @@ def generated_from(
         "frames": kind.frames,
         "size": kind.size,
     }
+    if kind.revision:
+        parameters["revision"] = kind.revision
     if num_val:  # without them it is the probe that it always was
         parameters["num_val"] = num_val
+        if kind.val_revision:
+            parameters["val_revision"] = kind.val_revision
     if kind.dials():
         parameters["dials"] = kind.dials()
     return parameters

@@ -47,14 +47,14 @@ def clip_name(index: int) -> str:
     return f"{index:06d}.mp4"
 
 
-def in_groups(count: int, groups: Sequence[Sequence[int]]) -> list[Clip]:
-    """Test clips: each source has the clips of one group, which says their labels, and the groups take turns."""
+def in_groups(split: int, count: int, groups: Sequence[Sequence[int]]) -> list[Clip]:
+    """Test or validation clips: each source has the clips of one group, which says their labels; groups take turns."""
     found: list[Clip] = []
     while len(found) < count:
         source = len(found) // len(groups[0])
         first = clip_name(len(found))
         for variant, label in enumerate(groups[source % len(groups)]):
-            found.append(Clip(clip_name(len(found)), 1, source, label, variant, first if variant else ""))
+            found.append(Clip(clip_name(len(found)), split, source, label, variant, first if variant else ""))
     return found
 
 
@@ -66,6 +66,8 @@ class Kind:
     together: number of test clips drawn from one source; num_test must be a multiple of it
     why_together: description of these clips, for error messages
     mirrored: True if a clip that is mirrored left to right keeps its class
+    revision, val_revision: increase them when the same dials give other videos, or other validation videos alone; part
+        of what decides them from 1 on
     """
 
     name: ClassVar[str]
@@ -74,6 +76,8 @@ class Kind:
     together: ClassVar[int] = 1
     why_together: ClassVar[str] = ""
     mirrored: ClassVar[bool] = True
+    revision: ClassVar[int] = 0
+    val_revision: ClassVar[int] = 0
 
     @property
     def frames(self) -> int:

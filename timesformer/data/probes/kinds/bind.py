@@ -56,6 +56,7 @@ class Bind(Kind):
     together: ClassVar[int] = 4
     why_together: ClassVar[str] = "each clip, its reversal, and both with objects exchanged"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("grid", 2, 8)
@@ -75,7 +76,7 @@ class Bind(Kind):
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in fours."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 1, 1, 0), (1, 0, 0, 1)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1, 1, 0), (1, 0, 0, 1)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Rows of textures that move, in the colours and in the order of the variant."""

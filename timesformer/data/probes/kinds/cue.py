@@ -58,6 +58,7 @@ class Cue(Kind):
     together: ClassVar[int] = 8
     why_together: ClassVar[str] = "each of four questions about each of two arrangements in time"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("video_frames", 8, 96)
@@ -77,7 +78,7 @@ class Cue(Kind):
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in eights."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 1, 2, 3, 0, 1, 2, 3)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1, 2, 3, 0, 1, 2, 3)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Cue, distractors and question; in the variants from 4 on cue and first distractor have changed places."""

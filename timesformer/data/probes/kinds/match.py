@@ -51,6 +51,7 @@ class Match(Kind):
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip and its reversal"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require("move", self.move in MOVES, f"one of {', '.join(MOVES)}")
@@ -71,7 +72,7 @@ class Match(Kind):
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in pairs."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 2), (1, 3), (2, 0), (3, 1)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 2), (1, 3), (2, 0), (3, 1)])
 
     def step(self, label: int) -> tuple[int, int]:
         """Rows down and columns to the right of a class's move."""

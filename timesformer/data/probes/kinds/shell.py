@@ -64,6 +64,7 @@ class Shell(Kind):
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip with the mark on either disc"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_number("patches_per_frame", 0.25, 2.0)
@@ -88,7 +89,7 @@ class Shell(Kind):
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in pairs."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 1), (1, 0)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1), (1, 0)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """Discs on their paths; in variant 1 the mark is on the second."""

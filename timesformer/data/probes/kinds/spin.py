@@ -37,6 +37,7 @@ class Spin(Kind):
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip and its reversal"
     mirrored: ClassVar[bool] = False
+    val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self._require_whole("video_frames", 2, 96)
@@ -50,7 +51,7 @@ class Spin(Kind):
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """Classes in turn; the test set in pairs."""
-        return super().clips(split, count) if split == 0 else in_groups(count, [(0, 1), (1, 0)])
+        return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1), (1, 0)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
         """A clip, or the clip that it reverses played backwards."""
