@@ -1,4 +1,4 @@
-"""What follows from a scheme's declaration: bounds for any weights, and which clips show a pair that meets."""
+"""Consequences of a scheme's declaration: bounds for any weights, and which clips show a pair that meets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runs of `skills` showed: accuracies of parts of test sets, and a row for every prediction."""
+"""Results of the runs of `skills`: accuracies of parts of test sets, and a row for every prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `skills` shows in sentences, and the table that is read first."""
+"""Sentences on what `skills` shows, and the table that is read first."""
 
 from __future__ import annotations
 

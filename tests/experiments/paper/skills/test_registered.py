@@ -205,6 +205,13 @@ def test_a_faulty_recipe_is_refused(tmp_path: Path, recipe: Any, said: str) -> N
         read_recipes(path)
 
 
+def test_on_needs_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "skills_recipes.yaml"
+    path.write_text(yaml.safe_dump({"bind": {"joint": RECIPE}}).replace("'on'", "on"))
+    assert "\n      on: validation" in path.read_text()
+    assert read_recipes(path).root["bind"]["joint"].selection.on == "validation"
+
+
 def test_committed_recipes_make_runs() -> None:
     """Each names fields that a run has."""
     assert read_recipes(Path("nowhere.yaml")) == Recipes({})
