@@ -97,6 +97,10 @@ class Skill(Strict):
 
         In `smoke` that is the registered value alone.
         """
+        left_out = self.left_out.get(profile, ())
+        return [(depth, value) for depth, value in self._all_points(profile) if value not in left_out]
+
+    def _all_points(self, profile: Profile) -> list[tuple[int, Value]]:
         first, *more = self.depths[profile]
         few = self.values if self.within == "clips" else (self.registered,)
         values = few if profile == "smoke" else self.values
