@@ -27,7 +27,13 @@ base:
 axes: {model.attention: [joint, space], recipe.lr: [0.1, 0.2, 0.3]}
 measure: [accuracy]
 """
-PERCENTS = {("joint", 0.1): 40.0, ("joint", 0.2): 90.0, ("joint", 0.3): 90.0, ("space", 0.1): 30.0, ("space", 0.2): 20.0}
+PERCENTS = {
+    ("joint", 0.1): 40.0,
+    ("joint", 0.2): 90.0,
+    ("joint", 0.3): 90.0,
+    ("space", 0.1): 30.0,
+    ("space", 0.2): 20.0,
+}
 
 
 def swept(folder: Path, on: str = "validation") -> Path:
