@@ -45,7 +45,7 @@ def overview(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part
         f"of the way from chance to 100), not seen to learn (at most {hit.not_learnt:.0%}), or in part"
     )
     found = Table(pd.DataFrame(table), columns, caption)
-    return Part("overview", "What each scheme can and cannot see", found, first=True)
+    return Part("overview", "All schemes at a glance", found, first=True)
 
 
 def findings(
