@@ -1,9 +1,9 @@
 """Divided attention can solve `match` with two blocks, though no patch meets the one that it must be compared with:
 weights written by hand.
 
-The time step of the first block brings what a place shows in the other frame into free channels of its token.  The space
-step compares what a token shows with what the others were brought, and fetches the place where they agree.  The MLP
-turns pairs of places into votes for moves, and the class token averages them in the second block.
+The time step of the first block brings what a place shows in the other frame into free channels of its token.  The
+space step compares what a token shows with what the others were brought, and fetches the place where they agree.  The
+MLP turns pairs of places into votes for moves, and the class token averages them in the second block.
 """
 
 from pathlib import Path
