@@ -22,6 +22,7 @@ from timesformer.data import read_annotations
 from timesformer.data.probes import make_probe
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.paper.probes import ceiling_percent
+from timesformer_experiments.paper.skills import recipes, registered
 from timesformer_experiments.specs.run import load_specs
 from timesformer_experiments.specs.sweep import load_sweep, parse_sweep
 
@@ -32,6 +33,7 @@ NOT_RUN = {
     r"ray start|--ray HEAD:6379": "needs several machines; tests/test_docs_slurm.py starts two nodes on this one",
     r"#!/bin/bash": "is the recipe of tests/test_docs_slurm.py",
     r"examples/\w+\.yaml": "is run by tests/test_examples.py",
+    r"reproduce skills": "trains 36 models; tests/experiments/paper/test_ablation.py runs it at `smoke`, slowly",
     r"--profile paper": "needs the real datasets; tests/experiments/paper/test_real.py has stand-ins for them",
     r"timesformer bench|timesformer_experiments\.bench\.gpu": "needs a GPU; tests/experiments/bench runs it, tiny",
 }
@@ -164,11 +166,23 @@ BASE = {
 }
 
 
+SKILLS: dict[str, Callable[[Path], object]] = {
+    "skills.yaml": registered.read_skills,
+    "skills_recipes.yaml": recipes.read_recipes,
+}
+"""Files of `timesformer reproduce skills`; of the first a block shows a part."""
+
+
 def run_yaml(block: Block, place: Path) -> None:
     """A file is validated as it stands, and written to be run at a tiny size; other blocks are part of a run."""
     named = re.match(r"# (\w+\.yaml)\n", block.text)
     values = yaml.safe_load(block.text)
     path = place / (named[1] if named else "part.yaml")
+    if path.name in SKILLS:
+        committed = yaml.safe_load(registered.SKILLS.read_text()) if path.name == "skills.yaml" else {}
+        path.write_text(yaml.safe_dump(committed | values, sort_keys=False))
+        SKILLS[path.name](path)
+        return
     path.write_text(block.text if named else yaml.safe_dump(BASE | values))
     if "base" in values:
         load_sweep(path).jobs(path)

@@ -144,6 +144,8 @@ def generated_from(
         "frames": kind.frames,
         "size": kind.size,
     }
+    if kind.revision:
+        parameters["revision"] = kind.revision
     if num_val:  # without them it is the probe that it always was
         parameters["num_val"] = num_val
         if kind.val_revision:

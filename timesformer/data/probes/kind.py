@@ -66,7 +66,8 @@ class Kind:
     together: number of test clips drawn from one source; num_test must be a multiple of it
     why_together: description of these clips, for error messages
     mirrored: True if a clip that is mirrored left to right keeps its class
-    val_revision: increase it when the same dials give other validation videos; part of what decides them from 1 on
+    revision, val_revision: increase them when the same dials give other videos, or other validation videos alone; part
+        of what decides them from 1 on
     """
 
     name: ClassVar[str]
@@ -75,6 +76,7 @@ class Kind:
     together: ClassVar[int] = 1
     why_together: ClassVar[str] = ""
     mirrored: ClassVar[bool] = True
+    revision: ClassVar[int] = 0
     val_revision: ClassVar[int] = 0
 
     @property

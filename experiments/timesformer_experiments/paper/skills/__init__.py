@@ -1,1 +1,1 @@
-"""What each scheme can and cannot see: registered predictions, their runs, and what the runs showed."""
+"""Skills of attention schemes, what each can and cannot see: registered predictions, runs, and what they showed."""

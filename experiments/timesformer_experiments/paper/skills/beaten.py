@@ -41,8 +41,8 @@ def part(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part | N
     seeds = {len(each.seeds) for each in compared}
     interval = "95 % intervals for new test videos alone: one seed" if seeds == {1} else "95 % intervals"
     caption = (
-        "For each scheme and each other: the value of a dial at which the other is furthest ahead, among those that may "
-        f"rank schemes; the probes' first depth; {interval}"
+        "For each scheme and each other: the value of a dial at which the other is furthest ahead, among those that "
+        f"may rank schemes; the probes' first depth; {interval}"
     )
     return Part("beaten", "Where one scheme sees what another does not", Table(found, COLUMNS, caption))
 

@@ -77,11 +77,11 @@ def _curve(cell: Cell, runs: Path) -> list[dict[str, Any]]:
             "depth": cell.depth,
             "seed": cell.seed,
             "followup": "" if cell.follow is None else "yes",
-            "step": int(row.step) + 1,
-            "measured_train_loss": round(float(row.loss), 4),
-            "measured_train_top1_percent": round(100 * float(row.accuracy), 2),
+            "step": int(step) + 1,
+            "measured_train_loss": round(float(loss), 4),
+            "measured_train_top1_percent": round(100 * float(accuracy), 2),
         }
-        for row in means.itertuples()
+        for step, loss, accuracy in means.to_numpy(dtype=float)
     ]
 
 

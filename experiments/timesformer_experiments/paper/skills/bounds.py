@@ -1,4 +1,4 @@
-"""What follows from a scheme's declaration: bounds for any weights, and which clips show a pair that meets."""
+"""Consequences of a scheme's declaration: bounds for any weights, and which clips show a pair that meets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from timesformer import TimeSformerConfig
 from timesformer.attention import build, meet, reach
 from timesformer.attention.partition import Grid
 from timesformer.data.probes.kinds.contact import Contact, Place
@@ -29,6 +30,8 @@ def blind_to_order(spec: RunSpec) -> bool:
     That is so where no patch depends on another frame, frames have no positions and what they give is averaged.
     """
     model = spec.model
+    if not isinstance(model, TimeSformerConfig):
+        return False
     scheme = model.scheme
     if len(scheme.encoders) > 1 or scheme.encoders[0].class_tokens != "frame" or model.resolved_position == "table":
         return False

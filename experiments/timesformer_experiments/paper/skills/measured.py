@@ -1,16 +1,17 @@
-"""What the runs of `skills` showed: accuracies of parts of test sets, and a row for every prediction."""
+"""Results of the runs of `skills`: accuracies of parts of test sets, and a row for every prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from timesformer.data.probes.kinds.contact import Contact
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.seeds import Seeds, mean_of
+from timesformer_experiments.analysis.seeds import Seeds, Spread, mean_of
 from timesformer_experiments.paper.accuracy import accuracy
 from timesformer_experiments.paper.gate import not_ranked
 from timesformer_experiments.paper.skills.bounds import ALL, part_of
@@ -122,10 +123,15 @@ class Row:
     found: Found
     cheap: float | None = None
 
+    @cached_property
+    def spread(self) -> Spread:
+        """Mean over the seeds with its interval."""
+        return mean_of(self.found.seeds)
+
     @property
     def percent(self) -> float:
         """Mean over the seeds."""
-        return mean_of(self.found.seeds).mean
+        return self.spread.mean
 
     @property
     def hit(self) -> bool:
@@ -150,7 +156,7 @@ class Row:
 
     def contradicts_proof(self) -> bool:
         """Return True if the interval lies above the bound."""
-        low = mean_of(self.found.seeds).low
+        low = self.spread.low
         return low is not None and low > self.predicted.bound_percent
 
 
@@ -205,7 +211,7 @@ def frame(found_rows: Sequence[Row], results: Sequence[tuple[Followup, float]]) 
 
 
 def _columns(row: Row, gate: str, results: Sequence[tuple[Followup, float]]) -> dict[str, Any]:
-    spread, hit = mean_of(row.found.seeds), skills().hit
+    spread, hit = row.spread, skills().hit
     seconds = [float(record["metrics"]["train_seconds"]) for record in row.found.records]
     trained = [float(record["metrics"]["train_top1_percent"]) for record in row.found.records]
     return {

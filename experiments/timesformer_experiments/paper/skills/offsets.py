@@ -154,7 +154,7 @@ def draw(found: pd.DataFrame) -> Figure:
                 axis.tick_params(labelsize=6)
                 if block == 0 and at == 0:
                     axis.set_title(build(scheme).title.partition(" (")[0], fontsize=8)
-            line[0].set_ylabel(f"{time} frames on\nrows", fontsize=7)
+            line[0].set_ylabel(f"{time} frame{'' if time == 1 else 's'} on\nrows", fontsize=7)
         figure.colorbar(picture, ax=axes[block * len(times) : (block + 1) * len(times)].ravel().tolist(), label=said)
     for axis in axes[-1]:
         axis.set_xlabel("columns", fontsize=7)

@@ -8,7 +8,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from timesformer.attention import build
-from timesformer_experiments.analysis.seeds import mean_of
 from timesformer_experiments.paper.skills.measured import Row
 from timesformer_experiments.paper.skills.registered import skills
 from timesformer_experiments.report.report import Part
@@ -105,7 +104,7 @@ def _panels(count: int) -> tuple[Figure, list[Any]]:
 
 def _ends(rows: Sequence[Row]) -> list[list[float]]:
     """Return how far the intervals reach below and above; 0 where there is none."""
-    spreads = [mean_of(row.found.seeds) for row in rows]
+    spreads = [row.spread for row in rows]
     below = [0.0 if each.low is None else max(0.0, each.mean - each.low) for each in spreads]
     return [below, [0.0 if each.high is None else max(0.0, each.high - each.mean) for each in spreads]]
 

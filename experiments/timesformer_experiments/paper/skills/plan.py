@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from timesformer_experiments.paper.setting import changed
@@ -30,7 +31,8 @@ class Cell:
         return self.probe, self.value, self.scheme, self.depth
 
 
-def cells(profile: Profile) -> list[Cell]:
+@cache
+def cells(profile: Profile) -> tuple[Cell, ...]:
     """List the runs of a profile, follow-ups apart.
 
     Where values of a dial are parts of one test set, there is one run for all of them, at the registered value.
@@ -43,15 +45,17 @@ def cells(profile: Profile) -> list[Cell]:
                 for scheme in registered.schemes:
                     spec = spec_of(probe, value, scheme, depth, seed, profile)
                     found.append(Cell(probe, value, scheme, depth, seed, spec))
-    return found
+    return tuple(found)
 
 
 def followups(profile: Profile) -> list[Cell]:
-    """List the runs of the follow-ups, on the first seed; none in the profile smoke."""
+    """List the runs of the follow-ups on a profile's own runs, on the first seed; none in the profile smoke."""
     if profile == "smoke":
         return []
     found = []
     for number, follow in enumerate(skills().followups):
+        if (follow.depth, follow.value) not in skills().probes[follow.probe].points(profile):
+            continue
         spec = spec_of(follow.probe, follow.value, follow.scheme, follow.depth, 0, profile, follow, number)
         found.append(Cell(follow.probe, follow.value, follow.scheme, follow.depth, 0, spec, follow))
     return found

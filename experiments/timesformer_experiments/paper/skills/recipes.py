@@ -30,7 +30,7 @@ PLACES = ("model.", "recipe.")
 
 
 class Chosen(Strict):
-    """How a recipe was chosen: on which split, how draws were made, what they cost, and what the best one had.
+    """Choice of a recipe: on which split, how draws were made, what they cost, and what the best one had.
 
     budget: of each draw, in words; core_seconds: of the best one; over: the fields that were drawn and from what.
     """
@@ -44,6 +44,14 @@ class Chosen(Strict):
     core_seconds: float = Field(gt=0)
     over: dict[str, Any] | None = None
     note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_on(cls, values: Any) -> Any:
+        """Take `on` without quotes, which YAML reads as a truth value, as it is meant."""
+        if isinstance(values, dict) and True in values:
+            return {"on" if name is True else name: value for name, value in values.items()}
+        return values
 
 
 class SchemeRecipe(Strict):

@@ -59,6 +59,7 @@ class Skill(Strict):
     model is trained on all clips, and a value is a part of the test clips (`bounds.PARTS`).
     data, model: fields of a run's `data` and `model`; smoke: data fields of the profile smoke.
     depths: by profile, the depths at the registered value; the first of them is that of all other values.
+    left_out: by profile, other values of the dial at which nothing is run for want of time; their predictions stay.
     map_percent: for a probe whose clips have offsets, the predicted accuracy at each offset ("frames rows columns"), in
     the order of the schemes.
     """
@@ -73,12 +74,16 @@ class Skill(Strict):
     depths: dict[Profile, tuple[int, ...]]
     expected: tuple[Expected, ...] = Field(min_length=1)
     map_percent: dict[str, tuple[Percent, ...]] = Field(default_factory=dict)
+    left_out: dict[Profile, tuple[Value, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> Skill:
         if self.registered not in self.values:
             raise InputError(f"registered: expected one of {list(self.values)}, got {self.registered!r}")
-        wanted = {point for profile in self.depths for point in self.points(profile)}
+        for value in (value for values in self.left_out.values() for value in values):
+            if value == self.registered or value not in self.values:
+                raise InputError(f"left_out: expected values of the dial that are not registered, got {value!r}")
+        wanted = {point for profile in self.depths for point in self._all_points(profile)}
         found = [(each.depth, each.value) for each in self.expected]
         if len(set(found)) < len(found):
             raise InputError("expected: the same depth and value twice")
@@ -92,6 +97,10 @@ class Skill(Strict):
 
         In `smoke` that is the registered value alone.
         """
+        left_out = self.left_out.get(profile, ())
+        return [(depth, value) for depth, value in self._all_points(profile) if value not in left_out]
+
+    def _all_points(self, profile: Profile) -> list[tuple[int, Value]]:
         first, *more = self.depths[profile]
         few = self.values if self.within == "clips" else (self.registered,)
         values = few if profile == "smoke" else self.values
@@ -180,8 +189,8 @@ class Skills(Strict):
         return self
 
     def digest(self) -> str:
-        """Return the sha256 of what was registered: everything but the follow-ups, which come after the misses."""
-        kept = self.model_dump(mode="json", exclude={"followups"})
+        """Return the sha256 of what was registered: everything but what came after the first run."""
+        kept = self.model_dump(mode="json", exclude={"followups": True, "probes": {"__all__": {"left_out"}}})
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What `skills` shows in sentences, and the table that is read first."""
+"""Sentences on what `skills` shows, and the table that is read first."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def overview(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part
     hit = skills().hit
     caption = (
         "Top-1 accuracy [%] of each scheme and, in brackets, the prediction that was registered before the first run. "
-        f"A prediction is a hit within {hit.points:g} points, or at the same level: learnt (at least {hit.learnt:.0%} of "
-        f"the way from chance to 100), not seen to learn (at most {hit.not_learnt:.0%}), or in part"
+        f"A prediction is a hit within {hit.points:g} points, or at the same level: learnt (at least {hit.learnt:.0%} "
+        f"of the way from chance to 100), not seen to learn (at most {hit.not_learnt:.0%}), or in part"
     )
     found = Table(pd.DataFrame(table), columns, caption)
-    return Part("overview", "What each scheme can and cannot see", found, first=True)
+    return Part("overview", "All schemes at a glance", found, first=True)
 
 
 def findings(

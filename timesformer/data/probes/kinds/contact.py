@@ -1,14 +1,17 @@
 """`contact`: whether textures that lie a fixed offset apart are the same, for every offset in one dataset.
 
-Four patches of a grey video show two textures, each of them twice.  They lie at x, x + d, y and y + d, where d is the
-offset of the clip, in frames, rows and columns, and x and y are drawn at random.  `equal`: x and x + d show one
-texture, y and y + d the other.  `crossed`: the textures at x + d and y + d have changed places, so that the equal ones
-lie across the middle of the four from one another.  A test clip is followed by its partner of the other class: the same
-four places, the same patches.  So
+Four patches of a grey video show two patterns, each of them twice.  They lie at x, x + d, y and y + d, where d is the
+offset of the clip, in frames, rows and columns, and x and y are drawn at random; those at x and x + d are red, the
+other two blue, or the other way round.  `equal`: x and x + d show one pattern, y and y + d the other, so that patches
+of one colour have one pattern.  `crossed`: the patterns at x + d and y + d have changed places, and each pattern is
+there in both colours.  A test clip is followed by its partner of the other class: the same four places in the same
+colours, with the same patterns.  So
 
-- whoever counts patches, wherever and whenever they are, is at one half, exactly;
+- whoever counts patterns, wherever and whenever they are, or colours, is at one half, exactly;
 - whoever sees none of x + d and y + d is at one half, exactly, and whoever sees none of x and y is so in expectation,
   by equal distributions: no single frame shows anything of a clip with an offset in time whose x and y share a frame.
+
+Who counts how often a pattern has which colour could tell the classes without regard to places.
 
 clips.csv says the offset of each clip, and the offset from x to y, so that accuracy can be read for each.
 """
@@ -29,6 +32,9 @@ from timesformer.data.probes.textures import LOSSLESS, PATCH, empty, laid_out, t
 from timesformer.data.views import Views
 
 Place = tuple[int, int, int]
+
+COLOURS = np.array([(-0.10, 0.18), (0.18, -0.10)], np.float32)
+"""Colours (cb, cr) of the two pairs of places: red and blue."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Contact(Kind):
     seed_index: ClassVar[int] = 7
     together: ClassVar[int] = 2
     why_together: ClassVar[str] = "each clip and the one with crossed textures"
+    revision: ClassVar[int] = 1
     val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -93,13 +100,14 @@ class Contact(Kind):
         return super().clips(split, count) if split == 0 else in_groups(split, count, [(0, 1), (1, 0)])
 
     def draw(self, clip: Clip, rng: np.random.Generator, dial: Difficulty) -> Scene:
-        """Four patches with two textures on grey."""
+        """Four patches with two patterns on grey."""
         offset = self.offset(clip)
         bases = _bases(self.frames, self.grid, offset)
         x = bases[int(rng.integers(len(bases)))]
         others = _others(bases, x, offset)
         y = others[int(rng.integers(len(others)))]
         one, other = textures(rng, 2)
+        colours = COLOURS[rng.permutation(2)]
         patches = empty(self.frames, self.grid)
         shown = np.zeros(patches.shape[:3], bool)
         for place, texture in ((x, one), (y, other)):
@@ -107,9 +115,12 @@ class Contact(Kind):
                 patches[at] = texture
                 shown[at] = True
         patches[..., 0, :, :] += self.patch_noise * rng.standard_normal((*shown.shape, PATCH, PATCH), dtype=np.float32)
-        if clip.label:  # crossed, noise included: partners have the same patches to the last bit
-            far = _plus(x, offset), _plus(y, offset)
+        far = _plus(x, offset), _plus(y, offset)
+        if clip.label:  # crossed, noise included: partners have the same patterns to the last bit
             patches[far[0]], patches[far[1]] = patches[far[1]].copy(), patches[far[0]].copy()
+        for places, colour in zip(((x, far[0]), (y, far[1])), colours, strict=True):
+            for at in places:
+                patches[at][1:] = colour[:, None, None]
         facts: dict[str, object] = {}
         between = tuple(b - a for a, b in zip(x, y, strict=True))
         for what, value in (("offset", offset), ("between", between), ("x", x)):
@@ -139,7 +150,7 @@ class Contact(Kind):
         return sum(shares) / len(shares)
 
     def cheap_limits(self) -> dict[str, float | None]:
-        """One half for whoever counts patches."""
+        """One half for whoever counts patches by their brightness."""
         return super().cheap_limits() | dict.fromkeys(
             (name for name in super().cheap_limits() if name.startswith("patches")), 50.0
         )

@@ -1,1 +1,1 @@
-"""What each attention scheme can and cannot see."""
+"""Artefact on what each attention scheme can and cannot see."""

@@ -1,4 +1,4 @@
-"""What each attention scheme can and cannot see: six probes, their dials, and two predictions for each accuracy.
+"""Report on what each scheme can and cannot see: six probes, their dials, and two predictions for each accuracy.
 
 `skills.yaml` holds probes, settings and predictions, registered before the first run; `skills_recipes.yaml` the recipes
 that were found on validation data.

@@ -1,4 +1,4 @@
-"""Validation videos of the probes of who must meet whom: a draw of their own, made as the test set is."""
+"""Draws of the probes of who must meet whom: validation videos are made as the test set is, and impossible dials."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from timesformer import InputError
 from timesformer.data.cache import decode
 from timesformer.data.probes import ProbeInfo, make_kind, make_probe
 
@@ -70,3 +71,24 @@ def test_validation_videos_are_made_as_the_test_set_is(made: tuple[ProbeInfo, Pr
     for first in range(0, len(rows), kind.together):
         names = [row[partner] for row in rows[first : first + kind.together]]
         assert names == ["", *[rows[first]["name"]] * (kind.together - 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dials", "message"),
+    [
+        ("match", {"move": "queen"}, "move must be one of axis, diagonal, knight, got 'queen'"),
+        ("match", {"move": "knight", "distance": 2}, "distance must be a whole number from 1 to 1, got 2"),
+        ("match", {"grid": 12}, "grid must be a whole number from 3 to 8, got 12"),
+        ("match", {"patch_noise": 1}, "patch_noise must be from 0 to 0.2, got 1"),
+        ("spin", {"objects": 0}, "objects must be a whole number from 1 to 4, got 0"),
+        ("contact", {"max_offset": 4}, "max_offset must be a whole number from 1 to 3, got 4"),
+        ("cue", {"gap": 8}, "gap must be a whole number from 2 to 7, got 8"),
+        ("cue", {"gap": 3, "cue_distractors": 3}, "cue_distractors must be a whole number from 1 to 2, got 3"),
+        ("bind", {"speed": 4}, "speed must be a whole number from 1 to 3, got 4"),
+        ("shell", {"patches_per_frame": 0.3}, "patches_per_frame must be a multiple of 0.125, got 0.3"),
+        ("shell", {"patches_per_frame": 0.25, "video_frames": 4}, "no paths found for discs 2"),
+    ],
+)
+def test_impossible_dials_are_named(tmp_path: Path, name: str, dials: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_probe(name, tmp_path, num_train=4, num_test=8, dials=dials)
