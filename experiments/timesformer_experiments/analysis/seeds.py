@@ -17,12 +17,14 @@ import numpy as np
 from timesformer.errors import InputError
 from timesformer_experiments.analysis.statistics.estimators import (
     Estimate,
+    cluster_means,
     crossed_difference,
     crossed_mean,
     nested,
     nested_difference,
     nested_mean,
 )
+from timesformer_experiments.records.hits import join_clusters
 
 Over = Literal["seeds and test videos", "test videos alone", "seeds alone", "nothing"]
 IN_WORDS: dict[Over, str] = {
@@ -32,6 +34,8 @@ IN_WORDS: dict[Over, str] = {
     "nothing": "",
 }
 Hits = Mapping[int, Mapping[str, bool]]
+EQUAL_PERCENT = 1e-6
+"""Difference of two accuracies that is due to rounding."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,21 @@ class Seeds:
     clusters: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
+    def each(self) -> dict[int, float]:
+        """Return the seeds' accuracies [percent], in the order of the seeds: where it is known which videos were
+        right, the mean over groups of videos, which is another than over videos if groups are of unequal sizes."""
+        found = {}
+        for seed in sorted(self.percent):
+            found[seed] = percent = self.percent[seed]
+            if self.clusters and self.right.get(seed):
+                means = cluster_means(self.right[seed], self.clusters).values()
+                ours = 100 * math.fsum(means) / len(means)
+                found[seed] = ours if abs(ours - percent) > EQUAL_PERCENT else percent
+        return found
+
     def points(self) -> str:
-        """Return the seeds' accuracies as they are read, in the order of the seeds."""
-        return " ".join(f"{self.percent[seed]:.1f}" for seed in sorted(self.percent))
+        """Return these accuracies as they are read."""
+        return " ".join(f"{percent:.1f}" for percent in self.each().values())
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,12 @@ class Spread:
     over: Over
     estimate: Estimate | None
     note: str = ""
+
+    def scope(self) -> str:
+        """Return what the interval holds for, in words."""
+        groups = self.estimate.clusters if self.estimate is not None and self.estimate.conditional else 0
+        of_these = f" of these {groups} groups" if groups > 1 else " of this group" if groups else ""
+        return IN_WORDS[self.over].replace("new test videos", f"new test videos{of_these}")
 
 
 def design_of(*variants: Hits) -> Literal["nested", "crossed"]:
@@ -97,16 +119,18 @@ def mean_of(seeds: Seeds) -> Spread:
 
 
 def difference_of(first: Seeds, second: Seeds) -> Spread:
-    """Estimate first minus second over their common seeds.  Raises InputError if they have none in common."""
+    """Estimate first minus second over their common seeds.  Raises InputError if they have none in common,
+    and where they group test videos differently."""
     common = sorted(set(first.percent) & set(second.percent))
     if not common:
         raise InputError("no seed in common: expected at least one seed of each variant")
     why = _not_paired(first, second, common)
     if not why:
         one, other = ({seed: each.right[seed] for seed in common} for each in (first, second))
-        groups = {**first.clusters, **second.clusters} or None
+        groups = dict(first.clusters)
+        join_clusters(groups, second.clusters)
         crossing = design_of(one, other) == "crossed"
-        return _spread((crossed_difference if crossing else nested_difference)(one, other, groups))
+        return _spread((crossed_difference if crossing else nested_difference)(one, other, groups or None))
     differences = [first.percent[seed] - second.percent[seed] for seed in common]
     if len(common) > 1:
         return _spread(_of_seeds(differences, (-100.0, 100.0)), why)

@@ -11,7 +11,7 @@ from timesformer_experiments.analysis.pairs import Comparison, compare, judged
 from timesformer_experiments.analysis.seeds import Over, Seeds, mean_of
 from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, Humps, humps
 from timesformer_experiments.paper.registered import registered
-from timesformer_experiments.records.hits import clusters_of, hits_of
+from timesformer_experiments.records.hits import clusters_of, hits_of, join_clusters
 from timesformer_experiments.specs.run import RunSpec
 
 Key = tuple[str, str]
@@ -122,7 +122,7 @@ def seeds_of(records: Mapping[int, dict[str, Any]]) -> Seeds:
     """Return what the records of a variant's seeds say of accuracy."""
     clusters: dict[str, str] = {}
     for record in records.values():
-        clusters |= clusters_of(record)
+        join_clusters(clusters, clusters_of(record))
     return Seeds(
         percent={seed: float(record["metrics"]["top1_percent"]) for seed, record in records.items()},
         right={seed: hits for seed, record in records.items() if (hits := hits_of(record))},

@@ -89,6 +89,8 @@ def _detected(estimate: Estimate, seeds: int, alpha: float, power: float) -> flo
     videos = 0.0
     if estimate.design == "crossed" and not estimate.conditional and estimate.videos_variance is not None:
         videos = estimate.videos_variance / estimate.clusters
+    elif estimate.conditional and not estimate.bound:
+        videos = square * (1 - estimate.seed_share)
     of_seeds = max(square - videos, 0.0) * scale  # what is left of a seed's clusters shrinks with the seeds too
     total = of_seeds + videos
     share = of_seeds / total if total > 0 else 1.0
