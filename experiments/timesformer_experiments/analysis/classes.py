@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from timesformer.evaluation.confusion import Confusion
 from timesformer_experiments.analysis.axes import groups
 from timesformer_experiments.analysis.figures import title_of
+from timesformer_experiments.analysis.grouped import accuracy_of, clusters_by_video, of_class, right_by_video
 from timesformer_experiments.analysis.summary import Summary
 from timesformer_experiments.report.tables import Column, Table
 
@@ -183,15 +184,27 @@ def _matrices(settings: Sequence[_Setting]) -> Figure:
     return figure
 
 
-def class_table(counted: Sequence[Confusion], name: str) -> Table:
-    """Accuracy of each class of one model, with its interval."""
+def class_table(counted: Sequence[Confusion], name: str, per_video: pd.DataFrame | None = None) -> Table:
+    """Accuracy of each class of one model, with its interval: over groups, where `per_video` has groups."""
     rows = [row for each in counted for row in each.rows()]
+    over = "Wilson"
+    if per_video is not None and "group" in per_video:
+        numbers = [(place, number) for place, each in enumerate(counted) for number in range(len(each.classes))]
+        for row, (place, number) in zip(rows, numbers, strict=True):
+            if row["videos"]:
+                part = of_class(per_video, place, number)
+                found, low, high = accuracy_of(right_by_video(part, place), clusters_by_video(part))
+                row |= {"top1_percent": found.mean, "top1_low_percent": low, "top1_high_percent": high}
+                row["groups"] = found.clusters
+        over = "groups of test videos averaged"
     columns = [
         Column("class", "Class", "label"),
         Column("videos", "Videos", "counted", decimals=0),
         Column("top1_percent", "top-1 [%]", "measured", bounds=("top1_low_percent", "top1_high_percent")),
     ]
+    if any("groups" in row for row in rows):
+        columns.insert(2, Column("groups", "Groups", "counted", decimals=0))
     if any(each.head is not None for each in counted):
         columns.insert(0, Column("head", "Head", "label"))
-    caption = f"{name}: accuracy of each class with its 95 % interval (Wilson)"
+    caption = f"{name}: accuracy of each class with its 95 % interval ({over})"
     return Table(pd.DataFrame(rows), tuple(columns), caption, measured="measured here")

@@ -84,6 +84,7 @@ def make_record(
     equalised: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
     claims_digest: str | None = None,
+    failed_below_percent: float | None = None,
     metrics: dict[str, Any] | None = None,
     dataset: dict[str, Any] | None = None,
     confusion: list[dict[str, Any]] | None = None,
@@ -91,6 +92,7 @@ def make_record(
     """The record of a run that has just ended, on this machine."""
     source = spec.init_from
     notes = {"equalised": equalised, "tuning": tuning, "claims_digest": claims_digest}
+    notes |= {"failed_below_percent": failed_below_percent}
     return {
         "record_version": RECORD_VERSION,
         "hash": spec.hash(),
