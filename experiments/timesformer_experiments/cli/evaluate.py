@@ -84,8 +84,8 @@ def evaluate(
     group: Annotated[
         str | None,
         typer.Option(
-            help="Test videos that belong together, of an annotation file: `column=NAME` of its header, or `pattern=REGEX` "
-            "in the videos' names; intervals are then over these groups."
+            help="Test videos that belong together: `column=NAME` of the annotation file, or `pattern=REGEX` in the "
+            "videos' names; intervals are then over these groups."
         ),
     ] = None,
     allow_unreadable: Annotated[
@@ -332,7 +332,8 @@ def _measure(
     metrics = {name: value for name, value in result.metrics().items() if value is not None}
     unreadable = [{"path": path, "reason": reason} for path, reason in result.unreadable]
     name = job.name if frame_order == "normal" else f"{job.name}, frames {frame_order}"
-    printed = {"name": name, "model": job.source, **stated, **metrics, **grouped_accuracy(result.per_video), "unreadable": unreadable}
+    metrics |= grouped_accuracy(result.per_video)
+    printed = {"name": name, "model": job.source, **stated, **metrics, "unreadable": unreadable}
     if per_class:
         printed["confusion"] = [each.to_dict() for each in counted(result, job.model, job.labels)]
     return result, printed
@@ -386,7 +387,8 @@ def _show(measured: list[dict[str, Any]]) -> None:
     for name, said in dict.fromkeys((found["model"], found["classes"]) for found in measured):
         if said != "by name":
             screen.print(f"{name}: classes compared {said}", markup=False, highlight=False, soft_wrap=True)
-    for note in dict.fromkeys(f"{found['name']}: {found['group_note']}" for found in measured if found.get("group_note")):
+    few = [f"{found['name']}: {found['group_note']}" for found in measured if found.get("group_note")]
+    for note in dict.fromkeys(few):
         screen.print(note, markup=False, highlight=False, soft_wrap=True)
     for found in measured:
         for video in found["unreadable"]:

@@ -1,4 +1,4 @@
-"""Test videos that a run classified correctly, and which of them belong together: tests over videos need only records."""
+"""Test videos that a run had right, and which of them belong together: tests over videos need only the record."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Accuracy below which a training counts as failed, registered before the runs.
 
-    failed_below_percent: midpoint        # of probes where order counts: halfway between two bounds, see `midpoint_percent`
-    failed_below_percent: 60              # or a number [percent]
-    failed_below_percent: {motion: 75}    # or one for each probe
+failed_below_percent: midpoint        # of probes where order counts, see `midpoint_percent`
+failed_below_percent: 60              # or a number [percent]
+failed_below_percent: {motion: 75}    # or one for each probe
 """
 
 from __future__ import annotations
