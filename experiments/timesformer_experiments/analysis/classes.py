@@ -51,6 +51,10 @@ class _Setting:
     seeds: int
     counted: Confusion
 
+    def title(self) -> str:
+        """Return the values in words, with the head where there are several."""
+        return ", ".join(str(value) for value in [*self.values.values(), self.counted.head] if value is not None)
+
 
 def class_report(results: pd.DataFrame, summary: Summary, records: Records) -> ClassReport | None:
     """The classes of finished runs; None where no record has a confusion."""
@@ -84,7 +88,8 @@ def class_report(results: pd.DataFrame, summary: Summary, records: Records) -> C
     figures = {}
     for number, start in enumerate(range(0, min(len(drawn), MOST_PANELS), 2 * ACROSS), start=1):
         name = "confusion" if number == 1 else f"confusion_{number}"
-        figures[name] = _matrices(drawn[start : min(start + 2 * ACROSS, MOST_PANELS)])
+        part = drawn[start : min(start + 2 * ACROSS, MOST_PANELS)]
+        figures[name] = draw_matrices([(each.title(), each.counted) for each in part])
     return ClassReport(files, None if too_long else table, figures, tuple(found))
 
 
@@ -149,24 +154,22 @@ def _wide(rows: Sequence[dict[str, Any]], summary: Summary) -> Table:
     return Table(pd.DataFrame(found.values()), tuple(columns), caption, measured="measured here")
 
 
-def _matrices(settings: Sequence[_Setting]) -> Figure:
-    """A panel a setting: of each true class (row) the share of each predicted one, in percent."""
+def draw_matrices(settings: Sequence[tuple[str, Confusion]]) -> Figure:
+    """Draw a panel for each title and confusion: of each true class (row) the share of each predicted one [%]."""
     across = min(len(settings), ACROSS)
     down = math.ceil(len(settings) / across)
-    size = max(len(each.counted.classes) for each in settings)
+    size = max(len(counted.classes) for _, counted in settings)
     side = 3.4 if size <= MOST_NAMED else 4.2
     figure = Figure(figsize=(side * across + 1.2, side * down + 0.6), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axis in panels[len(settings) :]:
         axis.set_visible(False)
     image = None
-    for axis, each in zip(panels, settings, strict=False):
-        counted = each.counted
+    for axis, (title, counted) in zip(panels, settings, strict=False):
         assert counted.counts is not None
         percent = 100 * counted.counts / np.maximum(counted.videos, 1)[:, None]
         image = axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-        said = ", ".join(str(value) for value in [*each.values.values(), counted.head] if value is not None)
-        axis.set_title(said, fontsize="small")
+        axis.set_title(title, fontsize="small")
         places = range(len(counted.classes))
         if len(counted.classes) <= MOST_NAMED:
             axis.set_xticks(places, counted.classes, rotation=90, fontsize="x-small")

@@ -32,7 +32,7 @@ from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import CELL, axes_of, groups
 from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame, seeds_of
-from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
+from timesformer_experiments.analysis.curves import CURVES, curve_figures, parquet, read_curves
 from timesformer_experiments.analysis.fair import sections
 from timesformer_experiments.analysis.figures import figures, front, pdf
 from timesformer_experiments.analysis.pairs import Comparison
@@ -275,9 +275,7 @@ def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Pat
     if report.classes is not None:
         contents |= report.classes.files
     if not report.curves.empty:
-        buffer = BytesIO()
-        report.curves.astype({"hash": "category"}).to_parquet(buffer, index=False, compression="zstd")
-        contents[CURVES] = buffer.getvalue()
+        contents[CURVES] = parquet(report.curves)
     if out.resolve() != folder.resolve():
         contents |= _sources(folder)
     for name, content in contents.items():

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from timesformer.data.probes import KINDS, make_kind
+from timesformer.data.probes.kind import Kind
 from timesformer.errors import InputError
+from timesformer.evaluation.confusion import Confusion
 from timesformer.evaluation.scores import read_scores
 from timesformer_experiments.records.folder import RunFolder
 
@@ -82,12 +84,16 @@ def groups_of(data: Mapping[str, Any], count: int, kept: Sequence[Any] | None = 
     The kind of a probe says what belongs together; of other data, `kept` does: what the annotation had.
     """
     if data.get("probe") in KINDS:
-        known = fields(KINDS[data["probe"]])
-        dials = {field.name: data[field.name] for field in known if data.get(field.name) is not None}
-        return make_kind(data["probe"], dials).groups(TEST, count)
+        return _kind_of(data).groups(TEST, count)
     if kept is not None:
         return [str(each) for each in kept]
     return [f"{number:06d}" for number in range(count)]
+
+
+def _kind_of(data: Mapping[str, Any]) -> Kind:
+    known = fields(KINDS[data["probe"]])
+    dials = {field.name: data[field.name] for field in known if data.get(field.name) is not None}
+    return make_kind(data["probe"], dials)
 
 
 def clusters_of(record: Mapping[str, Any]) -> dict[str, str]:
@@ -111,3 +117,23 @@ def join_clusters(known: dict[str, str], more: Mapping[str, str]) -> None:
                 f"test video {name.partition(':')[2]}: in group {group.partition(':')[2]!r} of one run and in "
                 f"{known[name].partition(':')[2]!r} of another (expected the same groups wherever runs are compared)"
             )
+
+
+def confusions_of(record: Mapping[str, Any]) -> list[Confusion]:
+    """Return what the record says of each class, for each head; empty where it does not.
+
+    Records of probes that lack a confusion have, by `test_right`, which videos of each class were right, though not
+    what the others were taken for.
+    """
+    if record.get("confusion"):
+        return [Confusion.from_dict(plain) for plain in record["confusion"]]
+    data, right = record["spec"].get("data", {}), list(hits_of(record).values())
+    if data.get("probe") not in KINDS or not right:
+        return []
+    kind = _kind_of(data)
+    labels = [clip.label for clip in sorted(kind.clips(TEST, len(right)), key=lambda clip: clip.name)]
+    if len(labels) != len(right) or len(kind.labels) != record["spec"]["model"]["num_classes"]:
+        return []
+    size = len(kind.labels)
+    videos, hits = np.bincount(labels, minlength=size), np.bincount(labels, weights=right, minlength=size)
+    return [Confusion(None, tuple(kind.labels), videos, hits.astype(np.int64), None)]

@@ -6,8 +6,8 @@ A `Report` holds the content of an artefact (a table or figure of the paper); `w
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,25 @@ RECORDS = "records.jsonl"
 
 
 @dataclass(frozen=True)
+class More:
+    """What lies behind a table: further tables, figures by name, notes, and files by name."""
+
+    tables: tuple[Table, ...] = ()
+    figures: dict[str, Figure] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Return False if there is nothing."""
+        return bool(self.tables or self.figures or self.files)
+
+
+@dataclass(frozen=True)
 class Report:
     """Content of one artefact in one profile.
 
     `findings`: sentences that follow from the numbers of this table. `sources`: blocks of published values shown.
-    `remarks`: remarks on them. `records`: records that the table was made from.
+    `remarks`: remarks on them. `records`: records that the table was made from. `more`: what lies behind it.
     """
 
     name: str
@@ -40,6 +54,7 @@ class Report:
     sources: tuple[Published, ...]
     remarks: tuple[Remark, ...]
     records: tuple[dict[str, Any], ...] = ()
+    more: More = More()
 
     def source_sentences(self) -> list[str]:
         """Return the sources of the published values, one sentence per block."""
@@ -65,11 +80,14 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Write all files of a report into a folder and return their paths; each is written completely or not at all."""
     require_writable(folder)
     picture = png(report.figure)
+    below = {name: png(figure) for name, figure in report.more.figures.items()}
     contents: dict[str, bytes] = {
         f"{report.name}.csv": to_csv(report.table).encode(),
         f"{report.name}.md": markdown(report).encode(),
         f"{report.name}.png": picture,
-        "report.html": page(report, picture).encode(),
+        "report.html": page(report, picture, below).encode(),
+        **report.more.files,
+        **{f"{name}.png": image for name, image in below.items()},
     }
     if report.records:
         lines = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n" for record in report.records)
@@ -116,8 +134,11 @@ def _published(report: Report) -> list[str]:
     ]
 
 
-def page(report: Report, picture: bytes) -> str:
-    """Return the report as one page that needs no other file (see `timesformer_experiments.report.pages`)."""
+def page(report: Report, picture: bytes, below: Mapping[str, bytes] | None = None) -> str:
+    """Return the report as one page that needs no other file (see `timesformer_experiments.report.pages`).
+
+    below: images of the figures behind it.
+    """
     runs = [record for record in report.records if "top1_percent" in record["metrics"]]
     return pages.page(
         "artefact.html",
@@ -127,6 +148,8 @@ def page(report: Report, picture: bytes) -> str:
         paper=paper(),
         runs=_runs(runs) if runs else None,
         machines=sorted({_machine(record["environment"]) for record in runs}),
+        more=report.more if report.more else None,
+        below=[(name.replace("_", " ").capitalize(), image) for name, image in (below or {}).items()],
     )
 
 
