@@ -71,6 +71,7 @@ def fit(
     folder: str | Path,
     *,
     validation: Callable[[nn.Module], dict[str, Any]] | None = None,
+    validate_every: int | None = None,
     progress: bool | OnStep = True,
     tracker: str | None = None,
     tracker_folder: str | Path | None = None,
@@ -83,7 +84,8 @@ def fit(
     dataset: `dataset[(epoch, index)]` is a pure function that returns `clip` (frames, channels, height, width), `label`
         and `index`
     collate: function that makes batches of these samples
-    validation: function that is called with the model in evaluation mode at each checkpoint and at the end
+    validation: function that is called with the model in evaluation mode at each checkpoint and at the end, or every
+        so many steps (`validate_every`) and at the end
     progress: True for a bar on standard error, or a function of (steps done, all steps, mean loss since the last call)
     tracker: name of one of accelerate's trackers, which logs into `tracker_folder` (by default `folder`)
     strategy: division of the work between several processes (accelerate's, started by its launcher, torchrun or
@@ -103,6 +105,7 @@ def fit(
     if videos is None and isinstance(dataset, VideoDataset):
         videos = dataset.fingerprint()
     loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate, videos)
+    loop.validate_every = validate_every or recipe.checkpoint_every
     with step_bar("training", progress, loop.accelerator.is_main_process) as on_step:
         return loop.run(on_step)
 
@@ -124,6 +127,7 @@ class _Loop:
         self.videos, self.kept = videos, False
         self.dataset, self.recipe, self.folder = dataset, recipe, folder
         self.validation, self.collate = validation, collate
+        self.validate_every = recipe.checkpoint_every
         self.num_samples = len(dataset)  # type: ignore[arg-type]
         self.steps = recipe.total_steps(self.num_samples)
         self.accelerator = accelerator
@@ -168,11 +172,14 @@ class _Loop:
                     loss = self._look(reported)
                     on_step(state.step, steps, loss)
                     reported = state.step
-                if due:
+                asked = state.step % self.validate_every == 0 or state.step == steps
+                if due or (asked and self.validation is not None):
                     now = time.perf_counter()
                     state.seconds += now - clock
-                    self._validate()
-                    self._checkpoint()
+                    if asked:
+                        self._validate()
+                    if due:
+                        self._checkpoint()
                     clock = time.perf_counter()
         if self.tracker:
             self.accelerator.end_training()

@@ -20,6 +20,7 @@ from timesformer_experiments.analysis.statistics.estimators import (
     cluster_means,
     crossed_difference,
     crossed_mean,
+    figure_mean,
     nested,
     nested_difference,
     nested_mean,
@@ -34,6 +35,7 @@ IN_WORDS: dict[Over, str] = {
     "nothing": "",
 }
 Hits = Mapping[int, Mapping[str, bool]]
+ByVideo = Mapping[int, Mapping[str, float]]
 EQUAL_PERCENT = 1e-6
 """Difference of two accuracies that is due to rounding."""
 
@@ -90,7 +92,7 @@ class Spread:
         return IN_WORDS[self.over].replace("new test videos", f"new test videos{of_these}")
 
 
-def design_of(*variants: Hits) -> Literal["nested", "crossed"]:
+def design_of(*variants: ByVideo) -> Literal["nested", "crossed"]:
     """Return how seeds and test videos belong together: crossed where all seeds have the same, else nested.
 
     Raises InputError where some seeds share test videos and others do not.
@@ -156,6 +158,16 @@ def _spread(estimate: Estimate, why: str = "") -> Spread:
     if ends is None:
         return Spread(estimate.mean, None, None, "nothing", estimate, why or "a single group of test videos")
     return Spread(estimate.mean, *ends, over, estimate, why)
+
+
+def spread_of_figure(
+    values: Mapping[int, Mapping[str, float]], clusters: Mapping[str, str], limits: tuple[float, float]
+) -> Spread:
+    """Estimate the mean of a figure that is no accuracy, by seed and test video.
+
+    Raises InputError where some seeds share test videos and others do not.
+    """
+    return _spread(figure_mean(values, clusters, limits, design_of(values)))
 
 
 def students_interval(values: list[float]) -> tuple[float, float] | None:

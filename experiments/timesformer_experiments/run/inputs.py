@@ -22,6 +22,8 @@ from timesformer_experiments.specs.splits import EvaluateOn
 
 SPLITS: dict[EvaluateOn, Split] = {"test": "test", "validation": "val"}
 """Names of the splits in a probe's files."""
+CURVE_PROTOCOL = "clip"
+"""Of the accuracies on validation in a learning curve."""
 
 
 def check_annotations(spec: RunSpec) -> None:
@@ -32,7 +34,7 @@ def check_annotations(spec: RunSpec) -> None:
 
 def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset, Labels]:
     """Return training set, the evaluated set with the protocol's views, and the names of the classes."""
-    data, record = spec.data, spec.preprocessing
+    data = spec.data
     if isinstance(data, ProbeData):
         probe = prepare(data, data_dir)
         train, evaluated = (probe.annotations(split) for split in ("train", SPLITS[spec.evaluate_on]))
@@ -40,25 +42,37 @@ def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset,
     else:
         train, evaluated = data.annotations(spec.evaluate_on)
         labels = train.labels or default_labels(data.heads, train.heads)
-    frames = FrameCache(data_dir / "frames") if data.cache else None
-    allow = data.allow_unreadable
+    train_set, evaluated_set = (
+        _dataset(spec, samples, data_dir, spec.protocol, is_train)
+        for samples, is_train in ((train, True), (evaluated, False))
+    )
+    return train_set, evaluated_set, labels
 
-    def dataset(samples: Annotations, train: bool) -> VideoDataset:
-        return VideoDataset(
-            samples,
-            record,
-            train=train,
-            jitter=data.jitter,
-            flip=data.flip,
-            augment=data.augment,
-            seed=spec.seed,
-            views=protocol_named(spec.protocol).views,
-            cache=frames,
-            allow_unreadable=allow,
-            stills=data.stills,
-        )
 
-    return dataset(train, True), dataset(evaluated, False), labels
+def validation_set(spec: RunSpec, data_dir: Path) -> VideoDataset:
+    """Return the validation videos for a learning curve, read by the middle clip; no test list is opened."""
+    if isinstance(spec.data, ProbeData):
+        samples = prepare(spec.data, data_dir).annotations("val")
+    else:
+        _, samples = spec.data.annotations("validation")
+    return _dataset(spec, samples, data_dir, CURVE_PROTOCOL, train=False)
+
+
+def _dataset(spec: RunSpec, samples: Annotations, data_dir: Path, protocol: str, train: bool) -> VideoDataset:
+    data = spec.data
+    return VideoDataset(
+        samples,
+        spec.preprocessing,
+        train=train,
+        jitter=data.jitter,
+        flip=data.flip,
+        augment=data.augment,
+        seed=spec.seed,
+        views=protocol_named(protocol).views,
+        cache=FrameCache(data_dir / "frames") if data.cache else None,
+        allow_unreadable=data.allow_unreadable,
+        stills=data.stills,
+    )
 
 
 def prepare(data: ProbeData, data_dir: Path, workers: int = 1) -> ProbeInfo:

@@ -12,7 +12,7 @@ from timesformer.checkpoints import save_model
 from timesformer.config.registry import Model
 from timesformer.data import VideoDataset
 from timesformer.evaluation.confusion import confusions
-from timesformer.evaluation.evaluate import EvalResult, evaluate
+from timesformer.evaluation.evaluate import EvalResult, evaluate, validation
 from timesformer.evaluation.scores import write_scores
 from timesformer.files import write_atomic
 from timesformer.heads import Labels, heads_of
@@ -21,7 +21,14 @@ from timesformer.training.loop import FitResult, fit
 from timesformer_experiments.records.folder import RunFolder, default_data_dir
 from timesformer_experiments.run.distributed import train_in_processes
 from timesformer_experiments.run.identity import Identities
-from timesformer_experiments.run.inputs import audit_of, check_annotations, datasets, initial_model
+from timesformer_experiments.run.inputs import (
+    CURVE_PROTOCOL,
+    audit_of,
+    check_annotations,
+    datasets,
+    initial_model,
+    validation_set,
+)
 from timesformer_experiments.run.recording import recorded
 from timesformer_experiments.specs.run import RunSpec, load_scheme_file, resolve
 
@@ -80,18 +87,23 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     model, started_from, licence = initial_model(spec, folder.runs_dir, labels)
     recipe = replace(spec.recipe, seed=spec.seed)
     tracker = spec.tracker if spec.processes == 1 else None
+    views = test_set.views.per_video or 1
+    batch = max(views, recipe.batch_size // recipe.accumulate)
+    watched = None
+    if spec.validate_every is not None:
+        watched = validation(validation_set(spec, data_dir), CURVE_PROTOCOL, batch)
     trained = fit(
         model,
         train_set,
         recipe,
         folder.checkpoint,
+        validation=watched,
+        validate_every=spec.validate_every,
         progress=progress,
         tracker=tracker,
         tracker_folder=folder.tracker,
         videos=identity.train,
     )
-    views = test_set.views.per_video or 1
-    batch = max(views, recipe.batch_size // recipe.accumulate)
     tested = evaluate(
         model, test_set, spec.protocol, batch, workers=recipe.workers, precision=recipe.precision, progress=False
     )
@@ -106,6 +118,9 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     curve = pd.DataFrame(
         {"step": range(trained.steps), "loss": trained.losses, "accuracy": trained.accuracies, "learning_rate": rates}
     )
+    if trained.validation:  # after so many steps, at the step that was the last before it
+        measured = {found["step"] - 1: float(found["top1_percent"]) for found in trained.validation}
+        curve["validation_percent"] = curve["step"].map(measured).astype(float)
     write_atomic(folder.curve, lambda path: curve.to_parquet(path, index=False))
     identity.require_unchanged(Identities(data_dir).of(spec), spec.name)
     identity.write(folder)

@@ -67,6 +67,8 @@ class RunSpec(Strict):
     The result is that of one process within rounding, except where processes draw or average on their own (dropout,
     drop path, batch norm, mixup, unreadable videos left out): there their number is part of the hash.  tracker: one of
     accelerate's by name, such as tensorboard; its logs lie in the run's folder.  selection: how the recipe was chosen.
+    validate_every: steps after which the accuracy on validation (protocol clip) is measured for the learning curve, and
+    once at the end; it decides nothing.
 
     A run that starts from a checkpoint and does not name an attention scheme takes the checkpoint's model and
     preprocessing, save what it states of either.
@@ -95,6 +97,7 @@ class RunSpec(Strict):
     strategy: Strategy = "ddp"
     tracker: str | None = None
     selection: Selection | None = None
+    validate_every: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -139,6 +142,12 @@ class RunSpec(Strict):
             raise InputError(
                 "evaluate_on: the data have no validation set; expected num_val, val or val_fraction there"
             )
+        if self.validate_every is not None and not self.data.has_validation:
+            raise InputError(
+                "validate_every: the data have no validation set; expected num_val, val or val_fraction there"
+            )
+        if self.validate_every is not None and self.processes > 1:
+            raise InputError("validate_every: expected processes 1, where the learning curve is measured")
         if self.data.stills and self.model.num_frames != 1:
             raise InputError(f"data.stills: an image model has num_frames 1, got {self.model.num_frames}")
         if self.recipe.batch_size // self.recipe.accumulate % self.processes:

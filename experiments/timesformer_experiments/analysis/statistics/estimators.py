@@ -196,6 +196,19 @@ def crossed_difference(first: Runs, second: Runs, clusters: Clusters | None = No
     return _crossed(dict(zip(seeds, _differences(first, second), strict=True)), clusters, (-100.0, 100.0))
 
 
+def figure_mean(
+    runs: Runs, clusters: Clusters | None, limits: tuple[float, float], design: Design, scale: float = 1.0
+) -> Estimate:
+    """Estimate the mean of a figure that every video has a value of, times `scale`; limits: of the scaled figure.
+
+    Raises InputError as the estimators of accuracy do.
+    """
+    kept = {seed: runs[seed] for seed in _seeds(runs)}
+    if design == "crossed":
+        return _crossed(kept, clusters, limits, scale)
+    return _nested(list(kept.values()), clusters, limits, scale)
+
+
 def _seeds(*runs: Runs) -> list[int]:
     common = sorted(set.intersection(*(set(each) for each in runs)))
     if not common:
@@ -212,8 +225,10 @@ def _differences(first: Runs, second: Runs) -> list[dict[str, float]]:
     return found
 
 
-def _nested(runs: Sequence[Mapping[str, float]], clusters: Clusters | None, limits: tuple[float, float]) -> Estimate:
-    tables = [100 * np.array(list(cluster_means(each, clusters).values())) for each in runs]
+def _nested(
+    runs: Sequence[Mapping[str, float]], clusters: Clusters | None, limits: tuple[float, float], scale: float = 100.0
+) -> Estimate:
+    tables = [scale * np.array(list(cluster_means(each, clusters).values())) for each in runs]
     return nested(tables, videos=min(map(len, runs)), limits=limits)
 
 
@@ -258,7 +273,10 @@ def nested(
 
 
 def _crossed(
-    runs: Mapping[int, Mapping[str, float]], clusters: Clusters | None, limits: tuple[float, float]
+    runs: Mapping[int, Mapping[str, float]],
+    clusters: Clusters | None,
+    limits: tuple[float, float],
+    scale: float = 100.0,
 ) -> Estimate:
     (start, first), *others = runs.items()
     for seed, each in others:
@@ -267,14 +285,14 @@ def _crossed(
                 f"seed {seed}: other test videos than seed {start} (expected the same for all seeds; `nested` is the "
                 "estimator where each seed has its own)"
             )
-    table = 100 * np.array([list(cluster_means(each, clusters).values()) for each in runs.values()])
+    table = scale * np.array([list(cluster_means(each, clusters).values()) for each in runs.values()])
     members: list[np.ndarray] = []
     if table.shape[1] < min(FEW_CLUSTERS, len(first)) and clusters is not None:
         of_cluster: dict[str, list[str]] = {}
         for name in sorted(first):
             of_cluster.setdefault(clusters[name], []).append(name)
         members = [
-            100 * np.array([[float(each[name]) for name in names] for each in runs.values()])
+            scale * np.array([[float(each[name]) for name in names] for each in runs.values()])
             for names in of_cluster.values()
         ]
     return crossed(table, videos=len(first), limits=limits, members=members)
