@@ -109,10 +109,10 @@ def mean_of(seeds: Seeds) -> Spread:
     """Estimate one variant's accuracy.  Raises InputError without seeds."""
     if not seeds.percent:
         raise InputError("no seeds: expected at least one accuracy")
-    if set(seeds.right) == set(seeds.percent):
+    why = "which test videos were right is not known"
+    if set(seeds.right) == set(seeds.percent) and not (why := _shared_in_part(seeds.right)):
         crossing = design_of(seeds.right) == "crossed"
         return _spread((crossed_mean if crossing else nested_mean)(seeds.right, seeds.clusters or None))
-    why = "which test videos were right is not known"
     if len(seeds.percent) > 1:
         return _spread(_of_seeds(list(seeds.percent.values()), (0.0, 100.0)), why)
     (seed, percent), *_ = seeds.percent.items()
@@ -145,6 +145,15 @@ def _not_paired(first: Seeds, second: Seeds, common: list[int]) -> str:
         return "which test videos were right is not known"
     if any(set(first.right[seed]) != set(second.right[seed]) for seed in common):
         return "the test videos are not the same"
+    return _shared_in_part({seed: first.right[seed] for seed in common})
+
+
+def _shared_in_part(right: Hits) -> str:
+    """Return why seeds and test videos belong together in neither way, such as a video that one seed could not read."""
+    try:
+        design_of(right)
+    except InputError:
+        return "some seeds share test videos and others do not"
     return ""
 
 

@@ -85,8 +85,7 @@ def accuracy(records: Mapping[int, dict[str, Any]], level: float | None = None) 
 
     level: registered, below it a training has failed.
 
-    Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right, and
-    where some seeds share test videos and others do not.
+    Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right.
     """
     for record in records.values():
         _require_possible(record)

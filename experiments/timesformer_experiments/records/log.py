@@ -301,6 +301,11 @@ def latest(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _no_number(text: str) -> float:
+    """Refuse NaN and infinities, which are no JSON; no record is written with them."""
+    raise ValueError(f"{text} is no number")
+
+
 def read_records(path: str | Path) -> list[dict[str, Any]]:
     """The records of a log, in order.  A torn last line (no line break: a crash) is left out with a warning.
 
@@ -315,13 +320,13 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     if lines[-1]:
         logger.warning("%s:%d: the last line is torn (written during a crash); left out", path, len(lines))
     with suppress(ValueError):  # all at once is twice as fast; what is wrong is found below
-        together = json.loads(b"[" + b",".join(lines[:-1]) + b"]")
+        together = json.loads(b"[" + b",".join(lines[:-1]) + b"]", parse_constant=_no_number)
         if len(together) == len(lines) - 1 and all(_is_record(record) for record in together):
             return together
     records = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=_no_number)
         except ValueError as error:
             raise InputError(f"{path}:{number}: not a record, expected one JSON object ({error})") from error
         if not _is_record(record):

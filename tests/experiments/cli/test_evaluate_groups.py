@@ -65,8 +65,8 @@ def test_few_groups_are_taken_as_given(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_class_has_its_own_groups(place: Path, tmp_path: Path) -> None:
-    from timesformer_experiments.analysis.classes import class_table
     from timesformer.evaluation.confusion import confusions
+    from timesformer_experiments.analysis.classes import class_table
 
     _, frame = rows(place, tmp_path / "a.parquet", "--group", r"^(s\d+)_")
     table = class_table(confusions(frame, None, (), 3), "x", frame).frame

@@ -78,10 +78,10 @@ def test_rows_have_means_over_seeds_with_intervals() -> None:
 def with_videos(found: dict[str, Any], values: list[float], groups: list[str]) -> dict[str, Any]:
     """The same record with the figure of every video."""
     areas = {"deletion_area": [0.2] * len(values), "insertion_area": [0.7] * len(values)}
-    of_method = {place: values for place in PLACES} | areas
-    each = {name: of_method for name in ("rollout", RANDOM)}
+    of_method = dict.fromkeys(PLACES, values) | areas
+    each = dict.fromkeys(("rollout", RANDOM), of_method)
     videos = [f"{number}.mp4" for number in range(len(values))]
-    each |= {"untrained": {name: {place: values for place in PLACES} for name in ("rollout", RANDOM)}}
+    each |= {"untrained": {name: dict.fromkeys(PLACES, values) for name in ("rollout", RANDOM)}}
     return found | {"each": {"videos": videos, "groups": groups, **each}, "dataset": {"test": {"fingerprint": "f"}}}
 
 
