@@ -9,6 +9,7 @@ from typing import Any
 from timesformer.errors import InputError
 from timesformer_experiments.analysis.pairs import Comparison, compare, judged
 from timesformer_experiments.analysis.seeds import Over, Seeds, mean_of
+from timesformer_experiments.analysis.statistics.estimators import Estimate
 from timesformer_experiments.analysis.statistics.humps import Humps, humps
 from timesformer_experiments.paper.registered import registered
 from timesformer_experiments.records.hits import clusters_of, hits_of, join_clusters
@@ -107,8 +108,14 @@ def accuracy(records: Mapping[int, dict[str, Any]], level: float | None = None) 
         chance=100 / first["spec"]["model"]["num_classes"],
         seeds=seeds,
         humps=fallen,
-        note=found.estimate.remark() if found.estimate is not None and several else "",
+        note=_note(found.estimate, several),
     )
+
+
+def _note(estimate: Estimate | None, several: bool) -> str:
+    if estimate is None:
+        return ""
+    return estimate.remark() if several else estimate.few_groups()
 
 
 def seeds_of(records: Mapping[int, dict[str, Any]]) -> Seeds:

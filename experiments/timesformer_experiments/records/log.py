@@ -8,7 +8,8 @@ A record's fields (`RECORD_VERSION` 2):
     sweep, cell: name of the sweep and the values of its axes by dotted path; null for other runs
     equalised: of a cell at equal cost, what was solved and by how much it misses; tuning: of a run that is there for
         the choice of a recipe, its variant, draw and values; claims_digest: sha256 of the claims that were registered
-        before the run.  Only where there are such
+        before the run; failed_below_percent: the accuracy below which it counts as failed, registered with them; of
+        runs behind a table test_right, test_groups (see `records.hits`).  Only where there are such
     seed, protocol, spec: the run's full configuration; init_from: name and hash of the run it started from, or null
     evaluated_on: "test" or "validation", the videos that the metrics are of; null for a cost.  A run evaluates its set
         once, when it is trained
