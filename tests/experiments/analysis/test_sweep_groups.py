@@ -194,7 +194,7 @@ def test_failed_seeds_are_counted_and_hide_the_mean_s_interval(tmp_path: Path) -
     assert np.isnan(fallen["measured_top1_low_percent"])
     assert fallen["measured_top1_two_humps"] == "2 of 7 below 60 %, median 90.0 %"
     assert 60 < whole["measured_top1_low_percent"] < whole["measured_top1_percent"]
-    assert whole["measured_top1_two_humps"] is None
+    assert pd.isna(whole["measured_top1_two_humps"])
     (said,) = [each for each in report.findings if "seeds fail" in each]
     assert said.startswith(
         "attention divided: 2 of 7 seeds fail (below 60 %): 29 % of trainings (4 to 71 %); median 90.0 %"
