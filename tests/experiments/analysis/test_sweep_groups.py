@@ -286,6 +286,19 @@ def test_some_runs_without_their_videos_allow_seeds_alone(tmp_path: Path) -> Non
     assert row_of(report, "joint")["measured_top1_interval_over"] == "seeds alone"
     (pair,) = report.comparisons
     assert pair.spread.note == "which test videos were right is not known"
+    assert "more test videos are needed" not in pair.sentence()
+
+
+def test_seeds_that_reach_the_same_without_their_videos(tmp_path: Path) -> None:
+    for job in sweep_of(tmp_path):
+        share = 18 if job.spec.model.attention == "divided" else 16
+        write(tmp_path, job, np.arange(len(NAMES)) < share, scores=False)
+    (pair,) = sweep_report(tmp_path).comparisons
+    assert (pair.spread.over, pair.verdict) == ("seeds alone", "undecided")
+    assert "the 3 seeds do not differ: the interval is that of one more seed, as far from them as can be" in (
+        pair.sentence()
+    )
+    assert "not even 1000 seeds would find 2" in pair.sentence()
 
 
 def test_a_video_that_the_list_names_twice_counts_twice(tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ class Estimate:
         """Return the restrictions of the estimate in words, for a table; empty without restrictions."""
         found = ["one seed says nothing of others"] if self.seeds == 1 else []
         if self.bound:
-            found.append(f"the {self.seeds} seeds do not differ: the interval is that of the test videos alone")
+            of = "the test videos alone" if self.videos > 1 else "one more seed, as far from them as can be"
+            found.append(f"the {self.seeds} seeds do not differ: the interval is that of {of}")
         return "; ".join([*found, *filter(None, [self.few_groups()])])
 
     def few_groups(self) -> str:
