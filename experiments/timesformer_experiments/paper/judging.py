@@ -25,7 +25,7 @@ BOUND_OF: dict[BoundOf, str] = {
 
 @dataclass(frozen=True)
 class Limit:
-    """What no model can pass [percent] that reads the same clips, or that is blind to the order of frames."""
+    """Accuracy that no model can pass [percent] that reads the same clips, or that is blind to the order of frames."""
 
     percent: float
     of: BoundOf

@@ -26,7 +26,7 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class More:
-    """What lies behind a table: further tables, figures by name, notes, and files by name."""
+    """Material behind a table: further tables, figures by name, notes, and files by name."""
 
     tables: tuple[Table, ...] = ()
     figures: dict[str, Figure] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from timesformer_experiments.specs.splits import EvaluateOn
 SPLITS: dict[EvaluateOn, Split] = {"test": "test", "validation": "val"}
 """Names of the splits in a probe's files."""
 CURVE_PROTOCOL = "clip"
-"""Of the accuracies on validation in a learning curve."""
+"""Protocol of the accuracies on validation in a learning curve."""
 
 
 def check_annotations(spec: RunSpec) -> None:
