@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import read_scores
@@ -16,6 +15,7 @@ from timesformer_experiments.analysis.statistics.equivalence import beyond_margi
 from timesformer_experiments.analysis.statistics.estimators import Estimate, crossed_difference, nested_difference
 from timesformer_experiments.analysis.statistics.looks import LOOKS, Decision, Taken, decide
 from timesformer_experiments.records.folder import RunFolder
+from timesformer_experiments.records.hits import groups_of, join_clusters, names_of, right_of
 from timesformer_experiments.specs.claims import Claim
 
 Records = Mapping[int, Mapping[str, Any]]
@@ -106,9 +106,9 @@ def difference(first: Records, second: Records, runs_dir: Path) -> Estimate:
     for records in (first, second):
         runs = {}
         for seed, record in records.items():
-            right, of_run = _right(RunFolder(runs_dir, str(record["hash"])).scores, _fingerprint(record))
-            runs[seed] = right
-            groups |= of_run
+            scores, data = RunFolder(runs_dir, str(record["hash"])).scores, record["spec"].get("data", {})
+            runs[seed], of_run = _right(scores, _fingerprint(record), json.dumps(data, sort_keys=True))
+            join_clusters(groups, of_run)
         sides.append(runs)
     return estimate(sides[0], sides[1], groups)
 
@@ -118,13 +118,16 @@ def _fingerprint(record: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _right(scores: Path, fingerprint: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Return by test video whether it was right, and the group of each; names begin with what tells sets apart."""
+def _right(scores: Path, fingerprint: str, data: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Return by test video whether it was right, and the group of each; names begin with what tells sets apart.
+
+    data: the run's data as JSON, of which a probe's kind says what belongs together.
+    """
     if not scores.is_file():
         raise InputError(f"{scores}: no such file, which a finished run leaves; the claims need it")
-    rows = read_scores(scores).per_video
-    names = [f"{fingerprint}:{path}" for path in rows["path"].astype(str)]
-    right = [float(np.array_equal(a, b)) for a, b in zip(rows["prediction"], rows["label"], strict=True)]
-    groups = rows["group"].astype(str) if "group" in rows else rows["path"].astype(str)
-    labels = [f"{fingerprint}:{group}" for group in groups]
+    rows = read_scores(scores).per_video.sort_values("path", kind="stable")
+    names = [f"{fingerprint}:{name}" for name in names_of(rows["path"].astype(str).tolist())]
+    right = [float(each) for each in right_of(rows)]
+    kept = rows["group"].tolist() if "group" in rows else None
+    labels = [f"{fingerprint}:{group}" for group in groups_of(json.loads(data), len(rows), kept)]
     return dict(zip(names, right, strict=True)), dict(zip(names, labels, strict=True))

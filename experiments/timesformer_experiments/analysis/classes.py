@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from timesformer.evaluation.confusion import Confusion
 from timesformer_experiments.analysis.axes import groups
 from timesformer_experiments.analysis.figures import title_of
+from timesformer_experiments.analysis.grouped import accuracy_of, clusters_by_video, of_class, right_by_video
 from timesformer_experiments.analysis.summary import Summary
 from timesformer_experiments.report.tables import Column, Table
 
@@ -50,6 +51,10 @@ class _Setting:
     seeds: int
     counted: Confusion
 
+    def title(self) -> str:
+        """Return the values in words, with the head where there are several."""
+        return ", ".join(str(value) for value in [*self.values.values(), self.counted.head] if value is not None)
+
 
 def class_report(results: pd.DataFrame, summary: Summary, records: Records) -> ClassReport | None:
     """The classes of finished runs; None where no record has a confusion."""
@@ -83,7 +88,8 @@ def class_report(results: pd.DataFrame, summary: Summary, records: Records) -> C
     figures = {}
     for number, start in enumerate(range(0, min(len(drawn), MOST_PANELS), 2 * ACROSS), start=1):
         name = "confusion" if number == 1 else f"confusion_{number}"
-        figures[name] = _matrices(drawn[start : min(start + 2 * ACROSS, MOST_PANELS)])
+        part = drawn[start : min(start + 2 * ACROSS, MOST_PANELS)]
+        figures[name] = draw_matrices([(each.title(), each.counted) for each in part])
     return ClassReport(files, None if too_long else table, figures, tuple(found))
 
 
@@ -148,24 +154,22 @@ def _wide(rows: Sequence[dict[str, Any]], summary: Summary) -> Table:
     return Table(pd.DataFrame(found.values()), tuple(columns), caption, measured="measured here")
 
 
-def _matrices(settings: Sequence[_Setting]) -> Figure:
-    """A panel a setting: of each true class (row) the share of each predicted one, in percent."""
+def draw_matrices(settings: Sequence[tuple[str, Confusion]]) -> Figure:
+    """Draw a panel for each title and confusion: of each true class (row) the share of each predicted one [%]."""
     across = min(len(settings), ACROSS)
     down = math.ceil(len(settings) / across)
-    size = max(len(each.counted.classes) for each in settings)
+    size = max(len(counted.classes) for _, counted in settings)
     side = 3.4 if size <= MOST_NAMED else 4.2
     figure = Figure(figsize=(side * across + 1.2, side * down + 0.6), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axis in panels[len(settings) :]:
         axis.set_visible(False)
     image = None
-    for axis, each in zip(panels, settings, strict=False):
-        counted = each.counted
+    for axis, (title, counted) in zip(panels, settings, strict=False):
         assert counted.counts is not None
         percent = 100 * counted.counts / np.maximum(counted.videos, 1)[:, None]
         image = axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-        said = ", ".join(str(value) for value in [*each.values.values(), counted.head] if value is not None)
-        axis.set_title(said, fontsize="small")
+        axis.set_title(title, fontsize="small")
         places = range(len(counted.classes))
         if len(counted.classes) <= MOST_NAMED:
             axis.set_xticks(places, counted.classes, rotation=90, fontsize="x-small")
@@ -183,15 +187,27 @@ def _matrices(settings: Sequence[_Setting]) -> Figure:
     return figure
 
 
-def class_table(counted: Sequence[Confusion], name: str) -> Table:
-    """Accuracy of each class of one model, with its interval."""
+def class_table(counted: Sequence[Confusion], name: str, per_video: pd.DataFrame | None = None) -> Table:
+    """Accuracy of each class of one model, with its interval: over groups, where `per_video` has groups."""
     rows = [row for each in counted for row in each.rows()]
+    over = "Wilson"
+    if per_video is not None and "group" in per_video:
+        numbers = [(place, number) for place, each in enumerate(counted) for number in range(len(each.classes))]
+        for row, (place, number) in zip(rows, numbers, strict=True):
+            if row["videos"]:
+                part = of_class(per_video, place, number)
+                found, low, high = accuracy_of(right_by_video(part, place), clusters_by_video(part))
+                row |= {"top1_percent": found.mean, "top1_low_percent": low, "top1_high_percent": high}
+                row["groups"] = found.clusters
+        over = "groups of test videos averaged"
     columns = [
         Column("class", "Class", "label"),
         Column("videos", "Videos", "counted", decimals=0),
         Column("top1_percent", "top-1 [%]", "measured", bounds=("top1_low_percent", "top1_high_percent")),
     ]
+    if any("groups" in row for row in rows):
+        columns.insert(2, Column("groups", "Groups", "counted", decimals=0))
     if any(each.head is not None for each in counted):
         columns.insert(0, Column("head", "Head", "label"))
-    caption = f"{name}: accuracy of each class with its 95 % interval (Wilson)"
+    caption = f"{name}: accuracy of each class with its 95 % interval ({over})"
     return Table(pd.DataFrame(rows), tuple(columns), caption, measured="measured here")

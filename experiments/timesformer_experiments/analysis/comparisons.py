@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from timesformer.errors import InputError
@@ -17,7 +16,7 @@ from timesformer_experiments.analysis.axes import Axes, groups
 from timesformer_experiments.analysis.pairs import Comparison, compare, judged
 from timesformer_experiments.analysis.seeds import Seeds
 from timesformer_experiments.records.folder import RunFolder
-from timesformer_experiments.records.hits import groups_of
+from timesformer_experiments.records.hits import groups_of, join_clusters, names_of, right_of
 from timesformer_experiments.records.read import HASH_NAMED
 from timesformer_experiments.report.tables import missing
 
@@ -25,47 +24,60 @@ RIGHT = "right.parquet"
 """File beside a log that stores, for each run and video, whether the prediction was correct."""
 ACCURACY = "top1_percent"
 
-Right = dict[str, dict[str, bool]]
+
+class Right(dict[str, dict[str, bool]]):
+    """{hash of the run: {video: whether the prediction was correct}}.
+
+    groups: {hash of the run: {video: its group}}, where that is known.
+    """
+
+    def __init__(self, found: Mapping[str, dict[str, bool]] | None = None) -> None:
+        super().__init__(found or {})
+        self.groups: dict[str, dict[str, str]] = {}
+
+    def add(self, key: str, rows: pd.DataFrame) -> None:
+        """Add a run's videos: `path`, `right` and, where that is known, `group`."""
+        ordered = rows.sort_values("path", kind="stable")
+        names = names_of(ordered["path"].astype(str).tolist())
+        self[key] = dict(zip(names, ordered["right"].astype(bool).tolist(), strict=True))
+        if "group" in ordered and ordered["group"].notna().all():
+            self.groups[key] = dict(zip(names, ordered["group"].astype(str), strict=True))
 
 
 def read_right(folder: Path, frame: pd.DataFrame) -> Right:
-    """Read {hash of the run: {path of the video: whether the prediction was correct}} for runs with scores.
+    """Read which videos the runs had right, and the videos' groups, from the runs' scores, else beside their log.
 
     Raises InputError if a file is broken, or does not agree with the record of its run.
     """
-    found: Right = {}
+    found = Right()
     for log in frame["log"].unique():
         place = (folder / log).parent if folder.is_dir() else folder.parent
         kept = _kept(place / RIGHT)
         for row in frame[(frame["log"] == log) & (frame["outcome"] == "done")].itertuples():
             key = str(row.hash)
             scores = RunFolder(place, key).scores
+            source = scores
             if HASH_NAMED.fullmatch(key) and scores.is_file():
-                found[key] = _of_scores(scores)
-                _require_agreement(found[key], getattr(row, ACCURACY, None), scores)
+                rows = read_scores(scores).per_video
+                found.add(key, rows.assign(right=right_of(rows)))
             elif key in kept:
-                found[key] = kept[key]
-                _require_agreement(found[key], getattr(row, ACCURACY, None), place / RIGHT)
+                source = place / RIGHT
+                found.add(key, kept[key])
+            else:
+                continue
+            _require_agreement(found[key], getattr(row, ACCURACY, None), source)
     return found
 
 
-def _of_scores(path: Path) -> dict[str, bool]:
-    rows = read_scores(path).per_video
-    right = [bool(np.array_equal(a, b)) for a, b in zip(rows["prediction"], rows["label"], strict=True)]
-    return dict(zip(rows["path"].astype(str), right, strict=True))
-
-
-def _kept(path: Path) -> Right:
+def _kept(path: Path) -> dict[str, pd.DataFrame]:
     if not path.is_file():
         return {}
     try:
-        rows = pd.read_parquet(path, columns=["hash", "path", "right"])
+        rows = pd.read_parquet(path)
+        rows = rows[["hash", "path", "right", *(["group"] if "group" in rows else [])]]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: not a readable file of predictions ({' '.join(str(error).split())})") from error
-    return {
-        str(key): dict(zip(part["path"].astype(str), part["right"].astype(bool), strict=True))
-        for key, part in rows.groupby("hash", sort=False)
-    }
+    return {str(key): part for key, part in rows.groupby("hash", sort=False, observed=True)}
 
 
 def _require_agreement(right: dict[str, bool], percent: float | None, path: Path) -> None:
@@ -76,10 +88,17 @@ def _require_agreement(right: dict[str, bool], percent: float | None, path: Path
         raise InputError(f"{path}: {ours:.4f} % of the videos are right in it, its run's record says {percent:.4f} %")
 
 
-def right_frame(right: Mapping[str, Mapping[str, bool]]) -> pd.DataFrame:
-    """Return the frame that is stored in `RIGHT`."""
-    rows = [(key, path, found[path]) for key, found in right.items() for path in sorted(found)]
-    return pd.DataFrame(rows, columns=["hash", "path", "right"]).astype({"hash": "category", "path": "category"})
+def right_frame(right: Right) -> pd.DataFrame:
+    """Return the frame that is stored in `RIGHT`: hash, path and right, and group where runs have groups."""
+    rows = [
+        (key, path, found[path], right.groups.get(key, {}).get(path))
+        for key, found in right.items()
+        for path in sorted(found)
+    ]
+    frame = pd.DataFrame(rows, columns=["hash", "path", "right", "group"])
+    if frame["group"].isna().all():
+        frame = frame.drop(columns="group")
+    return frame.astype({name: "category" for name in frame if name != "right"})
 
 
 def compare_all(frame: pd.DataFrame, axes: Axes, right: Right) -> list[Comparison]:
@@ -120,17 +139,21 @@ def seeds_of(rows: pd.DataFrame, right: Right) -> Seeds:
         if not (missing(low) or missing(high)):
             own[seed] = (float(low), float(high))
         if videos := right.get(str(row["hash"])):
-            hits[seed], groups_ = _named(row, videos)
-            clusters |= groups_
+            hits[seed], groups_ = _named(row, videos, right.groups.get(str(row["hash"])))
+            join_clusters(clusters, groups_)
     return Seeds(percent, hits, clusters, own)
 
 
-def _named(row: dict[Any, Any], videos: Mapping[str, bool]) -> tuple[dict[str, bool], dict[str, str]]:
+def _named(
+    row: dict[Any, Any], videos: Mapping[str, bool], kept: Mapping[str, str] | None
+) -> tuple[dict[str, bool], dict[str, str]]:
     """Hits and groups of a run's test videos; their names begin with the test set's fingerprint, so that those of
     different sets are never taken for one another."""
-    prefix, names = row.get("dataset.test.fingerprint"), sorted(videos)
+    split = row.get("evaluated_on")
+    prefix = row.get(f"dataset.{'test' if missing(split) else split}.fingerprint")
+    names = sorted(videos)
     data = {str(key).removeprefix("data."): _plain(value) for key, value in row.items() if str(key).startswith("data.")}
-    members = groups_of(data, len(names))
+    members = groups_of(data, len(names), None if kept is None else [kept[name] for name in names])
     named = {name: f"{prefix}:{name}" for name in names}
     groups_ = {named[name]: f"{prefix}:{group}" for name, group in zip(names, members, strict=True)}
     return {named[name]: videos[name] for name in names}, groups_

@@ -1,13 +1,15 @@
 """Learning curves: loss and accuracy of training over steps, videos and multiply-accumulates, a line a scheme.
 
 `curves.parquet` beside a report holds what is drawn: for each run (hash) up to `POINTS` rows with `step`, the number of
-steps done, and the means of `loss` and `accuracy_percent` of the training clips since the row before.
+steps done, and the means of `loss` and `accuracy_percent` of the training clips since the row before; also
+`validation_percent`, where the run measured it there (`validate_every`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,17 @@ from timesformer_experiments.records.read import HASH_NAMED
 
 CURVES = "curves.parquet"
 COLUMNS = ("hash", "step", "loss", "accuracy_percent")
+VALIDATION = "validation_percent"
 POINTS = 40
 MOST_FIGURES = 6
 """Most settings whose curves are drawn; the others are in the file."""
 OVER = {"step": "steps", "videos": "training videos", "macs": "training {}MACs (forward and backward)"}
 UNITS = {1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M"}
-SHOWN = {"loss": "training loss", "accuracy_percent": "training accuracy [%]"}
+SHOWN = {
+    "loss": "training loss",
+    "accuracy_percent": "training accuracy [%]",
+    VALIDATION: "validation accuracy [%]",
+}
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -51,17 +58,42 @@ def read_curves(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
         for key in done["hash"].astype(str):
             curve = RunFolder(place, key).curve
             if HASH_NAMED.fullmatch(key) and curve.is_file():
-                found.append(thinned(_read(curve, ("step", "loss", "accuracy"))).assign(hash=key))
+                found.append(curve_of(curve, key))
             elif kept is not None:
                 found.append(kept[kept["hash"].astype(str) == key].astype({"hash": str}))
-    if not found:
+    return together(found)
+
+
+def together(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the curves of several runs as they are kept in one file."""
+    if not curves:
         return pd.DataFrame(columns=list(COLUMNS))
-    return pd.concat(found, ignore_index=True)[list(COLUMNS)]
+    found = pd.concat(curves, ignore_index=True)
+    validated = VALIDATION in found and found[VALIDATION].notna().any()
+    return found[[*COLUMNS, *([VALIDATION] if validated else [])]]
+
+
+def curve_of(path: Path, key: str) -> pd.DataFrame:
+    """Return the curve that a run has left, as it is kept.  Raises InputError for a file that is none."""
+    return thinned(_read(path, ("step", "loss", "accuracy"))).assign(hash=key)
+
+
+def kept_curves(path: Path) -> pd.DataFrame:
+    """Return the curves beside a report, none where there is no file.  Raises InputError for a file that is none."""
+    return _read(path, COLUMNS).astype({"hash": str}) if path.is_file() else together([])
+
+
+def parquet(curves: pd.DataFrame) -> bytes:
+    """Return the content of the file of curves."""
+    buffer = BytesIO()
+    curves.astype({"hash": "category"}).to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path, columns=list(columns))
+        found = pd.read_parquet(path)
+        return found[[*columns, *([VALIDATION] if VALIDATION in found else [])]]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: not a readable learning curve ({' '.join(str(error).split())})") from error
 
@@ -75,7 +107,11 @@ def thinned(curve: pd.DataFrame) -> pd.DataFrame:
         name: [float(curve[name].iloc[first:last].mean()) for first, last in stretches] for name in ("loss", "accuracy")
     }
     accuracy = [100 * value for value in means["accuracy"]]
-    return pd.DataFrame({"step": ends[1:], "loss": means["loss"], "accuracy_percent": accuracy})
+    found = pd.DataFrame({"step": ends[1:], "loss": means["loss"], "accuracy_percent": accuracy})
+    if VALIDATION in curve and curve[VALIDATION].notna().any():  # measured here and there: the last of a stretch
+        parts = [curve[VALIDATION].iloc[first:last].dropna() for first, last in stretches]
+        found[VALIDATION] = [float(part.iloc[-1]) if len(part) else math.nan for part in parts]
+    return found
 
 
 def curve_figures(
@@ -84,14 +120,14 @@ def curve_figures(
     """A figure for each setting of what is not compared, and what to say of those that are not drawn."""
     if curves.empty:
         return {}, []
-    runs = {str(key): _with_costs(rows, records[str(key)]) for key, rows in curves.groupby("hash", sort=False)}
+    runs = {str(key): with_costs(rows, records[str(key)]) for key, rows in curves.groupby("hash", sort=False)}
     done = results[results["hash"].astype(str).isin(runs)]
     settings = list(groups(done, summary.axes.others))
     found = {}
     for number, (values, rows) in enumerate(settings[:MOST_FIGURES], start=1):
         titles = (summary.axes.title(column) for column in summary.axes.others)
         said = ", ".join(f"{title} {value}" for title, value in zip(titles, values, strict=True))
-        figure = _figure(list(_lines(rows, summary, runs)), said)
+        figure = curve_figure(list(_lines(rows, summary, runs)), said)
         found["learning_curves" if number == 1 else f"learning_curves_{number}"] = figure
     left = len(settings) - len(found)
     return found, [f"Learning curves of {len(found)} of {len(settings)} settings are drawn; {CURVES} has all."] * (
@@ -99,7 +135,7 @@ def curve_figures(
     )
 
 
-def _with_costs(curve: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
+def with_costs(curve: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
     """A curve with the videos that were seen, and the MACs where the model can be counted here."""
     videos = curve["step"] * record["spec"]["recipe"]["batch_size"]
     macs = _macs(record)
@@ -126,23 +162,27 @@ def _lines(
         yield title_of(value), look, [runs[key] for key in part["hash"].astype(str)]
 
 
-def _figure(lines: list[tuple[str, dict[str, Any], list[pd.DataFrame]]], said: str) -> Figure:
+def curve_figure(lines: list[tuple[str, dict[str, Any], list[pd.DataFrame]]], said: str) -> Figure:
     """Loss and accuracy in rows, what they are over in columns; each seed is thin, their mean is thick."""
     every = [curve for _, _, curves in lines for curve in curves]
     over = [x for x in OVER if all(curve[x].notna().all() for curve in every)]
     most = max(float(curve["macs"].iloc[-1]) for curve in every) if "macs" in over else math.nan
     unit = next((unit for unit in UNITS if most >= unit), min(UNITS))
-    figure = Figure(figsize=(3.6 * len(over), 6.0), layout="constrained")
-    panels = figure.subplots(len(SHOWN), len(over), squeeze=False, sharex="col", sharey="row")
-    for row, y in enumerate(SHOWN):
+    rows = [y for y in SHOWN if any(y in curve and curve[y].notna().any() for curve in every)]
+    figure = Figure(figsize=(3.6 * len(over), 3.0 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), len(over), squeeze=False, sharex="col", sharey="row")
+    for row, y in enumerate(rows):
         for column, x in enumerate(over):
             axis = panels[row, column]
             scale = unit if x == "macs" else 1
-            for _, look, curves in lines if len(every) > len(lines) else ():
+            having = [(title, look, _with(curves, y)) for title, look, curves in lines]
+            for _, look, curves in having if len(every) > len(lines) else ():
                 for curve in curves:
                     thin = look | {"color": _lighter(look["color"]), "linewidth": 0.7}
                     axis.plot(curve[x] / scale, curve[y], **thin, zorder=1.5)
-            for title, look, curves in lines:
+            for title, look, curves in having:
+                if not curves:
+                    continue
                 mean = _mean(curves, x, y)
                 axis.plot(mean[x] / scale, mean[y], **look, linewidth=1.4, label=title)
             axis.grid(True, color="#dddddd", linewidth=0.6)
@@ -161,6 +201,12 @@ def _figure(lines: list[tuple[str, dict[str, Any], list[pd.DataFrame]]], said: s
     figure.draw_without_rendering()  # laid out once, for all forms in which it is written
     figure.set_layout_engine("none")
     return figure
+
+
+def _with(curves: Sequence[pd.DataFrame], y: str) -> list[pd.DataFrame]:
+    """The curves that have these values, where they have them."""
+    found = [curve[curve[y].notna()] for curve in curves if y in curve]
+    return [curve for curve in found if len(curve)]
 
 
 def _lighter(colour: str) -> tuple[float, float, float]:

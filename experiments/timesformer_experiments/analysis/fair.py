@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from timesformer_experiments.analysis import tuning
-from timesformer_experiments.records.read import CELLS_FILE, find_records
+from timesformer_experiments.records.read import CELLS_FILE
 from timesformer_experiments.report.tables import Column, Table
 
 CLAIMS = "claims"
@@ -28,16 +28,23 @@ class Sections:
     findings: tuple[str, ...] = ()
 
 
-def sections(folder: Path, compared: str | None) -> Sections:
-    """Return the sections for which the folder has records.  compared: path of the axis whose values are lines."""
-    records = [each.record for each in find_records(folder)]
+def sections(
+    folder: Path,
+    compared: str | None,
+    records: Sequence[dict[str, Any]],
+    seeds_of: tuning.SeedsOf | None = None,
+) -> Sections:
+    """Return the sections for which a folder has records.
+
+    compared: path of the axis whose values are lines.  seeds_of: accuracies and right videos of runs by their hashes.
+    """
     tables: dict[str, Table] = {}
     figures: dict[str, Figure] = {}
     findings: list[str] = []
     variants = tuning.variants_of(records)
     if variants:
         tuning.require_one_search(variants)
-        tables |= tuning.tables(variants)
+        tables |= tuning.tables(variants, seeds_of)
         figures |= tuning.figures(variants, compared)
         findings += tuning.findings(variants)
     notes = [record["equalised"] for record in records if "equalised" in record and record.get("cell") is not None]
@@ -47,7 +54,7 @@ def sections(folder: Path, compared: str | None) -> Sections:
     if claims:
         tables[CLAIMS] = claims_table(claims)
         decided = sum(each["decided_at_seeds"] is not None for each in claims)
-        findings.append(f"Claims: {decided} of {len(claims)} decided.")
+        findings.append(f"Claims: {decided} of {len(claims)} decided ({100 * decided / len(claims):.0f} %).")
     return Sections(tables, figures, tuple(findings))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from timesformer_experiments.analysis.seeds import IN_WORDS, Seeds, Spread, difference_of
+from timesformer_experiments.analysis.seeds import Seeds, Spread, difference_of
 from timesformer_experiments.analysis.statistics.equivalence import (
     ALPHA,
     Judgement,
@@ -85,7 +85,7 @@ class Comparison:
         if found is None:
             return f"{said}, not tested ({spread.note})"
         if spread.low is not None and spread.high is not None:
-            said += f", 95 % interval {signed(spread.low)} to {signed(spread.high)} {IN_WORDS[spread.over]}"
+            said += f", 95 % interval {signed(spread.low)} to {signed(spread.high)} {spread.scope()}"
         p_values = (("direction", found.direction_p), ("equivalence", found.equivalence_p))
         tests = [f"{name} {p_text(value)}" for name, value in p_values if value is not None]
         if tests:
@@ -93,7 +93,9 @@ class Comparison:
             said += f" ({', '.join(tests)}{among})"
         said += f": {self.verdict}"
         said += f"; {found.lacking()}" if found.word == "undecided" else ""
-        remark = spread.estimate.remark() if spread.estimate is not None and len(self.seeds) > 1 else ""
+        remark = ""
+        if spread.estimate is not None:
+            remark = spread.estimate.remark() if len(self.seeds) > 1 else spread.estimate.few_groups()
         return f"{said} ({remark})" if remark else said
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,7 +138,9 @@ def compare(
     """
     spread = difference_of(first, second)
     seeds = tuple(sorted(set(first.percent) & set(second.percent)))
-    means = [float(np.mean([each.percent[seed] for seed in seeds])) for each in (first, second)]
+    paired = spread.over in ("seeds and test videos", "test videos alone")
+    points = [each.each() if paired else each.percent for each in (first, second)]
+    means = [float(np.mean([each[seed] for seed in seeds])) for each in points]
     return Comparison(dict(setting or {}), *names, seeds, means[0], means[1], spread)
 
 

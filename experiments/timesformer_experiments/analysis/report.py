@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -30,14 +31,15 @@ from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import CELL, axes_of, groups
 from timesformer_experiments.analysis.classes import ClassReport, class_report
-from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
-from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
+from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame, seeds_of
+from timesformer_experiments.analysis.curves import CURVES, curve_figures, parquet, read_curves
 from timesformer_experiments.analysis.fair import sections
 from timesformer_experiments.analysis.figures import figures, front, pdf
 from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.analysis.summary import (
     INTERVAL_OVER,
+    TEST_GROUPS,
     Summary,
     comparison_table,
     failures_table,
@@ -53,6 +55,7 @@ from timesformer_experiments.report.style import png
 from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_markdown
 
 SWEEP_FILE = "sweep.yaml"
+LEVEL = "failed_below_percent"
 LONG_TABLE = 60
 """Number of rows from which a table comes after the figures on the page, so that the figures are found."""
 
@@ -100,7 +103,9 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
         raise InputError(f"{folder}: no run has finished or failed yet")
     axes = axes_of(results, compare)
     right = read_right(folder, results)
-    summary = summarise(results, axes, right)
+    records = {each.record["hash"]: each.record for each in find_records(folder)}
+    levels = {key: level for key, record in records.items() if (level := record.get(LEVEL)) is not None}
+    summary = summarise(results, axes, right, levels)
     comparisons = compare_all(results, axes, right)
     sweeps = [str(name) for name in results["sweep"].dropna().unique()]
     title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
@@ -108,13 +113,15 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     for stem, table in (("comparisons", comparison_table(comparisons)), ("failures", failures_table(results))):
         if table is not None:
             tables[stem] = table
-    fair = sections(folder, None if axes.compared is None else axes.compared.removeprefix(CELL))
-    records = {each.record["hash"]: each.record for each in find_records(folder)}
+    compared = None if axes.compared is None else axes.compared.removeprefix(CELL)
+    fair = sections(folder, compared, list(records.values()), lambda keys: seeds_of(_runs(results, keys), right))
     classes, curves = class_report(results, summary, records), read_curves(folder, results)
     drawn, left = curve_figures(curves, results, summary, records)
     pictures = figures(summary) | fair.figures | (classes.figures if classes is not None else {}) | drawn
     findings = [
         *_findings(results, summary, comparisons, folder),
+        *_groups_said(summary, right),
+        *summary.notes,
         *fair.findings,
         *(classes.findings if classes is not None else ()),
         *left,
@@ -131,6 +138,21 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
         classes,
         curves,
     )
+
+
+def _runs(results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    return results[results["hash"].astype(str).isin(keys)]
+
+
+def _groups_said(summary: Summary, right: Right) -> list[str]:
+    """Say that test videos which belong together count as one, where there are any."""
+    if TEST_GROUPS not in summary.frame or not right:
+        return []
+    videos = max(map(len, right.values()))
+    counts = sorted({int(each) for each in summary.frame[TEST_GROUPS].dropna()})
+    if not counts or counts == [videos]:
+        return []
+    return [f"Test videos that belong together count as one: {' or '.join(map(str, counts))} groups."]
 
 
 def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
@@ -253,9 +275,7 @@ def write_sweep_report(report: SweepReport, folder: Path, out: Path) -> list[Pat
     if report.classes is not None:
         contents |= report.classes.files
     if not report.curves.empty:
-        buffer = BytesIO()
-        report.curves.astype({"hash": "category"}).to_parquet(buffer, index=False, compression="zstd")
-        contents[CURVES] = buffer.getvalue()
+        contents[CURVES] = parquet(report.curves)
     if out.resolve() != folder.resolve():
         contents |= _sources(folder)
     for name, content in contents.items():

@@ -17,12 +17,15 @@ import numpy as np
 from timesformer.errors import InputError
 from timesformer_experiments.analysis.statistics.estimators import (
     Estimate,
+    cluster_means,
     crossed_difference,
     crossed_mean,
+    figure_mean,
     nested,
     nested_difference,
     nested_mean,
 )
+from timesformer_experiments.records.hits import join_clusters
 
 Over = Literal["seeds and test videos", "test videos alone", "seeds alone", "nothing"]
 IN_WORDS: dict[Over, str] = {
@@ -32,6 +35,9 @@ IN_WORDS: dict[Over, str] = {
     "nothing": "",
 }
 Hits = Mapping[int, Mapping[str, bool]]
+ByVideo = Mapping[int, Mapping[str, float]]
+EQUAL_PERCENT = 1e-6
+"""Difference of two accuracies that is due to rounding."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,21 @@ class Seeds:
     clusters: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
+    def each(self) -> dict[int, float]:
+        """Return the seeds' accuracies [percent], in the order of the seeds: where it is known which videos were
+        right, the mean over groups of videos, which is another than over videos if groups are of unequal sizes."""
+        found = {}
+        for seed in sorted(self.percent):
+            found[seed] = percent = self.percent[seed]
+            if self.clusters and self.right.get(seed):
+                means = cluster_means(self.right[seed], self.clusters).values()
+                ours = 100 * math.fsum(means) / len(means)
+                found[seed] = ours if abs(ours - percent) > EQUAL_PERCENT else percent
+        return found
+
     def points(self) -> str:
-        """Return the seeds' accuracies as they are read, in the order of the seeds."""
-        return " ".join(f"{self.percent[seed]:.1f}" for seed in sorted(self.percent))
+        """Return these accuracies as they are read."""
+        return " ".join(f"{percent:.1f}" for percent in self.each().values())
 
 
 @dataclass(frozen=True)
@@ -67,8 +85,14 @@ class Spread:
     estimate: Estimate | None
     note: str = ""
 
+    def scope(self) -> str:
+        """Return what the interval holds for, in words."""
+        groups = self.estimate.clusters if self.estimate is not None and self.estimate.conditional else 0
+        of_these = f" of these {groups} groups" if groups > 1 else " of this group" if groups else ""
+        return IN_WORDS[self.over].replace("new test videos", f"new test videos{of_these}")
 
-def design_of(*variants: Hits) -> Literal["nested", "crossed"]:
+
+def design_of(*variants: ByVideo) -> Literal["nested", "crossed"]:
     """Return how seeds and test videos belong together: crossed where all seeds have the same, else nested.
 
     Raises InputError where some seeds share test videos and others do not.
@@ -85,10 +109,10 @@ def mean_of(seeds: Seeds) -> Spread:
     """Estimate one variant's accuracy.  Raises InputError without seeds."""
     if not seeds.percent:
         raise InputError("no seeds: expected at least one accuracy")
-    if set(seeds.right) == set(seeds.percent):
+    why = "which test videos were right is not known"
+    if set(seeds.right) == set(seeds.percent) and not (why := _shared_in_part(seeds.right)):
         crossing = design_of(seeds.right) == "crossed"
         return _spread((crossed_mean if crossing else nested_mean)(seeds.right, seeds.clusters or None))
-    why = "which test videos were right is not known"
     if len(seeds.percent) > 1:
         return _spread(_of_seeds(list(seeds.percent.values()), (0.0, 100.0)), why)
     (seed, percent), *_ = seeds.percent.items()
@@ -97,16 +121,18 @@ def mean_of(seeds: Seeds) -> Spread:
 
 
 def difference_of(first: Seeds, second: Seeds) -> Spread:
-    """Estimate first minus second over their common seeds.  Raises InputError if they have none in common."""
+    """Estimate first minus second over their common seeds.  Raises InputError if they have none in common,
+    and where they group test videos differently."""
     common = sorted(set(first.percent) & set(second.percent))
     if not common:
         raise InputError("no seed in common: expected at least one seed of each variant")
     why = _not_paired(first, second, common)
     if not why:
         one, other = ({seed: each.right[seed] for seed in common} for each in (first, second))
-        groups = {**first.clusters, **second.clusters} or None
+        groups = dict(first.clusters)
+        join_clusters(groups, second.clusters)
         crossing = design_of(one, other) == "crossed"
-        return _spread((crossed_difference if crossing else nested_difference)(one, other, groups))
+        return _spread((crossed_difference if crossing else nested_difference)(one, other, groups or None))
     differences = [first.percent[seed] - second.percent[seed] for seed in common]
     if len(common) > 1:
         return _spread(_of_seeds(differences, (-100.0, 100.0)), why)
@@ -119,6 +145,15 @@ def _not_paired(first: Seeds, second: Seeds, common: list[int]) -> str:
         return "which test videos were right is not known"
     if any(set(first.right[seed]) != set(second.right[seed]) for seed in common):
         return "the test videos are not the same"
+    return _shared_in_part({seed: first.right[seed] for seed in common})
+
+
+def _shared_in_part(right: Hits) -> str:
+    """Return why seeds and test videos belong together in neither way, such as a video that one seed could not read."""
+    try:
+        design_of(right)
+    except InputError:
+        return "some seeds share test videos and others do not"
     return ""
 
 
@@ -132,6 +167,16 @@ def _spread(estimate: Estimate, why: str = "") -> Spread:
     if ends is None:
         return Spread(estimate.mean, None, None, "nothing", estimate, why or "a single group of test videos")
     return Spread(estimate.mean, *ends, over, estimate, why)
+
+
+def spread_of_figure(
+    values: Mapping[int, Mapping[str, float]], clusters: Mapping[str, str], limits: tuple[float, float]
+) -> Spread:
+    """Estimate the mean of a figure that is no accuracy, by seed and test video.
+
+    Raises InputError where some seeds share test videos and others do not.
+    """
+    return _spread(figure_mean(values, clusters, limits, design_of(values)))
 
 
 def students_interval(values: list[float]) -> tuple[float, float] | None:

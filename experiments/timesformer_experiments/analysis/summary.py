@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import pandas as pd
 from timesformer_experiments.analysis.axes import FRAMES, HEIGHT, WIDTH, Axes, groups, shown
 from timesformer_experiments.analysis.comparisons import Right, seeds_of
 from timesformer_experiments.analysis.pairs import Comparison
-from timesformer_experiments.analysis.seeds import Spread, mean_of, students_interval
+from timesformer_experiments.analysis.seeds import Seeds, Spread, mean_of, students_interval
 from timesformer_experiments.analysis.statistics.equivalence import MARGIN_POINTS
+from timesformer_experiments.analysis.statistics.humps import Humps, humps
 from timesformer_experiments.cost.measures import ACCURACY, MACS, METRICS, TFLOPS, Metric
 from timesformer_experiments.report.tables import Column, Table, missing
 
@@ -23,11 +24,13 @@ class Summary:
     """Summary of results.
 
     frame: a row per setting.  axes: axes of the runs.  metrics: available metrics, in units that suit their sizes.
+    notes: sentences on settings whose seeds fall into two humps, or whose test videos are of few groups.
     """
 
     frame: pd.DataFrame
     axes: Axes
     metrics: tuple[Metric, ...]
+    notes: tuple[str, ...] = ()
 
     def metric(self, wanted: Metric) -> Metric | None:
         """Return the metric in the unit of this summary; None if no run has it."""
@@ -39,14 +42,18 @@ class Summary:
         return {column: self.axes.title(column) for column in self.axes.columns}
 
 
-def summarise(frame: pd.DataFrame, axes: Axes, right: Right | None = None) -> Summary:
+def summarise(
+    frame: pd.DataFrame, axes: Axes, right: Right | None = None, levels: Mapping[str, float] | None = None
+) -> Summary:
     """The settings of results; means are over finished runs.
 
     right: which videos they had right.  The interval of an accuracy then holds for new seeds and new test videos; with
     one seed, or without, for what its column says.  Other figures have Student's interval over seeds.
+    levels: by hash, the accuracy below which a training counts as failed; where fewer than 20 seeds lie on both sides,
+    the mean has no interval.
     """
     metrics = tuple(_suited(metric, frame) for metric in METRICS if _there(frame, metric.name))
-    rows = []
+    rows, notes = [], list[str]()
     for _, runs in groups(frame, axes.columns):
         done = runs[runs["outcome"] == "done"]
         first = runs.iloc[0].to_dict()
@@ -59,9 +66,15 @@ def summarise(frame: pd.DataFrame, axes: Axes, right: Right | None = None) -> Su
             "runs_failed": len(runs) - len(done),
         }
         for metric in metrics:
-            row |= _accuracies(metric, done, right or {}) if metric.name == ACCURACY.name else _values(metric, done)
+            if metric.name != ACCURACY.name:
+                row |= _values(metric, done)
+                continue
+            more, said = _accuracies(metric, done, Right() if right is None else right, levels or {})
+            place = ", ".join(f"{title} {value}" for title, value in axes.values(first).items())
+            notes += [f"{place}: {each}." if place else f"{each}." for each in said]
+            row |= more
         rows.append(row)
-    return Summary(pd.DataFrame(rows), axes, metrics)
+    return Summary(pd.DataFrame(rows), axes, metrics, tuple(notes))
 
 
 def _there(frame: pd.DataFrame, name: str) -> bool:
@@ -88,22 +101,41 @@ def _values(metric: Metric, done: pd.DataFrame) -> dict[str, Any]:
 
 
 EACH_SEED, INTERVAL_OVER = "measured_top1_each_seed_percent", "measured_top1_interval_over"
+FAILED_SEEDS, TEST_GROUPS = "measured_top1_two_humps", "measured_top1_test_groups"
 
 
-def _accuracies(metric: Metric, done: pd.DataFrame, right: Right) -> dict[str, Any]:
-    """Mean accuracy with its interval, what the interval holds for, and the seeds' own."""
+def _accuracies(
+    metric: Metric, done: pd.DataFrame, right: Right, levels: Mapping[str, float]
+) -> tuple[dict[str, Any], list[str]]:
+    """Mean accuracy with its interval, what the interval holds for, and the seeds' own; and what restricts it."""
+    nothing = dict.fromkeys((EACH_SEED, INTERVAL_OVER, FAILED_SEEDS, TEST_GROUPS))
     known = done[done[metric.name].notna()]
     if known.empty:
-        return {metric.key: math.nan, **dict.fromkeys(metric.bounds, math.nan), EACH_SEED: None, INTERVAL_OVER: None}
+        return {metric.key: math.nan, **dict.fromkeys(metric.bounds, math.nan), **nothing}, []
     seeds = seeds_of(known, right)
     found: Spread = mean_of(seeds)
-    ends = (math.nan if end is None else end for end in (found.low, found.high))
-    return {
+    fallen = _humps(seeds, {levels.get(str(key)) for key in known["hash"]})
+    hidden = fallen is not None and fallen.hides_the_mean
+    ends = (math.nan if end is None or hidden else end for end in (found.low, found.high))
+    over_videos = found.over in ("seeds and test videos", "test videos alone") and found.estimate is not None
+    row = {
         metric.key: found.mean,
         **dict(zip(metric.bounds, ends, strict=True)),
         EACH_SEED: seeds.points() if len(seeds.percent) > 1 else None,
         INTERVAL_OVER: found.over,
+        FAILED_SEEDS: None if fallen is None else fallen.short(),
+        TEST_GROUPS: found.estimate.clusters if over_videos and found.estimate is not None else None,
     }
+    said = [fallen.text()] if fallen is not None and fallen.two else []
+    if over_videos and found.estimate is not None and found.estimate.conditional:
+        said.append(found.estimate.few_groups())
+    return row, said
+
+
+def _humps(seeds: Seeds, levels: set[float | None]) -> Humps | None:
+    """Return the seeds as they lie about the level that all of them have; None without one, and for one seed."""
+    level = levels.pop() if len(levels) == 1 else None
+    return humps(list(seeds.each().values()), level) if level is not None and len(seeds.percent) > 1 else None
 
 
 def summary_table(summary: Summary, caption: str) -> Table:
@@ -123,6 +155,8 @@ def summary_table(summary: Summary, caption: str) -> Table:
         columns.append(Column(metric.key, metric.title, metric.origin, decimals, metric.scale, bounds))
         if metric.name == ACCURACY.name and summary.frame[EACH_SEED].notna().any():
             columns.append(Column(EACH_SEED, "Top-1, each seed [%]", metric.origin))
+        if metric.name == ACCURACY.name and summary.frame[FAILED_SEEDS].notna().any():
+            columns.append(Column(FAILED_SEEDS, "Failed seeds", metric.origin))
     return Table(summary.frame, tuple(columns), caption, measured="measured here")
 
 

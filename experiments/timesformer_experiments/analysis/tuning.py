@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,15 @@ from timesformer_experiments.specs.tune import Space
 
 RATE = "recipe.lr"
 Record = Mapping[str, Any]
+SeedsOf = Callable[[Sequence[str]], Seeds]
 
 
 @dataclass(frozen=True)
 class Variant:
     """A variant with its draws, in order, and the test accuracies of its final runs [percent].
 
-    searched: the space of each field that was drawn; chosen: place of the draw that became the recipe.
+    searched: the space of each field that was drawn; chosen: place of the draw that became the recipe; finals: hashes
+    of the final runs that have finished.
     """
 
     values: Mapping[str, Any]
@@ -51,6 +53,7 @@ class Variant:
     search: str
     chosen: int | None
     test: tuple[float, ...]
+    finals: tuple[str, ...] = ()
 
     def name(self, axes: Sequence[str]) -> str:
         """Return the values of these axes in words."""
@@ -103,6 +106,7 @@ def variants_of(records: Iterable[Record]) -> list[Variant]:
                 selection["search"],
                 selection["draw"],
                 tuple(float(run["metrics"]["top1_percent"]) for run in final if run["outcome"] == "done"),
+                tuple(str(run.get("hash")) for run in final if run["outcome"] == "done"),
             )
         )
     return found
@@ -112,11 +116,14 @@ def _key(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def tables(variants: Sequence[Variant]) -> dict[str, Table]:
-    """Return the chosen recipes, the best of k draws, and the plateau of learning rates, by the stem of their files."""
+def tables(variants: Sequence[Variant], seeds_of: SeedsOf | None = None) -> dict[str, Table]:
+    """Return the chosen recipes, the best of k draws, and the plateau of learning rates, by the stem of their files.
+
+    seeds_of: what the final runs say of accuracy, from their hashes; without it their accuracies alone.
+    """
     labels = {path: path.rpartition(".")[2] for path in variants[0].values}
     columns = [Column(path, title, "label", None) for path, title in labels.items()]
-    found = {"tuning": _chosen(variants, columns)}
+    found = {"tuning": _chosen(variants, columns, seeds_of)}
     curves = [(variant, curve) for variant in variants if (curve := variant.curve()) is not None]
     if curves:
         rows = [
@@ -154,17 +161,22 @@ def tables(variants: Sequence[Variant]) -> dict[str, Table]:
     return found
 
 
-def _chosen(variants: Sequence[Variant], columns: Sequence[Column]) -> Table:
+def _chosen(variants: Sequence[Variant], columns: Sequence[Column], seeds_of: SeedsOf | None) -> Table:
     paths = list(variants[0].searched)
-    rows = []
+    rows, scopes = [], dict[str, None]()
     for variant in variants:
         row: dict[str, Any] = {**variant.values, "draws": len(variant.draws), "diverged": variant.diverged}
         drawn = variant.draws[variant.chosen] if variant.chosen is not None else {}
         row |= {path: drawn.get(path) for path in paths}
         row["measured_validation_percent"] = math.nan if variant.chosen is None else variant.validation[variant.chosen]
-        spread = mean_of(Seeds(dict(enumerate(variant.test)))) if variant.test else None
+        spread = None
+        if variant.test:
+            alone = Seeds(dict(enumerate(variant.test)))
+            spread = mean_of(alone if seeds_of is None else seeds_of(variant.finals))
+            scopes[spread.scope()] = None
         mean, low, high = (math.nan, None, None) if spread is None else (spread.mean, spread.low, spread.high)
-        row |= {"seeds": len(variant.test), "measured_test_percent": mean,
+        row |= {"seeds": len(variant.test), "measured_test_interval_over": None if spread is None else spread.over,
+                "measured_test_percent": mean,
                 "measured_test_low_percent": math.nan if low is None else low,
                 "measured_test_high_percent": math.nan if high is None else high}  # fmt: skip
         rows.append(row)
@@ -182,7 +194,7 @@ def _chosen(variants: Sequence[Variant], columns: Sequence[Column]) -> Table:
         pd.DataFrame(rows),
         (*columns, *more),
         f"recipes chosen on validation, by {variants[0].search} search with the same draws for all, and their accuracy "
-        "on test with fresh seeds (mean and 95 % interval for new seeds)",
+        f"on test with fresh seeds (mean and 95 % interval {' or '.join(filter(None, scopes)) or 'of none'})",
     )
 
 

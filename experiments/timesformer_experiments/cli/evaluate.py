@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from timesformer_experiments.cli.classes import classed_samples, fit_head
-from timesformer_experiments.cli.evaluated import compared, counted, orders_named, tables_of
+from timesformer_experiments.cli.evaluated import compared, counted, orders_named, tables_of, with_groups
 from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, model_source
 from timesformer_experiments.report.terminal import console, print_json
 
@@ -81,6 +81,13 @@ def evaluate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Also show each class; in JSON the confusion.")
     ] = False,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Test videos that belong together: `column=NAME` of the annotation file, or `pattern=REGEX` in the "
+            "videos' names; intervals are then over these groups."
+        ),
+    ] = None,
     allow_unreadable: Annotated[
         bool, typer.Option("--allow-unreadable", help="Skip and list unreadable videos; evaluate the others.")
     ] = False,
@@ -130,7 +137,7 @@ def evaluate(
     record = _given(sampling=sampling, frame_rate=frame_rate, short_side=short_side)
     place = _device(device)
     if data.suffix.lower() in (".yaml", ".yml"):
-        for name, given in (("format", format), ("root", root), *sizes.items(), *record.items()):
+        for name, given in (("format", format), ("root", root), ("group", group), *sizes.items(), *record.items()):
             if given is not None:
                 option = name.replace("_", "-")
                 raise bad_input(
@@ -139,7 +146,7 @@ def evaluate(
         jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, classes, runs, data_dir)
     else:
         job = _of_annotations(
-            data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, classes, runs
+            data, checkpoint, format, root, group, protocol, views, allow_unreadable, sizes, record, classes, runs
         )
         jobs = [job]
     measured: list[dict[str, Any]] = []
@@ -241,6 +248,7 @@ def _of_annotations(
     checkpoint: str | None,
     format: str | None,
     root: Path | None,
+    group: str | None,
     protocol: str | None,
     views: Overrides,
     allow_unreadable: bool,
@@ -263,6 +271,8 @@ def _of_annotations(
     preprocessing: Preprocessing = Preprocessing.from_dict(loaded.preprocessing | record)
     format = format or ("folder" if data.is_dir() else "kinetics")
     samples, said = classed_samples(data, format, root, classes, checkpoint, loaded)
+    if group is not None:
+        samples = with_groups(samples, data, group)
     dataset = VideoDataset(samples, preprocessing, train=False, views=chosen.views, allow_unreadable=True)
     name = f"{data.name}, protocol {chosen.name}"
     return _Job(name, checkpoint, loaded.model, dataset, chosen, allow_unreadable, said, loaded.labels)
@@ -285,6 +295,7 @@ def _measure(
     from timesformer.evaluation.evaluate import UnreadableVideos
     from timesformer.evaluation.evaluate import evaluate as measure
     from timesformer.heads import heads_of
+    from timesformer_experiments.analysis.grouped import grouped_accuracy
 
     # Headers first: they show unreadable videos within minutes, not at the end of a long evaluation.
     found = job.dataset.audit()
@@ -321,6 +332,7 @@ def _measure(
     metrics = {name: value for name, value in result.metrics().items() if value is not None}
     unreadable = [{"path": path, "reason": reason} for path, reason in result.unreadable]
     name = job.name if frame_order == "normal" else f"{job.name}, frames {frame_order}"
+    metrics |= grouped_accuracy(result.per_video)
     printed = {"name": name, "model": job.source, **stated, **metrics, "unreadable": unreadable}
     if per_class:
         printed["confusion"] = [each.to_dict() for each in counted(result, job.model, job.labels)]
@@ -346,22 +358,38 @@ def _show(measured: list[dict[str, Any]]) -> None:
         {**found, "views_each": f"{found['clips']} x {found['crops']}", "top5_percent": found.get("top5_percent")}
         for found in measured
     ]
+    averaged = (
+        Column("groups", "Groups", "counted", decimals=0),
+        Column(
+            "group_top1_percent",
+            "top-1, mean over groups [%]",
+            "measured",
+            bounds=("group_top1_low_percent", "group_top1_high_percent"),
+        ),
+    )
+    grouped = any("groups" in found for found in measured)
     columns = (
         Column("name", "Run", "label"),
         Column("views_each", "Clips x crops", "label"),
         Column("merge", "Merged by", "label"),
         Column("top1_percent", "top-1 [%]", "measured", bounds=("top1_low_percent", "top1_high_percent")),
         Column("top5_percent", "top-5 [%]", "measured", bounds=("top5_low_percent", "top5_high_percent")),
+        *(averaged if grouped else ()),
         Column("test_videos", "Videos", "counted", decimals=0),
         Column("test_videos_unreadable", "Unreadable", "counted", decimals=0),
         Column("test_videos_substituted", "Substituted", "counted", decimals=0),
     )
     screen = console()
     caption = "Accuracy with its 95 % interval (Wilson)"
+    if grouped:
+        caption += "; where videos belong together: mean over their groups, 95 % interval for this very model"
     screen.print(to_rich(Table(pd.DataFrame(rows), columns, caption, measured="measured here")))
     for name, said in dict.fromkeys((found["model"], found["classes"]) for found in measured):
         if said != "by name":
             screen.print(f"{name}: classes compared {said}", markup=False, highlight=False, soft_wrap=True)
+    few = [f"{found['name']}: {found['group_note']}" for found in measured if found.get("group_note")]
+    for note in dict.fromkeys(few):
+        screen.print(note, markup=False, highlight=False, soft_wrap=True)
     for found in measured:
         for video in found["unreadable"]:
             text = f"unreadable, not evaluated: {video['path']}: {video['reason']}"

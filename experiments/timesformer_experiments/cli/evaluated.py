@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from timesformer_experiments.cli.options import bad_input
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from timesformer.data import Annotations
     from timesformer.evaluation.confusion import Confusion
     from timesformer.evaluation.evaluate import EvalResult
     from timesformer.evaluation.frame_order import FrameOrder
@@ -26,6 +29,37 @@ def orders_named(name: str) -> tuple[FrameOrder, ...]:
         return (order_named(name),)
     except InputError as error:
         raise bad_input(f"--frame-order {name}: expected one of {', '.join(FRAME_ORDERS)}, all") from error
+
+
+def with_groups(found: Annotations, data: Path, group: str) -> Annotations:
+    """The samples of an annotation file, with the groups that `--group` names.
+
+    Raises InputError for a video without a group.
+    """
+    from timesformer.data.splits import Grouping
+    from timesformer.errors import InputError
+
+    kind, equals, value = group.partition("=")
+    if not equals or kind not in ("column", "pattern"):
+        kind, value = "column" if group in _columns(data) else "pattern", group
+    try:
+        return Grouping(**{kind: value}).of(found, data)
+    except InputError as error:
+        raise bad_input(f"--group {group}: {error}") from error
+
+
+def _columns(data: Path) -> list[str]:
+    """The columns of an annotation file that names them."""
+    import csv
+
+    if data.suffix.lower() == ".json" and data.is_file():
+        entries = json.loads(data.read_bytes())
+        first = entries[0] if isinstance(entries, list) and entries else None
+        return list(first) if isinstance(first, dict) else []
+    if data.suffix.lower() != ".csv" or not data.is_file():
+        return []
+    with data.open(encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def counted(result: EvalResult, model: Any, labels: Any) -> list[Confusion]:
@@ -51,7 +85,7 @@ def tables_of(
         return [order_table(rows if per_class else rows[:1], name)]
     if not per_class:
         return []
-    return [class_table(counted(result, model, labels), name) for result in results.values()]
+    return [class_table(counted(result, model, labels), name, result.per_video) for result in results.values()]
 
 
 def compared(measured: Sequence[Mapping[str, Any]], tables: Sequence[Table], orders: Sequence[str]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Any
 from timesformer.errors import InputError
 from timesformer_experiments.analysis.pairs import Comparison, compare, judged
 from timesformer_experiments.analysis.seeds import Over, Seeds, mean_of
-from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, Humps, humps
+from timesformer_experiments.analysis.statistics.estimators import Estimate
+from timesformer_experiments.analysis.statistics.humps import Humps, humps
 from timesformer_experiments.paper.registered import registered
-from timesformer_experiments.records.hits import clusters_of, hits_of
+from timesformer_experiments.records.hits import clusters_of, hits_of, join_clusters
+from timesformer_experiments.specs.levels import level_of
 from timesformer_experiments.specs.run import RunSpec
 
 Key = tuple[str, str]
@@ -72,18 +74,11 @@ def columns_of(found: Accuracy | None, key: str) -> dict[str, Any]:
         f"{key}_top1_high_percent": None if found is None else found.high,
         f"{key}_interval_over": None if found is None else found.over,
         f"{key}_each_seed_percent": found.seeds.points() if found is not None and several else None,
-        f"{key}_two_humps": _two_humps(found),
+        f"{key}_two_humps": None if found is None or found.humps is None else found.humps.short(),
         f"{key}_seeds": None if found is None else len(found.seeds.percent),
         f"{key}_test_videos": None if found is None else found.videos,
         f"{key}_test_groups": None if found is None else found.groups,
     }
-
-
-def _two_humps(found: Accuracy | None) -> str | None:
-    if found is None or found.humps is None or not found.humps.two:
-        return None
-    failed, median = found.humps.failed, found.humps.median
-    return f"{failed.failed} of {failed.seeds} below {found.humps.level:g} %, median {median.median:.1f} %"
 
 
 def accuracy(records: Mapping[int, dict[str, Any]], level: float | None = None) -> Accuracy:
@@ -91,16 +86,15 @@ def accuracy(records: Mapping[int, dict[str, Any]], level: float | None = None) 
 
     level: registered, below it a training has failed.
 
-    Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right, and
-    where some seeds share test videos and others do not.
+    Raises InputError for an accuracy that is none, or that is not that of the videos which the record has as right.
     """
     for record in records.values():
         _require_possible(record)
     seeds = seeds_of(records)
     found = mean_of(seeds)
     several = len(seeds.percent) > 1
-    fallen = humps(list(seeds.percent.values()), level) if level is not None and several else None
-    hidden = fallen is not None and fallen.two and len(seeds.percent) < MEAN_FROM_SEEDS
+    fallen = humps(list(seeds.each().values()), level) if level is not None and several else None
+    hidden = fallen is not None and fallen.hides_the_mean
     first = next(iter(records.values()))
     videos = int(first["metrics"]["test_videos"])
     known = found.estimate is not None and found.over != "seeds alone"
@@ -114,15 +108,21 @@ def accuracy(records: Mapping[int, dict[str, Any]], level: float | None = None) 
         chance=100 / first["spec"]["model"]["num_classes"],
         seeds=seeds,
         humps=fallen,
-        note=found.estimate.remark() if found.estimate is not None and several else "",
+        note=_note(found.estimate, several),
     )
+
+
+def _note(estimate: Estimate | None, several: bool) -> str:
+    if estimate is None:
+        return ""
+    return estimate.remark() if several else estimate.few_groups()
 
 
 def seeds_of(records: Mapping[int, dict[str, Any]]) -> Seeds:
     """Return what the records of a variant's seeds say of accuracy."""
     clusters: dict[str, str] = {}
     for record in records.values():
-        clusters |= clusters_of(record)
+        join_clusters(clusters, clusters_of(record))
     return Seeds(
         percent={seed: float(record["metrics"]["top1_percent"]) for seed, record in records.items()},
         right={seed: hits for seed, record in records.items() if (hits := hits_of(record))},
@@ -152,6 +152,7 @@ def accuracies(cells: Sequence[Cell], records: Iterable[dict[str, Any]], name: s
     """
     by_hash = {record["hash"]: record for record in records if record["outcome"] == "done"}
     found: dict[Key, dict[int, dict[str, Any]]] = {}
+    levels: dict[Key, float | None] = {}
     missing = []
     for cell in cells:
         record = by_hash.get(cell.spec.hash())
@@ -159,10 +160,10 @@ def accuracies(cells: Sequence[Cell], records: Iterable[dict[str, Any]], name: s
             missing.append(f"{cell.variant} on {cell.part} with seed {cell.seed}")
         else:
             found.setdefault((cell.variant, cell.part), {})[cell.seed] = record
+            levels[cell.variant, cell.part] = level_of(registered().claims.failed_below_percent, cell.spec)
     if missing:
         raise InputError(f"{name}: no finished run of {', '.join(missing)} among the records")
-    levels = registered().claims.failed_below_percent
-    return {key: accuracy(of_seeds, levels.get(key[1])) for key, of_seeds in found.items()}
+    return {key: accuracy(of_seeds, levels[key]) for key, of_seeds in found.items()}
 
 
 def comparisons(

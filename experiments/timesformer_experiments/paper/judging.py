@@ -24,17 +24,31 @@ BOUND_OF: dict[BoundOf, str] = {
 
 
 @dataclass(frozen=True)
+class Limit:
+    """Accuracy that no model can pass [percent] that reads the same clips, or that is blind to the order of frames."""
+
+    percent: float
+    of: BoundOf
+
+    def text(self) -> str:
+        """Return it in words."""
+        return f"no model {BOUND_OF[self.of]} can pass {self.percent:.1f} %"
+
+
+@dataclass(frozen=True)
 class Asked:
     """A claim with what is known of its two sides.
 
-    first, second: None where they were not run.  bounds: of both sides [percent], for a claim that construction
-    settles.  not_ranked: why the probe may not rank schemes, empty where it may.
+    first, second: None where they were not run.  limits: what each side is known not to pass [percent], and for which
+    models that holds.  settled: True where construction settles the claim by them.  not_ranked: why the probe may not
+    rank schemes, empty where it may.
     """
 
     claim: PaperClaim
     first: Accuracy | None = None
     second: Accuracy | None = None
-    bounds: tuple[float, float] | None = None
+    limits: tuple[Limit | None, Limit | None] = (None, None)
+    settled: bool = False
     not_ranked: str = ""
 
     @property
@@ -52,7 +66,7 @@ class Asked:
     @property
     def tested(self) -> bool:
         """True if the claim's p-values may count."""
-        return self.bounds is None and not self.not_ranked and self.above_chance
+        return not self.settled and not self.not_ranked and self.above_chance
 
     def spread(self, seeds: int | None = None) -> Spread | None:
         """Return first minus second over the first so many common seeds, by default all; None where it was not run."""
@@ -88,16 +102,15 @@ def _of(seeds: Seeds, kept: Sequence[int]) -> Seeds:
 
 
 def bound_said(asked: Asked) -> str:
-    """Return the sentence on the bounds that settle a claim; empty where it has none."""
-    if asked.bounds is None or asked.claim.bound is None:
-        return ""
-    (first, second), of = asked.bounds, asked.claim.bound
-    if first == second:
-        return f"both sides have the same bound: no model {BOUND_OF[of.first]} can pass {first:.1f} %"
-    return (
-        f"no model {BOUND_OF[of.second]} can pass {second:.1f} % on the second side, {first:.1f} % is the bound of the "
-        "first"
-    )
+    """Return the sentence on the bounds of a claim's sides; empty where none is known."""
+    first, second = asked.limits
+    if first is not None and second is not None:
+        if first.percent == second.percent:
+            return f"both sides have the same bound: {first.text()}"
+        return f"{second.text()} on the second side, {first.percent:.1f} % is the bound of the first"
+    if second is not None:
+        return f"{second.text()} on the second side"
+    return f"{first.text()} on the first side" if first is not None else ""
 
 
 def answers(asked: Sequence[Asked]) -> list[Answer]:
@@ -105,7 +118,7 @@ def answers(asked: Sequence[Asked]) -> list[Answer]:
 
     A claim that construction settles is in no family; one that was not run, or may not be ranked, counts with p = 1.
     """
-    open_ = [each for each in asked if each.bounds is None]
+    open_ = [each for each in asked if not each.settled]
     decisions = dict(zip((each.claim.name for each in open_), decide([_taken(e) for e in open_]), strict=True))
     sizes = {each.claim.family: 0 for each in open_}
     for each in open_:
@@ -131,7 +144,7 @@ def _taken(asked: Asked) -> Taken:
 
 def _answer(asked: Asked, decision: Decision | None, family: int) -> Answer:
     spread = asked.spread(decision.decided_at if decision is not None else None)
-    if asked.bounds is not None:
+    if asked.settled:
         estimate = None if spread is None else spread.estimate
         return Answer(asked, *_worded(judge(estimate, None, None, bound=bound_said(asked))), spread, None)
     if spread is None or spread.estimate is None:

@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from timesformer import TimeSformerConfig
+from timesformer.attention.partition import ALL, EACH, Partition
+from timesformer.config.registry import ModelConfig
 from timesformer.data.cache import FrameCache
 from timesformer.data.probes import ProbeInfo
 from timesformer.data.probes.diagnostics import (
@@ -42,6 +45,20 @@ def ceiling_percent(spec: RunSpec, order_blind: bool = False) -> float | None:
     if not isinstance(spec.data, ProbeData):
         raise InputError(f"ceiling: expected a run on a probe, but {spec.name!r} has other data")
     return spec.data.kind.ceiling_percent(spec.preprocessing, protocol_named(spec.protocol).views, order_blind)
+
+
+def blind_to_order(model: ModelConfig) -> bool:
+    """True if the model sees the frames of a clip as a set: their order cannot change its answer.
+
+    So it is where frames are streams of their own that are averaged, and where no position says which frame a token is
+    of and no group of tokens is made by the frame's number.  False where this is not certain.
+    """
+    if not isinstance(model, TimeSformerConfig) or model.tubelet_size > 1:
+        return False
+    encoder, *later = model.scheme.encoders
+    parts = [part for step in encoder.steps for part in step.over]
+    as_sets = all(isinstance(part, Partition) and part.t in (ALL, EACH) for part in parts)
+    return as_sets and not later and model.resolved_position in ("none", "space")
 
 
 def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None = None) -> list[Path]:

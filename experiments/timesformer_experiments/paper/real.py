@@ -24,7 +24,7 @@ from timesformer.data import read_annotations
 from timesformer.errors import InputError
 from timesformer.training.recipe import Recipe
 from timesformer_experiments.cost.memory import predict
-from timesformer_experiments.paper.ablation import Ablation
+from timesformer_experiments.paper.ablation import Ablation, restrictions_said
 from timesformer_experiments.paper.accuracy import Cell, accuracies, columns_of
 from timesformer_experiments.paper.datasets import DATASETS, MODELS, Dataset
 from timesformer_experiments.paper.drawing import draw_dots
@@ -271,7 +271,7 @@ def report(name: str, title: str, found: Sequence[Cell], records: Sequence[dict[
         title=f"{title}: real data",
         table=Table(frame, tuple(columns), caption, measured="measured here, on the real dataset"),
         figure=draw_dots(frame, {dataset: dataset for dataset in datasets}, "Model"),
-        findings=tuple(_differences(frame, datasets)),
+        findings=(*_differences(frame, datasets), *restrictions_said(measured)),
         sources=(),
         remarks=(),
         records=tuple(records),

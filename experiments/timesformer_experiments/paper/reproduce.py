@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from timesformer_experiments.analysis.behind import behind
+from timesformer_experiments.analysis.curves import CURVES, curve_of, kept_curves, together
 from timesformer_experiments.paper.artefact import PROFILES, Artefact, Folders, Profile
+from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.hits import with_hits
 from timesformer_experiments.report import report as reports
 from timesformer_experiments.specs.run import RunSpec
@@ -55,12 +61,19 @@ def reproduce(
         records = [with_hits(record, folders.runs) for record in _run(specs, folders, jobs)]
     records += artefact.measure(records, profile, folders, jobs)
     report = artefact.report([*records, *artefact.beside(folders.out, profile)], profile)
+    report = replace(report, more=behind(report.name, report.records, _curves(records, folders.runs)))
     files = reports.write(report, results)
     return report, [*files, *artefact.finish(records, profile, folders)]
 
 
 def _results(artefact: Artefact, profile: Profile, folders: Folders) -> Path:
     return folders.out / artefact.name / profile
+
+
+def _curves(records: Sequence[dict[str, Any]], runs: Path) -> pd.DataFrame:
+    """The learning curves that runs have left."""
+    files = {record["hash"]: RunFolder(runs, record["hash"]).curve for record in records}
+    return together([curve_of(path, key) for key, path in files.items() if path.is_file()])
 
 
 def _run(specs: Sequence[RunSpec], folders: Folders, jobs: int) -> list[dict[str, Any]]:
@@ -84,6 +97,7 @@ def rebuild(artefact: Artefact, profile: Profile, out: Path) -> tuple[reports.Re
     stored = results / reports.RECORDS
     records = read_records(stored) if stored.exists() else []
     report = artefact.report([*records, *artefact.beside(out, profile)], profile)
+    report = replace(report, more=behind(report.name, report.records, kept_curves(results / CURVES)))
     return report, reports.write(report, results)
 
 

@@ -4,7 +4,7 @@ runs/<hash>/spec.json          name and everything that decides the result
             checkpoint/        while it trains: from here it resumes
             model/             the trained model (`timesformer.checkpoints.load_model`)
             scores.parquet     per test video: path, label, prediction, scores
-            curve.parquet      per step: loss, accuracy, learning rate, accuracy of a validation after it
+            curve.parquet      per step: loss, accuracy, learning rate; accuracy on validation where it was measured
             train.videos.json  digest of each training video's file; the evaluated ones: test.videos.json,
                                or validation.videos.json
             tracker/           logs of `tracker:`

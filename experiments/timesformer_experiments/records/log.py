@@ -8,7 +8,8 @@ A record's fields (`RECORD_VERSION` 2):
     sweep, cell: name of the sweep and the values of its axes by dotted path; null for other runs
     equalised: of a cell at equal cost, what was solved and by how much it misses; tuning: of a run that is there for
         the choice of a recipe, its variant, draw and values; claims_digest: sha256 of the claims that were registered
-        before the run.  Only where there are such
+        before the run; failed_below_percent: the accuracy below which it counts as failed, registered with them; of
+        runs behind a table test_right, test_groups (see `records.hits`).  Only where there are such
     seed, protocol, spec: the run's full configuration; init_from: name and hash of the run it started from, or null
     evaluated_on: "test" or "validation", the videos that the metrics are of; null for a cost.  A run evaluates its set
         once, when it is trained
@@ -85,6 +86,7 @@ def make_record(
     equalised: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
     claims_digest: str | None = None,
+    failed_below_percent: float | None = None,
     metrics: dict[str, Any] | None = None,
     dataset: dict[str, Any] | None = None,
     confusion: list[dict[str, Any]] | None = None,
@@ -93,6 +95,7 @@ def make_record(
     """The record of a run that has just ended, on this machine."""
     source = spec.init_from
     notes = {"equalised": equalised, "tuning": tuning, "claims_digest": claims_digest}
+    notes |= {"failed_below_percent": failed_below_percent}
     return {
         "record_version": RECORD_VERSION,
         "hash": spec.hash(),
@@ -302,6 +305,11 @@ def latest(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _no_number(text: str) -> float:
+    """Refuse NaN and infinities, which are no JSON; no record is written with them."""
+    raise ValueError(f"{text} is no number")
+
+
 def read_records(path: str | Path) -> list[dict[str, Any]]:
     """The records of a log, in order.  A torn last line (no line break: a crash) is left out with a warning.
 
@@ -316,13 +324,13 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     if lines[-1]:
         logger.warning("%s:%d: the last line is torn (written during a crash); left out", path, len(lines))
     with suppress(ValueError):  # all at once is twice as fast; what is wrong is found below
-        together = json.loads(b"[" + b",".join(lines[:-1]) + b"]")
+        together = json.loads(b"[" + b",".join(lines[:-1]) + b"]", parse_constant=_no_number)
         if len(together) == len(lines) - 1 and all(_is_record(record) for record in together):
             return together
     records = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=_no_number)
         except ValueError as error:
             raise InputError(f"{path}:{number}: not a record, expected one JSON object ({error})") from error
         if not _is_record(record):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,17 @@ class Part:
         lines += [self.table.caption, "", to_markdown(self.table)] if self.table is not None else []
         lines += [f"![{self.title}]({self.name}.png)", ""] if self.figure is not None else []
         return lines
+class More:
+    """Material behind a table: further tables, figures by name, notes, and files by name."""
+
+    tables: tuple[Table, ...] = ()
+    figures: dict[str, Figure] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Return False if there is nothing."""
+        return bool(self.tables or self.figures or self.files)
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class Report:
 
     `findings`: sentences that follow from the numbers of this table. `sources`: blocks of published values shown.
     `remarks`: remarks on them. `records`: records that the table was made from. `parts`: further tables and figures.
+    `more`: what lies behind the table.
     """
 
     name: str
@@ -73,6 +85,7 @@ class Report:
     remarks: tuple[Remark, ...]
     records: tuple[dict[str, Any], ...] = ()
     parts: tuple[Part, ...] = ()
+    more: More = More()
 
     def source_sentences(self) -> list[str]:
         """Return the sources of the published values, one sentence per block."""
@@ -99,12 +112,15 @@ def write(report: Report, folder: Path) -> list[Path]:
     require_writable(folder)
     picture = png(report.figure)
     further = {name: content for part in report.parts for name, content in part.contents().items()}
+    below = {name: png(figure) for name, figure in report.more.figures.items()}
     contents: dict[str, bytes] = {
         f"{report.name}.csv": to_csv(report.table).encode(),
         f"{report.name}.md": markdown(report).encode(),
         f"{report.name}.png": picture,
-        "report.html": page(report, picture, further).encode(),
+        "report.html": page(report, picture, further, below).encode(),
         **further,
+        **report.more.files,
+        **{f"{name}.png": image for name, image in below.items()},
     }
     if report.records:
         lines = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n" for record in report.records)
@@ -153,10 +169,15 @@ def _published(report: Report) -> list[str]:
     ]
 
 
-def page(report: Report, picture: bytes, further: Mapping[str, bytes] | None = None) -> str:
+def page(
+    report: Report,
+    picture: bytes,
+    further: Mapping[str, bytes] | None = None,
+    below: Mapping[str, bytes] | None = None,
+) -> str:
     """Return the report as one page that needs no other file (see `timesformer_experiments.report.pages`).
 
-    further: files of its parts by name.
+    further: files of its parts by name; below: images of the figures behind it.
     """
     runs = [record for record in report.records if "top1_percent" in record["metrics"]]
     return pages.page(
@@ -168,6 +189,8 @@ def page(report: Report, picture: bytes, further: Mapping[str, bytes] | None = N
         paper=paper(),
         runs=_runs(runs) if runs else None,
         machines=sorted({_machine(record["environment"]) for record in runs}),
+        more=report.more if report.more else None,
+        below=[(name.replace("_", " ").capitalize(), image) for name, image in (below or {}).items()],
     )
 
 

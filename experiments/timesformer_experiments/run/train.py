@@ -12,7 +12,7 @@ from timesformer.checkpoints import save_model
 from timesformer.config.registry import Model
 from timesformer.data import VideoDataset
 from timesformer.evaluation.confusion import confusions
-from timesformer.evaluation.evaluate import EvalResult, evaluate
+from timesformer.evaluation.evaluate import EvalResult, evaluate, validation
 from timesformer.evaluation.scores import write_scores
 from timesformer.files import write_atomic
 from timesformer.heads import Labels, heads_of
@@ -80,6 +80,8 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     model, started_from, licence = initial_model(spec, folder.runs_dir, labels)
     recipe = replace(spec.recipe, seed=spec.seed)
     tracker = spec.tracker if spec.processes == 1 else None
+    views = test_set.views.per_video or 1
+    batch = max(views, recipe.batch_size // recipe.accumulate)
     trained = fit(
         model,
         train_set,
@@ -91,8 +93,6 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
         tracker_folder=folder.tracker,
         videos=identity.train,
     )
-    views = test_set.views.per_video or 1
-    batch = max(views, recipe.batch_size // recipe.accumulate)
     tested = evaluate(
         model, test_set, spec.protocol, batch, workers=recipe.workers, precision=recipe.precision, progress=False
     )
@@ -107,9 +107,9 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     curve = pd.DataFrame(
         {"step": range(trained.steps), "loss": trained.losses, "accuracy": trained.accuracies, "learning_rate": rates}
     )
-    if trained.validation:  # after the step, of which there are as many as its number in the record says
-        found = {each["step"] - 1: each["top1_percent"] for each in trained.validation}
-        curve["validation_top1_percent"] = curve["step"].map(found)
+    if trained.validation:  # after so many steps, at the step that was the last before it
+        measured = {found["step"] - 1: float(found["top1_percent"]) for found in trained.validation}
+        curve["validation_percent"] = curve["step"].map(measured).astype(float)
     write_atomic(folder.curve, lambda path: curve.to_parquet(path, index=False))
     identity.require_unchanged(Identities(data_dir).of(spec), spec.name)
     identity.write(folder)

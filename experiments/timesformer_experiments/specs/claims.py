@@ -14,6 +14,9 @@ A file of claims has a list `claims`, each with
     expected: more                     # the first is better; or near: they lie within the margin
     margin: 2                          # points
     most_seeds: 20
+
+A file, or `until` itself, may have `failed_below_percent`: the accuracy below which a training counts as failed (see
+`timesformer_experiments.specs.levels`).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from timesformer.errors import InputError
 from timesformer_experiments.specs.data import Strict
+from timesformer_experiments.specs.levels import Level
 from timesformer_experiments.specs.run import describe, read_yaml
 
 
@@ -49,6 +53,7 @@ class Claims(Strict):
     """All claims of a sweep."""
 
     claims: tuple[Claim, ...] = Field(min_length=1)
+    failed_below_percent: Level = None
 
     @field_validator("claims")
     @classmethod
@@ -64,7 +69,10 @@ class Claims(Strict):
 
     def digest(self) -> str:
         """Return the sha256 of what is claimed, however it is written."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        plain = self.model_dump(mode="json")
+        if plain["failed_below_percent"] is None:  # as it was before there was a level
+            del plain["failed_below_percent"]
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -73,6 +81,7 @@ class Until(Strict):
 
     claims: Path | tuple[Claim, ...]
     seeds: tuple[int, ...] = Field(default=(5, 8, 12, 20), min_length=1)
+    failed_below_percent: Level = None
 
     @field_validator("seeds")
     @classmethod
@@ -83,9 +92,15 @@ class Until(Strict):
 
     def registered(self, folder: Path) -> Claims:
         """Return the claims; a file lies in `folder`.  Raises InputError that names it."""
-        if isinstance(self.claims, Path):
-            return load_claims(folder / self.claims)
-        return parse_claims({"claims": self.claims}, "until.claims")
+        if not isinstance(self.claims, Path):
+            values = {"claims": self.claims, "failed_below_percent": self.failed_below_percent}
+            return parse_claims(values, "until.claims")
+        found = load_claims(folder / self.claims)
+        if self.failed_below_percent is None:
+            return found
+        if found.failed_below_percent is not None:
+            raise InputError(f"until.failed_below_percent: {folder / self.claims} has one as well (expected it once)")
+        return found.model_copy(update={"failed_below_percent": self.failed_below_percent})
 
 
 def load_claims(path: Path) -> Claims:

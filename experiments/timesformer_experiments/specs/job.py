@@ -16,7 +16,8 @@ class Job:
     """A run, or a cost, with what is measured and where it belongs.
 
     cell: values of the sweep's axes by dotted path; None for a run that is there only for others to start from, or for
-    the choice of a recipe.  notes: what else joins its record (`records.log`): equalised, tuning, claims_digest.
+    the choice of a recipe.  notes: what else joins its record (`records.log`): equalised, tuning, claims_digest,
+    failed_below_percent.
     """
 
     spec: RunSpec | CostSpec

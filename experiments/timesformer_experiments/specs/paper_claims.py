@@ -3,7 +3,7 @@
 margin_points: 2
 most_seeds: 20
 level: 0.05                          # of a family, over all looks
-failed_below_percent: {motion: 80}   # by probe: a training below it has failed
+failed_below_percent: midpoint       # a training below it has failed, see `levels`
 claims:
   - text: Divided beats joint attention where motion matters
     artefact: table1
@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 from timesformer.errors import InputError
 from timesformer_experiments.specs.claims import Claim
 from timesformer_experiments.specs.data import Strict
+from timesformer_experiments.specs.levels import Level
 from timesformer_experiments.specs.run import describe, read_yaml
 
 BoundOf = Literal["clips", "order"]
@@ -69,7 +70,7 @@ class PaperClaims(Strict):
     """A file of claims; see the module for its fields."""
 
     level: float = Field(gt=0, lt=1)
-    failed_below_percent: dict[str, float] = Field(default_factory=dict)
+    failed_below_percent: Level = None
     claims: tuple[PaperClaim, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -81,9 +82,6 @@ class PaperClaims(Strict):
         for claim in self.claims:
             if claim.first == claim.second:
                 raise InputError(f"claims: {claim.name!r}: first and second are both {claim.first!r}")
-        for probe, percent in self.failed_below_percent.items():
-            if not 0 < percent < 100:
-                raise InputError(f"failed_below_percent: {probe}: expected a percentage, got {percent:g}")
         return self
 
 

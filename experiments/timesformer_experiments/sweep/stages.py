@@ -7,7 +7,7 @@ the end is that of an undisturbed sweep.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from timesformer_experiments.analysis.claims import Standing
 from timesformer_experiments.records.log import LOG, latest, read_records
 from timesformer_experiments.specs.claims import Claims
 from timesformer_experiments.specs.job import Job
+from timesformer_experiments.specs.levels import level_of
+from timesformer_experiments.specs.run import RunSpec
 from timesformer_experiments.specs.sweep import Cell, Sweep
 from timesformer_experiments.sweep.tune import Choice, Outcomes, Tuning, key_of, tuning
 from timesformer_experiments.sweep.until import Looked, estimator_of, look, require_registered
@@ -113,7 +115,15 @@ class Stages:
         if self.sweep.seed_axes():  # in the order of the axes
             order = self.sweep.values()
             cells = sorted(cells, key=lambda cell: order.index({path: cell.values[path] for path in self.sweep.axes}))
-        return self.sweep.jobs(self.file, self.file.parent, cells)
+        jobs = self.sweep.jobs(self.file, self.file.parent, cells)
+        return {key: self._with_level(job) for key, job in jobs.items()}
+
+    def _with_level(self, job: Job) -> Job:
+        """Return the job with the level that is registered for it, below which a training counts as failed."""
+        if self.claims is None or job.cell is None or not isinstance(job.spec, RunSpec):
+            return job
+        level = level_of(self.claims.failed_below_percent, job.spec)
+        return job if level is None else replace(job, notes=job.notes | {"failed_below_percent": level})
 
     def _hashes(self, finals: Mapping[str, Job], seeds: Mapping[str, int]) -> dict[str, list[str]]:
         """Return the hashes of the final runs by variant, in the order of the seeds."""

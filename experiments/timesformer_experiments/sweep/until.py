@@ -118,7 +118,11 @@ def _with_look(
         if len(keys) < count or any(outcomes[key]["outcome"] != "done" for key in keys):
             return evidence
         records.append({place: outcomes[key] for place, key in enumerate(keys)})
-    return Evidence(claim, (*evidence.estimates, estimator(records[0], records[1])))
+    try:
+        estimate = estimator(records[0], records[1])
+    except InputError as error:
+        raise InputError(f"claim {claim.name!r}, look at {count} seeds: {error}") from error
+    return Evidence(claim, (*evidence.estimates, estimate))
 
 
 def estimator_of(runs_dir: Path) -> Estimator:

@@ -173,6 +173,38 @@ def test_few_clusters_are_taken_as_given() -> None:
     assert not crossed(np.random.default_rng(0).normal(size=(3, 6))).conditional
 
 
+def test_videos_of_few_clusters_vary_within_them() -> None:
+    """Two subjects with three and two videos, one seed: the error is that of the videos of these very subjects."""
+    groups = {"v0": "a", "v1": "a", "v2": "a", "v3": "b", "v4": "b"}
+    one = crossed_mean(runs("++-+-"), groups)
+    assert one.mean == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+    variance = 100**2 * (2 / 3 + 1 / 2) / 3  # squared deviations of three and two videos, with three degrees of freedom
+    error = math.sqrt(variance * (1 / 3 + 1 / 2) / 4)
+    half = stats.t.ppf(0.975, 3) * error
+    assert one.videos_interval() == pytest.approx((max(0, one.mean - half), min(100, one.mean + half)))
+    assert one.conditional
+    assert "conditional on these 2 groups of test videos" in one.remark()
+    alone = crossed_mean(runs("++-+-"), dict.fromkeys(groups, "a"))
+    assert alone.mean == pytest.approx(60)
+    assert alone.videos_error == pytest.approx(100 * math.sqrt(0.3 / 5))
+    assert alone.few_groups().startswith("conditional on this one group")
+
+
+def test_new_seeds_on_few_clusters_have_the_error_of_their_videos_too() -> None:
+    rows = runs("++-+-+", "+--+-+", "++++--")
+    groups = {f"v{number}": "ab"[number // 3] for number in range(6)}
+    found, apart = crossed_mean(rows, groups), crossed_mean(rows)
+    assert (found.clusters, found.mean) == (2, pytest.approx(apart.mean))
+    table = 100 * np.array([list(each.values()) for each in rows.values()])
+    parts = [mean_squares(table[:, first : first + 3]) for first in (0, 3)]
+    within, rest = (np.mean([float(part[place]) for part in parts]) for place in (2, 3))  # equal clusters
+    of_seeds = 3 * table.mean(1).var(ddof=1) / 9  # the variance of the mean of three seeds
+    expected = of_seeds + max(within - rest, 0) / 18
+    assert found.error == pytest.approx(math.sqrt(expected))
+    assert found.seed_share == pytest.approx(of_seeds / expected)
+    assert (found.many, found.videos_freedom) == (4, 4)
+
+
 def test_what_does_not_go_together_is_named() -> None:
     with pytest.raises(InputError, match="no seed in common"):
         nested_difference({0: {"a": 1.0}}, {1: {"a": 1.0}})

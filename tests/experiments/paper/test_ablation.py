@@ -224,6 +224,8 @@ def test_from_videos_to_page(places: Path, monkeypatch: pytest.MonkeyPatch) -> N
     results = places / "results" / "table4" / "smoke"
     assert {path.name for path in results.iterdir()} == {
         "table4.csv", "table4.md", "table4.png", "report.html", "records.jsonl",
+        "classes.csv", "confusion.png", "curves.parquet", "learning_curves_appearance.png",
+        "learning_curves_motion.png", "learning_curves_stills_of_appearance.png",
     }  # fmt: skip
     stored = [json.loads(line) for line in (results / "records.jsonl").read_text().splitlines()]
     for each in stored:  # which videos were right, in the record and in the run's scores

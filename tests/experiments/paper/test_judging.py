@@ -15,7 +15,7 @@ from scipy import optimize, stats
 
 from timesformer_experiments.analysis.seeds import Seeds, mean_of
 from timesformer_experiments.paper.accuracy import Accuracy, seeds_of
-from timesformer_experiments.paper.judging import Answer, Asked, answers
+from timesformer_experiments.paper.judging import Answer, Asked, Limit, answers
 from timesformer_experiments.specs.paper_claims import PaperClaim
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -194,7 +194,12 @@ def test_what_is_not_measured_does_not_change_the_family() -> None:
     assert both[0].judgement.direction_p == pytest.approx(2 * (alone.judgement.direction_p or 0))
     fields = claim("z").model_dump(exclude={"name", "bound"})
     settled = PaperClaim.model_validate(fields | {"bound": {"first": "clips", "second": "clips"}})
-    with_bound = answers([Asked(claim("x"), joint, space), Asked(settled, joint, space, bounds=(75.0, 50.0))])
+    with_bound = answers(
+        [
+            Asked(claim("x"), joint, space),
+            Asked(settled, joint, space, (Limit(75.0, "clips"), Limit(50.0, "clips")), settled=True),
+        ]
+    )
     assert with_bound[0].judgement.direction_p == alone.judgement.direction_p  # what is settled is in no family
     assert with_bound[1].word == "settled by construction"
     assert "no model that reads these clips can pass 50.0 % on the second side" in with_bound[1].judgement.bound

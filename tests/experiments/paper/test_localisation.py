@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from timesformer.errors import InputError
 from timesformer.maps import METHODS
+from timesformer_experiments.analysis.statistics.estimators import crossed
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.paper.artefacts.figures import localisation
 from timesformer_experiments.paper.artefacts.tables import table1
@@ -73,10 +75,42 @@ def test_rows_have_means_over_seeds_with_intervals() -> None:
     assert localisation.rows(records(1))["measured_energy_inside_percent_low"].isna().all()
 
 
+def with_videos(found: dict[str, Any], values: list[float], groups: list[str]) -> dict[str, Any]:
+    """The same record with the figure of every video."""
+    areas = {"deletion_area": [0.2] * len(values), "insertion_area": [0.7] * len(values)}
+    of_method = dict.fromkeys(PLACES, values) | areas
+    each = dict.fromkeys(("rollout", RANDOM), of_method)
+    videos = [f"{number}.mp4" for number in range(len(values))]
+    each |= {"untrained": {name: dict.fromkeys(PLACES, values) for name in ("rollout", RANDOM)}}
+    return found | {"each": {"videos": videos, "groups": groups, **each}, "dataset": {"test": {"fingerprint": "f"}}}
+
+
+def test_videos_that_belong_together_count_as_one() -> None:
+    """Twelve videos in six pairs, three seeds: crossed, and another interval than that of single videos."""
+    rng = np.random.default_rng(0)
+    pairs, alone = ([f"{number // size}" for number in range(12)] for size in (2, 1))
+    values = [(30 + 10 * rng.normal(size=6).repeat(2) + rng.normal(size=12)).tolist() for _ in range(3)]
+    found = []
+    for groups in (pairs, alone):
+        frame = localisation.rows([with_videos(each, values[each["seed"]], groups) for each in records(3)])
+        found.append(frame.set_index(["probe", "attention", "method"]).loc[("motion", "divided", "rollout")])
+    table = np.array(values).reshape(3, 6, 2).mean(2)
+    expected = crossed(table, videos=12, limits=(0.0, 100.0))
+    names = ("measured_energy_inside_percent_low", "measured_energy_inside_percent_high")
+    assert [found[0][name] for name in names] == pytest.approx(expected.interval())
+    assert found[0]["measured_energy_inside_percent"] == pytest.approx(found[1]["measured_energy_inside_percent"])
+    assert found[0][names[0]] != pytest.approx(found[1][names[0]])
+    assert found[0]["measured_interval_over"] == "for new seeds and new test videos"
+    one = localisation.rows([with_videos(each, values[0], pairs) for each in records(1)])
+    assert set(one["measured_interval_over"]) == {"for new test videos alone, there is one seed"}
+    assert one["measured_energy_inside_percent_low"].notna().all()
+
+
 def test_findings_follow_from_the_numbers() -> None:
     text = " ".join(localisation.findings(localisation.rows(records(3))))
     assert "1 of 5 pairs of scheme and method have more energy on the object" in text
-    assert "1 have more than the untrained model, with the whole interval over seeds, given these videos" in text
+    said = "1 have more than the untrained model, with the whole 95 % interval for new seeds, given these videos"
+    assert said in text
     assert "the highest is rollout with divided, which has 31.0 % of its energy" in text
     assert "rollout +0.500, random 0.000" in text.replace("+0.000", "0.000")
     assert "an untrained model's maps is 1.00 (rollout) to 1.00 (rollout) times the object's area" in text
@@ -116,6 +150,12 @@ def test_every_method_is_measured_on_every_model(made: tuple[Path, Path, list[di
     _, _, stored = made
     measured = [each for each in stored if each.get("kind") == KIND]
     assert len(measured) == 10
+    for each in measured:  # the means are those of the videos
+        own = each["each"]
+        assert len(own["videos"]) == len(own["groups"]) == each["metrics"]["videos"]
+        for name in methods():
+            for place in (*PLACES, *CURVES):
+                assert np.mean(own[name][place]) == pytest.approx(each["metrics"][name][place], rel=1e-3, abs=1e-3)
     assert {each["init_from"]["hash"] for each in measured} < {each["hash"] for each in stored if each not in measured}
     for each in measured:
         metrics = each["metrics"]
@@ -153,9 +193,11 @@ def test_report_rebuilds_the_files_from_the_records(made: tuple[Path, Path, list
     before = {path: path.read_bytes() for path in (results / "localisation" / "smoke").iterdir()}
     assert {path.name for path in before} == {
         "localisation.csv", "localisation.md", "localisation.png", "report.html", "records.jsonl",
+        "classes.csv", "confusion.png", "curves.parquet", "learning_curves_appearance.png",
+        "learning_curves_motion.png", "learning_curves_stills_of_appearance.png",
     }  # fmt: skip
     for path in before:
-        if path.name != "records.jsonl":
+        if path.name not in ("records.jsonl", "curves.parquet"):
             path.unlink()
     done = CliRunner().invoke(app, ["report", "localisation", "--out", str(results)])
     assert done.exit_code == 0, done.output

@@ -5,12 +5,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from tests.experiments.paper.experiments_records import record_of
+from timesformer import TimeSformer, TimeSformerConfig
 from timesformer_experiments.paper.artefact import Profile
 from timesformer_experiments.paper.artefacts.verdicts import verdicts
 from timesformer_experiments.paper.artefacts.verdicts.verdicts import ABLATIONS, CLAIMS, ablations, ranks_schemes, rows
 from timesformer_experiments.paper.gate import KIND
+from timesformer_experiments.paper.probes import blind_to_order
 from timesformer_experiments.paper.registered import CLAIMS as FILE
 from timesformer_experiments.paper.registered import registered
 from timesformer_experiments.paper.registry import load
@@ -56,6 +59,7 @@ SETTLED = {
     "TimeSformer beats SlowFast on long videos (order)",
 }
 NOT_APART, APART = "these two models are not told apart", "these two models differ"
+SETTLE = "settled by construction"
 
 
 def test_every_claim_is_about_variants_that_are_trained() -> None:
@@ -115,7 +119,57 @@ def test_bounds_come_from_the_probes(level: pd.DataFrame) -> None:
     assert bounds.loc["Accuracy grows with resolution, 224 to 336"].tolist() == [62.5, 25]
     assert bounds.loc["Positions in space matter where motion does"].tolist() == [50, 50]
     assert settled["bound"].str.contains("no model that").all()
-    assert level.loc[settled.index.symmetric_difference(level.index), "bound"].isna().all()
+
+
+ONE_SIDED = {
+    "Joint beats space-only attention where motion matters",
+    "Positions in time matter where motion does",
+    "A temporal encoder beats the average of frames (ViViT)",
+}
+
+
+def test_a_bound_of_one_side_is_shown_and_settles_nothing(level: pd.DataFrame) -> None:
+    bounded = level[level["bound"].notna() & (level["measured_verdict"] != "settled by construction")]
+    assert set(bounded["claim"]) == ONE_SIDED
+    assert set(bounded["on"]) == {"motion"}
+    assert bounded["counted_first_bound_percent"].isna().all()
+    assert set(bounded["counted_second_bound_percent"]) == {50}
+    said = "no model that is blind to the order of frames can pass 50.0 % on the second side"
+    assert set(bounded["bound"]) == {said}
+    report = load("verdicts").report(records({}), "quick")
+    assert sum(f"{said}, so that a first side above that is better by construction." in x for x in report.findings) == 3
+
+
+@pytest.mark.parametrize(("first", "second", "word"), [("clips", "order", NOT_APART), ("order", "order", SETTLE)])
+def test_the_same_bound_on_both_sides_settles_a_claim_that_says_nothing_of_it(first, second, word) -> None:
+    """Space attention with positions or without is blind to order either way."""
+    claim = next(each for each in CLAIMS if each.text.startswith("Positions in space matter where"))
+    plain = claim.model_copy(update={"bound": None})
+    keys = {"order": ("space", "none"), "clips": ("space_time", "none")}[first]
+    cells = {(c.variant, c.part): c.spec for c in ABLATIONS["table4"].cells("quick")}
+    asked = verdicts._asked(plain.model_copy(update={"first": keys[0], "second": keys[1]}), {}, cells, {})
+    assert asked.settled == (word == SETTLE)
+
+
+@pytest.mark.parametrize("scheme", ["space", "joint", "divided", "axial", "local_global", "factorised_encoder"])
+@pytest.mark.parametrize("position", ["space", "space_time"])
+def test_models_that_are_blind_to_order_give_frames_in_any_order_the_same_answer(scheme: str, position: str) -> None:
+    config = TimeSformerConfig(
+        attention=scheme, num_frames=4, image_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=5,
+        position=position, time_std=1.0, temporal_depth=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = TimeSformer(config).double().eval()
+    for parameter in model.parameters():  # what starts at zero would hide differences
+        torch.nn.init.normal_(parameter, std=0.5)
+    clip = torch.randn(2, 4, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        same = torch.allclose(model(clip), model(clip[:, [2, 0, 3, 1]]), rtol=0, atol=1e-9)
+    if blind_to_order(config):
+        assert same
+    blind = scheme == "space" or (position == "space" and scheme in ("joint", "divided", "axial"))
+    assert blind_to_order(config) == blind
+    assert same == blind or scheme == "factorised_encoder"
 
 
 def test_full_has_too_few_seeds_for_a_look() -> None:

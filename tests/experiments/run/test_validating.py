@@ -10,6 +10,7 @@ import pytest
 from tests.experiments.spec_fakes import fields
 from timesformer.data.probes import make_probe
 from timesformer.errors import InputError
+from timesformer_experiments.analysis.curves import curve_of
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run.identity import OtherData
 from timesformer_experiments.run.train import run_one
@@ -36,10 +37,21 @@ def test_accuracies_are_in_record_and_curve(videos: Path, tmp_path: Path) -> Non
     assert [(each["step"], each["test_videos"]) for each in record["validation"]] == [(2, 4), (4, 4)]
     assert record["metrics"].get("kept_step", 4) == (2 if percents[0] >= percents[1] else 4)
     assert record["evaluated_on"] == "test"
-    curve = pd.read_parquet(RunFolder(tmp_path / "runs", spec.hash()).curve)
-    kept = curve["validation_top1_percent"].dropna()
+    place = RunFolder(tmp_path / "runs", spec.hash()).curve
+    kept = pd.read_parquet(place)["validation_percent"].dropna()
     assert list(kept.index) == [1, 3]
     assert list(kept) == percents
+    assert list(curve_of(place, "run")["validation_percent"].dropna()) == percents
+
+
+def test_validating_alone_changes_nothing(videos: Path, tmp_path: Path) -> None:
+    plain, watched = spec_of(videos, validate_every=None), spec_of(videos)
+    assert plain.hash() == watched.hash()
+    results = [run_one(spec, tmp_path / name, progress=False) for name, spec in (("plain", plain), ("watched", watched))]
+    steady = ("top1_percent", "train_loss", "train_top1_percent")
+    assert [results[0]["metrics"][name] for name in steady] == [results[1]["metrics"][name] for name in steady]
+    assert "validation" not in results[0]
+    assert "validation_percent" not in pd.read_parquet(RunFolder(tmp_path / "plain", plain.hash()).curve)
 
 
 def test_the_test_list_is_read_once_training_has_ended(videos: Path, tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def test_a_file_of_claims_and_its_digest(tmp_path: Path) -> None:
         ({"claims": [CLAIM, CLAIM]}, "'A is better (motion)' is there twice".replace("(", r"\(").replace(")", r"\)")),
         ({"claims": [CLAIM | {"margin": 0}]}, r"claims\.0\.margin: "),
         ({"claims": [CLAIM | {"name": "x"}]}, "name: it follows from text and on"),
-        ({"failed_below_percent": {"motion": 180}}, "failed_below_percent: motion: expected a percentage, got 180"),
+        ({"failed_below_percent": {"motion": 180}}, "failed_below_percent: motion: expected a percentage or midpoint"),
+        ({"failed_below_percent": "half"}, "failed_below_percent: expected a percentage or midpoint, got 'half'"),
+        ({"failed_below_percent": {"moton": 75}}, "failed_below_percent: moton: expected one of the probes"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, other: dict[str, Any], message: str) -> None:

@@ -69,8 +69,10 @@ class ProbeInfo:
         if split == "val" and self.val_csv is None:
             raise InputError(f"{self.folder}: this probe has no validation videos; num_val makes some")
         found = read_kinetics(self.folder / f"{split}.csv", None, len(self.labels), list(self.labels))
-        clips = self.kind.clips(_SPLITS.index(split), len(found))
-        groups = {f"{split}/{clip.name}": f"{split}/{clip.partner or clip.name}" for clip in clips}
+        number = _SPLITS.index(split)
+        names = sorted(clip.name for clip in self.kind.clips(number, len(found)))
+        members = zip(names, self.kind.groups(number, len(found)), strict=True)
+        groups = {f"{split}/{name}": f"{split}/{group}" for name, group in members}
         return replace(found, samples=tuple(replace(sample, group=groups[sample.name]) for sample in found))
 
 

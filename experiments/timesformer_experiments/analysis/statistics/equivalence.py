@@ -89,6 +89,8 @@ def _detected(estimate: Estimate, seeds: int, alpha: float, power: float) -> flo
     videos = 0.0
     if estimate.design == "crossed" and not estimate.conditional and estimate.videos_variance is not None:
         videos = estimate.videos_variance / estimate.clusters
+    elif estimate.conditional and not estimate.bound:
+        videos = square * (1 - estimate.seed_share)
     of_seeds = max(square - videos, 0.0) * scale  # what is left of a seed's clusters shrinks with the seeds too
     total = of_seeds + videos
     share = of_seeds / total if total > 0 else 1.0
@@ -114,6 +116,7 @@ class Judgement:
     interval: 95 %, for new seeds and test videos; points.  direction_p, equivalence_p: as they were judged, corrected
     for looks and family.  found_with_power: the smallest difference [points] that 80 % power would have found.
     more_seeds: still needed for a difference of the margin, None where no number of seeds is enough or it is decided.
+    nested: True if each seed has test videos of its own, so that more seeds bring more of them.
     bound: what settles it by construction.
     """
 
@@ -125,6 +128,7 @@ class Judgement:
     equivalence_p: float | None = None
     found_with_power: float | None = None
     more_seeds: int | None = None
+    nested: bool = False
     bound: str = ""
 
     @property
@@ -153,6 +157,8 @@ class Judgement:
         found = f"{self.found_with_power:.1f} points" if possible else "no difference, however large"
         said = f"80 % power would have found {found}, "
         if self.more_seeds is None:
+            if self.nested:
+                return f"{said}not even {MOST_SEEDS} seeds would find {MARGIN_POINTS:g}"
             return f"{said}no number of seeds would find {MARGIN_POINTS:g}: more test videos are needed"
         return f"{said}{self.more_seeds} more seed{'s' * (self.more_seeds != 1)} would find {MARGIN_POINTS:g}"
 
@@ -197,6 +203,7 @@ def judge(
         equivalence_p=equivalence,
         found_with_power=smallest_difference(estimate, alpha) if open_ else None,
         more_seeds=None if needed is None else max(0, needed - estimate.seeds),
+        nested=estimate.design == "nested",
     )
 
 

@@ -55,7 +55,8 @@ class Estimate:
     videos_error, videos_freedom: for new test videos with these very models; None with a single cluster.
     bound: True if the seeds did not differ at all, so that `error` comes from the test videos only.  A p-value is then
         a bound: smaller ones cannot be claimed.
-    conditional: True if the estimate holds for these test clusters only, because there are too few.
+    conditional: True if the estimate holds for these test clusters only, because there are too few: errors are then
+        those of new seeds and of new videos of the same clusters.
     """
 
     design: Design
@@ -133,14 +134,18 @@ class Estimate:
 
     def remark(self) -> str:
         """Return the restrictions of the estimate in words, for a table; empty without restrictions."""
-        found = []
-        if self.seeds == 1:
-            found.append("one seed says nothing of others")
+        found = ["one seed says nothing of others"] if self.seeds == 1 else []
         if self.bound:
-            found.append(f"the {self.seeds} seeds do not differ: the interval is that of the test videos alone")
-        if self.conditional:
-            found.append(f"conditional on these {self.clusters} groups of test videos, too few to speak of others")
-        return "; ".join(found)
+            of = "the test videos alone" if self.videos > 1 else "one more seed, as far from them as can be"
+            found.append(f"the {self.seeds} seeds do not differ: the interval is that of {of}")
+        return "; ".join([*found, *filter(None, [self.few_groups()])])
+
+    def few_groups(self) -> str:
+        """Return the sentence on too few groups of test videos; empty where there are enough."""
+        if not self.conditional:
+            return ""
+        groups = f"these {self.clusters} groups" if self.clusters > 1 else "this one group"
+        return f"conditional on {groups} of test videos, too few to speak of others"
 
     def _within(self, half: float) -> tuple[float, float]:
         low, high = self.limits
@@ -192,6 +197,19 @@ def crossed_difference(first: Runs, second: Runs, clusters: Clusters | None = No
     return _crossed(dict(zip(seeds, _differences(first, second), strict=True)), clusters, (-100.0, 100.0))
 
 
+def figure_mean(
+    runs: Runs, clusters: Clusters | None, limits: tuple[float, float], design: Design, scale: float = 1.0
+) -> Estimate:
+    """Estimate the mean of a figure that every video has a value of, times `scale`; limits: of the scaled figure.
+
+    Raises InputError as the estimators of accuracy do.
+    """
+    kept = {seed: runs[seed] for seed in _seeds(runs)}
+    if design == "crossed":
+        return _crossed(kept, clusters, limits, scale)
+    return _nested(list(kept.values()), clusters, limits, scale)
+
+
 def _seeds(*runs: Runs) -> list[int]:
     common = sorted(set.intersection(*(set(each) for each in runs)))
     if not common:
@@ -208,8 +226,10 @@ def _differences(first: Runs, second: Runs) -> list[dict[str, float]]:
     return found
 
 
-def _nested(runs: Sequence[Mapping[str, float]], clusters: Clusters | None, limits: tuple[float, float]) -> Estimate:
-    tables = [100 * np.array(list(cluster_means(each, clusters).values())) for each in runs]
+def _nested(
+    runs: Sequence[Mapping[str, float]], clusters: Clusters | None, limits: tuple[float, float], scale: float = 100.0
+) -> Estimate:
+    tables = [scale * np.array(list(cluster_means(each, clusters).values())) for each in runs]
     return nested(tables, videos=min(map(len, runs)), limits=limits)
 
 
@@ -254,7 +274,10 @@ def nested(
 
 
 def _crossed(
-    runs: Mapping[int, Mapping[str, float]], clusters: Clusters | None, limits: tuple[float, float]
+    runs: Mapping[int, Mapping[str, float]],
+    clusters: Clusters | None,
+    limits: tuple[float, float],
+    scale: float = 100.0,
 ) -> Estimate:
     (start, first), *others = runs.items()
     for seed, each in others:
@@ -263,14 +286,29 @@ def _crossed(
                 f"seed {seed}: other test videos than seed {start} (expected the same for all seeds; `nested` is the "
                 "estimator where each seed has its own)"
             )
-    table = 100 * np.array([list(cluster_means(each, clusters).values()) for each in runs.values()])
-    return crossed(table, videos=len(first), limits=limits)
+    table = scale * np.array([list(cluster_means(each, clusters).values()) for each in runs.values()])
+    members: list[np.ndarray] = []
+    if table.shape[1] < min(FEW_CLUSTERS, len(first)) and clusters is not None:
+        of_cluster: dict[str, list[str]] = {}
+        for name in sorted(first):
+            of_cluster.setdefault(clusters[name], []).append(name)
+        members = [
+            scale * np.array([[float(each[name]) for name in names] for each in runs.values()])
+            for names in of_cluster.values()
+        ]
+    return crossed(table, videos=len(first), limits=limits, members=members)
 
 
-def crossed(table: np.ndarray, *, videos: int | None = None, limits: tuple[float, float] = (-100.0, 100.0)) -> Estimate:
+def crossed(
+    table: np.ndarray,
+    *,
+    videos: int | None = None,
+    limits: tuple[float, float] = (-100.0, 100.0),
+    members: Sequence[np.ndarray] = (),
+) -> Estimate:
     """Estimate from a table (seeds, clusters) of percent or points.
 
-    videos: in the test set, where clusters hold several.
+    videos: in the test set, where clusters hold several.  members: (seeds, videos) of each of few clusters.
 
     Raises InputError for an empty table.
     """
@@ -281,7 +319,13 @@ def crossed(table: np.ndarray, *, videos: int | None = None, limits: tuple[float
     mean, of_seeds, of_videos, rest = (float(each[0]) for each in moments)
     conditional = clusters < FEW_CLUSTERS
     videos_error = None if clusters < 2 else _error(of_videos / table.size, mean, clusters, limits)
+    many = videos_freedom = float(max(clusters - 1, 1))
     square = of_seeds if conditional else of_seeds + max(of_videos - rest, 0.0)
+    if conditional and any(each.shape[1] > 1 for each in members):
+        own, left, many = _within(members)
+        square = of_seeds + max(own - left, 0.0) * table.size
+        videos_error = _error(own, mean, sum(each.shape[1] for each in members), limits)
+        videos_freedom = many
     share = of_seeds / square if square > _NOTHING else 1.0
     bound = count > 1 and of_seeds / table.size <= _NOTHING
     error = None if count == 1 else math.sqrt(square / table.size)
@@ -297,16 +341,33 @@ def crossed(table: np.ndarray, *, videos: int | None = None, limits: tuple[float
         error=error,
         seed_share=share,
         few=float(max(count - 1, 1)),
-        many=float(max(clusters - 1, 1)),
+        many=many,
         seeds_variance=max(0.0, (of_seeds - rest) / clusters) if told_apart else None,
         videos_variance=max(0.0, (of_videos - rest) / count) if told_apart else None,
         rest_variance=rest if told_apart else None,
         videos_error=videos_error,
-        videos_freedom=float(max(clusters - 1, 1)),
+        videos_freedom=videos_freedom,
         bound=bound,
         conditional=conditional,
         limits=limits,
     )
+
+
+def _within(members: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """Return the variance of the mean over these very clusters that is due to their videos, the part of it that is
+    what seeds and videos leave over, and its degrees of freedom.
+
+    Videos of all clusters vary alike, so that a cluster of one video counts too.
+    """
+    several = [each for each in members if each.shape[1] > 1]
+    freedom = sum(each.shape[1] - 1 for each in several)
+    squares = [mean_squares(each)[2:] for each in several]
+    weights = [(each.shape[1] - 1) / freedom for each in several]
+    of_videos, rest = (
+        sum(weight * float(found[place]) for weight, found in zip(weights, squares, strict=True)) for place in (0, 1)
+    )
+    scale = sum(1 / each.shape[1] for each in members) / (len(members) ** 2 * len(members[0]))
+    return of_videos * scale, rest * scale, float(freedom)
 
 
 def mean_squares(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -65,6 +65,17 @@ class Humps:
     low: float | None
     high: float | None
 
+    @property
+    def hides_the_mean(self) -> bool:
+        """True if there are two humps and too few seeds for an interval of the mean."""
+        return self.two and self.failed.seeds < MEAN_FROM_SEEDS
+
+    def short(self) -> str | None:
+        """Return the failed seeds for a table's cell; None where there are not two humps."""
+        if not self.two:
+            return None
+        return f"{self.failed.failed} of {self.failed.seeds} below {self.level:g} %, median {self.median.median:.1f} %"
+
     def text(self) -> str:
         """Return the description in words."""
         share = (

@@ -6,14 +6,12 @@ import json
 import time
 from typing import Any
 
-import numpy as np
-
 from timesformer.checkpoints import load_any_model
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.files import write_atomic
 from timesformer_experiments.paper.artefact import Folders
 from timesformer_experiments.records.folder import RunFolder
-from timesformer_experiments.records.hits import FIELD
+from timesformer_experiments.records.hits import hits_fields
 from timesformer_experiments.records.log import make_record, now_utc
 from timesformer_experiments.run.inputs import datasets
 from timesformer_experiments.specs.run import RunSpec
@@ -34,8 +32,6 @@ def evaluated(trained: RunSpec, wanted: RunSpec, folders: Folders) -> dict[str, 
     model = load_any_model(folder.model).model
     views = test_set.views.per_video or 1
     tested = evaluate(model, test_set, wanted.protocol, max(views, 32), precision=wanted.recipe.precision)
-    rows = tested.per_video.sort_values("path")
-    right = [bool(np.array_equal(a, b)) for a, b in zip(rows["prediction"], rows["label"], strict=True)]
     record = make_record(
         wanted,
         started_utc=started,
@@ -43,6 +39,6 @@ def evaluated(trained: RunSpec, wanted: RunSpec, folders: Folders) -> dict[str, 
         metrics=tested.metrics(),
         dataset={"test": test_set.audit()},
     )
-    record = {**record, FIELD: np.packbits(right).tobytes().hex(), "evaluated_run": trained.hash()}
+    record = {**record, **hits_fields(tested.per_video), "evaluated_run": trained.hash()}
     write_atomic(stored, json.dumps(record, allow_nan=False) + "\n")
     return record

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_model
-from timesformer.data import FrameCache, VideoDataset, read_annotations
+from timesformer.data import FrameCache, Sample, VideoDataset
+from timesformer.data.splits import group_of
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer.maps import METHODS, Saliency, deletion_insertion, energy_inside, pointing_game
@@ -59,7 +59,8 @@ def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, vide
 
     record: record of the run. videos: number of test videos, from the first on. The metrics of the result: `videos`,
     the number of videos with a visible object; `object_area_percent`, the share of pixels inside the mask; for each
-    method `PLACES` and `CURVES`; and under `untrained` the `PLACES` of the untrained model.
+    method `PLACES` and `CURVES`; and under `untrained` the `PLACES` of the untrained model.  Beside the metrics, `each`
+    has the videos' names and groups, and the same figures of every video, with four digits.
 
     Raises InputError if the run does not train a TimeSformer on a probe.
     """
@@ -71,16 +72,20 @@ def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, vide
     stored = RunFolder(runs, record["hash"]).path / f"localisation-{key}.json"
     if stored.is_file():
         found: dict[str, Any] = json.loads(stored.read_text())
-        return found
+        if "each" in found:  # earlier measurements kept the means alone
+            return found
     began, started = time.perf_counter(), now_utc()
     trained = load_model(RunFolder(runs, record["hash"]).model).model.eval()
     seed_all(spec.seed, "initialisation")
     untrained = TimeSformer(spec.model).eval()
-    loaded = list(_batches(spec, data, videos))
-    metrics = {
-        **_of_masks(loaded),
-        **_of_model(trained, loaded, curves=True),
-        "untrained": _of_model(untrained, loaded, curves=False),
+    samples, loaded = _batches(spec, data, videos)
+    of_trained, of_untrained = _of_model(trained, loaded, curves=True), _of_model(untrained, loaded, curves=False)
+    metrics = {**_of_masks(loaded), **_means(of_trained), "untrained": _means(of_untrained)}
+    each = {
+        "videos": [sample.name for sample in samples],
+        "groups": [group_of(sample) for sample in samples],
+        **_rounded(of_trained),
+        "untrained": _rounded(of_untrained),
     }
     result = {
         "record_version": RECORD_VERSION,
@@ -97,6 +102,7 @@ def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, vide
         "spec": definition,
         "init_from": {"name": record["name"], "hash": record["hash"]},
         "metrics": metrics,
+        "each": each,
         "dataset": {"test": record["dataset"]["test"]},
         "environment": environment() | {"processes": 1},
         "started_utc": started,
@@ -107,28 +113,36 @@ def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, vide
     return result
 
 
-def _batches(spec: RunSpec, data: Path, videos: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Yield clips (b, t, 3, H, W) and masks (b, t, H, W) of the test videos in which the object is visible."""
+Loaded = list[tuple[Tensor, np.ndarray]]
+
+
+def _batches(spec: RunSpec, data: Path, videos: int) -> tuple[list[Sample], Loaded]:
+    """Return the test videos in which the object is visible, and their clips (b, t, 3, H, W) and masks (b, t, H, W)."""
     assert isinstance(spec.data, ProbeData)
-    samples = read_annotations("kinetics", prepare(spec.data, data).test_csv)[:videos]
+    samples = prepare(spec.data, data).annotations("test")[:videos]
     cache = FrameCache(data / "frames")
     dataset = VideoDataset(samples, spec.preprocessing, train=False, cache=cache, masks=True)
     items = [dataset[index] for index in range(len(dataset))]
     assert all(isinstance(item, dict) for item in items)
-    seen = [item for item in items if isinstance(item, dict) and item["mask"].any()]
+    pairs = [(s, item) for s, item in zip(samples, items, strict=True) if isinstance(item, dict) and item["mask"].any()]
+    seen, loaded = [item for _, item in pairs], Loaded()
     for start in range(0, len(seen), BATCH):
         part = seen[start : start + BATCH]
         clips, masks = (torch.cat([item[name] for item in part]) for name in ("clip", "mask"))
-        yield clips, masks.numpy()
+        loaded.append((clips, masks.numpy()))
+    return [sample for sample, _ in pairs], loaded
 
 
-def _of_masks(loaded: list[tuple[Tensor, np.ndarray]]) -> dict[str, Any]:
+def _of_masks(loaded: Loaded) -> dict[str, Any]:
     areas = np.concatenate([masks.mean((1, 2, 3)) for _, masks in loaded])
     return {"videos": len(areas), "object_area_percent": float(100 * areas.mean())}
 
 
-def _of_model(model: TimeSformer, loaded: list[tuple[Tensor, np.ndarray]], curves: bool) -> dict[str, dict[str, float]]:
-    """Return, by method, the means over videos of `PLACES` and, with `curves`, of `CURVES`."""
+Values = dict[str, dict[str, np.ndarray]]
+
+
+def _of_model(model: TimeSformer, loaded: Loaded, curves: bool) -> Values:
+    """Return, by method, for each video `PLACES` and, with `curves`, `CURVES`."""
     found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in methods()}
     for clips, masks in loaded:
         for name, method in methods().items():
@@ -142,6 +156,17 @@ def _of_model(model: TimeSformer, loaded: list[tuple[Tensor, np.ndarray]], curve
             for measure, value in values.items():
                 found[name].setdefault(measure, []).append(value.reshape(len(clips)))
     return {
-        name: {measure: float(np.concatenate(parts).mean()) for measure, parts in measures.items()}
+        name: {measure: np.concatenate(parts) for measure, parts in measures.items()}
         for name, measures in found.items()
+    }
+
+
+def _means(values: Values) -> dict[str, dict[str, float]]:
+    return {name: {measure: float(each.mean()) for measure, each in of.items()} for name, of in values.items()}
+
+
+def _rounded(values: Values) -> dict[str, dict[str, list[float]]]:
+    return {
+        name: {measure: [float(f"{value:.4g}") for value in each] for measure, each in of.items()}
+        for name, of in values.items()
     }

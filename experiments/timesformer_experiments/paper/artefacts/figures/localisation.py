@@ -7,7 +7,7 @@ object's share of the pixels, and a map of random numbers) and beside the maps o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 
 from timesformer.errors import InputError
 from timesformer.parallel import side_by_side
-from timesformer_experiments.analysis.seeds import students_interval
+from timesformer_experiments.analysis.seeds import Spread, spread_of_figure, students_interval
 from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table1 import ABLATION, SCHEMES
 from timesformer_experiments.paper.measured.localisation import CURVES, KIND, PLACES, RANDOM, measured
 from timesformer_experiments.paper.setting import PROBES
+from timesformer_experiments.records.hits import join_clusters
 from timesformer_experiments.report.report import Report
 from timesformer_experiments.report.style import COLOURS, MARKERS
 from timesformer_experiments.report.tables import Column, Table
@@ -36,6 +37,9 @@ TITLES = {
     "insertion_area": "insertion, area",
 }
 GAIN = "insertion_less_deletion"
+GIVEN = "for new seeds, given these videos"
+"""Scope of intervals from records that have no more than the means over videos."""
+Figure_ = Callable[[Mapping[str, Any]], Sequence[float]]
 DECIMALS = {"deletion_area": 3, "insertion_area": 3}
 
 
@@ -86,13 +90,29 @@ def methods_of(record: Mapping[str, Any]) -> list[str]:
     return list(record["spec"]["localisation"]["methods"])
 
 
-def _with_interval(key: str, values: Sequence[float]) -> dict[str, Any]:
-    """Mean and Student's 95 % interval over seeds; none of one seed, or of seeds that do not differ.
+def _with_interval(key: str, values: Sequence[float], spread: Spread | None) -> dict[str, Any]:
+    """Mean and 95 % interval: `spread`, where the records have the figure of every video.
 
-    All seeds have the same test videos, of which the records hold the mean alone, so that the interval is given them.
+    Otherwise Student's over seeds, given these videos; none of one seed, or of seeds that do not differ.
     """
+    if spread is not None:
+        return {key: spread.mean, f"{key}_low": spread.low, f"{key}_high": spread.high}
     low, high = students_interval(list(values)) or (None, None)
     return {key: math.fsum(values) / len(values), f"{key}_low": low, f"{key}_high": high}
+
+
+def _spread_of(seeds: Sequence[dict[str, Any]], figure: Figure_, limits: tuple[float, float]) -> Spread | None:
+    """Estimate a figure of every video over seeds and groups of videos; None where a record has the means alone."""
+    if any("each" not in record for record in seeds):
+        return None
+    values: dict[int, dict[str, float]] = {}
+    clusters: dict[str, str] = {}
+    for record in seeds:
+        each, prefix = record["each"], record["dataset"]["test"]["fingerprint"]
+        names = [f"{prefix}:{name}" for name in each["videos"]]
+        values[record["seed"]] = dict(zip(names, figure(each), strict=True))
+        join_clusters(clusters, dict(zip(names, (f"{prefix}:{group}" for group in each["groups"]), strict=True)))
+    return spread_of_figure(values, clusters, limits)
 
 
 def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -100,22 +120,36 @@ def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     cells, found = _by_cell(records), []
     for probe in PROBES:
         for scheme in SCHEMES:
-            seeds = [record["metrics"] for record in cells[probe, scheme]]
-            for method in methods_of(cells[probe, scheme][0]):
+            of_cell = cells[probe, scheme]
+            seeds = [record["metrics"] for record in of_cell]
+            for method in methods_of(of_cell[0]):
                 row: dict[str, Any] = {"probe": probe, "attention": scheme, "method": method}
                 for measure_ in PLACES + CURVES:
-                    row |= _with_interval(f"measured_{measure_}", [metrics[method][measure_] for metrics in seeds])
+                    limits = (0.0, 100.0) if measure_ in PLACES else (0.0, 1.0)
+                    spread = _spread_of(of_cell, lambda each, m=method, f=measure_: each[m][f], limits)
+                    values = [metrics[method][measure_] for metrics in seeds]
+                    row |= _with_interval(f"measured_{measure_}", values, spread)
+                    row["measured_interval_over"] = GIVEN if spread is None else spread.scope()
                 gains = [metrics[method]["insertion_area"] - metrics[method]["deletion_area"] for metrics in seeds]
-                row |= _with_interval(f"measured_{GAIN}", gains)
+                spread = _spread_of(of_cell, lambda each, m=method: _gains(each[m]), (-1.0, 1.0))
+                row |= _with_interval(f"measured_{GAIN}", gains, spread)
                 for measure_ in PLACES:
                     values = [metrics["untrained"][method][measure_] for metrics in seeds]
-                    row |= _with_interval(f"measured_untrained_{measure_}", values)
+                    spread = _spread_of(
+                        of_cell, lambda each, m=method, f=measure_: each["untrained"][m][f], (0.0, 100.0)
+                    )
+                    row |= _with_interval(f"measured_untrained_{measure_}", values, spread)
                 row["measured_object_area_percent"] = float(
                     np.mean([metrics["object_area_percent"] for metrics in seeds])
                 )
                 row["measured_seeds"], row["measured_test_videos"] = len(seeds), seeds[0]["videos"]
                 found.append(row)
     return pd.DataFrame(found)
+
+
+def _gains(values: Mapping[str, Sequence[float]]) -> list[float]:
+    """Return insertion less deletion of each video."""
+    return [a - b for a, b in zip(values["insertion_area"], values["deletion_area"], strict=True)]
 
 
 def _columns() -> tuple[Column, ...]:
@@ -163,7 +197,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("energy inside the mask ÷ object's area\n(chance: 1)")
     axes[1, 0].set_ylabel("insertion area − deletion area\n(probability)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    title = "filled: trained, with 95 % interval over seeds, these test videos given   hollow: untrained"
+    over = " or ".join(dict.fromkeys(frame["measured_interval_over"]))
+    title = f"filled: trained, with 95 % interval {over}   hollow: untrained"
     figure.legend(handles, labels, loc="outside lower center", ncols=len(SCHEMES), frameon=False, title=title)
     return figure
 
@@ -183,11 +218,12 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
         energy, area = real["measured_energy_inside_percent"], real["measured_object_area_percent"]
         ratio = (energy / area).groupby(real["method"], sort=False).mean().sort_values(ascending=False)
         best = real.iloc[int((energy / area).argmax())]
-        many = real["measured_seeds"].min() > 1
-        low = real["measured_energy_inside_percent_low"].astype(float) if many else energy
+        known = real["measured_energy_inside_percent_low"].notna().any()
+        over = " or ".join(dict.fromkeys(real["measured_interval_over"]))
+        low = real["measured_energy_inside_percent_low"].astype(float) if known else energy
         untrained = real["measured_untrained_energy_inside_percent"]
         over_chance, over_untrained = int((low > area).sum()), int((low > untrained).sum())
-        said = "with the whole interval over seeds, given these videos" if many else "of these models, one seed"
+        said = f"with the whole 95 % interval {over}" if known else "of these models, one seed"
         found.append(
             f"On {probe}, {over_chance} of {len(real)} pairs of scheme and method have more energy on the object than "
             f"its share of the pixels ({area.mean():.1f} %), and {over_untrained} have more than the untrained model, "
@@ -226,7 +262,9 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
     """Make the table from the records of the measurements."""
     frame = rows(records)
     seeds, videos = int(frame["measured_seeds"].min()), int(frame["measured_test_videos"].min())
-    interval = "mean ± 95 % interval for new seeds, given these videos" if seeds > 1 else "one seed, so no interval"
+    over = " or ".join(dict.fromkeys(frame["measured_interval_over"]))
+    known = frame["measured_energy_inside_percent_low"].notna().any()
+    interval = f"mean and 95 % interval {over}" if known else "one seed, so no interval"
     return Report(
         name="localisation",
         title="Localisation: do the maps lie on the object?",

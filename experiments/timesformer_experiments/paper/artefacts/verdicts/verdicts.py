@@ -26,8 +26,8 @@ from timesformer_experiments.paper.artefacts.tables import table1, table3, table
 from timesformer_experiments.paper.artefacts.vivit import vivit_depth, vivit_table1, vivit_table2
 from timesformer_experiments.paper.drawing import legend_above
 from timesformer_experiments.paper.gate import cheap_classifiers, reasons, told_apart
-from timesformer_experiments.paper.judging import Answer, Asked, answers, bound_said
-from timesformer_experiments.paper.probes import ceiling_percent
+from timesformer_experiments.paper.judging import Answer, Asked, Limit, answers, bound_said
+from timesformer_experiments.paper.probes import blind_to_order, ceiling_percent
 from timesformer_experiments.paper.registered import registered
 from timesformer_experiments.paper.variants import SCHEME
 from timesformer_experiments.report.published import published
@@ -99,16 +99,25 @@ def _asked(
     claim: PaperClaim, measured: Mapping[Key, Accuracy], specs: Mapping[Key, RunSpec], gates: Mapping[str, str]
 ) -> Asked:
     keys = (claim.first, claim.on), (claim.second, claim.on)
-    bounds = None
-    if claim.bound is not None and all(key in specs for key in keys):
-        first, second = (
-            ceiling_percent(specs[key], order_blind=of == "order")
-            for key, of in zip(keys, (claim.bound.first, claim.bound.second), strict=True)
-        )
-        bounds = (100.0 if first is None else first, 100.0 if second is None else second)
+    first, second = (_limit(specs[key]) if key in specs else None for key in keys)
+    known = all(key in specs for key in keys)
+    same = first is not None and second is not None and first.percent == second.percent
+    settled = known and (claim.bound is not None or same)
+    if settled:  # what is not bounded by less is bounded by 100 %
+        first, second = (each or Limit(100.0, "clips") for each in (first, second))
     both = all(key in measured for key in keys)
     first_side, second_side = (measured[key] if both else None for key in keys)
-    return Asked(claim, first_side, second_side, bounds, gates.get(claim.on, "") if ranks_schemes(claim) else "")
+    why = gates.get(claim.on, "") if ranks_schemes(claim) else ""
+    return Asked(claim, first_side, second_side, (first, second), settled, why)
+
+
+def _limit(spec: RunSpec) -> Limit | None:
+    """Return what the model of a run cannot pass by construction; None where nothing is known."""
+    blind = blind_to_order(spec.model)
+    seeing, percent = (ceiling_percent(spec, order) for order in (False, blind))
+    if percent is None or percent >= 100:
+        return None
+    return Limit(percent, "order" if blind and percent != seeing else "clips")
 
 
 def ranks_schemes(claim: PaperClaim) -> bool:
@@ -150,8 +159,8 @@ def _row(answer: Answer) -> dict[str, Any]:
         "measured_smallest_difference_points": found.found_with_power,
         "measured_more_seeds": found.more_seeds,
         "measured_seeds": len(asked.seeds) if spread else None,
-        "counted_first_bound_percent": asked.bounds[0] if asked.bounds else None,
-        "counted_second_bound_percent": asked.bounds[1] if asked.bounds else None,
+        "counted_first_bound_percent": asked.limits[0].percent if asked.limits[0] else None,
+        "counted_second_bound_percent": asked.limits[1].percent if asked.limits[1] else None,
         "bound": bound_said(asked) or None,
         "published_difference_points": _published(claim),
         "measured_verdict": answer.word,
@@ -232,13 +241,14 @@ def findings(found: Sequence[Answer]) -> tuple[str, ...]:
     """Sentences that follow from the answers."""
     kinds = [_kind(each.word) for each in found]
     counts = {word: kinds.count(word) for word in WORDS}
-    measured = [each for each in found if each.spread is not None and each.asked.bounds is None]
+    measured = [each for each in found if each.spread is not None and not each.asked.settled]
     decided = sum(counts[word] for word in DECIDED)
     looks = ", ".join(str(look.seeds) for look in LOOKS[:-1])
     early = sum(1 < len(each.asked.seeds) < LOOKS[0].seeds for each in measured)
     lines = [f"Of {len(found)} claims {', '.join(f'{count} {word}' for word, count in counts.items() if count)}."]
     lines.append(
-        f"Decided by measuring: {decided} of the {len(measured)} that were run and that construction does not settle. "
+        f"Decided by measuring: {decided} of the {len(measured)} that were run and that construction does not settle"
+        f"{f' ({100 * decided / len(measured):.0f} %)' if measured else ''}. "
         f"Looks are taken at {looks} and {LOOKS[-1].seeds} seeds"
         + (f"; {early} claims have fewer than {LOOKS[0].seeds}, so that nothing of them is decided." if early else ".")
     )
@@ -253,12 +263,24 @@ def findings(found: Sequence[Answer]) -> tuple[str, ...]:
         for each in found
         if each.word == "settled by construction"
     ]
+    lines += [
+        f"{each.asked.claim.name}: {bound_said(each.asked)}, so that {_other(each)} side above that is better by "
+        "construction."
+        for each in found
+        if each.word not in ("settled by construction", "not run") and bound_said(each.asked)
+    ]
     return (
         *lines,
         "Undecided is said of a claim whose difference may be chance here; it says nothing against the paper.",
         f"Claims as registered in claims.yaml, sha256 {registered().digest}.",
         NOTE,
     )
+
+
+def _other(answer: Answer) -> str:
+    """The side that is not bounded, or less."""
+    first, second = answer.asked.limits
+    return "a first" if first is None or (second is not None and first.percent > second.percent) else "a second"
 
 
 def _remark(answer: Answer) -> str:
