@@ -8,6 +8,7 @@ threads = 1), and only requested frames are converted.  The pixels are the same 
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,31 +16,15 @@ from types import TracebackType
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
+from timesformer.data.video.colour import rgb
+from timesformer.data.video.container import choose_stream, open_container
 from timesformer.data.video.display import UPRIGHT, display_matrix, upright, upright_size
+from timesformer.data.video.error import VideoError, guarded
 from timesformer.data.video.index import NO_FRAMES, FrameTable, IndexFault, read_table
 from timesformer.data.video.mp4 import TOP_BOXES, is_cut_off
-from timesformer.errors import InputError
-
-_COVER = Disposition.attached_pic
-
-
-class VideoError(InputError):
-    """Error for a video that cannot be read.
-
-    path: file; reason: description; kind: one of `timesformer.data.video.verdict.KINDS`
-    """
-
-    def __init__(self, path: Path | str, reason: str, kind: str = "unreadable") -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason, self.kind = str(path), reason, kind
-
-    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str, str]]:
-        return type(self), (self.path, self.reason, self.kind)  # crosses process boundaries (loader workers)
-
 
 # First bytes of Matroska, AVI and Flash files.  A container that begins so but cannot be opened is truncated.
 _BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV")
@@ -64,33 +49,33 @@ class Video:
 
     def __init__(self, path: Path | str, threads: int = 1, strict: bool = False) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise VideoError(path, "no such file", "missing")
-        if self.path.stat().st_size == 0:
-            raise VideoError(path, "the file is empty", "empty")
         self._threads, self._strict = threads, strict
         self._packets: Iterator[av.Packet] | None = None  # None: seek to a key frame before decoding
         self._reformatter = VideoReformatter()
-        self._open()
-        try:
-            self._read_header()
-        except BaseException:
-            self._container.close()
-            raise
+        with guarded(self.path):
+            if not self.path.is_file():
+                raise VideoError(path, "no such file", "missing")
+            if self.path.stat().st_size == 0:
+                raise VideoError(path, "the file is empty", "empty")
+            self._open()
+            try:
+                self._read_header()
+            except BaseException:
+                self._container.close()
+                raise
 
     def _open(self) -> None:
         """Open the file, at its start."""
         try:
-            self._container = av.open(str(self.path))
+            self._container = open_container(self.path)
         except (FFmpegError, OSError) as error:
             raise self._not_opened(error) from error
-        # The cover picture of an audio file is a video stream too.
-        found = [stream for stream in self._container.streams.video if not stream.disposition & _COVER]
-        if not found:
+        stream = choose_stream(self._container)
+        if stream is None:
             kind = "audio-only" if self._container.streams.audio else "not-video"
             self._container.close()
             raise self._faulty(IndexFault("the file has no video stream", kind))
-        self._stream = found[0]
+        self._stream = stream
         if self._stream.codec_context is None:
             empty = not any(packet.size for packet in self._container.demux(self._stream))
             self._container.close()
@@ -209,11 +194,9 @@ class Video:
         if not wanted:
             return np.empty((0, self.height, self.width, 3), np.uint8)
         pixels: dict[int, np.ndarray] = {}
-        try:
+        with self._decoding():
             for index, frame in self._read(sorted(set(wanted))):
                 pixels[index] = self._pixels(frame)
-        except FFmpegError as error:
-            raise self._damaged(error) from error
         return np.stack([pixels[index] for index in wanted])
 
     def all_frames(self) -> np.ndarray:
@@ -222,20 +205,30 @@ class Video:
 
     def check(self) -> None:
         """Decode every frame without keeping any.  Raises VideoError as `frames` does."""
-        try:
+        with self._decoding():
             for _, frame in self._read(list(range(self.num_frames))):
                 self._require_size(*upright_size(frame))
-        except FFmpegError as error:
-            raise self._damaged(error) from error
+
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        """Turn whatever decoding raises into a VideoError; the next call then seeks before it decodes."""
+        try:
+            with guarded(self.path):
+                try:
+                    yield
+                except FFmpegError as error:
+                    raise self._damaged(error) from error
+        except VideoError:
+            self._packets = None
+            raise
 
     def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
         self._turned = self._turned or display_matrix(frame) != UPRIGHT
-        pixels = upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), frame)
+        pixels = upright(rgb(frame, self._reformatter), frame)
         self._require_size(pixels.shape[0], pixels.shape[1])
         return pixels
 
     def _damaged(self, error: FFmpegError) -> VideoError:
-        self._packets = None
         return VideoError(self.path, f"truncated or damaged ({error.strerror})", "damaged")
 
     def _require_size(self, height: int, width: int) -> None:
