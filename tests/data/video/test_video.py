@@ -38,7 +38,9 @@ def test_skips_ahead_by_key_frames(plain_video: Path, monkeypatch: pytest.Monkey
     with Video(plain_video) as video:
         sought: list[int] = []
         seek = video.reader.seek
-        monkeypatch.setattr(video.reader, "seek", lambda place: (sought.append(video.key_frames[place]), seek(place))[1])
+        monkeypatch.setattr(
+            video.reader, "seek", lambda place: (sought.append(video.key_frames[place]), seek(place))[1]
+        )
         assert levels(video.frames([1, 3, 25, 26])) == [1, 3, 25, 26]
         assert sought == [0, 20]
 

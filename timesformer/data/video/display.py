@@ -1,8 +1,10 @@
-"""Orientation of a frame: rotation by multiples of 90 degrees and mirroring, from the file's display matrix."""
+"""Orientation of a frame: rotation by multiples of 90 degrees and mirroring, from the display matrix or from EXIF."""
+
+from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, Type
 
 UPRIGHT = (1, 0, 0, 1)
 """Display matrix of a picture that is displayed as coded."""
@@ -29,9 +31,20 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Return the signs of a, b, c, d in the display matrix of a frame."""
+    """Return the signs of a, b, c, d in the display matrix of a frame; FFmpeg makes one of an EXIF orientation."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(data, SideData):
         return UPRIGHT
     a, b, _, c, d, *_ = np.sign(np.frombuffer(bytes(data), np.int32)).tolist()
     return a, b, c, d
+
+
+def _unnamed(cls: type[Type], value: Any) -> Type:
+    """Return a member for a type of side data that PyAV has no name for, such as EXIF, instead of an error."""
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return cls._value2member_map_.setdefault(value, member)  # type: ignore[return-value]
+
+
+# PyAV cannot list a frame's side data, the display matrix included, if one of them is of a type that it does not name.
+Type._missing_ = classmethod(_unnamed)  # type: ignore[method-assign, assignment]

@@ -9,7 +9,6 @@ from typing import Protocol
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -17,7 +16,10 @@ from av.video.reformatter import VideoReformatter
 from timesformer.data.annotations import Sample
 from timesformer.data.fingerprint import content_hash
 from timesformer.data.natural import natural_key
-from timesformer.data.video.video import Video, VideoError
+from timesformer.data.video.colour import rgb
+from timesformer.data.video.display import upright, upright_size
+from timesformer.data.video.error import VideoError, guarded, path_text
+from timesformer.data.video.video import Video
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEFAULT_FPS = 30.0
@@ -122,7 +124,7 @@ class FrameFolder:
 
     fps: frame rate, which the images do not specify (30 by default)
 
-    Files of other types are ignored.
+    Files of other types are ignored.  Images are turned upright as their EXIF orientation says.
 
     Raises VideoError for a folder without images, and in `frames` for an image that cannot be decoded or that differs
     in size from the first one.
@@ -139,8 +141,7 @@ class FrameFolder:
             raise VideoError(path, f"no such file; the folder of this name has no images ({', '.join(IMAGE_SUFFIXES)})")
         self.num_frames = len(self._names)
         self._reformatter = VideoReformatter()
-        first = self._decode(0)
-        self.height, self.width = first.height, first.width
+        self.height, self.width = upright_size(self._decode(0))
 
     def __enter__(self) -> "FrameFolder":
         return self
@@ -162,19 +163,22 @@ class FrameFolder:
         )
 
     def _pixels(self, index: int) -> np.ndarray:
-        image = self._decode(index)
-        if (image.height, image.width) != (self.height, self.width):
+        image, name = self._decode(index), path_text(self._names[index])
+        height, width = upright_size(image)
+        if (height, width) != (self.height, self.width):
             raise VideoError(
                 self.path,
-                f"image {self._names[index]} has {image.width} x {image.height} pixels, expected {self.width} x "
-                f"{self.height} as in the first image",
+                f"image {name} has {width} x {height} pixels, expected {self.width} x {self.height} as in the first "
+                "image",
             )
-        return self._reformatter.reformat(image, format="rgb24").to_ndarray()
+        with guarded(self.path, f"image {name} "):
+            return upright(rgb(image, self._reformatter), image)
 
     def _decode(self, index: int) -> VideoFrame:
-        name = self._names[index]
+        """Decode an image, not yet turned as its EXIF orientation says."""
+        name = path_text(self._names[index])
         try:
-            data = (self.path / name).read_bytes()
+            data = (self.path / self._names[index]).read_bytes()
         except OSError as error:
             raise VideoError(self.path, f"image {name} cannot be read ({error.strerror})") from error
         decoder, pixels, end = _DECODERS.get(data[:2], ("", b"", b""))
@@ -183,12 +187,10 @@ class FrameFolder:
         # A decoder fills in the missing part of a truncated image.
         if data.rfind(end) < data.rfind(pixels):
             raise VideoError(self.path, f"image {name} is truncated")
-        try:
+        with guarded(self.path, f"image {name} "):
             context = av.CodecContext.create(decoder, "r")
             assert isinstance(context, VideoCodecContext)
             found = [*context.decode(av.Packet(data)), *context.decode(None)]
-        except FFmpegError as error:
-            raise VideoError(self.path, f"image {name} cannot be decoded ({error.strerror})") from error
         if len(found) != 1 or not isinstance(found[0], VideoFrame):
             raise VideoError(self.path, f"image {name} cannot be decoded")
         return found[0]

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import av
 from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from timesformer.data.video.beginning import settled
+from timesformer.data.video.container import choose_stream, open_container
 from timesformer.data.video.index import NO_FRAMES, FrameTable, IndexFault, read_table
 
-_COVER = Disposition.attached_pic
 _SKIP, _SEEK, _RESTART = "skip", "seek", "restart"  # ways to reach a frame, in the order in which they are tried
 
 
@@ -61,14 +60,13 @@ class FrameReader:
 
     def _open(self) -> None:
         """Open the file, at its start."""
-        self._container = av.open(str(self.path))
-        # The cover picture of an audio file is a video stream too.
-        found = [stream for stream in self._container.streams.video if not stream.disposition & _COVER]
-        if not found:
+        self._container = open_container(self.path)
+        stream = choose_stream(self._container)
+        if stream is None:
             kind = "audio-only" if self._container.streams.audio else "not-video"
             self._container.close()
             raise IndexFault("the file has no video stream", kind)
-        self.stream: VideoStream = found[0]
+        self.stream: VideoStream = stream
         if self.stream.codec_context is None:
             empty = not any(packet.size for packet in self._container.demux(self.stream))
             self._container.close()
@@ -132,11 +130,10 @@ class FrameReader:
     def _place(self, index: int, way: str) -> None:
         """Continue, or seek to the key frame before, so that the decoder arrives at this frame."""
         place = self.table.start(index)
+        anew = way == _SEEK and self._may_skip  # pictures were skipped before
         if way == _RESTART:
             self.restart()
-        elif way == _SEEK and self._may_skip:  # pictures were skipped before
-            self.seek(place)
-        elif self._packets is None or not self.table.key_frames[place] <= self._next <= index:
+        elif anew or self._packets is None or not self.table.key_frames[place] <= self._next <= index:
             self.seek(place)
 
     def seek(self, place: int) -> None:

@@ -14,25 +14,12 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from timesformer.data.video.clock import Clock
+from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import UPRIGHT, display_matrix, upright, upright_size
+from timesformer.data.video.error import VideoError, guarded
 from timesformer.data.video.index import IndexFault
 from timesformer.data.video.reader import FrameReader
 from timesformer.data.video.whole import BEGINNINGS, TOP_BOXES, is_cut_off
-from timesformer.errors import InputError
-
-
-class VideoError(InputError):
-    """Error for a video that cannot be read.
-
-    path: file; reason: description; kind: one of `timesformer.data.video.verdict.KINDS`
-    """
-
-    def __init__(self, path: Path | str, reason: str, kind: str = "unreadable") -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason, self.kind = str(path), reason, kind
-
-    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str, str]]:
-        return type(self), (self.path, self.reason, self.kind)  # crosses process boundaries (loader workers)
 
 
 class Video:
@@ -57,14 +44,14 @@ class Video:
 
     def __init__(self, path: Path | str, threads: int = 1, strict: bool = False) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise VideoError(path, "no such file", "missing")
-        if self.path.stat().st_size == 0:
-            raise VideoError(path, "the file is empty", "empty")
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
         self._turned = False
         with self._reporting(opening=True):
+            if not self.path.is_file():
+                raise VideoError(path, "no such file", "missing")
+            if self.path.stat().st_size == 0:
+                raise VideoError(path, "the file is empty", "empty")
             self.reader = FrameReader(self.path, threads, strict)
         table, stream = self.reader.table, self.reader.stream
         self.num_frames, self.index = table.num_frames, table.source
@@ -81,19 +68,15 @@ class Video:
     @contextmanager
     def _reporting(self, opening: bool = False) -> Iterator[None]:
         """Raise VideoError for whatever is raised inside: a file that cannot be read is one entry with its reason."""
-        try:
-            yield
-        except VideoError:
-            raise
-        except IndexFault as error:
-            if error.kind in ("no-frames", "not-video") and is_cut_off(self.path):
-                raise VideoError(self.path, f"truncated within its index: {error}", "truncated") from error
-            raise VideoError(self.path, str(error), error.kind) from error
-        except (FFmpegError, OSError) as error:
-            raise (self._not_opened(error) if opening else self._damaged(error)) from error
-        except Exception as error:  # a decoder's or a library's, for a file that it did not expect
-            reason = f"cannot be read ({type(error).__name__}: {error})"
-            raise VideoError(self.path, reason) from error
+        with guarded(self.path):
+            try:
+                yield
+            except IndexFault as error:
+                if error.kind in ("no-frames", "not-video") and is_cut_off(self.path):
+                    raise VideoError(self.path, f"truncated within its index: {error}", "truncated") from error
+                raise VideoError(self.path, str(error), error.kind) from error
+            except (FFmpegError, OSError) as error:
+                raise (self._not_opened(error) if opening else self._damaged(error)) from error
 
     def _not_opened(self, error: FFmpegError | OSError) -> VideoError:
         if isinstance(error, PermissionError):
@@ -200,7 +183,7 @@ class Video:
 
     def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
         self._turned = self._turned or display_matrix(frame) != UPRIGHT
-        pixels = upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), frame)
+        pixels = upright(rgb(frame, self._reformatter), frame)
         self._require_size(pixels.shape[0], pixels.shape[1])
         return pixels
 
