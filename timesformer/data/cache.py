@@ -5,6 +5,7 @@ A video's or segment's frames lie in one file named by the hash of its content (
 so any number of processes may read and fill one cache: at worst two of them decode the same video.
 """
 
+import os
 import struct
 import warnings
 from collections import OrderedDict
@@ -60,7 +61,7 @@ class FrameCache:
         Raises VideoError for an unreadable one.
         """
         sample = _sample(source)
-        if not sample.path.exists():
+        if not os.path.exists(sample.path):
             raise VideoError(sample.place, "no such file")
         try:
             key = frames_key(sample)
