@@ -173,7 +173,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuvj420p")
             context = av.CodecContext.create("mjpeg", "w")
             context.height, context.width, context.pix_fmt = 48, 64, "yuvj420p"
-            context.time_base = 1 / video._stream.average_rate  # type: ignore[operator]
+            context.time_base = 1 / video.reader.stream.average_rate  # type: ignore[operator]
             data = b"".join(bytes(packet) for packet in (*context.encode(picture), *context.encode(None)))
             (folder / f"{index}.jpg").write_bytes(data)
     state = tmp_path / "state.jsonl"
