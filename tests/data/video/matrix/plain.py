@@ -6,9 +6,9 @@ from tests.data.video.made import encode
 from tests.data.video.matrix.case import B_FRAMES, DNX, JPEG, RGB, Case
 
 
-def _plain(suffix: str, codec: str, **how: Any) -> Case:
+def _plain(suffix: str, codec: str, *, told: float | None = 25.0, **how: Any) -> Case:
     name = f"{codec.removeprefix('lib')}.{suffix}"
-    return Case(name, "plain", lambda folder: encode(folder / f"plain.{suffix}", codec, **how), rate=25.0)
+    return Case(name, "plain", lambda folder: encode(folder / f"plain.{suffix}", codec, **how), rate=told)
 
 
 def _group(codec: str, suffixes: str, **how: Any) -> list[Case]:
@@ -31,7 +31,7 @@ PLAIN = [
     *_group("msmpeg4v2", "avi"),
     *_group("flv", "flv swf avi"),
     *_group("h263", "3gp", size=(96, 128)),
-    *_group("h261", "h261", size=(144, 176)),
+    *_group("h261", "h261", size=(144, 176), told=None),
     *_group("rv20", "rm"),
     *_group("ffv1", "mkv avi"),
     *_group("huffyuv", "avi", pix_fmt="yuv422p"),
@@ -53,6 +53,6 @@ PLAIN = [
     *_group("apng", "apng", **RGB),
     *_group("wrapped_avframe", "y4m"),
     *_group("dvvideo", "dv", size=(576, 720)),
-    *_group("mpeg2video", "gxf", size=(576, 720)),
-    *_group("roqvideo", "roq", size=(64, 64), pix_fmt="yuvj444p", rate=30),
+    *_group("mpeg2video", "gxf", size=(576, 720), told=None),
+    *_group("roqvideo", "roq", size=(64, 64), pix_fmt="yuvj444p", rate=30, told=30.0),
 ]
