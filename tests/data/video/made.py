@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -115,14 +115,17 @@ class Decoded:
     key_frames: int
 
 
-def in_sequence(path: Path, stream: int | None = None) -> Decoded:
-    """Decode a file from its first packet to its last with FFmpeg; stream: its number, by default FFmpeg's choice."""
+def in_sequence(path: Path, stream: int | None = None, most: int | None = None) -> Decoded:
+    """Decode a file from its first packet to its last with FFmpeg; stream: its number, by default FFmpeg's choice.
+
+    most: number of frames after which decoding ends
+    """
     convert = VideoReformatter()
     frames, stamps, keys = [], [], 0
     with av.open(f"file:{path}") as container:
         chosen = container.streams.best("video") if stream is None else container.streams.video[stream]
         chosen.thread_type = "NONE"
-        for frame in container.decode(chosen):
+        for frame in islice(container.decode(chosen), most):
             frames.append(convert.reformat(frame, format="rgb24", threads=1).to_ndarray())
             stamps.append(frame.pts)
             keys += frame.key_frame
