@@ -98,7 +98,7 @@ class FrameCache:
         Raises VideoError for an unreadable one.
         """
         sample = _sample(source)
-        if not sample.path.exists():
+        if not os.path.exists(sample.path):
             raise VideoError(sample.place, "no such file")
         try:
             key = frames_key(sample)

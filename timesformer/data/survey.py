@@ -215,7 +215,7 @@ def _other_label(first: Sample, second: Sample) -> str:
 def _key(path: Path) -> _Key | None:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return os.path.abspath(path), file_state(status)
 

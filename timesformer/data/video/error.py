@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from av.error import FFmpegError
+
 from timesformer.errors import InputError
-from timesformer.text import printable
+from timesformer.text import path_text, printable
 
 
 class VideoError(InputError):
@@ -22,11 +24,6 @@ class VideoError(InputError):
         return type(self), (self.path, self.reason, self.kind)  # crosses process boundaries (loader workers)
 
 
-def path_text(path: Path | str) -> str:
-    r"""Return a path as text that any encoding can write: bytes that are not UTF-8 become escapes such as `\xff`."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 @contextmanager
 def guarded(path: Path | str, what: str = "") -> Iterator[None]:
     """Turn whatever is raised inside into a VideoError of this file, so that one file's error is that file's.
@@ -41,6 +38,8 @@ def guarded(path: Path | str, what: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         said = getattr(error, "strerror", None) or str(error) or "no description"
+        if isinstance(error, OSError) and not isinstance(error, FFmpegError):
+            raise VideoError(path, f"{what}cannot be read ({printable(said)})") from error
         raise VideoError(
             path, f"{what}cannot be decoded ({type(error).__name__}: {printable(said)})", "damaged"
         ) from error

@@ -19,8 +19,9 @@ from timesformer.data.natural import natural_key
 from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import upright, upright_size
-from timesformer.data.video.error import VideoError, guarded, path_text
+from timesformer.data.video.error import VideoError, guarded
 from timesformer.data.video.video import Video
+from timesformer.text import path_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -61,7 +62,8 @@ def open_video(source: Sample | Path | str) -> OpenVideo:
     sample = source if isinstance(source, Sample) else Sample(Path(source), 0)
     video: OpenVideo
     try:
-        video = FrameFolder(sample.path, sample.fps) if sample.path.is_dir() else Video(sample.path)
+        folder = os.path.isdir(sample.path)  # pathlib's is_dir raises an error for some names
+        video = FrameFolder(sample.path, sample.fps) if folder else Video(sample.path)
     except VideoError as error:
         raise VideoError(sample.place, error.reason) from error
     if not sample.is_segment:
@@ -81,7 +83,7 @@ def frames_key(sample: Sample) -> str:
 
     Raises OSError for a missing file.
     """
-    if not sample.path.is_dir():
+    if not os.path.isdir(sample.path):
         content = content_hash(sample.path)
         if not sample.is_segment:
             return content

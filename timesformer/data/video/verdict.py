@@ -104,6 +104,8 @@ def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float 
     """
     try:
         status = path.stat()
+    except ValueError:  # no file can have this name
+        return FileFacts(-1, None, findings=(Finding("missing", "no such file"),))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         found = Finding("missing", "no such file") if missing else Finding("unreadable", f"{error.strerror}")
