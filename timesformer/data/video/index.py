@@ -239,12 +239,13 @@ def _require_whole(
     end = max(int(found.pts.max()), 0) + max(usual, float(np.median(found.duration)), 0.0)
     # Of several streams another one may last longer.
     stated = max((int(found.pts.max()) + last) * tick, 0.9 * (container.duration or 0) / 1e6 - 0.5)
-    fragments = "mp4" in container.format.name.split(",") and not stream.frames
+    kind = container.format.name
+    data = kind == "asf" or ("mp4" in kind.split(",") and not stream.frames)  # does not say how much it has
     lacking, missing = stream.frames > found.total, stated > (end + 1.5 * usual) * tick
-    if not (lacking or missing or fragments) or not is_cut_off(path):
+    if not (lacking or missing or data) or not is_cut_off(path):
         return
     if lacking:
         raise IndexFault(f"truncated: has {found.total} of {stream.frames} frames")
     if missing:
         raise IndexFault(f"truncated: has {end * tick:.1f} of {stated:.1f} seconds")
-    raise IndexFault("truncated within a fragment")
+    raise IndexFault("truncated within its frames")
