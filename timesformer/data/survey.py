@@ -22,7 +22,7 @@ from timesformer.data.video.open import segment_range
 from timesformer.data.video.verdict import KINDS, UNREADABLE, FileFacts, Finding, examine, worst
 from timesformer.errors import InputError
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 _Key = tuple[str, FileState]
 _AT_ONCE = 256  # files between two reports
 

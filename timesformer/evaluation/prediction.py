@@ -23,6 +23,7 @@ from timesformer.evaluation.viewing import each_batch
 from timesformer.heads import Labels, check_labels
 from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
+from timesformer.text import path_text
 
 UNIFORM_SECONDS = 4.0
 """Length of a timeline's segments for a model whose frames are spread over the whole video: the mean length of videos
@@ -169,7 +170,7 @@ def timelines(
             with open_video(video) as file:
                 frames, fps = file.num_frames, file.fps if file.fps > 0 else DEFAULT_FPS
         except VideoError as error:
-            unreadable.append((video, error.reason))
+            unreadable.append((path_text(video), error.reason))
             continue
         lasting[video] = frames / fps
         for start, end in stretches(frames, length * fps):
@@ -183,9 +184,11 @@ def timelines(
         assert sample.start_frame is not None
         assert sample.end_frame is not None
         times = sample.start_frame / fps, sample.end_frame / fps
-        parts[video].append(Stretch(video, namer.top(probabilities), probabilities, *times))
+        parts[video].append(Stretch(path_text(video), namer.top(probabilities), probabilities, *times))
     found = [
-        Timeline(video, lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some))
+        Timeline(
+            path_text(video), lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some)
+        )
         for video, some in parts.items()
         if some
     ]

@@ -1,7 +1,7 @@
 """Clip of a video as a model reads it, with the same frames for viewing."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from timesformer.data import Preprocessing, Sample, VideoDataset, Views
 from timesformer.data.transforms import pixels_of, resized_crop, test_geometry
 from timesformer.data.video.open import DEFAULT_FPS, open_video
 from timesformer.errors import InputError
+from timesformer.text import path_text
 
 MOST_FILM = 64
 """Most frames of a film."""
@@ -72,7 +73,7 @@ def see(
     views = Views() if views is None else views
     if views.per_video != 1:
         raise InputError(f"views: expected one clip and one crop, got {views.clips} x {views.crops}")
-    sample = _part(video, start, end)
+    sample = replace(_part(video, start, end), square=record.square_pixels)
     dataset = VideoDataset([sample], record, train=False, views=views)
     item = dataset[0]
     assert isinstance(item, dict)
@@ -88,7 +89,7 @@ def see(
     film = resized_crop(torch.from_numpy(pixels), geometry, record)[0]
     begun = (sample.start_frame or 0) / fps
     return Seen(
-        path=str(video),
+        path=path_text(video),
         clip=clip,
         frames=_shown(pixels_of(clip[0], record)),
         seconds=begun + indices / fps,

@@ -8,6 +8,7 @@ import numpy as np
 
 from timesformer.data.fingerprint import FileState, content_hash, file_state, sampled_hash
 from timesformer.data.video.open import FrameFolder
+from timesformer.data.video.square import square_size
 from timesformer.data.video.video import Video, VideoError
 
 UNREADABLE = {
@@ -27,6 +28,7 @@ ODD = {
     "short": "fewer frames than requested",
     "duplicate": "listed before, or the same content as another file",
     "rotated": "displayed rotated or mirrored; frames are returned upright",
+    "not-square": "pixels that are not square; square_pixels in the preprocessing corrects them",
     "variable-rate": "frames at uneven intervals; they are numbered in display order",
     "odd-rate": "an unusual or unknown frame rate",
     "odd-size": "an odd or very small height or width",
@@ -136,6 +138,12 @@ def _oddities(video: Video) -> list[Finding]:
     if video.turned:
         height, width = video.coded_size
         findings.append(Finding("rotated", f"{width} x {height} pixels displayed as {video.width} x {video.height}"))
+    if (aspect := video.pixel_aspect) != 1:
+        height, width = square_size(video.height, video.width, aspect)
+        reason = (
+            f"pixels of {aspect.numerator}:{aspect.denominator}, {video.width} x {video.height} of them meant to be "
+        )
+        findings.append(Finding("not-square", f"{reason}displayed as {width} x {height} (square_pixels corrects it)"))
     if (apart := _uneven(video)) is not None:
         findings.append(Finding("variable-rate", f"frames {apart[0]:.3g} to {apart[1]:.3g} seconds apart"))
     if video.fps <= 0:
