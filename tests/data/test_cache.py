@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from timesformer.data import FrameCache, Video, VideoError, read_kinetics_csv
+from timesformer.data import FrameCache, Sample, Video, VideoError, open_video, read_kinetics_csv
 from timesformer.data import cache as cache_module
 from timesformer.data.cache import decode
 from timesformer.data.probes import ProbeInfo
@@ -21,8 +21,8 @@ def stored(folder: Path) -> list[Path]:
 def test_frames_are_the_videos_and_decoded_once(
     plain_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[Path] = []
-    monkeypatch.setattr(cache_module, "decode", lambda path: (calls.append(path), decode(path))[1])
+    calls: list[Sample] = []
+    monkeypatch.setattr(cache_module, "open_video", lambda sample: (calls.append(sample), open_video(sample))[1])
     cache = FrameCache(tmp_path)
     assert plain_video not in cache
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_damaged_entry_is_made_anew(plain_video: Path, tmp_path: Path, damage: s
 
 def test_full_cache_says_so_and_goes_on(motion: ProbeInfo, tmp_path: Path) -> None:
     samples = read_kinetics_csv(motion.train_csv)
-    cache = FrameCache(tmp_path, max_bytes=5 * 16 * 3 * 40 * 40 + 5 * 64)
+    cache = FrameCache(tmp_path, max_bytes=5 * (16 * 3 * 40 * 40 + 64 + 12 * 16))
     with pytest.warns(UserWarning, match="is full"):
         frames = [np.array(cache.get(sample.path).pixels) for sample in samples[:8]]
     assert len(stored(tmp_path)) == 5
@@ -73,14 +73,14 @@ def test_full_cache_says_so_and_goes_on(motion: ProbeInfo, tmp_path: Path) -> No
         assert all(np.array_equal(cache.get(s.path).pixels, f) for s, f in zip(samples, frames, strict=False))
 
 
-def test_more_videos_than_open_maps(motion: ProbeInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_videos_than_descriptions(motion: ProbeInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_MAX_OPEN", 4)
     cache = FrameCache(tmp_path)
     samples = read_kinetics_csv(motion.train_csv)[:10]
     for _ in range(2):
         for sample in samples:
             assert np.array_equal(cache.get(sample.path).pixels, decode(sample.path).pixels)
-    assert len(cache._open) == 4
+    assert len(cache._known) == 4
 
 
 def test_unreadable_video_leaves_nothing(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ _ENOUGH = 24  # pictures after which their order is known
 def settled(table: FrameTable, container: av.container.InputContainer, stream: VideoStream) -> FrameTable:
     """Return the table with the pictures that a decoder shows; the container is at its start before, used up after.
 
+    The result still has doubts if its stamps were dropped, because they are not those of the pictures.
+
     Raises IndexFault for a stream of which no picture can be decoded.
     """
     if table.stamps is None:
@@ -44,6 +46,7 @@ def settled(table: FrameTable, container: av.container.InputContainer, stream: V
     return replace(
         table,
         num_frames=len(stamps),
+        doubts=False,
         stamps=stamps,
         times=stamps,
         key_frames=[0, *(key for key, _ in keys)],
@@ -78,4 +81,4 @@ def _counted(table: FrameTable, container: av.container.InputContainer, stream: 
     if not rising:
         told = np.unique(told)
         rising = None not in stamps and len(told) == len(stamps)
-    return replace(table, num_frames=len(stamps), times=told if rising else None)
+    return replace(table, num_frames=len(stamps), times=told if rising else None, doubts=False)

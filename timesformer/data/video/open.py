@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from timesformer.data.annotations import Sample
 from timesformer.data.fingerprint import content_hash
 from timesformer.data.natural import natural_key
+from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import upright, upright_size
 from timesformer.data.video.error import VideoError, guarded
@@ -24,15 +25,13 @@ from timesformer.data.video.video import Video
 from timesformer.text import path_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-DEFAULT_FPS = 30.0
-"""Frame rate of a folder of images, which does not specify one."""
 
 _DECODERS = {b"\xff\xd8": ("mjpeg", b"\xff\xda", b"\xff\xd9"), b"\x89P": ("png", b"IDAT", b"IEND")}
 """{first bytes: (decoder, marker of the pixel data, marker of the end)}."""
 
 
 class OpenVideo(Protocol):
-    """Protocol of an open video: a context manager with num_frames, fps, height and width.
+    """Protocol of an open video: a context manager with num_frames, fps, clock, height and width.
 
     `frames(indices)` returns uint8 (t, H, W, 3), RGB; indices come in any order and may repeat.
     """
@@ -41,6 +40,8 @@ class OpenVideo(Protocol):
     def num_frames(self) -> int: ...
     @property
     def fps(self) -> float: ...
+    @property
+    def clock(self) -> Clock: ...
     @property
     def height(self) -> int: ...
     @property
@@ -69,7 +70,7 @@ def open_video(source: Sample | Path | str) -> OpenVideo:
     if not sample.is_segment:
         return video
     try:
-        return Segment(video, *segment_range(sample, video.num_frames, video.fps), sample.place)
+        return Segment(video, *segment_range(sample, video.clock), sample.place)
     except BaseException:
         video.close()
         raise
@@ -123,22 +124,30 @@ def image_names(folder: Path) -> list[str]:
     return sorted((name for name in names if not name.startswith(".")), key=natural_key)
 
 
-def segment_range(sample: Sample, num_frames: int, fps: float) -> tuple[int, int]:
-    """Return the range of a segment in a video of this length and rate.
+def segment_range(sample: Sample, clock: Clock) -> tuple[int, int]:
+    """Return the range of a segment in a video.
 
-    Frame numbers that refer to another rate are converted.
+    Frame numbers that refer to another rate are converted; where frames are unevenly spaced, to those that are shown at
+    the same time.
     """
     start, end = sample.start_frame or 0, sample.end_frame
-    ratio = 1.0 if sample.fps is None or fps <= 0 else fps / sample.fps
+    if sample.fps is not None and not clock.even:
+        begin, stop = start / sample.fps, clock.lasting if end is None else end / sample.fps
+        frames = len(clock.starts)
+        beyond = round((stop - clock.lasting) * clock.fps)
+        if begin >= clock.lasting or beyond > 0:
+            return min(clock.between(begin, stop)[0], frames), frames + max(beyond, 1)
+        return clock.between(begin, stop)
+    ratio = 1.0 if sample.fps is None or clock.fps <= 0 else clock.fps / sample.fps
     if abs(ratio - 1) > 0.01:  # 59.94 frames per second are treated as 60
         start, end = int(start * ratio), None if end is None else max(round(end * ratio), int(start * ratio) + 1)
-    return start, num_frames if end is None else end
+    return start, len(clock.starts) if end is None else end
 
 
 class FrameFolder:
     """Folder of jpg or png images as a video, in the order of the numbers in their names; a context manager.
 
-    fps: frame rate, which the images do not specify (30 by default)
+    fps: frame rate, which the images do not specify (30 by default); clock: times of the images at this rate
 
     Files of other types are ignored.  Images are turned upright as their EXIF orientation says.
 
@@ -156,6 +165,7 @@ class FrameFolder:
         if not self._names:
             raise VideoError(path, f"no such file; the folder of this name has no images ({', '.join(IMAGE_SUFFIXES)})")
         self.num_frames = len(self._names)
+        self.clock = Clock.at_rate(self.num_frames, self.fps)
         self._reformatter = VideoReformatter()
         self.height, self.width = upright_size(self._decode(0))
 
@@ -224,7 +234,7 @@ class Segment:
                 place, f"frames {start} to {end - 1} requested, but the video has frames 0 to {video.num_frames - 1}"
             )
         self.video, self.start, self.place = video, start, place
-        self.num_frames, self.fps = end - start, video.fps
+        self.num_frames, self.fps, self.clock = end - start, video.fps, video.clock.part(start, end)
 
     @property
     def height(self) -> int:

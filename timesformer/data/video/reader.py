@@ -53,6 +53,9 @@ class FrameReader:
             if self.doubts:
                 self.restart()
                 self.table = settled(self.table, self._container, self.stream)
+            if self.doubts and self.table.doubts:  # the stamps turned out to be those of other frames
+                self.restart()
+                self.table = settled(self.table, self._container, self.stream)
         except BaseException:
             self._container.close()
             raise
