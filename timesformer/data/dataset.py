@@ -5,7 +5,7 @@ order, worker and batch and after any interruption.  torch's global random state
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,9 @@ class VideoDataset(Dataset[Any]):
             raise InputError("dataset: augment and masks exclude each other: masks follow the crops only")
         if seed < 0:
             raise InputError(f"dataset: seed must not be negative, got {seed}")
-        self.samples = list(samples)
+        self.samples = (
+            [replace(sample, square=True) for sample in samples] if preprocessing.square_pixels else [*samples]
+        )
         self.heads = samples.heads if isinstance(samples, Annotations) else ()
         self.preprocessing = preprocessing
         self.train, self.jitter, self.flip, self.seed = train, jitter, flip, seed

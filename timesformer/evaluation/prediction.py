@@ -25,6 +25,7 @@ from timesformer.evaluation.viewing import each_batch
 from timesformer.heads import Labels, check_labels
 from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
+from timesformer.text import path_text
 
 UNIFORM_SECONDS = 4.0
 """Length of a timeline's segments for a model whose frames are spread over the whole video: the mean length of videos
@@ -168,7 +169,7 @@ def timelines(
             with open_video(video) as file:
                 clock = file.clock
         except VideoError as error:
-            unreadable.append((video, error.reason))
+            unreadable.append((path_text(video), error.reason))
             continue
         lasting[video] = clock.lasting
         for start, end, times in _timed(clock, length):
@@ -179,9 +180,11 @@ def timelines(
     parts: dict[str, list[Stretch]] = {video: [] for video in lasting}
     for index, probabilities in _each(model, samples, even, views, unreadable, batch_size, workers, device, progress):
         video, times = owners[index]
-        parts[video].append(Stretch(video, namer.top(probabilities), probabilities, *times))
+        parts[video].append(Stretch(path_text(video), namer.top(probabilities), probabilities, *times))
     found = [
-        Timeline(video, lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some))
+        Timeline(
+            path_text(video), lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some)
+        )
         for video, some in parts.items()
         if some
     ]

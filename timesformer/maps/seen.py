@@ -1,7 +1,7 @@
 """Clip of a video as a model reads it, with the same frames for viewing."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from timesformer.data import Preprocessing, Sample, VideoDataset, Views
 from timesformer.data.transforms import Geometry, pixels_of, resized_crop, test_geometry
 from timesformer.data.video.open import open_video
 from timesformer.errors import InputError
+from timesformer.text import path_text
 
 MOST_FILM = 64
 """Most frames of a film."""
@@ -73,6 +74,7 @@ def see(
     if views.per_video != 1:
         raise InputError(f"views: expected one clip and one crop, got {views.clips} x {views.crops}")
     sample, begun = _part(video, start, end)
+    sample = replace(sample, square=record.square_pixels)
     dataset = VideoDataset([sample], record, train=False, views=views)
     item = dataset[0]
     assert isinstance(item, dict)
@@ -86,7 +88,7 @@ def see(
         film = [_film(file.frames(some), geometry, record) for some in np.array_split(chosen, -(-len(chosen) // 8))]
         seconds, film_seconds = file.clock.starts[indices], file.clock.starts[chosen]
     return Seen(
-        path=str(video),
+        path=path_text(video),
         clip=clip,
         frames=_shown(pixels_of(clip[0], record)),
         seconds=begun + seconds,

@@ -28,6 +28,7 @@ class Sample:
         rate of the file)
     group: name of what the video belongs to (a subject, a scene, the source video of a segment), see
         `timesformer.data.splits`; empty: each file is a group of its own
+    square: resize the frames of a video whose pixels are not square, so that they are
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Sample:
     end_frame: int | None = None
     fps: float | None = None
     group: str = ""
+    square: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", path_text(self.name or self.path))

@@ -24,10 +24,15 @@ def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     return pixels
 
 
+def is_quarter_turn(frame: av.VideoFrame) -> bool:
+    """Return True if height and width of a frame change places when it is displayed."""
+    a, b, c, d = display_matrix(frame)
+    return bool(b and c and not a and not d)
+
+
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     """Return (height, width) of the result of `upright`."""
-    a, b, c, d = display_matrix(frame)
-    return (frame.width, frame.height) if b and c and not a and not d else (frame.height, frame.width)
+    return (frame.width, frame.height) if is_quarter_turn(frame) else (frame.height, frame.width)
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:

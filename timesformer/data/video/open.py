@@ -20,6 +20,7 @@ from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import upright, upright_size
 from timesformer.data.video.error import VideoError, guarded
+from timesformer.data.video.square import SquarePixels
 from timesformer.data.video.video import Video
 from timesformer.text import path_text
 
@@ -63,13 +64,24 @@ def open_video(source: Sample | Path | str) -> OpenVideo:
     video: OpenVideo
     try:
         folder = os.path.isdir(sample.path)  # pathlib's is_dir raises an error for some names
-        video = FrameFolder(sample.path, sample.fps) if folder else Video(sample.path)
+        video = FrameFolder(sample.path, sample.fps) if folder else _file(sample)
     except VideoError as error:
-        raise VideoError(sample.place, error.reason) from error
+        raise VideoError(sample.place, error.reason, error.kind) from error
     if not sample.is_segment:
         return video
     try:
         return Segment(video, *segment_range(sample, video.clock), sample.place)
+    except BaseException:
+        video.close()
+        raise
+
+
+def _file(sample: Sample) -> OpenVideo:
+    video = Video(sample.path)
+    if not sample.square:
+        return video
+    try:
+        return SquarePixels(video) if video.pixel_aspect != 1 else video
     except BaseException:
         video.close()
         raise
@@ -85,6 +97,8 @@ def frames_key(sample: Sample) -> str:
     """
     if not os.path.isdir(sample.path):
         content = content_hash(sample.path)
+        if sample.square:
+            content = _digest(content, "square")
         if not sample.is_segment:
             return content
         return _digest(content, f"{sample.start_frame} {sample.end_frame} {sample.fps}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from timesformer.data.fingerprint import FileState, content_hash, file_state, sampled_hash
 from timesformer.data.video.open import FrameFolder
+from timesformer.data.video.square import square_size
 from timesformer.data.video.video import Video, VideoError
 
 UNREADABLE = {
@@ -29,6 +30,7 @@ ODD = {
     "rotated": "displayed rotated or mirrored; frames are returned upright",
     "concealed": "damage that FFmpeg conceals: training reads repaired frames",
     "repeated": "packets without a picture; the frame before is repeated",
+    "not-square": "pixels that are not square; square_pixels in the preprocessing corrects them",
     "variable-rate": "frames at uneven intervals; they are numbered in display order",
     "stated-rate": "a frame rate in the header that the time stamps contradict; the stamps are used",
     "odd-rate": "an unusual or unknown frame rate",
@@ -159,6 +161,12 @@ def _oddities(video: Video) -> list[Finding]:
     if video.turned:
         height, width = video.coded_size
         findings.append(Finding("rotated", f"{width} x {height} pixels displayed as {video.width} x {video.height}"))
+    if (aspect := video.pixel_aspect) != 1:
+        height, width = square_size(video.height, video.width, aspect)
+        reason = (
+            f"pixels of {aspect.numerator}:{aspect.denominator}, {video.width} x {video.height} of them meant to be "
+        )
+        findings.append(Finding("not-square", f"{reason}displayed as {width} x {height} (square_pixels corrects it)"))
     if (apart := _uneven(video)) is not None:
         findings.append(Finding("variable-rate", f"frames {apart[0]:.3g} to {apart[1]:.3g} seconds apart"))
     if _contradicts(video):

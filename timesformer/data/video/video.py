@@ -5,6 +5,7 @@ Only requested frames are converted, one at a time.  See `timesformer.data.video
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
@@ -15,11 +16,14 @@ from av.video.reformatter import VideoReformatter
 
 from timesformer.data.video.clock import Clock
 from timesformer.data.video.colour import rgb
-from timesformer.data.video.display import UPRIGHT, display_matrix, upright, upright_size
+from timesformer.data.video.display import UPRIGHT, display_matrix, is_quarter_turn, upright, upright_size
 from timesformer.data.video.error import VideoError, guarded
 from timesformer.data.video.index import IndexFault
 from timesformer.data.video.reader import FrameReader
 from timesformer.data.video.whole import BEGINNINGS, TOP_BOXES, is_cut_off
+
+MOST_ASPECT = 8
+"""Largest ratio of a pixel's sides that is believed."""
 
 
 class Video:
@@ -46,7 +50,7 @@ class Video:
         self.path = Path(path)
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
-        self._turned = False
+        self._turned = self._quarter = False
         with self._reporting(opening=True):
             if not self.path.is_file():
                 raise VideoError(path, "no such file", "missing")
@@ -129,6 +133,14 @@ class Video:
         return self._shown_size()[1]
 
     @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel divided by its height, as displayed; 1 if the file does not state it, or nothing likely."""
+        stated = self.reader.stream.sample_aspect_ratio
+        aspect = Fraction(stated) if stated and 1 / MOST_ASPECT <= stated <= MOST_ASPECT else Fraction(1)
+        self._shown_size()
+        return 1 / aspect if self._quarter else aspect
+
+    @property
     def coded_size(self) -> tuple[int, int]:
         """Size (height, width) before rotation."""
         return self.reader.codec.height, self.reader.codec.width
@@ -183,6 +195,7 @@ class Video:
 
     def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
         self._turned = self._turned or display_matrix(frame) != UPRIGHT
+        self._quarter = is_quarter_turn(frame)
         pixels = upright(rgb(frame, self._reformatter), frame)
         self._require_size(pixels.shape[0], pixels.shape[1])
         return pixels
