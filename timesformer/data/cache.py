@@ -33,6 +33,7 @@ WORTH_KEEPING = 0.5
 """A video that would take more than this share of the cache is not kept."""
 
 _AT_ONCE = 16 * 2**20  # bytes that are decoded at once
+_NEAR = 4  # frames that are read for one that is wanted, rather than to read often
 _HEADER = struct.Struct("<8sIIIdd?27x")  # magic, frames, height, width, frames per second, length in seconds, even
 _MAGIC = b"TSFRAME2"
 _MAX_OPEN = 4096  # descriptions held by a process
@@ -230,6 +231,11 @@ class CachedVideo:
         kept = self.kept
         assert kept is not None
         count, size = len(kept.clock.starts), kept.frame_bytes
+        first, last = int(wanted.min(initial=count)), int(wanted.max(initial=0))
+        if last - first < _NEAR * len(wanted) and kept.checked[wanted].all():  # one read
+            block = os.pread(handle, (last - first + 1) * size, kept.first + first * size)
+            shape = (last - first + 1, 3, kept.height, kept.width)
+            return np.frombuffer(block, np.uint8).reshape(shape)[wanted - first], []
         out = np.empty((len(wanted), 3, kept.height, kept.width), np.uint8)
         sums = np.frombuffer(os.pread(handle, 4 * count, _HEADER.size), "<u4")
         missing = set()

@@ -180,8 +180,14 @@ def readers(cache: FrameCache) -> dict[Side, Callable[[Path, Sequence[int]], np.
         "ours": read_ours,
         "plain": read_plain,
         "seeking": read_seeking,
-        "cached": lambda path, indices: cache.get(path).pixels[np.asarray(indices)],
+        "cached": lambda path, indices: read_cached(cache, path, indices),
     }
+
+
+def read_cached(cache: FrameCache, path: Path, indices: Sequence[int]) -> np.ndarray:
+    """Read a clip through the cache; return uint8 (t, 3, H, W)."""
+    with cache.open(path) as video:
+        return video.pixels(indices)
 
 
 @contextmanager
