@@ -139,8 +139,8 @@ class FrameCache:
             self._say(
                 "long",
                 f"{sample.place}: its frames would take {kept.whole_bytes / 1e9:.3g} GB of the "
-                f"{self.max_bytes / 1e9:.3g} GB of the frame cache {self.folder}: it and other videos of this length are "
-                "decoded each time",
+                f"{self.max_bytes / 1e9:.3g} GB of the frame cache {self.folder}: it and other videos of this length "
+                "are decoded each time",
             )
             return None
         if not self.has_room(kept.first + (kept.whole_bytes if kept.whole_bytes <= WHOLE_BYTES else 0)):

@@ -53,7 +53,7 @@ class Clock:
         starts = (ticks - ticks[0]) * tick
         long = last * tick > 1.5 / plain.fps
         if not long and np.abs(starts - plain.starts).max() <= _ROUNDING * tick:
-            return plain
+            return plain if agree else cls(starts, plain.lasting, mean)
         usual = float(np.median(np.diff(ticks)))
         return cls(starts, span + (last if last > 0 else usual) * tick, plain.fps, False)
 
@@ -80,6 +80,4 @@ class Clock:
         """Return the clock of frames `start` to `end` (excluded), from its first frame on."""
         stop = float(self.starts[end]) if end < len(self.starts) else self.lasting
         begin = float(self.starts[start]) if start < len(self.starts) else 0.0
-        if self.even:
-            return Clock.at_rate(end - start, self.fps)
-        return Clock(self.starts[start:end] - begin, stop - begin, self.fps, False)
+        return Clock(self.starts[start:end] - begin, stop - begin, self.fps, self.even)

@@ -14,10 +14,14 @@ from timesformer.data.video.whole import is_cut_off
 
 NO_FRAMES = ("the video stream holds no frames", "no-frames")
 _KEY, _DISCARD = 1, 2  # flags of an entry of FFmpeg's index
-_NONE = np.iinfo(np.int64).min  # for a missing stamp
+_NONE, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # a missing stamp, and one after all others
 _ENTRY = np.dtype([("timestamp", "i8"), ("pos", "i8"), ("size", "i8"), ("flags", "i8")])
 _DECODING_ORDER = ("avi", "asf")
 """Formats whose stamps may follow the decoding order alone; then decoded frames have them in another order."""
+_INVENTED = ("mpegvideo",)
+"""Formats without stamps, for which FFmpeg makes up some that are not those of the pictures."""
+_NUMBERED = ("dirac",)
+"""Formats whose stamps are numbers of frames, not times."""
 _FURTHEST = 64
 """Most places between decoding and display order; in a file joined from several, stamps may begin anew."""
 
@@ -106,10 +110,24 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
         return None
     shown = shown + (first.pts - shown[0])
     # The demuxer seeks to the last key frame decoded at or before the target.
-    following = np.append(decoded[keys[1:]], np.iinfo(np.int64).max)
+    following = np.append(decoded[keys[1:]], _MOST)
     targets = np.minimum(shown[keys], following - 1)
     stamps, doubts = shown[order], bool(places[0] > 0)
     return FrameTable(count, stamps, stamps, track.last, places.tolist(), targets.tolist(), "index", doubts)
+
+
+def _vp8_hidden(data: memoryview) -> bool:
+    """Return True for a picture that is a mere reference (RFC 6386, section 9.1: show_frame)."""
+    return not data[0] & 0x10
+
+
+def _dirac_hidden(data: memoryview) -> bool:
+    """Return True for the end of a sequence (parse code 0x10), which is no picture."""
+    return len(data) == 13 and data[4] == 0x10
+
+
+_HIDDEN = {"vp8": _vp8_hidden, "libvpx": _vp8_hidden, "dirac": _dirac_hidden}
+"""{decoder: whether a packet with these bytes is not shown}."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +145,12 @@ class _Packets:
 def _packets(container: av.container.InputContainer, stream: VideoStream) -> _Packets:
     """Read all packets, without keeping their data."""
     columns = [array("q") for _ in range(5)]
-    hides, total = stream.codec_context.name in ("vp8", "libvpx"), 0
+    hidden, total = _HIDDEN.get(stream.codec_context.name, lambda data: False), 0
     for packet in container.demux(stream):
         if not packet.size:
             continue
         total += 1
-        # An edit list may remove a packet.  A VP8 picture may be a mere reference (RFC 6386, section 9.1: show_frame).
-        if packet.is_discard or (hides and not memoryview(packet)[0] & 0x10):
+        if packet.is_discard or hidden(memoryview(packet)):  # an edit list may remove a packet
             continue
         fields = (packet.pts, packet.dts, packet.duration, packet.size, packet.is_keyframe)
         for column, field in zip(columns, fields, strict=True):
@@ -155,18 +172,22 @@ def _from_packets(path: Path, container: av.container.InputContainer, stream: Vi
     joined = apart and bool(np.abs(order - np.arange(count)).max() > _FURTHEST)
     last = _last_duration(container, stream, found, int(order[-1]))
     _require_whole(path, container, stream, found, last)
-    reordering = sorted_already and bool(stream.codec_context.has_b_frames)
-    if not apart or joined or (reordering and container.format.name in _DECODING_ORDER):
-        times = stamps if apart and not joined else None
+    kind, reordering = container.format.name, bool(stream.codec_context.has_b_frames)
+    invented, reordering = reordering and kind in _INVENTED, reordering and sorted_already
+    if not apart or joined or invented or (reordering and kind in _DECODING_ORDER):
+        times = stamps if apart and not joined and not invented else None
         odd = not found.key[0] or _hides_pictures(stream, found)
         return FrameTable(count, None, times, last, [0], [None], "packets", bool(odd))
     keys = np.union1d([0], np.flatnonzero(found.key[order]))
     dts = found.dts[order]
     # Seeking in MPEG streams uses decoding times.
-    decoding = container.format.name in ("mpegts", "mpeg")
+    decoding = kind in ("mpegts", "mpeg")
     targets = np.where(dts[keys] == _NONE, stamps[keys], dts[keys]) if decoding else stamps[keys]
+    if (dts != _NONE).all():  # others may seek to the last key frame decoded at or before the target
+        targets = np.minimum(targets, np.append(dts[keys[1:]] - 1, _MOST))
     doubts = reordering or not found.key[0] or (found.pts < found.pts[0]).any()
-    return FrameTable(count, stamps, stamps, last, keys.tolist(), targets.tolist(), "packets", bool(doubts))
+    times = None if kind in _NUMBERED else stamps
+    return FrameTable(count, stamps, times, last, keys.tolist(), targets.tolist(), "packets", bool(doubts))
 
 
 _SMALL = 32  # bytes; a picture that is not coded takes fewer
@@ -218,12 +239,13 @@ def _require_whole(
     end = max(int(found.pts.max()), 0) + max(usual, float(np.median(found.duration)), 0.0)
     # Of several streams another one may last longer.
     stated = max((int(found.pts.max()) + last) * tick, 0.9 * (container.duration or 0) / 1e6 - 0.5)
-    fragments = "mp4" in container.format.name.split(",") and not stream.frames
+    kind = container.format.name
+    data = kind == "asf" or ("mp4" in kind.split(",") and not stream.frames)  # does not say how much it has
     lacking, missing = stream.frames > found.total, stated > (end + 1.5 * usual) * tick
-    if not (lacking or missing or fragments) or not is_cut_off(path):
+    if not (lacking or missing or data) or not is_cut_off(path):
         return
     if lacking:
         raise IndexFault(f"truncated: has {found.total} of {stream.frames} frames")
     if missing:
         raise IndexFault(f"truncated: has {end * tick:.1f} of {stated:.1f} seconds")
-    raise IndexFault("truncated within a fragment")
+    raise IndexFault("truncated within its frames")

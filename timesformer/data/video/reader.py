@@ -24,6 +24,7 @@ from timesformer.data.video.beginning import settled
 from timesformer.data.video.container import choose_stream, open_container
 from timesformer.data.video.index import NO_FRAMES, FrameTable, IndexFault, read_table
 
+_ATTEMPTS = 3  # seeks for one frame
 _SKIP, _SEEK, _RESTART = "skip", "seek", "restart"  # ways to reach a frame, in the order in which they are tried
 
 
@@ -111,17 +112,17 @@ class FrameReader:
 
     def _read_run(self, run: list[int], ending: bool) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the requested frames of one run.  `ending`: no frame after the run's last one will be requested."""
-        missing, ways = run, [_SKIP, _SEEK, _RESTART]
-        if not self._may_skip:
-            ways.remove(_SKIP)
-        for way in ways:
+        missing = run
+        for way in (_SKIP, *[_SEEK] * _ATTEMPTS, _RESTART):
+            if way == _SKIP and not self._may_skip:
+                continue
             try:
                 self._place(missing[0], way)
                 for index, frame in self._decode(missing, ending, way):
                     yield index, frame
                     missing = missing[1:]
-            except FFmpegError:  # of a seek, or because it did not end at a true key frame
-                if way == _RESTART or (way == _SEEK and self.table.start(missing[0]) == 0 and self._from_start):
+            except FFmpegError:  # perhaps because decoding did not start at a true key frame
+                if self._from_start and way != _SKIP:
                     raise
                 self._packets = None
             if not missing:
@@ -146,7 +147,12 @@ class FrameReader:
             self.restart()
             return
         self._begin(self.table.key_frames[place])
-        self._container.seek(target, stream=self.stream)
+        try:
+            self._container.seek(target, stream=self.stream)
+        except FFmpegError:
+            self._give_up()
+            self.restart()
+            return
         self._sought, self._from_start = self.table.key_frames[place], False
 
     def restart(self) -> None:
@@ -175,7 +181,8 @@ class FrameReader:
                     return
                 if index < self._next:
                     if self.doubts:  # the stamps are in another order than the frames: from now on they are counted
-                        self.table = replace(self.table, stamps=None, key_frames=[0], targets=[None])
+                        self._give_up()
+                        self.table = replace(self.table, stamps=None)
                         return
                     continue
                 # A damaged frame may merely lack what comes before the key frame.
@@ -199,13 +206,29 @@ class FrameReader:
     def _arrived(self, index: int, frame: av.VideoFrame) -> bool:
         """Return True if the first frame after a seek is the key frame and decodes without the frames before it.
 
-        Streams with gradual intra refresh mark frames as key frames that are none.  In these, seeking is given up.
+        Otherwise the next seek is to the key frame before.  Streams with gradual intra refresh mark frames as key
+        frames that are none, and so do some encoders.  In these, seeking is given up.
         """
-        if index != self._sought or (index and frame.pict_type in (PictureType.P, PictureType.B)):
-            self.table = replace(self.table, key_frames=[0], targets=[None])
+        if index != self._sought:
+            kept = [
+                (key, target)
+                for key, target in zip(self.table.key_frames, self.table.targets, strict=True)
+                if key != self._sought
+            ]
+            if not self._sought:  # the start itself: by opening the file anew
+                kept = [(0, None), *kept]
+            self.table = replace(self.table, key_frames=[key for key, _ in kept], targets=[at for _, at in kept])
+            return False
+        guess = frame.pict_type == PictureType.NONE and not frame.key_frame
+        if index and (guess or frame.pict_type in (PictureType.P, PictureType.B)):
+            self._give_up()
             return False
         self._sought = None
         return True
+
+    def _give_up(self) -> None:
+        """Decode from the start of the file from now on."""
+        self.table = replace(self.table, key_frames=[0], targets=[None])
 
     def _feed(self, last: int, unfed: set[int], ending: bool, skip: bool) -> bool:
         """Send a packet to the decoder, and flush it once it has all requested frames.  Return False at the end."""

@@ -13,7 +13,7 @@ TOP_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 BEGINNINGS = (_EBML, b"RIFF", b"FLV", _ASF[:4])
 """First bytes of further containers that declare their size."""
 _HEAD = 1 << 16  # bytes within which a header is searched for
@@ -34,7 +34,7 @@ def is_cut_off(path: Path | str) -> bool | None:
         if head.startswith(b"FLV"):
             return _flash(file, end)
         if head == _ASF:
-            return _asf(file.read(_HEAD), end)
+            return _asf(file, end)
     return None
 
 
@@ -47,7 +47,7 @@ def _boxes(file: BinaryIO, end: int) -> bool:
             return False
         if file.seek(size - used, 1) > end:
             return True
-    return False
+    return len(head) > 0
 
 
 def _matroska(head: bytes, end: int) -> bool | None:
@@ -98,9 +98,11 @@ def _flash(file: BinaryIO, end: int) -> bool | None:
     return place > end
 
 
-def _asf(head: bytes, end: int) -> bool | None:
-    place = head.find(_ASF_FILE)
-    if place < 0 or len(head) < place + 48:
-        return None
-    size = int.from_bytes(head[place + 40 : place + 48], "little")
-    return size > end if size else None
+def _asf(file: BinaryIO, end: int) -> bool | None:
+    """Compare with the end of the data object, which follows the header object."""
+    head = file.read(24)
+    place = int.from_bytes(head[16:24], "little")
+    file.seek(min(place, end))
+    data = file.read(24)
+    size = int.from_bytes(data[16:24], "little")
+    return None if data[:16] != _ASF_DATA or not size else place + size > end
