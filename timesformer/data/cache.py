@@ -32,6 +32,7 @@ WHOLE_BYTES = 32 * 2**20
 WORTH_KEEPING = 0.5
 """A video that would take more than this share of the cache is not kept."""
 
+_AT_ONCE = 16 * 2**20  # bytes that are decoded at once
 _HEADER = struct.Struct("<8sIIIdd?27x")  # magic, frames, height, width, frames per second, length in seconds, even
 _MAGIC = b"TSFRAME2"
 _MAX_OPEN = 4096  # descriptions held by a process
@@ -252,18 +253,22 @@ class CachedVideo:
         assert kept is not None
         if kept.whole_bytes <= WHOLE_BYTES:
             missing = list(range(len(kept.clock.starts)))
-        frames = _channels_first(self.source.frames(missing))
-        numbers = {index: place for place, index in enumerate(missing)}
-        for place, index in enumerate(wanted.tolist()):
-            if index in numbers:
-                out[place] = frames[numbers[index]]
-        size = frames.nbytes
-        if not self.cache.has_room(size):
-            return
-        for index, frame in zip(missing, frames, strict=True):
-            os.pwrite(handle, memoryview(frame.reshape(-1)), kept.first + index * kept.frame_bytes)
-            os.pwrite(handle, struct.pack("<I", _checksum(memoryview(frame.reshape(-1)))), _HEADER.size + 4 * index)
-        self.cache.count(size)
+        size = kept.frame_bytes
+        room = self.cache.has_room(size * len(missing))
+        if not room:
+            missing = sorted(set(missing) & set(wanted.tolist()))
+        step = max(1, _AT_ONCE // size)
+        for start in range(0, len(missing), step):
+            some = missing[start : start + step]
+            for index, frame in zip(some, self.source.frames(some), strict=True):
+                pixels = np.ascontiguousarray(frame.transpose(2, 0, 1))
+                out[wanted == index] = pixels
+                if room:
+                    data = memoryview(pixels.reshape(-1))
+                    os.pwrite(handle, data, kept.first + index * size)
+                    os.pwrite(handle, struct.pack("<I", _checksum(data)), _HEADER.size + 4 * index)
+        if room:
+            self.cache.count(size * len(missing))
 
 
 def _sample(source: Sample | Path | str) -> Sample:
