@@ -1,5 +1,6 @@
 """Files: any name, any suffix, any error, and no other file than the one that was given."""
 
+import gc
 import io
 import json
 import socket
@@ -28,6 +29,7 @@ from timesformer.data import (
 )
 from timesformer.data.audit import audit, fingerprint
 from timesformer.data.survey import survey
+from timesformer.data.video.display import UPRIGHT, display_matrix
 from timesformer.data.video.error import guarded
 from timesformer.data.video.find import find_videos
 from timesformer.data.video.open import frames_key
@@ -200,6 +202,19 @@ def test_images_are_turned_as_exif_says(tmp_path: Path, orientation: int, form: 
     with FrameFolder(tmp_path) as video:
         assert (video.height, video.width) == right.shape[:2]
         assert np.abs(video.frames([0])[0].astype(int) - right).max() <= 2
+
+
+def test_a_frame_is_given_back_when_it_was_read(tmp_path: Path) -> None:
+    with av.open(str(encode(tmp_path / "a.mp4"))) as container:
+        gc.collect()
+        gc.disable()
+        try:
+            for frame in container.decode(video=0):
+                assert display_matrix(frame) == UPRIGHT
+            del frame
+            assert gc.collect() == 0  # a cycle would keep every frame until the next collection
+        finally:
+            gc.enable()
 
 
 def test_images_beside_one_another_may_be_turned_differently(tmp_path: Path) -> None:

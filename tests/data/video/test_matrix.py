@@ -1,14 +1,17 @@
 """Every file of the matrix, frame by frame: what FFmpeg decodes in sequence, in whatever order it is asked for."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.data.video.made import in_sequence, numbers_of
-from tests.data.video.matrix import CASES, PLAIN, Case
-from timesformer.data import Video, VideoError
-from timesformer.data.video.verdict import UNREADABLE, examine, worst
+from tests.data.video.matrix import CASES, DOCUMENTED, PLAIN, Case
+from tests.data.video.matrix.told import OUTCOMES
+from timesformer.data import Sample, Video, VideoError
+from timesformer.data.survey import survey
+from timesformer.data.video.verdict import UNREADABLE, examine
 
 _QUICK = r"""
 x264.mp4 x264.avi x264.asf x264.h264 x265.ts svtav1.webm vpx.webm vpx-vp9.mkv mpeg4.avi mpeg2video.mpg mjpeg.mov
@@ -25,6 +28,12 @@ def test_the_matrix_is_large() -> None:
     assert len(set(names)) == len(names) >= 60
     assert len(PLAIN) >= 45
     assert set(names) >= QUICK
+
+
+def test_the_documentation_has_the_table() -> None:
+    page = Path(__file__).parents[3] / "docs" / "videos.md"
+    assert "\n".join(DOCUMENTED) in page.read_text(encoding="utf-8")
+    assert set(OUTCOMES) <= {case.kind for case in CASES}
 
 
 def marked(case: Case) -> object:
@@ -64,7 +73,10 @@ def test_frames_are_those_of_a_decode_in_sequence(case: Case, tmp_path: Path) ->
         with Video(path) as video:
             np.testing.assert_array_equal(video.frames([index])[0], frames[index], err_msg=f"frame {index} alone")
     for decode in (False, True):
-        assert worst(list(examine(path, decode=decode).findings)) not in UNREADABLE
+        (verdict,) = survey([Sample(path, 0)], decode=decode).verdicts
+        kinds = {finding.kind for finding in verdict.findings}
+        assert not kinds & set(UNREADABLE), verdict.reason
+        assert set(re.findall("audit says `(.*?)`", OUTCOMES.get(case.kind, ""))) <= kinds
 
 
 @pytest.mark.parametrize("case", [marked(case) for case in CASES if case.reported])

@@ -4,7 +4,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 
 UPRIGHT = (1, 0, 0, 1)
 """Display matrix of a picture that is displayed as coded."""
@@ -37,7 +37,8 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Return the signs of a, b, c, d in the display matrix of a frame; FFmpeg makes one of an EXIF orientation."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    # The frame's own `side_data` refers back to it, which keeps every frame until the next collection of garbage.
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")
     if not isinstance(data, SideData):
         return UPRIGHT
     a, b, _, c, d, *_ = np.sign(np.frombuffer(bytes(data), np.int32)).tolist()

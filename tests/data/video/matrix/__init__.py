@@ -9,8 +9,12 @@ from tests.data.video.matrix.container import CONTAINED, NAMED, REFUSED, STREAMS
 from tests.data.video.matrix.picture import PICTURED
 from tests.data.video.matrix.plain import PLAIN
 from tests.data.video.matrix.time import REORDERED, TIMED
+from tests.data.video.matrix.told import table
 
 ODD = [*REORDERED, *TIMED, *CONTAINED, *STREAMS, *PICTURED, *NAMED]
 CASES = [*PLAIN, *ODD, *REFUSED]
 
-__all__ = ["CASES", "ODD", "PLAIN", "REFUSED", "Case"]
+DOCUMENTED = table([*PLAIN, *ODD], REFUSED)
+"""Lines of `docs/videos.md`."""
+
+__all__ = ["CASES", "DOCUMENTED", "ODD", "PLAIN", "REFUSED", "Case"]

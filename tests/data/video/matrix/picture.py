@@ -83,7 +83,7 @@ PICTURED = [
     made("odd size", "odd420.avi", "ffv1", size=(33, 51)),
     made("tiny", "tiny.mp4", expected={"numbers": None}, size=(16, 16)),
     made("10 bits", "deep.mkv", "libx265", pix_fmt="yuv420p10le"),
-    made("4:2:2, 4:4:4", "full_chroma.mp4", pix_fmt="yuv444p"),
+    made("4:4:4", "full_chroma.mp4", pix_fmt="yuv444p"),
     made("grey", "grey.mkv", "ffv1", pix_fmt="gray"),
     made("RGB", "rgb.mkv", "libx264rgb", pix_fmt="rgb24", options={"qp": "10"}),
     made("transparent", "alpha.mov", "qtrle", pix_fmt="argb"),
