@@ -13,7 +13,8 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], objec
     """Write a file so that it is either whole or not there: a temporary file beside it, synced, then renamed.
 
     `content` is the bytes or text, or a function that writes to the path that it is given.  `durable=False` does not
-    wait for the disk: for what can be made again, such as a cache.
+    wait for the disk: for what can be made again, such as a cache.  Halves of characters, as names of files may have
+    them, are written as escapes.
 
     Raises:
         InputError: the folder cannot be made or written; the message names it.
@@ -28,7 +29,7 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], objec
     try:
         with os.fdopen(handle, "wb") as file:
             if isinstance(content, str | bytes):
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         if callable(content):
             content(temporary)
         if durable:

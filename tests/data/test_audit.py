@@ -173,7 +173,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuvj420p")
             context = av.CodecContext.create("mjpeg", "w")
             context.height, context.width, context.pix_fmt = 48, 64, "yuvj420p"
-            context.time_base = 1 / video._stream.average_rate  # type: ignore[operator]
+            context.time_base = 1 / video.reader.stream.average_rate  # type: ignore[operator]
             data = b"".join(bytes(packet) for packet in (*context.encode(picture), *context.encode(None)))
             (folder / f"{index}.jpg").write_bytes(data)
     state = tmp_path / "state.jsonl"
@@ -261,7 +261,7 @@ def test_state_that_cannot_be_used(tmp_path: Path) -> None:
 def test_files_that_resist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4")
 
-    def refuse(*_: object) -> str:
+    def refuse(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("timesformer.data.video.verdict.sampled_hash", refuse)
@@ -269,7 +269,7 @@ def test_files_that_resist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (finding.kind, finding.reason) == ("unreadable", "cannot be read (Permission denied)")
     (finding,) = examine(tmp_path / ("x" * 300)).findings
     assert (finding.kind, finding.reason) == ("unreadable", "File name too long")
-    monkeypatch.setattr("timesformer.data.video.video.av.open", refuse)
+    monkeypatch.setattr("timesformer.data.video.container.av.open", refuse)
     with pytest.raises(InputError, match="cannot be read") as caught:
         Video(path)
     assert caught.value.kind == "unreadable"  # type: ignore[attr-defined]

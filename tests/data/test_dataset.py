@@ -29,6 +29,7 @@ from timesformer.data import (
 from timesformer.data.masks import MaskStore
 from timesformer.data.probes import ProbeInfo
 from timesformer.data.transforms import short_side_size
+from timesformer.data.video.clock import Clock
 
 RECORD = Preprocessing(num_frames=8, short_side=40, crop=32)
 PLAIN = Preprocessing(num_frames=4, short_side=48, crop=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -227,7 +228,7 @@ def test_masks_follow_frames_and_crops(motion: ProbeInfo, jitter: tuple[int, int
             mask = store.get(samples[index].path)
             pixels = np.repeat(np.where(mask, 255, 0).astype(np.uint8)[:, None], 3, axis=1)
             rng = np.random.default_rng(index)
-            chosen = dataset._choose(16, 15.0, rng)
+            chosen = dataset._choose(Clock.at_rate(16, 15.0), rng)
             geometry = dataset._geometry(40, 40, rng)
             for indices in chosen:
                 clip = dataset._cut(pixels[indices], geometry)

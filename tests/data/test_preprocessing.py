@@ -49,13 +49,14 @@ def test_impossible_values_name_the_field(changed: dict[str, object], field: str
 
 
 def test_records_from_before_a_field_load_and_are_identified_as_before() -> None:
-    later = ("target_fps", "centre", "quantised")
+    later = ("target_fps", "centre", "quantised", "square_pixels")
     record = Preprocessing(sampling="dense", frame_rate=2)
     old = {key: value for key, value in record.to_dict().items() if key not in later}
     assert Preprocessing.from_dict(old) == record
     assert record.defining() == old
-    changed = Preprocessing(centre="floor", quantised=True, target_fps=25.0)
-    assert {key: changed.defining()[key] for key in later} == {"target_fps": 25.0, "centre": "floor", "quantised": True}
+    stated = {"target_fps": 25.0, "centre": "floor", "quantised": True, "square_pixels": True}
+    changed = Preprocessing(**stated)  # type: ignore[arg-type]
+    assert {key: changed.defining()[key] for key in later} == stated
 
 
 def test_quantised_resizing_gives_whole_grey_levels() -> None:

@@ -88,7 +88,7 @@ def test_files_are_intra_coded_h264(motion: ProbeInfo) -> None:
     with Video(sample.path) as video:
         assert video.key_frames == list(range(16))
         assert (video.num_frames, video.height, video.width) == (16, 40, 40)
-        assert video._stream.codec_context.name == "h264"
+        assert video.reader.stream.codec_context.name == "h264"
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "blob"])

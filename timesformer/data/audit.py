@@ -1,6 +1,7 @@
 """Audit of a dataset, so that a record states the data of its figures."""
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ def audit(
     unreadable = []
     for sample in samples:
         try:
-            if cache is None or not sample.path.exists() or sample not in cache:
+            if cache is None or not os.path.exists(sample.path) or sample not in cache:
                 open_video(sample).close()
         except VideoError as error:
             unreadable.append({"path": error.path, "reason": error.reason})
@@ -51,7 +52,7 @@ def fingerprint(samples: Iterable[Sample], digests: Digests | None = None) -> Fi
     """
     digests, samples, began = digests or Digests(), list(samples), time.perf_counter()
     before = digests.read
-    images = {sample.path: _images(sample.path) for sample in samples if sample.path.is_dir()}
+    images = {sample.path: _images(sample.path) for sample in samples if os.path.isdir(sample.path)}
     paths = [path / name for path, names in images.items() for name in names]
     paths += [sample.path for sample in samples if sample.path not in images]
     found = digests.of(paths)
@@ -71,7 +72,7 @@ def stated(sample: Sample, digest: str) -> str:
     """A text for a video file's content: its size, its digest, and the segment's range."""
     try:
         size = sample.path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return digest
     return f"{size} {digest}" + (f" {sample.start_frame}:{sample.end_frame}" if sample.is_segment else "")
 

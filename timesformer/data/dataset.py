@@ -5,7 +5,7 @@ order, worker and batch and after any interruption.  torch's global random state
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,11 @@ from timesformer.data.transforms import (
     normalise,
     pixels_of,
     resized_crop,
+    resized_views,
     test_geometry,
     train_geometry,
 )
+from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.data.video.open import open_video
 from timesformer.data.video.video import VideoError
 from timesformer.data.views import Views
@@ -103,7 +105,9 @@ class VideoDataset(Dataset[Any]):
             raise InputError("dataset: augment and masks exclude each other: masks follow the crops only")
         if seed < 0:
             raise InputError(f"dataset: seed must not be negative, got {seed}")
-        self.samples = list(samples)
+        self.samples = (
+            [replace(sample, square=True) for sample in samples] if preprocessing.square_pixels else [*samples]
+        )
         self.heads = samples.heads if isinstance(samples, Annotations) else ()
         self.preprocessing = preprocessing
         self.train, self.jitter, self.flip, self.seed = train, jitter, flip, seed
@@ -200,36 +204,37 @@ class VideoDataset(Dataset[Any]):
 
     def _read(self, sample: Sample, index: int, rng: np.random.Generator) -> _Sampled:
         if self.cache is not None:
-            video = self.cache.get(sample)
-            frames, _, height, width = video.pixels.shape
-            chosen = self._choose(frames, video.fps, rng)
-            pixels: np.ndarray = video.pixels
+            with self.cache.open(sample) as video:
+                chosen = self._choose(video.clock, rng)
+                pixels = video.pixels(np.concatenate(chosen))
         else:
             with open_video(sample) as file:
-                chosen = self._choose(file.num_frames, file.fps, rng)
+                chosen = self._choose(file.clock, rng)
                 pixels = np.ascontiguousarray(file.frames(np.concatenate(chosen)).transpose(0, 3, 1, 2))
-            height, width = pixels.shape[-2:]
+        height, width = pixels.shape[-2:]
         geometry = self._geometry(height, width, rng)
         clips, masks = [], []
         t = self.num_frames
         for number, indices in enumerate(chosen):
-            clip = pixels[indices] if self.cache is not None else pixels[number * t : (number + 1) * t]
-            clips.append(self._augmented(self._cut(clip, geometry), rng))
+            clips.append(self._augmented(self._cut(pixels[number * t : (number + 1) * t], geometry), rng))
             if self.masks is not None:
                 masks.append(self._cut_mask(self.masks.get(sample.path)[indices], geometry))
         mask = torch.cat(masks) if masks else None
         return _Sampled(torch.cat(clips) if len(clips) > 1 else clips[0], mask, sample.label, index)
 
-    def _choose(self, frames: int, fps: float, rng: np.random.Generator) -> list[np.ndarray]:
+    def _choose(self, clock: Clock, rng: np.random.Generator) -> list[np.ndarray]:
         """Select the frames of each clip."""
-        record = self.preprocessing
+        record, frames = self.preprocessing, len(clock.starts)
         if not self.train:
-            return self.views.indices(record, frames, fps, self.stills)
+            return self.views.indices(record, frames, clock.fps, self.stills, clock)
         if record.sampling == "uniform" or self.stills:
             return [uniform_indices(frames, self.num_frames, rng)]
         assert record.frame_rate is not None
-        fps = fps if fps > 0 else 30.0
-        return [dense_indices(frames, self.num_frames, record.frame_rate, fps, rng, target_fps=record.target_fps)]
+        fps = clock.fps if clock.fps > 0 else DEFAULT_FPS
+        even = dense_indices(
+            clock.even_frames, self.num_frames, record.frame_rate, fps, rng, target_fps=record.target_fps
+        )
+        return [clock.of_even(even)]
 
     def _geometry(self, height: int, width: int, rng: np.random.Generator) -> Geometry:
         if self.train:
@@ -244,9 +249,7 @@ class VideoDataset(Dataset[Any]):
         record = self.preprocessing
         if clip.shape[-2:] == geometry.size:
             return torch.from_numpy(crop(clip, geometry, *record.crop_size))
-        whole = torch.from_numpy(np.ascontiguousarray(clip))
-        # FAIR's released code normalises before resizing; PIL resizes before normalising, in whole grey levels.
-        return resized_crop(whole if record.quantised else normalise(whole, record), geometry, record)
+        return resized_views(torch.from_numpy(np.ascontiguousarray(clip)), geometry, record)
 
     def _augmented(self, views: Tensor, rng: np.random.Generator) -> Tensor:
         """Augment a training clip (1, t, 3, H, W); without augmentation, return it unchanged."""

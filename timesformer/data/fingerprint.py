@@ -99,7 +99,7 @@ class Digests:
         for path in dict.fromkeys(paths):
             try:
                 state = file_state(os.stat(path))
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have this name
                 found[path] = "missing"
                 continue
             except OSError as error:

@@ -6,7 +6,7 @@ from typing import Any
 from timesformer.errors import InputError
 
 Triple = tuple[float, float, float]
-_LATER_FIELDS = ("target_fps", "centre", "quantised")
+_LATER_FIELDS = ("target_fps", "centre", "quantised", "square_pixels")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Preprocessing:
     quantised: round resized pixels to whole grey levels, as PIL does
     value_range: range to which the pixel values 0 to 255 are mapped before mean and std are applied, per channel
     colour_order: channel order that the model expects ("RGB" or "BGR")
+    square_pixels: first resize videos whose pixels are not square to how they are meant to be displayed
 
     The defaults of mean, std, value_range and interpolation are those of the released TimeSformer.  Raises InputError
     naming the field.
@@ -44,6 +45,7 @@ class Preprocessing:
     target_fps: float = 30.0
     centre: str = "ceil"
     quantised: bool = False
+    square_pixels: bool = False
 
     def __post_init__(self) -> None:
         self._require("num_frames", self.num_frames >= 1, "at least 1")

@@ -18,11 +18,13 @@ from typing import Any
 from timesformer.data.annotations import Sample
 from timesformer.data.audit import fingerprint, histogram, stated, total
 from timesformer.data.fingerprint import Digests, FileState, file_state
-from timesformer.data.video.open import segment_range
+from timesformer.data.video.clock import Clock
+from timesformer.data.video.error import VideoError
+from timesformer.data.video.open import open_video, segment_range
 from timesformer.data.video.verdict import KINDS, UNREADABLE, FileFacts, Finding, examine, worst
 from timesformer.errors import InputError
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 _Key = tuple[str, FileState]
 _AT_ONCE = 256  # files between two reports
 
@@ -188,7 +190,15 @@ def _verdicts(samples: Sequence[Sample], facts: dict[Path, FileFacts], min_frame
 
 def _length(sample: Sample, facts: FileFacts, min_frames: int) -> list[Finding]:
     assert facts.frames is not None
-    start, end = segment_range(sample, facts.frames, facts.fps or 0.0)
+    start, end = 0, facts.frames
+    if sample.is_segment and sample.fps is not None and not facts.even:  # by the time of each frame
+        try:
+            with open_video(sample) as segment:
+                end = segment.num_frames
+        except VideoError as error:
+            return [Finding("unreadable", error.reason)]
+    elif sample.is_segment:
+        start, end = segment_range(sample, Clock.at_rate(facts.frames, facts.fps or 0.0))
     if not 0 <= start < end <= facts.frames:
         reason = f"frames {start} to {end - 1} requested, but the video has frames 0 to {facts.frames - 1}"
         return [Finding("unreadable", reason)]
@@ -205,7 +215,7 @@ def _other_label(first: Sample, second: Sample) -> str:
 def _key(path: Path) -> _Key | None:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return os.path.abspath(path), file_state(status)
 

@@ -11,6 +11,9 @@ from timesformer._typing import Bool, Float, UInt8
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.errors import InputError
 
+_AT_ONCE = 1 << 23
+"""Values that are resized at once."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -112,3 +115,19 @@ def resized_crop(
     clip = resize(clip, geometry.size, record)
     views = torch.stack([clip[:, :, y : y + height, x : x + width] for y, x in geometry.crops])
     return views.flip(-1) if geometry.flip else views
+
+
+def resized_views(
+    clip: UInt8[Tensor, "t 3 H W"], geometry: Geometry, record: Preprocessing
+) -> Float[Tensor, "views t 3 h w"] | UInt8[Tensor, "views t 3 h w"]:
+    """Resize pixels and crop every view, a few frames at a time: large frames take four times their memory as float32.
+
+    The result is uint8 if resizing is quantised, otherwise normalised float32.
+    """
+    step = max(1, _AT_ONCE // max(1, clip[0].numel()))
+    # FAIR's released code normalises before resizing; PIL resizes before normalising, in whole grey levels.
+    views = [
+        resized_crop(part if record.quantised else normalise(part, record), geometry, record)
+        for part in clip.split(step)
+    ]
+    return views[0] if len(views) == 1 else torch.cat(views, 1)

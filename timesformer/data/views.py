@@ -7,6 +7,7 @@ import numpy as np
 
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.sampling import RULES, covering_clips, dense_indices, uniform_indices
+from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.errors import InputError
 
 
@@ -55,17 +56,27 @@ class Views:
                 f"views: the rule {self.rule!r} supports one clip with uniform sampling, got {self.clips} clips"
             )
 
-    def indices(self, record: Preprocessing, num_frames: int, fps: float, stills: bool = False) -> list[np.ndarray]:
-        """Return the frame indices of each clip, int64 (t,).  A video without a frame rate is treated as 30 fps."""
+    def indices(
+        self, record: Preprocessing, num_frames: int, fps: float, stills: bool = False, clock: Clock | None = None
+    ) -> list[np.ndarray]:
+        """Return the frame indices of each clip, int64 (t,).  A video without a frame rate is treated as 30 fps.
+
+        clock: times of the frames.  If they are unevenly spaced, dense clips have the frames that are shown at the
+            times of evenly spaced ones (but for the rule "mmaction2", which counts frames).
+        """
         t = 1 if stills else record.num_frames
         if record.sampling == "uniform" or stills:
             assert self.clips != "cover"
             return [uniform_indices(num_frames, t, None, clip, self.clips, self.rule) for clip in range(self.clips)]
         assert record.frame_rate is not None
-        fps, rate, target = fps if fps > 0 else 30.0, record.frame_rate, record.target_fps
-        cover = self.clips == "cover"
+        if clock is None or clock.even or self.rule == "mmaction2":
+            clock = Clock.at_rate(num_frames, fps)
+        num_frames, fps = clock.even_frames, clock.fps if clock.fps > 0 else DEFAULT_FPS
+        rate, target, cover = record.frame_rate, record.target_fps, self.clips == "cover"
         clips = covering_clips(num_frames, t, rate, fps, target) if self.clips == "cover" else self.clips
         return [
-            dense_indices(num_frames, t, rate, fps, None, clip, clips, self.start, self.rule, target, cover)
+            clock.of_even(
+                dense_indices(num_frames, t, rate, fps, None, clip, clips, self.start, self.rule, target, cover)
+            )
             for clip in range(clips)
         ]

@@ -6,6 +6,7 @@ for video in predict(loaded.model, ["a.mp4"], record, loaded.labels).videos:
     print(video.path, video.top[0].label, video.top[0].probability)
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from timesformer.data import Preprocessing, Sample, VideoError, Views
+from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.data.video.open import open_video
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import Merge, Protocol, protocol_named
@@ -23,13 +25,11 @@ from timesformer.evaluation.viewing import each_batch
 from timesformer.heads import Labels, check_labels
 from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
+from timesformer.text import path_text
 
 UNIFORM_SECONDS = 4.0
 """Length of a timeline's segments for a model whose frames are spread over the whole video: the mean length of videos
 of Something-Something, on which such models are trained."""
-
-DEFAULT_FPS = 30.0
-"""Frames per second of a video that does not state its frame rate."""
 
 
 @dataclass(frozen=True)
@@ -162,30 +162,29 @@ def timelines(
         raise InputError(f"stretch: expected a number of seconds above 0, got {length}")
     namer, unreadable = _Namer(model, labels, top), list[tuple[str, str]]()
     samples: list[Sample] = []
-    owners: list[tuple[str, float]] = []  # path and frame rate, by sample
+    owners: list[tuple[str, tuple[float, float]]] = []  # path, start and end in seconds, by sample
     lasting: dict[str, float] = {}
     for video in dict.fromkeys(map(str, videos)):
         try:
             with open_video(video) as file:
-                frames, fps = file.num_frames, file.fps if file.fps > 0 else DEFAULT_FPS
+                clock = file.clock
         except VideoError as error:
-            unreadable.append((video, error.reason))
+            unreadable.append((path_text(video), error.reason))
             continue
-        lasting[video] = frames / fps
-        for start, end in stretches(frames, length * fps):
+        lasting[video] = clock.lasting
+        for start, end, times in _timed(clock, length):
             samples.append(Sample(Path(video), 0, f"{video}[{start}:{end}]", start, end))
-            owners.append((video, fps))
+            owners.append((video, times))
     even = replace(preprocessing, sampling="uniform", frame_rate=None)
     views = Protocol(protocol.name, Views(1, protocol.views.crops), protocol.merge)
     parts: dict[str, list[Stretch]] = {video: [] for video in lasting}
     for index, probabilities in _each(model, samples, even, views, unreadable, batch_size, workers, device, progress):
-        (video, fps), sample = owners[index], samples[index]
-        assert sample.start_frame is not None
-        assert sample.end_frame is not None
-        times = sample.start_frame / fps, sample.end_frame / fps
-        parts[video].append(Stretch(video, namer.top(probabilities), probabilities, *times))
+        video, times = owners[index]
+        parts[video].append(Stretch(path_text(video), namer.top(probabilities), probabilities, *times))
     found = [
-        Timeline(video, lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some))
+        Timeline(
+            path_text(video), lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some)
+        )
         for video, some in parts.items()
         if some
     ]
@@ -202,6 +201,19 @@ def stretches(num_frames: int, length: float) -> list[tuple[int, int]]:
     count = max(1, math.floor(num_frames / length + 0.5))
     bounds = [round(number * length) for number in range(count)]
     return list(zip(bounds, [*bounds[1:], num_frames], strict=True))
+
+
+def _timed(clock: Clock, length: float) -> Iterator[tuple[int, int, tuple[float, float]]]:
+    """Yield the segments of a video: range of frames, start and end in seconds."""
+    if clock.even:
+        rate = clock.fps if clock.fps > 0 else DEFAULT_FPS
+        for start, end in stretches(len(clock.starts), length * rate):
+            yield start, end, (start / rate, end / rate)
+        return
+    count = max(1, math.floor(clock.lasting / length + 0.5))
+    bounds = [number * length for number in range(count)] + [clock.lasting]
+    for begin, stop in itertools.pairwise(bounds):
+        yield *clock.between(begin, stop), (begin, stop)
 
 
 def _stretch_seconds(record: Preprocessing) -> float:

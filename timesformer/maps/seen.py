@@ -1,7 +1,7 @@
 """Clip of a video as a model reads it, with the same frames for viewing."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from timesformer.data import Preprocessing, Sample, VideoDataset, Views
-from timesformer.data.transforms import pixels_of, resized_crop, test_geometry
-from timesformer.data.video.open import DEFAULT_FPS, open_video
+from timesformer.data.transforms import Geometry, pixels_of, resized_crop, test_geometry
+from timesformer.data.video.open import open_video
 from timesformer.errors import InputError
+from timesformer.text import path_text
 
 MOST_FILM = 64
 """Most frames of a film."""
@@ -72,48 +73,52 @@ def see(
     views = Views() if views is None else views
     if views.per_video != 1:
         raise InputError(f"views: expected one clip and one crop, got {views.clips} x {views.crops}")
-    sample = _part(video, start, end)
+    sample, begun = _part(video, start, end)
+    sample = replace(sample, square=record.square_pixels)
     dataset = VideoDataset([sample], record, train=False, views=views)
     item = dataset[0]
     assert isinstance(item, dict)
     clip: Tensor = item["clip"]
     with open_video(sample) as file:
         available = file.num_frames
-        (indices,) = views.indices(record, available, file.fps)
-        fps = file.fps if file.fps > 0 else DEFAULT_FPS
+        (indices,) = views.indices(record, available, file.fps, clock=file.clock)
         first, last = int(indices.min()), int(indices.max())
         chosen = np.unique(np.linspace(first, last, min(MOST_FILM, last - first + 1)).round().astype(np.int64))
-        pixels = np.ascontiguousarray(file.frames(chosen).transpose(0, 3, 1, 2))
         geometry = test_geometry(file.height, file.width, record, 1)
-    film = resized_crop(torch.from_numpy(pixels), geometry, record)[0]
-    begun = (sample.start_frame or 0) / fps
+        film = [_film(file.frames(some), geometry, record) for some in np.array_split(chosen, -(-len(chosen) // 8))]
+        seconds, film_seconds = file.clock.starts[indices], file.clock.starts[chosen]
     return Seen(
-        path=str(video),
+        path=path_text(video),
         clip=clip,
         frames=_shown(pixels_of(clip[0], record)),
-        seconds=begun + indices / fps,
-        film=_shown(film),
-        film_seconds=begun + chosen / fps,
+        seconds=begun + seconds,
+        film=np.concatenate(film),
+        film_seconds=begun + film_seconds,
         available=available,
     )
 
 
-def _part(video: Path | str, start: float | None, end: float | None) -> Sample:
-    """Return a sample of the whole video, or of a segment of it in whole frames.
+def _part(video: Path | str, start: float | None, end: float | None) -> tuple[Sample, float]:
+    """Return a sample of the whole video, or of the frames shown in a part of it, and when its first frame is shown.
 
     Raises:
         InputError: the segment is empty or does not begin within the video.
     """
     if start is None and end is None:
-        return Sample(Path(video), 0, str(video))
+        return Sample(Path(video), 0, str(video)), 0.0
     with open_video(video) as file:
-        frames, fps = file.num_frames, file.fps if file.fps > 0 else DEFAULT_FPS
-    lasting = frames / fps
-    begin, stop = start or 0.0, lasting if end is None else end
-    if not (math.isfinite(begin) and math.isfinite(stop) and 0 <= begin < min(stop, lasting)):
-        raise InputError(f"{video}: expected a part of its {lasting:.2f} seconds, got {begin:g} to {stop:g}")
-    first = min(math.floor(begin * fps), frames - 1)
-    return Sample(Path(video), 0, str(video), first, max(first + 1, min(frames, math.ceil(stop * fps))))
+        clock = file.clock
+    begin, stop = start or 0.0, clock.lasting if end is None else end
+    if not (math.isfinite(begin) and math.isfinite(stop) and 0 <= begin < min(stop, clock.lasting)):
+        raise InputError(f"{video}: expected a part of its {clock.lasting:.2f} seconds, got {begin:g} to {stop:g}")
+    first, after = clock.between(begin, stop)
+    return Sample(Path(video), 0, str(video), first, after), float(clock.starts[first])
+
+
+def _film(frames: np.ndarray, geometry: Geometry, record: Preprocessing) -> np.ndarray:
+    """Resize and crop frames (n, H, W, 3) as the clip."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
+    return _shown(resized_crop(pixels, geometry, record)[0])
 
 
 def _shown(pixels: Tensor) -> np.ndarray:

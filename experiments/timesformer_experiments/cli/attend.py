@@ -80,6 +80,7 @@ def attend(
     """
     from timesformer.maps.explorer import write_explorer
     from timesformer.maps.look import Choice, described
+    from timesformer.text import path_text
     from timesformer_experiments.report.report import require_writable
 
     began = perf_counter()
@@ -114,7 +115,9 @@ def attend(
         files.append(write_explorer(out / "explorer.html", sides, title=video.name))
     seconds = perf_counter() - began
     if as_json:
-        print_json({"video": str(video), "models": models, "files": [str(path) for path in files], "seconds": seconds})
+        print_json(
+            {"video": path_text(video), "models": models, "files": [str(path) for path in files], "seconds": seconds}
+        )
         return
     for model_found in models:
         for said in model_found["left_out"]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_experiments.cli.options import Json, bad_input
-from timesformer_experiments.report.terminal import console, print_json, progress
+from timesformer_experiments.report.terminal import console, plain_text, print_json, progress
 
 if TYPE_CHECKING:
     from timesformer.data.survey import SampleVerdict, Survey
@@ -55,6 +55,7 @@ def audit(
     from timesformer.data import read_annotations
     from timesformer.data.survey import survey
     from timesformer.files import write_atomic
+    from timesformer.text import path_text
 
     for path in out or []:
         if path.suffix not in (".csv", ".json"):
@@ -78,6 +79,8 @@ def audit(
     summary = {
         "annotations": str(data),
         **found.summary(),
+        "passed_over": [path_text(path.relative_to(data)) for path in samples.passed_over],
+        "classes_without_video": list(samples.empty),
         "files_examined": found.examined,
         "files_remembered": found.remembered,
         "seconds": round(seconds, 3),
@@ -115,6 +118,14 @@ def _show(summary: dict[str, Any], found: Survey) -> None:
         "verdicts     " + ", ".join(f"{kind} {count}" for kind, count in summary["verdicts"].items()),
         f"samples      {summary['num_samples']} in {summary['num_files']} files, "
         f"{summary['num_unreadable']} unreadable",
+        *(
+            f"{title} {len(names)}: {plain_text(', '.join(names[:MOST_ROWS]))}"
+            for title, names in (
+                ("no video    ", summary["classes_without_video"]),
+                ("passed over ", summary["passed_over"]),
+            )
+            if names
+        ),
         f"labels       {len(labels)}, with {min(labels)} to {max(labels)} samples each",
         f"fingerprint  {summary['fingerprint']}",
         f"of all bytes {summary['content_fingerprint'] or 'not computed with --quick'}",

@@ -39,7 +39,8 @@ def bench(
 
     Default: our model on CPU compared with TimesformerForVideoClassification of transformers (a few minutes).
 
-    --only loader: clips per second on one core, compared with a plain PyAV loop and with key-frame seeking.
+    --only loader: clips per second on one core, compared with decord, OpenCV, torchcodec (if they can be imported), a
+    plain PyAV loop and key-frame seeking.
 
     --only memory: predicted peak memory of every scheme, compared with the growth of the resident set or, with
     --device cuda, with the allocator's peak.

@@ -11,8 +11,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable
 from inspect import cleandoc
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -21,6 +23,7 @@ from typer.core import TyperGroup
 from timesformer_experiments import cli
 
 FAILED, BAD_INPUT = 1, 2
+_PLAIN_WARNING = warnings.formatwarning
 
 
 class _Group(TyperGroup):
@@ -76,7 +79,16 @@ for command in commands():
 
 def main() -> None:
     """Run the command line: the entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be in no encoding
+    warnings.formatwarning = _warning
     app()
+
+
+def _warning(message: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> str:
+    """Return the line for a warning, without its place in the code where it is meant for the user."""
+    return f"warning: {message}\n" if category is UserWarning else _PLAIN_WARNING(message, category, *where, **rest)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ def test_frames_in_any_order(plain_video: Path, threads: int) -> None:
 def test_skips_ahead_by_key_frames(plain_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Video(plain_video) as video:
         sought: list[int] = []
-        seek = video._seek
-        monkeypatch.setattr(video, "_seek", lambda place: (sought.append(video.key_frames[place]), seek(place))[1])
+        seek = video.reader.seek
+        monkeypatch.setattr(
+            video.reader, "seek", lambda place: (sought.append(video.key_frames[place]), seek(place))[1]
+        )
         assert levels(video.frames([1, 3, 25, 26])) == [1, 3, 25, 26]
         assert sought == [0, 20]
 
@@ -284,12 +286,12 @@ def test_decodes_as_few_frames_as_key_frames_and_references_allow(tmp_path: Path
         tmp_path / "a.mp4", "libx264", {"g": "20", "x264-params": "b-adapt=0:bframes=3:b-pyramid=none"}
     )
     with Video(path) as video:
-        video._codec = counted = Counting(video._codec)  # type: ignore[assignment]
+        video.reader.codec = counted = Counting(video.reader.codec)  # type: ignore[assignment]
         video.frames([5, 45])
         # Of 0 to 5 the frames 0, 4 and 8 (which 5 refers to) and 5 itself, the same again from key frame 40.
         assert counted.count == 8
     with Video(path, threads=2) as video:
-        video._codec = counted = Counting(video._codec)  # type: ignore[assignment]
+        video.reader.codec = counted = Counting(video.reader.codec)  # type: ignore[assignment]
         video.frames([5, 45])
         assert 12 <= counted.count <= 24
 
@@ -299,8 +301,8 @@ def test_reading_on_does_not_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     expected = one_by_one(path)
     with Video(path) as video:
         sought: list[int] = []
-        seek = video._seek
-        monkeypatch.setattr(video, "_seek", lambda place: (sought.append(place), seek(place))[1])
+        seek = video.reader.seek
+        monkeypatch.setattr(video.reader, "seek", lambda place: (sought.append(place), seek(place))[1])
         for start in range(0, 70, 10):
             assert np.array_equal(video.frames(range(start, start + 10)), expected[start : start + 10])
         assert sought == [0]

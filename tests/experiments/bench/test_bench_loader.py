@@ -1,6 +1,7 @@
 """The loader's benchmark at a tiny size: all sides read the same frames, and the record says what was reached."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from timesformer.data import FrameCache, Video
 from timesformer_experiments.bench import loader as bench_loader
 from timesformer_experiments.bench.loader import CASES, Case, Source
+from timesformer_experiments.bench.peers import peers
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.report.tables import to_markdown
 
@@ -45,9 +47,9 @@ def test_video_is_made_once_and_moves(tmp_path: Path) -> None:
 
 def test_record_and_table(tmp_path: Path) -> None:
     cases = (
-        Case(TINY, wanted_to_better=1e-9, **SMALL),
+        Case(TINY, wanted_to_best=1e-9, **SMALL),
         Case(TINY, wanted_to_plain=1e9, spread=0.05, **SMALL),
-        Case(TINY, "cached", **SMALL),
+        Case(TINY, "cached", wanted_to_best=None, **SMALL),
     )
     said: list[str] = []
     threads = torch.get_num_threads()
@@ -60,14 +62,36 @@ def test_record_and_table(tmp_path: Path) -> None:
         assert min(plain[f"{side}_clips_per_second"]) > 0
     assert "cached_clips_per_second" not in plain
     assert "ours_clips_per_second" not in cached
-    better = max(plain["plain_median_clips_per_second"], plain["seeking_median_clips_per_second"])
-    assert plain["ratio_to_better"] == plain["ours_median_clips_per_second"] / better
+    others = ("plain", "seeking", *peers()[0])
+    best = max(plain[f"{side}_median_clips_per_second"] for side in others)
+    assert plain["ratio_to_best"] == plain["ours_median_clips_per_second"] / best
+    assert plain[f"{plain['best_of_the_others']}_median_clips_per_second"] == best
+    assert {"decord", "opencv-python-headless", "torchcodec"} == set(record["peers"])
     assert min(v for k, v in record["whole_loader"].items() if k.endswith("per_second")) > 0
     assert "whole" in said[-1]
     text = to_markdown(bench_loader.table(json.loads(json.dumps(record))))
     assert "1e+09 x plain" in text
     assert "NO" in text
     assert "one worker reads ahead" in text
+    assert "OpenCV (faster way)" in text
+    assert "| decord |" in text
+
+
+@pytest.mark.parametrize("side", ["decord", "opencv_seek", "opencv_grab"])
+def test_peers_read_the_same_frames(tmp_path: Path, side: str) -> None:
+    path = bench_loader.make_video(TINY, tmp_path)
+    found = peers()[0][side](path, [3, 17, 41])
+    assert bench_loader._differ(found, bench_loader.read_ours(path, [3, 17, 41])) < 1
+    assert bench_loader._differ(found, bench_loader.read_ours(path, [4, 18, 42])) > 2
+    assert bench_loader._differ(found[:2], found) == float("inf")
+
+
+def test_a_library_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    readers, said = peers()
+    assert "decord" not in readers
+    assert said["decord"].startswith("cannot be imported (")
+    assert set(readers) >= {"opencv_seek", "opencv_grab"}
 
 
 def test_different_frames_are_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

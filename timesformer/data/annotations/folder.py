@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from timesformer.data.annotations.classes import unknown_class
-from timesformer.data.annotations.reading import VIDEO_SUFFIXES, one_head, require_names
+from timesformer.data.annotations.reading import VIDEO_SUFFIXES, one_head, require_names, suffixes_of, tell_passed_over
 from timesformer.data.annotations.sample import Annotations, Labels, NumClasses, Sample
 from timesformer.data.natural import natural_key
 from timesformer.errors import InputError
+from timesformer.text import path_text
 
 
 def read_folder(
@@ -15,8 +16,9 @@ def read_folder(
     """Read a dataset of the form `path/class/video`.
 
     Class names are the names of the folders, or `labels`, which must then contain every folder's name.  Videos are
-    files with a video suffix, and folders of images; other files and names that begin with a dot are ignored.  Read the
-    test set with the `labels` of the training set so that both use the same classes.  `root` is not used.
+    files with a video suffix, and folders of images.  Other files are passed over and listed, and a class without a
+    video is told, both with a warning; names that begin with a dot are ignored.  Read the test set with the `labels` of
+    the training set so that both use the same classes.  `root` is not used.
 
     Raises InputError if there is no such folder, no class or no video, or if `labels` lacks a class.
     """
@@ -26,17 +28,27 @@ def read_folder(
     if not folders:
         raise InputError(f"{path}: expected one folder per class, got a folder without folders")
     _, names = one_head(path, num_classes, labels if labels is not None else folders)
-    index, samples = require_names(path, names, path), []
+    index, samples = require_names(path, names, path), list[Sample]()
+    passed_over, empty = list[Path](), list[str]()
     for name in folders:
         if name not in index:
             raise unknown_class(str(path / name), name, index)
+        before = len(samples)
         for video in sorted((path / name).iterdir(), key=lambda entry: natural_key(entry.name)):
-            shown = not video.name.startswith(".") and (video.suffix.lower() in VIDEO_SUFFIXES or video.is_dir())
-            if shown:
+            if video.name.startswith("."):
+                continue
+            if video.suffix.lower() in VIDEO_SUFFIXES or video.is_dir():
                 samples.append(Sample(video, index[name], f"{name}/{video.name}"))
+            else:
+                passed_over.append(video)
+        if len(samples) == before:
+            empty.append(name)
     if not samples:
-        raise InputError(f"{path}: the folders of its {len(folders)} classes contain no video")
-    return Annotations(tuple(samples), names)
+        raise InputError(
+            f"{path}: the folders of its {len(folders)} classes contain no video{suffixes_of(passed_over)}"
+        )
+    tell_passed_over(path, passed_over, empty)
+    return Annotations(tuple(samples), names, passed_over=tuple(passed_over), empty=tuple(map(path_text, empty)))
 
 
 READERS = {"folder": read_folder}

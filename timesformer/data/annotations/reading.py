@@ -2,17 +2,27 @@
 
 import csv
 import json
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from timesformer.data.annotations.sample import Labels, NumClasses
 from timesformer.errors import InputError
+from timesformer.text import path_text, printable
 
 T = TypeVar("T")
+_MOST_TOLD = 5  # files that a message names
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts")
-"""Suffixes of video files, in lower or upper case."""
+_SUFFIXES = """
+mp4 webm mkv avi mov m4v mpg mpeg wmv flv 3gp ts
+mts m2ts m2t m2p trp tp tod mod vob ogv ogm asf wm dvr-ms wtv f4v ismv 3g2 3gpp qt mj2 insv mxf gxf dv dif
+mpe mpv m1v m2v mp2v mjpeg mjpg h264 264 avc h265 265 hevc h266 vvc av1 obu ivf h261 h263 vc1 drc y4m
+divx xvid rm rmvb nut nsv mk3d swf gif apng roq bik smk flc fli avs2 avs3 cine dav kux
+"""
+VIDEO_SUFFIXES = tuple(f".{suffix}" for suffix in _SUFFIXES.split())
+"""Suffixes of video files that FFmpeg can open, in lower or upper case; the first ones are preferred."""
 
 
 def read_text(path: Path) -> str:
@@ -137,7 +147,8 @@ def find_video(base: Path, stem: str, suffix: str) -> Path:
         return usual
     if (base / stem).is_dir():
         return base / stem
-    others = (base / f"{stem}{other}" for other in (suffix.upper(), *VIDEO_SUFFIXES))
+    suffixes = (suffix.upper(), *VIDEO_SUFFIXES, *map(str.upper, VIDEO_SUFFIXES))
+    others = (base / f"{stem}{other}" for other in suffixes)
     return next((path for path in others if path.is_file()), usual)
 
 
@@ -146,3 +157,27 @@ def require_some(samples: Sequence[T], path: Path) -> tuple[T, ...]:
     if not samples:
         raise InputError(f"{path}: the annotation file is empty")
     return tuple(samples)
+
+
+def tell_passed_over(folder: Path, passed_over: Sequence[Path], empty: Sequence[str] = ()) -> None:
+    """Warn of files in a folder that are no videos by their suffix, and of classes without a video."""
+    if empty:
+        more = ", …" if len(empty) > _MOST_TOLD else ""
+        _warn(f"{folder}: {len(empty)} classes have no video: {', '.join(map(path_text, empty[:_MOST_TOLD]))}{more}")
+    if passed_over:
+        names = [path_text(path.relative_to(folder)) for path in passed_over[:_MOST_TOLD]]
+        counts = Counter(path_text(path.suffix.lower()) or "no suffix" for path in passed_over).most_common()
+        kinds = ", ".join(f"{count} with {suffix}" for suffix, count in counts[:_MOST_TOLD])
+        more = ", …" if len(passed_over) > len(names) else ""
+        _warn(f"{folder}: {len(passed_over)} files are no videos by their suffix ({kinds}): {', '.join(names)}{more}")
+
+
+def suffixes_of(paths: Sequence[Path]) -> str:
+    """Return the suffixes of files that are no videos as the end of a message; empty without files."""
+    suffixes = sorted({path_text(path.suffix.lower()) or "no suffix" for path in paths})
+    more = ", …" if len(suffixes) > _MOST_TOLD else ""
+    return f", only files with {', '.join(suffixes[:_MOST_TOLD])}{more}" if suffixes else ""
+
+
+def _warn(text: str) -> None:
+    warnings.warn(printable(text), stacklevel=4)

@@ -4,17 +4,19 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from timesformer.data.annotations.reading import VIDEO_SUFFIXES
+from timesformer.data.annotations.reading import VIDEO_SUFFIXES, suffixes_of, tell_passed_over
 from timesformer.data.natural import natural_key
 from timesformer.data.video.open import IMAGE_SUFFIXES
 from timesformer.errors import InputError
+from timesformer.text import path_text
 
 
 def find_videos(sources: Iterable[Path | str]) -> list[Path]:
     """List the given files, and for each given folder all videos in it, in the order of their names.
 
     In a folder, at any depth, a video is a file with a video suffix, or a folder with images but without videos (its
-    images are the frames).  Names that begin with a dot are ignored.  Files are not opened here.
+    images are the frames).  Other files are passed over, with a warning; names that begin with a dot are ignored.
+    Files are not opened here.
 
     Raises InputError for a folder without videos.
     """
@@ -23,20 +25,25 @@ def find_videos(sources: Iterable[Path | str]) -> list[Path]:
         if not source.is_dir():
             found.append(source)
             continue
-        inside = _inside(source)
+        inside, passed_over = _inside(source)
         if not inside:
-            raise InputError(f"{source}: this folder contains no video ({', '.join(VIDEO_SUFFIXES)})")
+            raise InputError(f"{path_text(source)}: this folder contains no video{suffixes_of(passed_over)}")
+        tell_passed_over(source, passed_over)
         found += inside
     return found
 
 
-def _inside(folder: Path) -> list[Path]:
-    found = []
+def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the videos in a folder, and the files that are passed over."""
+    found, passed_over = list[Path](), list[Path]()
     for path, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         shown = [name for name in names if not name.startswith(".")]
         videos = [name for name in shown if name.lower().endswith(VIDEO_SUFFIXES)]
+        images = [name for name in shown if name.lower().endswith(IMAGE_SUFFIXES)]
         found += [Path(path, name) for name in videos]
-        if not videos and any(name.lower().endswith(IMAGE_SUFFIXES) for name in shown):
+        if images and not videos:
             found.append(Path(path))
-    return sorted(found, key=lambda video: natural_key(str(video)))
+        taken = {*videos, *(() if videos else images)}
+        passed_over += [Path(path, name) for name in sorted(shown) if name not in taken]
+    return sorted(found, key=lambda video: natural_key(str(video))), passed_over

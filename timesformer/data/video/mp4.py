@@ -1,7 +1,7 @@
 """Composition offsets of MP4 and QuickTime files (display minus decoding time), which FFmpeg does not expose.
 
 The container's index as exposed by PyAV has only decoding times; with B-frames the display order differs.
-Boxes and fields: ISO/IEC 14496-12, sections 8.3.2 (tkhd), 8.6.1.3 (ctts) and 8.6.6 (elst).
+Boxes and fields: ISO/IEC 14496-12, sections 8.3.2 (tkhd), 8.6.1.2 (stts), 8.6.1.3 (ctts) and 8.6.6 (elst).
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-
-TOP_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-"""Types of the first box of these files."""
 
 _LARGEST = 1 << 28  # largest index in bytes that is read into memory
 
@@ -23,10 +20,12 @@ class Track:
 
     edits: number of parts that the edit list plays
     offsets: display minus decoding time of each sample; None: all zero
+    last: duration of the last sample; 0 if unknown
     """
 
     edits: int
     offsets: np.ndarray | None
+    last: int = 0
 
 
 def read_track(path: Path | str, number: int) -> Track | None:
@@ -38,28 +37,13 @@ def read_track(path: Path | str, number: int) -> Track | None:
             return None
         for kind, track in _boxes(movie):
             if kind == b"trak" and _number(track) == number:
-                return Track(_edits(track), _offsets(track))
+                return Track(_edits(track), _offsets(track), _last(track))
     except (OSError, ValueError, IndexError):  # truncated within the index: left to FFmpeg
         pass
     return None
 
 
-def is_cut_off(path: Path | str) -> bool:
-    """Return True if a box is longer than the rest of the file; False for files that do not consist of boxes."""
-    end = Path(path).stat().st_size
-    with open(path, "rb") as file:
-        while len(head := file.read(8)) == 8 and (head[4:] in TOP_BOXES or file.tell() > 8):
-            size, used = int.from_bytes(head[:4], "big"), 8
-            if size == 1:
-                size, used = int.from_bytes(file.read(8), "big"), 16
-            if size < used:
-                return False
-            if file.seek(size - used, 1) > end:
-                return True
-    return False
-
-
-def _movie(file: BinaryIO) -> bytes | None:
+def _movie(file: BinaryIO) -> memoryview | None:
     """Return the content of the top-level box `moov`, wherever it is."""
     while len(head := file.read(8)) == 8:
         size, kind = int.from_bytes(head[:4], "big"), head[4:]
@@ -67,24 +51,24 @@ def _movie(file: BinaryIO) -> bytes | None:
         if size == 1:
             size, used = int.from_bytes(file.read(8), "big"), 16
         if kind == b"moov":
-            return file.read(size - used) if used <= size <= _LARGEST else None
+            return memoryview(file.read(size - used)) if used <= size <= _LARGEST else None
         if size < used:  # 0: extends to the end of the file
             return None
         file.seek(size - used, 1)
     return None
 
 
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     place = 0
     while place + 8 <= len(content):
         size = int.from_bytes(content[place : place + 4], "big")
         if not 8 <= size <= len(content) - place:
             raise ValueError("box out of bounds")
-        yield content[place + 4 : place + 8], content[place + 8 : place + size]
+        yield bytes(content[place + 4 : place + 8]), content[place + 8 : place + size]
         place += size
 
 
-def _find(content: bytes, *names: bytes) -> bytes | None:
+def _find(content: memoryview, *names: bytes) -> memoryview | None:
     for name in names:
         found = next((inner for kind, inner in _boxes(content) if kind == name), None)
         if found is None:
@@ -93,7 +77,7 @@ def _find(content: bytes, *names: bytes) -> bytes | None:
     return content
 
 
-def _number(track: bytes) -> int | None:
+def _number(track: memoryview) -> int | None:
     head = _find(track, b"tkhd")
     if head is None:
         return None
@@ -101,7 +85,7 @@ def _number(track: bytes) -> int | None:
     return int.from_bytes(head[place : place + 4], "big")
 
 
-def _edits(track: bytes) -> int:
+def _edits(track: memoryview) -> int:
     """Count the entries of the edit list that play media; 1 without a list, since then everything is played."""
     edits = _find(track, b"edts", b"elst")
     if edits is None:
@@ -112,7 +96,7 @@ def _edits(track: bytes) -> int:
     return sum(int.from_bytes(start, "big", signed=True) >= 0 for start in starts)
 
 
-def _offsets(track: bytes) -> np.ndarray | None:
+def _offsets(track: memoryview) -> np.ndarray | None:
     table = _find(track, b"mdia", b"minf", b"stbl", b"ctts")
     if table is None:
         return None
@@ -121,3 +105,11 @@ def _offsets(track: bytes) -> np.ndarray | None:
     if (runs[:, 0] < 0).any() or runs[:, 0].sum() > 1 << 26:
         raise ValueError("impossible number of samples")
     return np.repeat(runs[:, 1], runs[:, 0])
+
+
+def _last(track: memoryview) -> int:
+    table = _find(track, b"mdia", b"minf", b"stbl", b"stts")
+    if table is None or len(table) < 16:
+        return 0
+    count = int.from_bytes(table[4:8], "big")
+    return int.from_bytes(table[4 + 8 * count : 8 + 8 * count], "big") if 0 < count < len(table) // 8 else 0

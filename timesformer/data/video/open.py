@@ -9,7 +9,6 @@ from typing import Protocol
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -17,18 +16,22 @@ from av.video.reformatter import VideoReformatter
 from timesformer.data.annotations import Sample
 from timesformer.data.fingerprint import content_hash
 from timesformer.data.natural import natural_key
-from timesformer.data.video.video import Video, VideoError
+from timesformer.data.video.clock import DEFAULT_FPS, Clock
+from timesformer.data.video.colour import rgb
+from timesformer.data.video.display import upright, upright_size
+from timesformer.data.video.error import VideoError, guarded
+from timesformer.data.video.square import SquarePixels
+from timesformer.data.video.video import Video
+from timesformer.text import path_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-DEFAULT_FPS = 30.0
-"""Frame rate of a folder of images, which does not specify one."""
 
 _DECODERS = {b"\xff\xd8": ("mjpeg", b"\xff\xda", b"\xff\xd9"), b"\x89P": ("png", b"IDAT", b"IEND")}
 """{first bytes: (decoder, marker of the pixel data, marker of the end)}."""
 
 
 class OpenVideo(Protocol):
-    """Protocol of an open video: a context manager with num_frames, fps, height and width.
+    """Protocol of an open video: a context manager with num_frames, fps, clock, height and width.
 
     `frames(indices)` returns uint8 (t, H, W, 3), RGB; indices come in any order and may repeat.
     """
@@ -37,6 +40,8 @@ class OpenVideo(Protocol):
     def num_frames(self) -> int: ...
     @property
     def fps(self) -> float: ...
+    @property
+    def clock(self) -> Clock: ...
     @property
     def height(self) -> int: ...
     @property
@@ -58,13 +63,25 @@ def open_video(source: Sample | Path | str) -> OpenVideo:
     sample = source if isinstance(source, Sample) else Sample(Path(source), 0)
     video: OpenVideo
     try:
-        video = FrameFolder(sample.path, sample.fps) if sample.path.is_dir() else Video(sample.path)
+        folder = os.path.isdir(sample.path)  # pathlib's is_dir raises an error for some names
+        video = FrameFolder(sample.path, sample.fps) if folder else _file(sample)
     except VideoError as error:
-        raise VideoError(sample.place, error.reason) from error
+        raise VideoError(sample.place, error.reason, error.kind) from error
     if not sample.is_segment:
         return video
     try:
-        return Segment(video, *segment_range(sample, video.num_frames, video.fps), sample.place)
+        return Segment(video, *segment_range(sample, video.clock), sample.place)
+    except BaseException:
+        video.close()
+        raise
+
+
+def _file(sample: Sample) -> OpenVideo:
+    video = Video(sample.path)
+    if not sample.square:
+        return video
+    try:
+        return SquarePixels(video) if video.pixel_aspect != 1 else video
     except BaseException:
         video.close()
         raise
@@ -78,8 +95,10 @@ def frames_key(sample: Sample) -> str:
 
     Raises OSError for a missing file.
     """
-    if not sample.path.is_dir():
+    if not os.path.isdir(sample.path):
         content = content_hash(sample.path)
+        if sample.square:
+            content = _digest(content, "square")
         if not sample.is_segment:
             return content
         return _digest(content, f"{sample.start_frame} {sample.end_frame} {sample.fps}")
@@ -105,24 +124,32 @@ def image_names(folder: Path) -> list[str]:
     return sorted((name for name in names if not name.startswith(".")), key=natural_key)
 
 
-def segment_range(sample: Sample, num_frames: int, fps: float) -> tuple[int, int]:
-    """Return the range of a segment in a video of this length and rate.
+def segment_range(sample: Sample, clock: Clock) -> tuple[int, int]:
+    """Return the range of a segment in a video.
 
-    Frame numbers that refer to another rate are converted.
+    Frame numbers that refer to another rate are converted; where frames are unevenly spaced, to those that are shown at
+    the same time.
     """
     start, end = sample.start_frame or 0, sample.end_frame
-    ratio = 1.0 if sample.fps is None or fps <= 0 else fps / sample.fps
+    if sample.fps is not None and not clock.even:
+        begin, stop = start / sample.fps, clock.lasting if end is None else end / sample.fps
+        frames = len(clock.starts)
+        beyond = round((stop - clock.lasting) * clock.fps)
+        if begin >= clock.lasting or beyond > 0:
+            return min(clock.between(begin, stop)[0], frames), frames + max(beyond, 1)
+        return clock.between(begin, stop)
+    ratio = 1.0 if sample.fps is None or clock.fps <= 0 else clock.fps / sample.fps
     if abs(ratio - 1) > 0.01:  # 59.94 frames per second are treated as 60
         start, end = int(start * ratio), None if end is None else max(round(end * ratio), int(start * ratio) + 1)
-    return start, num_frames if end is None else end
+    return start, len(clock.starts) if end is None else end
 
 
 class FrameFolder:
     """Folder of jpg or png images as a video, in the order of the numbers in their names; a context manager.
 
-    fps: frame rate, which the images do not specify (30 by default)
+    fps: frame rate, which the images do not specify (30 by default); clock: times of the images at this rate
 
-    Files of other types are ignored.
+    Files of other types are ignored.  Images are turned upright as their EXIF orientation says.
 
     Raises VideoError for a folder without images, and in `frames` for an image that cannot be decoded or that differs
     in size from the first one.
@@ -138,9 +165,9 @@ class FrameFolder:
         if not self._names:
             raise VideoError(path, f"no such file; the folder of this name has no images ({', '.join(IMAGE_SUFFIXES)})")
         self.num_frames = len(self._names)
+        self.clock = Clock.at_rate(self.num_frames, self.fps)
         self._reformatter = VideoReformatter()
-        first = self._decode(0)
-        self.height, self.width = first.height, first.width
+        self.height, self.width = upright_size(self._decode(0))
 
     def __enter__(self) -> "FrameFolder":
         return self
@@ -162,19 +189,22 @@ class FrameFolder:
         )
 
     def _pixels(self, index: int) -> np.ndarray:
-        image = self._decode(index)
-        if (image.height, image.width) != (self.height, self.width):
+        image, name = self._decode(index), path_text(self._names[index])
+        height, width = upright_size(image)
+        if (height, width) != (self.height, self.width):
             raise VideoError(
                 self.path,
-                f"image {self._names[index]} has {image.width} x {image.height} pixels, expected {self.width} x "
-                f"{self.height} as in the first image",
+                f"image {name} has {width} x {height} pixels, expected {self.width} x {self.height} as in the first "
+                "image",
             )
-        return self._reformatter.reformat(image, format="rgb24").to_ndarray()
+        with guarded(self.path, f"image {name} "):
+            return upright(rgb(image, self._reformatter), image)
 
     def _decode(self, index: int) -> VideoFrame:
-        name = self._names[index]
+        """Decode an image, not yet turned as its EXIF orientation says."""
+        name = path_text(self._names[index])
         try:
-            data = (self.path / name).read_bytes()
+            data = (self.path / self._names[index]).read_bytes()
         except OSError as error:
             raise VideoError(self.path, f"image {name} cannot be read ({error.strerror})") from error
         decoder, pixels, end = _DECODERS.get(data[:2], ("", b"", b""))
@@ -183,12 +213,10 @@ class FrameFolder:
         # A decoder fills in the missing part of a truncated image.
         if data.rfind(end) < data.rfind(pixels):
             raise VideoError(self.path, f"image {name} is truncated")
-        try:
+        with guarded(self.path, f"image {name} "):
             context = av.CodecContext.create(decoder, "r")
             assert isinstance(context, VideoCodecContext)
             found = [*context.decode(av.Packet(data)), *context.decode(None)]
-        except FFmpegError as error:
-            raise VideoError(self.path, f"image {name} cannot be decoded ({error.strerror})") from error
         if len(found) != 1 or not isinstance(found[0], VideoFrame):
             raise VideoError(self.path, f"image {name} cannot be decoded")
         return found[0]
@@ -206,7 +234,7 @@ class Segment:
                 place, f"frames {start} to {end - 1} requested, but the video has frames 0 to {video.num_frames - 1}"
             )
         self.video, self.start, self.place = video, start, place
-        self.num_frames, self.fps = end - start, video.fps
+        self.num_frames, self.fps, self.clock = end - start, video.fps, video.clock.part(start, end)
 
     @property
     def height(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from timesformer.data.fingerprint import FileState, content_hash, file_state, sampled_hash
 from timesformer.data.video.open import FrameFolder
+from timesformer.data.video.square import square_size
 from timesformer.data.video.video import Video, VideoError
 
 UNREADABLE = {
@@ -27,7 +28,11 @@ ODD = {
     "short": "fewer frames than requested",
     "duplicate": "listed before, or the same content as another file",
     "rotated": "displayed rotated or mirrored; frames are returned upright",
+    "concealed": "damage that FFmpeg conceals: training reads repaired frames",
+    "repeated": "packets without a picture; the frame before is repeated",
+    "not-square": "pixels that are not square; square_pixels in the preprocessing corrects them",
     "variable-rate": "frames at uneven intervals; they are numbered in display order",
+    "stated-rate": "a frame rate in the header that the time stamps contradict; the stamps are used",
     "odd-rate": "an unusual or unknown frame rate",
     "odd-size": "an odd or very small height or width",
 }
@@ -37,6 +42,8 @@ KINDS = (*UNREADABLE, *ODD, "ok")
 
 FPS_RANGE = (10.0, 61.0)
 """Range of usual frame rates; others give the verdict `odd-rate`."""
+STATED_TOLERANCE = 0.01
+"""Largest relative difference between the header's frame rate and that of the time stamps."""
 SMALLEST = 32
 """Shortest usual side in pixels; shorter sides give the verdict `odd-size`."""
 
@@ -56,6 +63,7 @@ class FileFacts:
     size_bytes: -1 for a missing file; state: see `timesformer.data.fingerprint.file_state`
     content: sha256 of all bytes; sample: see `timesformer.data.fingerprint.sampled_hash`
     frames, fps, height, width: number, rate and size of the frames as displayed; index: see `Video.index`
+    even: False if the frames are unevenly spaced, see `timesformer.data.video.clock`
     decoded: True if every frame was decoded; findings: empty for a file without problems
     """
 
@@ -69,6 +77,7 @@ class FileFacts:
     height: int | None = None
     width: int | None = None
     index: str | None = None
+    even: bool = True
     findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +106,8 @@ def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float 
     """
     try:
         status = path.stat()
+    except ValueError:  # no file can have this name
+        return FileFacts(-1, None, findings=(Finding("missing", "no such file"),))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         found = Finding("missing", "no such file") if missing else Finding("unreadable", f"{error.strerror}")
@@ -118,15 +129,31 @@ def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float 
                 known |= {"fps": folder.fps, "index": "folder"}
                 findings = _size(folder.height, folder.width)
         else:
-            with Video(path, strict=decode) as video:
+            with Video(path) as video:
                 known |= {"frames": video.num_frames, "fps": video.fps, "index": video.index}
                 known |= {"height": video.height, "width": video.width}  # decodes the first frame
+                known |= {"even": video.clock.even}
                 findings = _oddities(video)
                 if decode:
-                    video.check()
+                    findings = _decode(video) + findings
     except VideoError as error:
         return FileFacts(**known, findings=(Finding(error.kind, error.reason),))
     return FileFacts(**known, findings=tuple(findings))
+
+
+def _decode(video: Video) -> list[Finding]:
+    """Decode every frame as training does.  Raises VideoError for a frame that training could not read."""
+    findings = []
+    try:
+        with Video(video.path, strict=True) as strict:
+            strict.check()
+        video.reader.repeated |= strict.reader.repeated
+    except VideoError as error:
+        video.check()
+        findings.append(Finding("concealed", f"FFmpeg conceals: {error.reason}"))
+    if video.repeated:
+        findings.append(Finding("repeated", f"{video.repeated} packets without a picture"))
+    return findings
 
 
 def _oddities(video: Video) -> list[Finding]:
@@ -134,13 +161,27 @@ def _oddities(video: Video) -> list[Finding]:
     if video.turned:
         height, width = video.coded_size
         findings.append(Finding("rotated", f"{width} x {height} pixels displayed as {video.width} x {video.height}"))
+    if (aspect := video.pixel_aspect) != 1:
+        height, width = square_size(video.height, video.width, aspect)
+        reason = (
+            f"pixels of {aspect.numerator}:{aspect.denominator}, {video.width} x {video.height} of them meant to be "
+        )
+        findings.append(Finding("not-square", f"{reason}displayed as {width} x {height} (square_pixels corrects it)"))
     if (apart := _uneven(video)) is not None:
         findings.append(Finding("variable-rate", f"frames {apart[0]:.3g} to {apart[1]:.3g} seconds apart"))
+    if _contradicts(video):
+        reason = f"{video.stated_fps:.4g} frames per second in the header, {video.fps:.4g} by the time stamps"
+        findings.append(Finding("stated-rate", reason))
     if video.fps <= 0:
         findings.append(Finding("odd-rate", "the file does not give a frame rate"))
     elif not FPS_RANGE[0] <= video.fps <= FPS_RANGE[1]:
         findings.append(Finding("odd-rate", f"{video.fps:.4g} frames per second"))
     return findings + _size(video.height, video.width)
+
+
+def _contradicts(video: Video) -> bool:
+    """Return True if the header states a rate that is not the mean rate by the time stamps, to 1 %."""
+    return video.stated_fps > 0 and video.num_frames > 1 and abs(video.fps / video.stated_fps - 1) > STATED_TOLERANCE
 
 
 def _size(height: int, width: int) -> list[Finding]:
@@ -149,11 +190,11 @@ def _size(height: int, width: int) -> list[Finding]:
 
 
 def _uneven(video: Video) -> tuple[float, float] | None:
-    """Return the shortest and longest time between frames in seconds, or None if they are equal up to rounding."""
-    if video.stamps is None or video.num_frames < 3:
+    """Return the shortest and longest time of a frame in seconds, or None if they are equal up to rounding."""
+    if video.clock.even or video.num_frames < 3:
         return None
-    apart = np.diff(np.asarray(video.stamps, np.float64))
+    apart = np.diff(np.append(video.clock.starts, video.clock.lasting))
     usual = float(np.median(apart))
-    if np.abs(apart - usual).max() <= max(1.5, 0.1 * usual):
+    if np.abs(apart - usual).max() <= max(1.5 * video.time_base, 0.1 * usual):
         return None
-    return float(apart.min()) * video.time_base, float(apart.max()) * video.time_base
+    return float(apart.min()), float(apart.max())
