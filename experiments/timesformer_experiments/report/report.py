@@ -54,6 +54,9 @@ class Part:
         lines += [self.table.caption, "", to_markdown(self.table)] if self.table is not None else []
         lines += [f"![{self.title}]({self.name}.png)", ""] if self.figure is not None else []
         return lines
+
+
+@dataclass(frozen=True)
 class More:
     """Material behind a table: further tables, figures by name, notes, and files by name."""
 
@@ -85,7 +88,7 @@ class Report:
     remarks: tuple[Remark, ...]
     records: tuple[dict[str, Any], ...] = ()
     parts: tuple[Part, ...] = ()
-    more: More = More()
+    more: More = field(default_factory=More)
 
     def source_sentences(self) -> list[str]:
         """Return the sources of the published values, one sentence per block."""

@@ -12,7 +12,7 @@ from timesformer.checkpoints import save_model
 from timesformer.config.registry import Model
 from timesformer.data import VideoDataset
 from timesformer.evaluation.confusion import confusions
-from timesformer.evaluation.evaluate import EvalResult, evaluate, validation
+from timesformer.evaluation.evaluate import EvalResult, evaluate
 from timesformer.evaluation.scores import write_scores
 from timesformer.files import write_atomic
 from timesformer.heads import Labels, heads_of

@@ -47,7 +47,8 @@ def test_accuracies_are_in_record_and_curve(videos: Path, tmp_path: Path) -> Non
 def test_validating_alone_changes_nothing(videos: Path, tmp_path: Path) -> None:
     plain, watched = spec_of(videos, validate_every=None), spec_of(videos)
     assert plain.hash() == watched.hash()
-    results = [run_one(spec, tmp_path / name, progress=False) for name, spec in (("plain", plain), ("watched", watched))]
+    folders = (tmp_path / "plain", tmp_path / "watched")
+    results = [run_one(spec, place, progress=False) for spec, place in zip((plain, watched), folders, strict=True)]
     steady = ("top1_percent", "train_loss", "train_top1_percent")
     assert [results[0]["metrics"][name] for name in steady] == [results[1]["metrics"][name] for name in steady]
     assert "validation" not in results[0]
