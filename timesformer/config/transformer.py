@@ -188,9 +188,7 @@ class TimeSformerConfig:
     def changed_switches(self) -> dict[str, Any]:
         """Return the switches of the backbone that are not at their defaults."""
         later = [each for each in fields(self) if each.metadata.get("later")]
-        return {
-            each.name: getattr(self, each.name) for each in later if getattr(self, each.name) != each.default
-        }
+        return {each.name: getattr(self, each.name) for each in later if getattr(self, each.name) != each.default}
 
     @property
     def heads(self) -> tuple[int, ...]:

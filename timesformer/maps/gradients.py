@@ -51,7 +51,11 @@ def relevance(model: TimeSformer, clip: Tensor, target: Target = None) -> Salien
             edges.append(get_gradient_edge(mixed))
             owners.append(step)
 
-    with _differentiable(model, clip) as given, watching(sites(model), visit, outputs=False), watching_pooler(model) as read:
+    with (
+        _differentiable(model, clip) as given,
+        watching(sites(model), visit, outputs=False),
+        watching_pooler(model) as read,
+    ):
         score = target_score(model, model(given), target)
         found = torch.autograd.grad(score, edges, allow_unused=True)
     for step in taken.values():

@@ -11,9 +11,7 @@ from timesformer.config.counting import POOLER_RATIO
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.models.blocks import Block, Mlp
 
-JOINT = Encoder(
-    block=((Step("joint", (Partition(ALL, ALL, ALL),), cls="absent"),),), class_tokens="none", pool="mean"
-)
+JOINT = Encoder(block=((Step("joint", (Partition(ALL, ALL, ALL),), cls="absent"),),), class_tokens="none", pool="mean")
 
 
 class AttentivePooler(nn.Module):
