@@ -1,11 +1,12 @@
 """One attention step as a sparse matrix: row i holds the weight of every token in the output of token i.
 
-Tokens are the patches, time slowest, then the class token where there is one, then the registers.  The whole matrix is never built.  It
-comes in pieces, each some rows of some groups with a bounded number of entries; single rows are computed on their own.
+Tokens are the patches, time slowest, then the class token where there is one, then the registers.  The whole matrix is
+never built.  It comes in pieces, each some rows of some groups with a bounded number of entries; single rows are
+computed on their own.
 
 The rows follow the step's declaration, as in `attend`.  A row is a softmax over the keys that the query sees.  For a
-replicated class token or register it is the mean of its softmaxes over the groups.  A token that the step leaves out has a
-row that is 1 on itself and 0 elsewhere.
+replicated class token or register it is the mean of its softmaxes over the groups.  A token that the step leaves out
+has a row that is 1 on itself and 0 elsewhere.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -26,7 +26,7 @@ POOLER_RATIO = 4
 
 @dataclass(frozen=True)
 class Pairs:
-    """Query-key pairs of one part of a step: those with a patch, and those with a class token or register as the query."""
+    """Query-key pairs of one part of a step: those with a patch, and with class token or register as the query."""
 
     patches: int
     cls: int

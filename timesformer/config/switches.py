@@ -1,15 +1,13 @@
 """Checks of the backbone's switches: fields of a configuration that no attention scheme declares.
 
-Each is off by default.  What a switch cannot be combined with is an error that names both fields.
+Each is off by default.  What a switch cannot be combined with is an error that names both fields.  `config` is a
+`TimeSformerConfig` throughout, which imports these checks.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timesformer.errors import InputError
-
-if TYPE_CHECKING:
-    from timesformer.config.transformer import TimeSformerConfig
 
 GATES = ("head", "channel")
 MLPS = ("gelu", "swiglu")
@@ -31,7 +29,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 _ROPE = ("rope_pairing", "rope_base", "rope_axes", "rope_scale", "rope_coordinates")
 
 
-def check_switches(config: "TimeSformerConfig", defaults: dict[str, Any]) -> None:
+def check_switches(config: Any, defaults: dict[str, Any]) -> None:
     """Check the switches of a configuration; `defaults` holds the default of every field.
 
     Raises:
@@ -54,7 +52,7 @@ def check_switches(config: "TimeSformerConfig", defaults: dict[str, Any]) -> Non
     _check_tokens(config, defaults)
 
 
-def _check_rope(config: "TimeSformerConfig", defaults: dict[str, Any]) -> None:
+def _check_rope(config: Any, defaults: dict[str, Any]) -> None:
     width = config.embed_dim // config.num_heads
     scale, axes = config.rope_scale, config.rope_axes
     if not isinstance(scale, tuple) or len(scale) != 3 or not all(_is_positive(value) for value in scale):
@@ -81,15 +79,16 @@ def _check_rope(config: "TimeSformerConfig", defaults: dict[str, Any]) -> None:
         raise InputError(f"rope_axes: expected channels to rotate, heads of {width} channels leave none for each axis")
 
 
-def rope_channels(config: "TimeSformerConfig") -> tuple[int, int, int]:
+def rope_channels(config: Any) -> tuple[int, int, int]:
     """Return the channels of a head that are rotated by t, h and w: those declared, or the largest even third each."""
-    if config.rope_axes is not None:
-        return config.rope_axes
+    declared: tuple[int, int, int] | None = config.rope_axes
+    if declared is not None:
+        return declared
     third = 2 * (config.embed_dim // config.num_heads // 3 // 2)
     return third, third, third
 
 
-def _check_tokens(config: "TimeSformerConfig", defaults: dict[str, Any]) -> None:
+def _check_tokens(config: Any, defaults: dict[str, Any]) -> None:
     scheme = config.scheme
     last = scheme.encoders[-1]
     without = [encoder for encoder in scheme.encoders if encoder.class_tokens == "none"]

@@ -2,7 +2,7 @@
 
 In Python, for a clip (b, t, 3, H, W) that is normalised as the checkpoint's preprocessing says:
 
-    model.features(clip)              (b, d): input of the classifier, such as the class token or the mean of the patches
+    model.features(clip)              (b, d): input of the classifier, the class token or what `pool` says
     model.forward_features(clip)      patches (b, t, h, w, d) and cls (b, d) or None, after the last norm
 
 `write_features` does this for videos under a protocol's views.  The file states its model, data and protocol.

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, overload
 from zipfile import BadZipFile
@@ -49,7 +49,11 @@ class AttentionMap:
     queries: tuple[Query, ...]
     weights: np.ndarray
     on_class: np.ndarray
-    on_registers: np.ndarray
+    on_registers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def __post_init__(self) -> None:
+        if self.on_registers.ndim != self.on_class.ndim + 1:
+            object.__setattr__(self, "on_registers", np.zeros((*self.on_class.shape, 0), np.float32))
 
 
 class AttentionMaps(Sequence[AttentionMap]):
@@ -116,9 +120,7 @@ class AttentionMaps(Sequence[AttentionMap]):
                         **{name: _plain(one[name]) for name in _PLAIN},
                         weights=content[f"weights_{i}"],
                         on_class=content[f"on_class_{i}"],
-                        on_registers=content[f"on_registers_{i}"]
-                        if f"on_registers_{i}" in content
-                        else _no_registers(content[f"on_class_{i}"]),
+                        **{name: content[f"{name}_{i}"] for name in ("on_registers",) if f"{name}_{i}" in content},
                     )
                     for i, one in enumerate(header["maps"])
                 )
@@ -127,10 +129,6 @@ class AttentionMaps(Sequence[AttentionMap]):
 
 
 _PLAIN = ("layer", "encoder", "step", "heads", "queries")
-
-
-def _no_registers(on_class: np.ndarray) -> np.ndarray:
-    return np.zeros((*on_class.shape, 0), on_class.dtype)
 
 
 def _plain(value: Any) -> Any:

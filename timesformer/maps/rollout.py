@@ -83,7 +83,7 @@ def rollout(
 
 
 def _norms(call: Call) -> tuple[Tensor, Tensor]:
-    """Norms of each token's residual and of the step's contribution to it, both (b, p), class token and registers last."""
+    """Norms of each token's residual and of the step's contribution to it, both (b, p), patches first."""
     pairs = [(call.patches.flatten(1, 3), call.added[0])]
     if call.cls is not None:
         pairs.append((call.cls.reshape(len(call.cls), -1, call.cls.shape[-1]), call.added[1]))

@@ -43,8 +43,8 @@ class Taken:
 
     recorder: recorded qkv
     specials: number of class tokens and registers of a stream
-    norms: norms of each token's residual and of the step's contribution to it, both (b, p), class token and registers last
-    gradient: gradient at the attention's output, (b, k, p, e), class token and registers last
+    norms: norms of each token's residual and of the step's contribution to it, both (b, p), patches first
+    gradient: gradient at the attention's output, (b, k, p, e), patches first
     """
 
     site: Site

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from timesformer.attention import Mixer, Partition, Step, attend
 from timesformer.attention.attend import split_heads
-from timesformer.attention.scheme import Encoder
 from timesformer.attention.backends import Backend, BackendError
+from timesformer.attention.scheme import Encoder
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.models.layers import Norm, make_activation, make_norm, make_qkv
 from timesformer.models.rotary import Rotary

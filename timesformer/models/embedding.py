@@ -104,7 +104,7 @@ class Positions(nn.Module):
 
 
 def sinusoid_table(rows: int, width: int, device: torch.device | None = None) -> Float[Tensor, "{rows} {width}"]:
-    """Return fixed positions: channel j of row p is the sine (even j) or cosine (odd j) of p / 10000^(2 (j // 2) / width)."""
+    """Return fixed positions: channel j of row p is the sine (odd j: cosine) of p / 10000^(2 (j // 2) / width)."""
     channel = torch.arange(width, dtype=torch.float64, device=device)
     at = torch.arange(rows, dtype=torch.float64, device=device)[:, None]
     angle = at / 10000 ** (2 * (channel // 2) / width)
