@@ -5,6 +5,7 @@ Each is off by default.  What a switch cannot be combined with is an error that 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from timesformer.errors import InputError
@@ -27,6 +28,14 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "rope_coordinates": ROPE_COORDINATES,
 }
 _ROPE = ("rope_pairing", "rope_base", "rope_axes", "rope_scale", "rope_coordinates")
+DEPENDENT: dict[str, Callable[[Any], tuple[str, ...]]] = {
+    "position": lambda value: () if value == "rope" else _ROPE,
+    "pool": lambda value: (
+        (() if value == "attentive" else ("pooler_depth",)) + (() if value == "mean" else ("fc_norm", "fc_norm_eps"))
+    ),
+    "fc_norm": lambda value: () if value else ("fc_norm_eps",),
+}
+"""Functions from the value of a switch to the fields that it does not read."""
 
 
 def check_switches(config: Any, defaults: dict[str, Any]) -> None:
@@ -73,8 +82,6 @@ def _check_rope(config: Any, defaults: dict[str, Any]) -> None:
             f"rope_axes: expected three even numbers of channels, for t, h and w, together at most {width}, the width "
             f"of a head, got {axes!r}"
         )
-    if config.rope_pairing == "vjepa2" and any(value % 4 for value in axes or ()):
-        raise InputError(f"rope_axes: expected multiples of 4 with rope_pairing 'vjepa2', got {axes!r}")
     if sum(rope_channels(config)) == 0:
         raise InputError(f"rope_axes: expected channels to rotate, heads of {width} channels leave none for each axis")
 

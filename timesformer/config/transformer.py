@@ -1,13 +1,13 @@
 """Configuration of a video transformer: frozen, validated, plain data."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from timesformer.attention import BACKENDS, Grid, Scheme, build
 from timesformer.attention.backends import Backend
 from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Encoder, Position
-from timesformer.config.switches import check_switches
+from timesformer.config.switches import DEPENDENT, check_switches
 from timesformer.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_fast", "relu")
@@ -180,6 +180,12 @@ class TimeSformerConfig:
     def head_width(self) -> int:
         """Width of the vector that the head reads."""
         return self.embed_dim * (2 if self.resolved_pool == "class+mean" else 1)
+
+    def changed(self, **changes: Any) -> "TimeSformerConfig":
+        """Return the configuration with other values; fields that only a replaced switch reads go to their defaults."""
+        defaults = {each.name: each.default for each in fields(self)}
+        gone = [name for switch in sorted(set(changes) & set(DEPENDENT)) for name in DEPENDENT[switch](changes[switch])]
+        return replace(self, **{name: defaults[name] for name in gone if name not in changes} | changes)
 
     def specials(self, encoder: Encoder) -> int:
         """Return the number of class tokens and registers in each stream of an encoder."""

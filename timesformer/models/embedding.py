@@ -8,7 +8,7 @@ from timesformer._typing import Float
 from timesformer.attention.partition import Grid
 from timesformer.attention.scheme import Position
 from timesformer.errors import InputError
-from timesformer.positions import resize_space, resize_table, resize_time
+from timesformer.positions import resize_space, resize_table, resize_time, sinusoid_table
 
 
 class PatchEmbed(nn.Module):
@@ -101,11 +101,3 @@ class Positions(nn.Module):
         if self.kind == "space_time":
             patches = patches + resize_time(self.time, grid[0])[:, None, None]
         return patches, cls
-
-
-def sinusoid_table(rows: int, width: int, device: torch.device | None = None) -> Float[Tensor, "{rows} {width}"]:
-    """Return fixed positions: channel j of row p is the sine (odd j: cosine) of p / 10000^(2 (j // 2) / width)."""
-    channel = torch.arange(width, dtype=torch.float64, device=device)
-    at = torch.arange(rows, dtype=torch.float64, device=device)[:, None]
-    angle = at / 10000 ** (2 * (channel // 2) / width)
-    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
