@@ -12,6 +12,7 @@ from timesformer import InputError, TimeSformer
 from timesformer.checkpoints import load_model, transfer
 from timesformer.positions import sinusoid_table
 
+NO_ROPE = {"position": "space_time", "rope_pairing": "half"}
 QUICK = ("divided", "factorised_encoder", "trajectory")
 
 
