@@ -1,6 +1,9 @@
 """Every switch of the backbone, with every scheme that can have it, against the model written out in float64."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,14 @@ from timesformer.attention import BackendError
 from timesformer.models.blocks import Attention
 
 EVERY = [*SHIPPED, *(scheme.name for scheme in SCHEMES), MEAN_ENCODER.name]
-QUICK = ("divided", "factorised_encoder", "local_global_window", "trajectory")
+ROOT = Path(__file__).parents[2]
+QUICK = [
+    *((switch, "divided") for switch in SWITCHES),
+    *((switch, "factorised_encoder") for switch in ("rope_half", "sinusoid", "registers", "no_class_token", "many")),
+    *((switch, "local_global_window") for switch in ("rope_vjepa2", "registers", "many")),
+    *((switch, "trajectory") for switch in ("rope_unit", "registers", "many")),
+    *((switch, "space") for switch in ("registers", "class_mean", "attentive")),
+]
 
 
 def tiny(attention: str, switch: str, **changes: Any) -> TimeSformer:
@@ -44,8 +54,7 @@ def check(attention: str, switch: str) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("attention", QUICK)
-@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize(("switch", "attention"), QUICK)
 def test_equals_the_dense_reference(switch: str, attention: str) -> None:
     check(attention, switch)
 
@@ -61,7 +70,7 @@ def test_every_scheme_equals_the_dense_reference(switch: str, attention: str) ->
     check(attention, switch)
 
 
-@pytest.mark.parametrize("attention", ["divided", "space"])
+@pytest.mark.parametrize("attention", ["divided"])
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_fused_for_inference(switch: str, attention: str) -> None:
     model, clip = tiny(attention, switch), torch.randn(2, 5, 3, 24, 16)  # another size too
@@ -72,12 +81,34 @@ def test_fused_for_inference(switch: str, attention: str) -> None:
     assert not any(module.scale is not None for module in fused.modules() if isinstance(module, Attention))
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_traced_by_torch_compile_as_one_graph(switch: str) -> None:
-    model, clip = tiny("divided", switch), torch.randn(2, 3, 3, 16, 24)
+COMPILED = """
+import sys
+from dataclasses import replace
+
+import torch
+
+from tests.models.switches import SWITCHES, TINY
+from timesformer import TimeSformer
+
+for name in sys.argv[1:]:
+    torch.manual_seed(0)
     torch._dynamo.reset()
+    model, clip = TimeSformer(replace(TINY, **SWITCHES[name])).eval(), torch.randn(2, 3, 3, 16, 24)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(clip), model(clip), rtol=1e-4, atol=1e-5)
+    compiled(clip).sum().backward()
+    print(name)
+"""
+"""In a process of its own, without the checks of shapes, which cannot be traced."""
+
+
+@pytest.mark.slow
+def test_traced_by_torch_compile_as_one_graph() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", COMPILED, *SWITCHES], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout.split() == list(SWITCHES)
 
 
 @pytest.mark.parametrize("switch", ["rope_half", "registers", "many", "attentive"])
