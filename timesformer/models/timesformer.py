@@ -153,6 +153,7 @@ class TimeSformer(Model):
         self.pooler = AttentivePooler(config) if config.resolved_pool == "attentive" else None
         self.fc_norm = make_norm(config, config.embed_dim, config.fc_norm_eps) if config.fc_norm else None
         self.head = nn.Linear(config.head_width, sum(config.heads))
+        self.pooled = config.resolved_pool
         self.fused = False
         self.extras = {}
         self._initialise()
@@ -205,15 +206,18 @@ class TimeSformer(Model):
         if self.pooler is not None:
             pooled: Tensor = self.pooler(tokens.patches)
             return pooled
-        kind, mean = self.config.resolved_pool, tokens.patches.mean((1, 2, 3))
-        if kind == "mean":
+        if self.pooled == "class":
+            assert tokens.cls is not None
+            return tokens.cls
+        mean = tokens.patches.mean((1, 2, 3))
+        if self.pooled == "mean":
             return mean if self.fc_norm is None else self.fc_norm(mean)
         assert tokens.cls is not None
-        return tokens.cls if kind == "class" else torch.cat([tokens.cls, mean], -1)
+        return torch.cat([tokens.cls, mean], -1)
 
     def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
         """Return the pooled vector of each clip, which the head reads."""
-        if not self.fused or self.config.resolved_pool != "class":
+        if not self.fused or self.pooled != "class":
             return self.pool(self.forward_features(clip))
         _, cls = self._encode(clip, class_only=True)
         assert cls is not None

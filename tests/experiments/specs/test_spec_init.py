@@ -57,8 +57,7 @@ def test_switches_of_the_checkpoint_are_taken_over(tmp_path: Path) -> None:
     found = spec(init_from=folder)
     assert found.model.changed_switches() == config.changed_switches()
     assert spec(init_from=folder, model={"position": "space_time"}).model.rope_pairing == "half"
-    kept = RunSpec.parse(found.definition() | {"name": "again"})
-    assert kept.model == found.model
+    assert spec(model=found.model.to_dict()).model == found.model
 
 
 def test_a_model_that_names_its_scheme_is_described_anew(checkpoint: Path) -> None:
