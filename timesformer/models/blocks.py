@@ -65,27 +65,15 @@ class Attention(nn.Module):
         if self.step.cls == "absent":
             cls = None
         weights = self._group_weights(patches)
-        normed = self.norm(patches) if normed is None else normed
-        cls_normed = None if cls is None else self.norm(cls)
-        own, token = self.prepared(qkv(normed), None if cls_normed is None else qkv(cls_normed))
-        out, cls_out = attend(
-            self.step,
-            own,
-            token,
-            backend=self.backend,
-            group_weights=weights,
-            modules=self.mixer,
-            class_only=class_only,
-        )
+        out, cls_out, gates = self._attended(patches, cls, qkv, normed, weights, class_only)
         if out is not None:
-            out = self.drop(self.proj(self._gated(out, normed)))
+            out = self.drop(self.proj(self._gated(out, gates[0])))
             if weights is not None:
                 out = out * self._per_token(weights, patches)
             out = self._finished(out)
         if cls_out is None:
             return out, None
-        assert cls_normed is not None
-        cls_out = self._gated(cls_out, cls_normed)
+        cls_out = self._gated(cls_out, gates[1])
         if weights is None:
             cls_out = self.drop(self.proj(cls_out))
         elif self.step.cls == "replicated":  # mean over groups of weight * (projection + bias)
@@ -96,6 +84,39 @@ class Attention(nn.Module):
             mask = _drop_path_mask((cls_out.shape[0], *[1] * (cls_out.dim() - 1)), self.drop_path, cls_out)
             cls_out = self.drop(self.proj(cls_out)) * mask
         return out, self._finished(cls_out)
+
+    def _attended(
+        self,
+        patches: Tensor,
+        cls: Tensor | None,
+        qkv: nn.Module,
+        normed: Tensor | None,
+        weights: Tensor | None,
+        class_only: bool,
+    ) -> tuple[Tensor | None, Tensor | None, tuple[Tensor | None, Tensor | None]]:
+        """Return the outputs of the attention for patches and class token, and their gates.
+
+        What it needs meanwhile is released when it returns.
+        """
+        normed = self.norm(patches) if normed is None else normed
+        cls_normed = None if cls is None else self.norm(cls)
+        gates = self._gate_of(normed), None if cls_normed is None else self._gate_of(cls_normed)
+        own, token = self.prepared(qkv(normed), None if cls_normed is None else qkv(cls_normed))
+        del normed, cls_normed
+        out, cls_out = attend(
+            self.step,
+            own,
+            token,
+            backend=self.backend,
+            group_weights=weights,
+            modules=self.mixer,
+            class_only=class_only,
+        )
+        return out, cls_out, gates
+
+    def _gate_of(self, normed: Tensor) -> Tensor | None:
+        """Return the gate of normed tokens, (…, k) or (…, d)."""
+        return None if self.gate is None else 2 * self.gate(normed).sigmoid()
 
     def prepared(self, qkv: Tensor, cls_qkv: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return projected q, k and v as attention takes them: (b, t, h, w, 3, k, e) and (b, [s,] 3, k, e) or None.
@@ -118,12 +139,11 @@ class Attention(nn.Module):
         q, k, v = qkv.unbind(-3)
         return torch.stack([self.q_norm(q), self.k_norm(k), v], -3)
 
-    def _gated(self, out: Tensor, normed: Tensor) -> Tensor:
-        """Join the heads of the attention's output, (…, k, e) -> (…, d), times the gate of the normed input."""
+    def _gated(self, out: Tensor, gate: Tensor | None) -> Tensor:
+        """Join the heads of the attention's output, (…, k, e) -> (…, d), times the gate."""
         joined: Tensor = self.mixed(out.flatten(-2))
-        if self.gate is None:
+        if gate is None:
             return joined
-        gate = 2 * self.gate(normed).sigmoid()
         if gate.shape[-1] == self.heads:
             return (joined.unflatten(-1, (self.heads, -1)) * gate[..., None]).flatten(-2)
         return joined * gate

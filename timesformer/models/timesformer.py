@@ -105,12 +105,12 @@ class EncoderStack(nn.Module):
         """Return class token and registers, (…, d) and (…, n, d), None where there are none."""
         return (cls, None) if self.registers is None else (cls[..., 0, :], cls[..., 1:, :])
 
-    def pool(self, patches: Tensor, cls: Tensor | None, per_frame: bool) -> Tensor:
-        """Return the pooled vectors: (b, d), or (b, t, d) with `per_frame`."""
+    def pool(self, patches: Tensor, cls: Tensor | None) -> Tensor:
+        """Return a pooled vector for each frame, (b, t, d), which the next encoder reads."""
         if self.encoder.pool == "class":
             assert cls is not None
             return self.split(cls)[0]
-        return patches.mean((2, 3)) if per_frame else patches.mean((1, 2, 3))
+        return patches.mean((2, 3))
 
 
 class TimeSformer(Model):
@@ -197,7 +197,7 @@ class TimeSformer(Model):
         *before, final = self.stacks()
         for stack in before:
             patches, cls = stack(patches, average_frames=False)
-            patches = stack.pool(patches, cls, per_frame=True)[:, :, None, None]
+            patches = stack.pool(patches, cls)[:, :, None, None]
         out: tuple[Tensor | None, Tensor | None] = final(patches, average_frames=True, class_only=class_only)
         return out
 
