@@ -1,4 +1,4 @@
-"""What is said of a licence when weights are loaded."""
+"""Sentences on the licence of weights, said when they are loaded."""
 
 from typing import Any
 

@@ -173,7 +173,7 @@ class TimeSformerConfig:
 
     @property
     def resolved_pool(self) -> str:
-        """What the head reads: the switch, or what the last encoder declares."""
+        """Pooling that the head reads: the switch, or what the last encoder declares."""
         return self.pool or self.scheme.encoders[-1].pool
 
     @property

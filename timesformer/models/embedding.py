@@ -60,6 +60,8 @@ class Positions(nn.Module):
     Registers get no position.  Resizing is bicubic in space and linear in time.
     """
 
+    sinusoid: Tensor
+
     def __init__(
         self, kind: Position, grid: Grid, width: int, class_token: bool, std: float = 0.02, time_std: float = 0.0
     ) -> None:

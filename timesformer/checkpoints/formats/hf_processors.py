@@ -53,7 +53,7 @@ class Processor:
         if isinstance(stated.get("size"), int) and self.square:
             stated["size"] = {"height": stated["size"], "width": stated["size"]}
         if self.short_over_crop is not None:
-            crop = stated.get("crop_size", self.crop)
+            crop: Any = stated.get("crop_size", self.crop)
             stated["size"] = {
                 "shortest_edge": int((crop["height"] if isinstance(crop, dict) else crop) * self.short_over_crop)
             }

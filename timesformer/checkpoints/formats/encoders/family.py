@@ -1,4 +1,4 @@
-"""What the readers and writers of these encoders share: rules for their blocks, their settings, their licences."""
+"""Parts that the readers and writers of these encoders share: rules for their blocks, their settings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -130,7 +130,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Read:
-    """What a reader found out: configuration, rules for the stored tensors, tensors without a place and why."""
+    """Findings of a reader: configuration, rules for the stored tensors, tensors without a place and why.
+
+    zeros: weights of ours that the checkpoint does not have and that are zero there.
+    """
 
     config: TimeSformerConfig
     rules: list[Rule]
