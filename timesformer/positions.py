@@ -1,4 +1,4 @@
-"""Resizing of learned position embeddings in space and time."""
+"""Resizing of learned position embeddings in space and time, and fixed ones."""
 
 from typing import Literal
 
@@ -50,3 +50,11 @@ def resize_table(
     if old[1:] != new[1:]:
         table = torch.stack([resize_space(frame.flatten(0, 1), old[1:], new[1:], rule) for frame in table])
     return resize_time(table.flatten(1), new[0], rule).unflatten(1, (*new[1:], -1))
+
+
+def sinusoid_table(rows: int, width: int, device: torch.device | None = None) -> Float[Tensor, "{rows} {width}"]:
+    """Return fixed positions: channel j of row p is the sine (odd j: cosine) of p / 10000^(2 (j // 2) / width)."""
+    channel = torch.arange(width, dtype=torch.float64, device=device)
+    at = torch.arange(rows, dtype=torch.float64, device=device)[:, None]
+    angle = at / 10000 ** (2 * (channel // 2) / width)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()

@@ -20,14 +20,16 @@ Output = tuple[Tensor | None, Tensor | None]
 def attend(
     step: Step,
     qkv: Float[Tensor, "b t h w 3 k e"],
-    cls_qkv: Float[Tensor, "b 3 k e"] | None,
+    cls_qkv: Float[Tensor, "b *s 3 k e"] | None,
     *,
     backend: Backend = "auto",
     group_weights: Float[Tensor, "b gt gh gw"] | None = None,
     modules: nn.ModuleDict | None = None,
     class_only: bool = False,
-) -> tuple[Float[Tensor, "b t h w k e"] | None, Float[Tensor, "b k e"] | None]:
+) -> tuple[Float[Tensor, "b t h w k e"] | None, Float[Tensor, "b *s k e"] | None]:
     """Compute one attention step over a (t, h, w) grid of patches and, unless the step leaves it out, the class token.
+
+    With registers, `cls_qkv` is (b, s, 3, k, e): the class token and the registers, which the step treats alike.
 
     `group_weights` scales each group's output of a replicated class token before the mean over the groups (drop path
     acts per group).  `modules` holds the weights of the step's mixer.  With `class_only` the outputs of the patches are
@@ -42,12 +44,15 @@ def attend(
     heads = split_heads(step, qkv.shape[5])
     if step.cls == "absent":
         cls_qkv = None
+    alone = cls_qkv is not None and cls_qkv.dim() == 4
+    if cls_qkv is not None and alone:
+        cls_qkv = cls_qkv.unsqueeze(1)
     outputs = [
         _attend_part(
             over,
             step.cls,
             qkv[..., part, :],
-            None if cls_qkv is None else cls_qkv[:, :, part],
+            None if cls_qkv is None else cls_qkv[..., part, :],
             backend,
             group_weights,
             modules if modules is not None else nn.ModuleDict(),
@@ -56,10 +61,13 @@ def attend(
         for over, part in zip(step.over, heads, strict=True)
     ]
     if len(outputs) == 1:
-        return outputs[0]
-    patches = [patches for patches, _ in outputs if patches is not None]
-    cls = [cls for _, cls in outputs if cls is not None]
-    return torch.cat(patches, dim=4) if patches else None, torch.cat(cls, dim=1) if cls else None
+        found, token = outputs[0]
+    else:
+        patches = [patches for patches, _ in outputs if patches is not None]
+        cls = [cls for _, cls in outputs if cls is not None]
+        found = torch.cat(patches, dim=4) if patches else None
+        token = torch.cat(cls, dim=2) if cls else None
+    return found, token.squeeze(1) if token is not None and alone else token
 
 
 def split_heads(step: Step, heads: int) -> list[slice]:
@@ -86,7 +94,8 @@ def _attend_part(
     class_only: bool,
 ) -> Output:
     grid: Grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
-    chosen = choose(backend, over, qkv.device, qkv.dtype, grid)
+    specials = 0 if cls_qkv is None else cls_qkv.shape[1]
+    chosen = choose(backend, over, qkv.device, qkv.dtype, grid, specials)
     if chosen == "triton":
         assert isinstance(over, Partition)
         return _attend_triton(over, policy, qkv, cls_qkv, grid, group_weights, class_only)
@@ -116,10 +125,12 @@ def _attend_triton(
     """Attend with the kernels, which read qkv in place."""
     tiles = over.tiles(grid)
     weights = None if group_weights is None else torch.cat([_weights_of(group_weights, tile) for tile in tiles], 1)
+    token = None if cls_qkv is None else cls_qkv.squeeze(1)
     try:
-        return grouped_attention(
-            qkv, cls_qkv, tiles, "absent" if cls_qkv is None else policy, group_weights=weights, class_only=class_only
+        patches, cls = grouped_attention(
+            qkv, token, tiles, "absent" if token is None else policy, group_weights=weights, class_only=class_only
         )
+        return patches, None if cls is None else cls.unsqueeze(1)
     except (ValueError, KernelsUnavailable) as error:
         raise BackendError(f"backend 'triton': {error}") from error
 
@@ -128,21 +139,22 @@ def _attend_predicate(
     over: Predicate, q: Tensor, k: Tensor, v: Tensor, cls_qkv: Tensor | None, grid: Grid, backend: str
 ) -> Tensor:
     if cls_qkv is not None:
-        _, cls_k, cls_v = cls_qkv.unsqueeze(3).unbind(1)  # b k 1 e
+        _, cls_k, cls_v = _by_head(cls_qkv).unbind(1)  # b k s e
         k, v = torch.cat([k, cls_k], 2), torch.cat([v, cls_v], 2)
     if backend == "flex":
         return flex_attention(q, k, v, over, grid)
     mask = over.mask(grid, q.device)
     if cls_qkv is not None:
-        mask = torch.nn.functional.pad(mask, (0, 1), value=True)
+        mask = torch.nn.functional.pad(mask, (0, cls_qkv.shape[1]), value=True)
     return softmax_attention(q, k, v, mask, backend)
 
 
 def _global_class(k: Tensor, v: Tensor, cls_qkv: Tensor, backend: str) -> Tensor:
-    """Output of the class token's query over itself and every patch: (b, k, e)."""
-    cls_q, cls_k, cls_v = cls_qkv.unsqueeze(3).unbind(1)
+    """Outputs of the class token's and registers' queries over themselves and every patch: (b, s, k, e)."""
+    cls_q, cls_k, cls_v = _by_head(cls_qkv).unbind(1)
     dense = "reference" if backend == "reference" else "sdpa"
-    return softmax_attention(cls_q, torch.cat([k, cls_k], 2), torch.cat([v, cls_v], 2), None, dense).squeeze(2)
+    out = softmax_attention(cls_q, torch.cat([k, cls_k], 2), torch.cat([v, cls_v], 2), None, dense)
+    return out.transpose(1, 2)
 
 
 def _attend_partition(
@@ -168,10 +180,10 @@ def _attend_partition(
         tk, tv = tk.flatten(0, 1), tv.flatten(0, 1)
         if cls_qkv is not None and policy == "replicated":  # a separate call is cheaper than copying all queries
             cls_groups = softmax_attention(cls_q.flatten(0, 1), tk, tv, None, backend)
-            cls_groups = cls_groups.squeeze(2).unflatten(0, (-1, tile.num_groups))  # b g k e
+            cls_groups = cls_groups.unflatten(0, (-1, tile.num_groups))  # b g k s e
             if group_weights is not None:
-                cls_groups = cls_groups * _weights_of(group_weights, tile)[:, :, None, None]
-            part = cls_groups.sum(1)
+                cls_groups = cls_groups * _weights_of(group_weights, tile)[:, :, None, None, None]
+            part = cls_groups.sum(1).transpose(1, 2)
             cls_sum = part if cls_sum is None else cls_sum + part
         if class_only:
             continue
@@ -192,9 +204,14 @@ def _attend_partition(
     return patches, cls
 
 
+def _by_head(cls_qkv: Tensor) -> Tensor:
+    """(b, s, 3, k, e) -> (b, 3, k, s, e)."""
+    return cls_qkv.permute(0, 2, 3, 1, 4)
+
+
 def _expand(cls_qkv: Tensor, groups: int) -> Iterator[Tensor]:
-    """q, k and v of the class token, repeated for each group: three tensors (b, g, k, 1, e)."""
-    return iter(cls_qkv[:, :, None, :, None].expand(-1, -1, groups, -1, -1, -1).unbind(1))
+    """q, k and v of class token and registers, repeated for each group: three tensors (b, g, k, s, e)."""
+    return iter(_by_head(cls_qkv)[:, :, None].expand(-1, -1, groups, -1, -1, -1).unbind(1))
 
 
 def _weights_of(weights: Tensor, tile: Tile) -> Tensor:

@@ -28,8 +28,11 @@ def choose(
     device: torch.device | None,
     dtype: torch.dtype | None = None,
     grid: Grid | None = None,
+    specials: int = 1,
 ) -> Backend:
     """Return the backend that runs a partition, predicate or mixer on `device` (None: any device of this machine).
+
+    `specials`: number of tokens beside the patches: the class token and the registers, which only torch serves.
 
     `auto` takes the kernels for a partition on CUDA where they are expected to be fastest (`timesformer_kernels.auto`),
     `flex` for a predicate on CUDA, where FlexAttention compiles to block-sparse kernels, and `sdpa` otherwise.
@@ -46,6 +49,8 @@ def choose(
                 "backend 'triton': expected a partition, got a predicate; use 'flex' or 'sdpa', or 'auto' for a scheme "
                 "that has both"
             )
+        if specials > 1 and not isinstance(over, Mixer):
+            raise BackendError("backend 'triton': does not serve registers yet; use 'sdpa' or 'auto'")
         reason = why_unusable(device)
         if reason is not None:
             raise BackendError(f"backend 'triton' cannot run: {reason}")
@@ -61,7 +66,7 @@ def choose(
         return "flex"
     if isinstance(over, Partition) and grid is not None and dtype is not None and device is not None:
         longest = max(tile.group_size for tile in over.tiles(grid))
-        if prefers_kernels(device, dtype, longest):
+        if specials <= 1 and prefers_kernels(device, dtype, longest):
             return "triton"
     return "sdpa"
 
@@ -89,7 +94,7 @@ def flex_attention(
     predicate: Predicate,
     grid: Grid,
 ) -> Float[Tensor, "b k p e"]:
-    """Run FlexAttention over a predicate; a key after the last patch is the class token, which every query sees.
+    """Run FlexAttention over a predicate; every query sees the keys after the last patch, class token and registers.
 
     Raises:
         BackendError: gradients are needed on a CPU, where FlexAttention has no backward pass.

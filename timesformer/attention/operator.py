@@ -1,11 +1,12 @@
 """One attention step as a sparse matrix: row i holds the weight of every token in the output of token i.
 
-Tokens are the patches, time slowest, then the class token where there is one.  The whole matrix is never built.  It
-comes in pieces, each some rows of some groups with a bounded number of entries; single rows are computed on their own.
+Tokens are the patches, time slowest, then the class token where there is one, then the registers.  The whole matrix is
+never built.  It comes in pieces, each some rows of some groups with a bounded number of entries; single rows are
+computed on their own.
 
 The rows follow the step's declaration, as in `attend`.  A row is a softmax over the keys that the query sees.  For a
-replicated class token it is the mean of the token's softmaxes over the groups.  A token that the step leaves out has a
-row that is 1 on itself and 0 elsewhere.
+replicated class token or register it is the mean of its softmaxes over the groups.  A token that the step leaves out
+has a row that is 1 on itself and 0 elsewhere.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -53,27 +54,28 @@ class StepOperator:
     """Sparse matrix of one attention step; see the description of the module.
 
     grid: (t, h, w); heads: number of heads; has_class: True if token t * h * w is a class token
-    size: number of tokens, including the class token
+    specials: number of tokens after the patches: class token and registers; size: number of all tokens
     """
 
     def __init__(
         self,
         step: Step,
         qkv: Float[Tensor, "b t h w 3 k e"],
-        cls_qkv: Float[Tensor, "b 3 k e"] | None,
-        has_class: bool,
+        cls_qkv: Float[Tensor, "b *s 3 k e"] | None,
+        specials: int,
         modules: nn.ModuleDict,
     ) -> None:
-        self.step, self.modules, self.has_class = step, modules, has_class
+        self.step, self.modules, self.specials, self.has_class = step, modules, specials, specials > 0
         self.grid: Grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
         self.patches = self.grid[0] * self.grid[1] * self.grid[2]
-        self.size, self.heads = self.patches + has_class, qkv.shape[5]
+        self.size, self.heads = self.patches + specials, qkv.shape[5]
         self.sees_class = cls_qkv is not None and step.cls != "absent"
+        self.seen = specials if self.sees_class else 0
         tokens = qkv.flatten(1, 3)
         if cls_qkv is not None and self.sees_class:
-            tokens = torch.cat([tokens, cls_qkv.unsqueeze(1)], 1)
+            tokens = torch.cat([tokens, cls_qkv.reshape(len(cls_qkv), -1, *cls_qkv.shape[-3:])], 1)
         tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
-        self.q, self.k, self.v = tokens.permute(2, 0, 3, 1, 4).unbind()  # b k p e, the class token last
+        self.q, self.k, self.v = tokens.permute(2, 0, 3, 1, 4).unbind()  # b k p e, patches first
         self.parts = list(zip(step.over, split_heads(step, self.heads), strict=True))
 
     def number(self, query: Query) -> int:
@@ -97,9 +99,9 @@ class StepOperator:
     def numbered_rows(self, numbers: Int[Tensor, " q"]) -> Float[Tensor, "b k q p"]:
         """Rows of the tokens with these numbers, for each head."""
         out = self.q.new_zeros(self.q.shape[0], self.heads, len(numbers), self.size)
-        token = numbers == self.patches
+        token = numbers >= self.patches
         if token.any():
-            out[:, :, token] = self._class_row()[:, :, None]
+            out[:, :, token] = self._special_rows()[:, :, numbers[token] - self.patches]
         if not token.all():
             patches = numbers[~token]
             rows = [self._patch_rows(over, heads, patches) for over, heads in self.parts]
@@ -155,9 +157,9 @@ class StepOperator:
                 yield from self._row_pieces(over, heads)
         if self.has_class:
             every = torch.arange(self.size, device=self.q.device)
-            weights = self._class_row()[:, :, None, None]
+            weights = self._special_rows()[:, :, None]
             for _, heads in self.parts:
-                yield Piece(heads, every[None, -1:], every[None], weights[:, heads])
+                yield Piece(heads, every[None, self.patches :], every[None], weights[:, heads])
 
     def _fused(self, fusion: Fusion, discard: float, fuse: Fuse | None) -> Iterator[tuple[Piece, Tensor]]:
         if fuse is not None or (fusion == "mean" and discard == 0):
@@ -166,7 +168,7 @@ class StepOperator:
                 yield piece, weights * ((piece.heads.stop - piece.heads.start) / self.heads)
             return
         for piece in self.pieces(together=True):
-            yield piece, fused(piece.weights, piece.keys == self.patches, fusion, discard)
+            yield piece, fused(piece.weights, piece.keys >= self.patches, fusion, discard)
 
     def _group_pieces(self, over: Partition, heads: slice) -> Iterator[Piece]:
         q, k = self.q[:, heads], self.k[:, heads]
@@ -176,7 +178,8 @@ class StepOperator:
             number, size = tokens.shape
             every = tokens
             if self.sees_class:
-                every = torch.cat([tokens, tokens.new_full((number, 1), self.patches)], 1)
+                beside = torch.arange(self.patches, self.size, device=q.device)
+                every = torch.cat([tokens, beside.expand(number, -1)], 1)
             together = max(1, ENTRIES // (lines * size * every.shape[1]))
             at_once = max(1, ENTRIES // (lines * together * every.shape[1]))
             for first in range(0, number, together):
@@ -209,7 +212,7 @@ class StepOperator:
         if isinstance(over, Mixer):
             q, k, v = (x[:, :, : self.patches] for x in (q, k, self.v[:, heads]))
             weights = over.operator(MixerInputs(q, k, v, self.grid, self.modules))[:, :, rows]
-            return nn.functional.pad(weights, (0, int(self.sees_class)))
+            return nn.functional.pad(weights, (0, self.seen))
         if isinstance(over, Predicate):
             first, last = int(rows.min()), int(rows.max())
             if last - first < len(rows):
@@ -219,16 +222,16 @@ class StepOperator:
         else:
             ids = over.group_ids(self.grid).flatten().to(q.device)
             seen = ids[rows][:, None] == ids[None, :]
-        seen = nn.functional.pad(seen, (0, int(self.sees_class)), value=True)
+        seen = nn.functional.pad(seen, (0, self.seen), value=True)
         scores = q[:, :, rows] @ k.transpose(-1, -2)
         return _softmax(scores.masked_fill(~seen, float("-inf")), q.shape[-1])
 
-    def _class_row(self) -> Float[Tensor, "b k p"]:
-        out = self.q.new_zeros(self.q.shape[0], self.heads, self.size)
+    def _special_rows(self) -> Float[Tensor, "b k s p"]:
+        out = self.q.new_zeros(self.q.shape[0], self.heads, self.specials, self.size)
         if not self.sees_class:
-            out[..., -1] = 1
+            out[..., self.patches :] = torch.eye(self.specials, dtype=out.dtype, device=out.device)
             return out
-        scores = torch.einsum("bke,bkpe->bkp", self.q[:, :, -1], self.k)
+        scores = torch.einsum("bkse,bkpe->bksp", self.q[:, :, self.patches :], self.k)
         if self.step.cls == "global":
             return _softmax(scores, self.q.shape[-1])
         for over, heads in self.parts:
@@ -236,32 +239,37 @@ class StepOperator:
             counts = over.counts(self.grid)
             groups = counts[0] * counts[1] * counts[2]
             for tile in over.tiles(self.grid):
-                tokens = tile_tokens(tile, self.grid).to(self.q.device)
-                own = scores[:, heads, -1:, None].expand(-1, -1, len(tokens), -1)
-                row = _softmax(torch.cat([scores[:, heads][:, :, tokens], own], -1), self.q.shape[-1]) / groups
-                out[:, heads, tokens.flatten()] = row[..., :-1].flatten(2)
-                out[:, heads, -1] += row[..., -1].sum(-1)
+                tokens = tile_tokens(tile, self.grid).to(self.q.device)  # g n
+                own = scores[:, heads, :, None, self.patches :].expand(-1, -1, -1, len(tokens), -1)
+                row = _softmax(torch.cat([scores[:, heads][..., tokens], own], -1), self.q.shape[-1]) / groups
+                out[:, heads, :, tokens.flatten()] = row[..., : -self.specials].flatten(3)
+                out[:, heads, :, self.patches :] += row[..., -self.specials :].sum(-2)
         return out
 
 
 def operator(
     step: Step,
     qkv: Float[Tensor, "b t h w 3 k e"],
-    cls_qkv: Float[Tensor, "b 3 k e"] | None,
+    cls_qkv: Float[Tensor, "b *s 3 k e"] | None,
     *,
     has_class: bool | None = None,
+    specials: int | None = None,
     modules: nn.ModuleDict | None = None,
 ) -> StepOperator:
     """Return the matrix of a step, from the arguments of `attend`.
 
-    Pass `has_class=True` where the model has a class token that the step leaves out, so that `cls_qkv` is None.  By
-    default there is a class token where `cls_qkv` is given.  Half precision is converted to float32.
+    Pass `has_class=True`, or with registers the number of tokens in `specials`, where the model has a class token that
+    the step leaves out, so that `cls_qkv` is None.  By default they are those of `cls_qkv`.  Half precision is
+    converted to float32.
 
     Raises:
         InputError: the heads cannot be divided evenly between the parts of the step.
     """
-    with_class = cls_qkv is not None if has_class is None else has_class
-    return StepOperator(step, qkv, cls_qkv, with_class, nn.ModuleDict() if modules is None else modules)
+    if specials is None and (has_class is None or (has_class and cls_qkv is not None)):
+        specials = 0 if cls_qkv is None else cls_qkv.shape[1] if cls_qkv.dim() == 5 else 1
+    elif specials is None:
+        specials = int(bool(has_class))
+    return StepOperator(step, qkv, cls_qkv, specials, nn.ModuleDict() if modules is None else modules)
 
 
 def fused(

@@ -17,10 +17,10 @@ from timesformer.attention.scheme import Step
 def oracle(
     step: Step,
     qkv: Float[Tensor, "b t h w 3 k e"],
-    cls_qkv: Float[Tensor, "b 3 k e"] | None,
+    cls_qkv: Float[Tensor, "b *s 3 k e"] | None,
     *,
     modules: nn.ModuleDict | None = None,
-) -> tuple[Float[Tensor, "b t h w k e"], Float[Tensor, "b k e"] | None]:
+) -> tuple[Float[Tensor, "b t h w k e"], Float[Tensor, "b *s k e"] | None]:
     """Compute the expected result of `attend` by a dense masked softmax.
 
     Memory grows with the square of the number of tokens.
@@ -41,23 +41,28 @@ def oracle(
             out = None
         if with_class:
             assert cls_qkv is not None
-            cls_q, cls_k, cls_v = cls_qkv[:, :, heads].permute(1, 0, 2, 3).unsqueeze(3)  # b k 1 e
+            tokens = cls_qkv.reshape(len(cls_qkv), -1, *cls_qkv.shape[-3:])  # b s 3 k e
+            count = tokens.shape[1]
+            cls_q, cls_k, cls_v = tokens[:, :, :, heads].permute(2, 0, 3, 1, 4)  # b k s e
             k, v = torch.cat([cls_k, k], 2), torch.cat([cls_v, v], 2)
             if mask is not None:
-                mask = torch.cat([torch.ones_like(mask[:, :1]), mask], 1)
+                mask = torch.cat([mask.new_ones(len(mask), count), mask], 1)
             if step.cls == "global":
                 classes.append(_softmax(cls_q, k, v, None))
             else:
                 assert isinstance(over, Partition)
                 ids = over.group_ids(grid).flatten().to(q.device)
                 rows = [
-                    _softmax(cls_q, k, v, torch.cat([ids.new_ones(1, dtype=torch.bool), ids == group])[None])
+                    _softmax(cls_q, k, v, torch.cat([ids.new_ones(count, dtype=torch.bool), ids == group])[None])
                     for group in ids.unique()
                 ]
                 classes.append(torch.stack(rows).mean(0))
         patches.append(out if out is not None else _softmax(q, k, v, mask))
     result = torch.cat(patches, 1).permute(0, 2, 1, 3).unflatten(1, grid)
-    return result, torch.cat(classes, 1).squeeze(2) if with_class else None
+    if not with_class:
+        return result, None
+    token = torch.cat(classes, 1).transpose(1, 2)  # b s k e
+    return result, token.squeeze(1) if cls_qkv is not None and cls_qkv.dim() == 4 else token
 
 
 def _mask(over: Partition | Predicate, grid: tuple[int, int, int]) -> Bool[Tensor, "p p"]:

@@ -10,8 +10,8 @@ from timesformer.errors import InputError
 
 ClassPolicy = Literal["absent", "replicated", "global"]
 CLASS_POLICIES: tuple[ClassPolicy, ...] = ("absent", "replicated", "global")
-Position = Literal["none", "space", "space_time", "table"]
-POSITIONS: tuple[Position, ...] = ("none", "space", "space_time", "table")
+Position = Literal["none", "space", "space_time", "table", "sinusoid", "rope"]
+POSITIONS: tuple[Position, ...] = ("none", "space", "space_time", "table", "sinusoid", "rope")
 
 
 @dataclass(frozen=True)
@@ -129,19 +129,29 @@ class Scheme:
             )
 
     def vary(
-        self, *, cls_policy: ClassPolicy | None = None, temporal_fc: bool | None = None, share_qkv: bool = False
+        self,
+        *,
+        cls_policy: ClassPolicy | None = None,
+        temporal_fc: bool | None = None,
+        share_qkv: bool = False,
+        class_token: bool = True,
     ) -> "Scheme":
         """Return the scheme with these switches of a configuration applied; None keeps the declared value.
 
-        `temporal_fc=True` keeps the declared extra linears, `False` removes them.
+        `temporal_fc=True` keeps the declared extra linears, `False` removes them.  Without class tokens every encoder
+        pools by the mean of its patches.
 
         Raises:
             InputError: a class policy for a scheme without class tokens, or one that a step does not allow.
         """
         if cls_policy is not None and all(encoder.class_tokens == "none" for encoder in self.encoders):
             raise InputError(f"cls_policy: scheme {self.name!r} has no class token, remove the field")
+        if cls_policy is not None and not class_token:
+            raise InputError("cls_policy: expected a class token, remove the field or class_token: false")
         encoders = []
         for encoder in self.encoders:
+            if not class_token:
+                encoder = replace(encoder, block=_without_class(encoder.block), class_tokens="none", pool="mean")
             first = encoder.steps[0].name
             change = {}
             for step in encoder.steps:
@@ -154,3 +164,7 @@ class Scheme:
                 change[step.name] = step
             encoders.append(encoder._map(change))
         return replace(self, encoders=tuple(encoders))
+
+
+def _without_class(block: tuple[tuple[Step, ...], ...]) -> tuple[tuple[Step, ...], ...]:
+    return tuple(tuple(replace(step, cls="absent") for step in stage) for stage in block)

@@ -14,10 +14,10 @@ from timesformer.errors import InputError
 
 
 def _formats() -> tuple[Format, ...]:
-    """Our own format and every `Format` that a module of `formats/` defines."""
+    """Our own format and every `Format` that a module in or below `formats/` defines."""
     found = [own.FORMAT]
-    for info in pkgutil.iter_modules(formats.__path__):
-        module = importlib.import_module(f"{formats.__name__}.{info.name}")
+    for info in pkgutil.walk_packages(formats.__path__, f"{formats.__name__}."):
+        module = importlib.import_module(info.name)
         found += [value for value in vars(module).values() if isinstance(value, Format)]
     return tuple(dict.fromkeys(found))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from timesformer.checkpoints.folder import save_model
 from timesformer.checkpoints.formats import hf_timesformer, vivit
+from timesformer.checkpoints.formats.encoders import dinov2, videomae, vjepa2
 from timesformer.checkpoints.load import LoadedModel
 from timesformer.config.registry import Model
 from timesformer.errors import InputError
@@ -14,13 +15,18 @@ from timesformer.files import write_json
 WRITERS: dict[str, Callable[..., Path]] = {
     "hf-timesformer": hf_timesformer.write,
     "hf-vivit": vivit.write,
+    "hf-videomae": videomae.write,
+    "hf-vjepa2": vjepa2.write,
+    "hf-dinov2": dinov2.write,
 }
 OWN = "timesformer-ablations"
 
 
 def export(model: Model | LoadedModel, folder: str | Path, format: str = "hf-timesformer") -> Path:
-    """Write a model in the format of another library, `hf-timesformer` or `hf-vivit`, or in our own format
-    (`timesformer-ablations`).  Label names, preprocessing and provenance go along.
+    """Write a model in the format of another library, or in our own (`timesformer-ablations`).
+
+    The others are those of `WRITERS`: `hf-timesformer`, `hf-vivit`, `hf-videomae`, `hf-vjepa2` and `hf-dinov2`.  Label
+    names, preprocessing and provenance go along.
 
     Raises:
         InputError: an unknown format, a model that the format cannot express (the message names the field), or a folder

@@ -8,13 +8,14 @@ from typing import Any
 from timesformer.checkpoints import own
 from timesformer.checkpoints.detect import read_source
 from timesformer.checkpoints.folder import default_preprocessing
-from timesformer.checkpoints.formats.fair import LICENCE, LICENCE_NOTICE
+from timesformer.checkpoints.licences import is_limited, notice_of
 from timesformer.checkpoints.published import preprocessing_of
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
 from timesformer.checkpoints.transfer import transfer
 from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, build_model
+from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.heads import Labels, default_labels
 from timesformer.positions import Resize
@@ -73,9 +74,10 @@ def load_any_model(
     record, origin = _preprocessing(read, source)
     record = _fitted(record, config, read.config)
     report.notes.append(f"preprocessing: {origin}")
-    if report.licence == LICENCE:
-        report.notes.append(LICENCE_NOTICE)
-        log.warning("%s: %s", source, LICENCE_NOTICE)
+    if report.licence is not None:
+        notice = notice_of(report.licence, read.provenance)
+        report.notes.append(notice)
+        log.log(logging.WARNING if is_limited(report.licence) else logging.INFO, "%s: %s", source, notice)
     log.log(logging.WARNING if report.initialised else logging.INFO, "%s: %s", source, report)
     labels = read.labels if config.num_classes == read.config.num_classes else None
     if labels is None:
@@ -109,6 +111,8 @@ def _target(read: Source, overrides: dict[str, Any]) -> ModelConfig:
     unknown = sorted(set(overrides) - set(known))
     if unknown:
         raise InputError(f"load_model: unknown option {unknown[0]!r}; expected fields of a configuration: {known}")
+    if isinstance(read.config, TimeSformerConfig):
+        return read.config.changed(**overrides)
     return replace(read.config, **overrides)
 
 

@@ -14,6 +14,7 @@ from timesformer.checkpoints.head_rows import InitHead, head_rows
 from timesformer.checkpoints.layout import shapes
 from timesformer.checkpoints.report import TransferReport
 from timesformer.checkpoints.source import Source
+from timesformer.checkpoints.switching import require_same_kind, switched
 from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import Model
 from timesformer.config.transformer import TimeSformerConfig
@@ -21,6 +22,8 @@ from timesformer.errors import InputError
 from timesformer.heads import Labels
 from timesformer.positions import Resize, resize_space, resize_table, resize_time
 
+HEAD = ("head", "fc_norm.", "pooler.")
+"""Beginnings of the names after the last encoder, which a checkpoint may lack."""
 SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
 
 
@@ -74,16 +77,23 @@ def transfer(
     for name in SHARED_FIELDS:
         if getattr(theirs, name) != getattr(ours, name):
             raise InputError(f"{where}: {name} is {getattr(theirs, name)} there and {getattr(ours, name)} here")
+    require_same_kind(where, theirs, ours)
     report = TransferReport(notes=list(source.notes), licence=source.provenance.get("licence"))
-    weights = _checked(source, source.config, report, strict)
-    dropped = sorted(set(source.tensors) - set(weights))
+    weights, notes = switched(_checked(source, source.config, report, strict), theirs, ours)
+    report.notes += notes
+    not_read = _head_not_read(theirs, ours)
+    dropped = sorted(name for name in set(source.tensors) - set(weights) if name in report.reasons)
     used, state = set(), {}
     for name, value in model.state_dict().items():
         origin = _origin(name, model, theirs, weights)
         if name == "encoders.0.positions.table" and origin not in weights:
             origin = "encoders.0.positions.space"  # the image model's positions, repeated in time (ViViT, section 3.4)
-        if origin in weights and name.startswith("head") and rows.order is None:
-            report.reasons[name] = rows.said
+        if origin in weights and name.startswith("head") and (rows.order is None or not_read):
+            report.reasons[name] = not_read or rows.said
+            origin = ""
+        if origin.endswith(".registers") and origin in weights and weights[origin].shape != value.shape:
+            used.add(origin)
+            report.reasons[name] = f"{theirs.registers} registers there, {ours.registers} here"
             origin = ""
         if origin == "patch_embed.proj.weight" and _embeds_anew(theirs, ours):
             used.add(origin)
@@ -108,7 +118,7 @@ def transfer(
         state[name] = found
     if rows.note and any(name.startswith("head") for name in weights):
         report.notes.append(rows.note)
-    _leave_out(source, model, report, sorted(set(weights) - used), strict, rows.said)
+    _leave_out(source, model, report, sorted(set(weights) - used), strict, not_read or rows.said)
     report.left_out += [*dropped, *source.unused]
     report.reasons |= source.unused
     model.load_state_dict(model.state_dict() | state)
@@ -135,7 +145,7 @@ def _checked(source: Source, config: TimeSformerConfig, report: TransferReport, 
     held = {_step(name) for name in weights if ".steps." in name}
     for name in expected:
         whole_step = ".steps." in name and _step(name) not in held and _step(name)[0] in {stack for stack, _ in held}
-        if name not in weights and name not in wrong and not name.startswith("head") and not whole_step:
+        if name not in weights and name not in wrong and not name.startswith(HEAD) and not whole_step:
             wrong[name] = "is missing"
     if wrong and strict:
         first = [f"{name} {reason}" for name, reason in wrong.items()]
@@ -169,9 +179,25 @@ def _origin(name: str, model: Model, theirs: TimeSformerConfig, weights: dict[st
     return f"{head}.steps.{shared if part.startswith('qkv.') and shared else step}.{part}"
 
 
+def _head_not_read(theirs: TimeSformerConfig, ours: TimeSformerConfig) -> str:
+    """Why the source's head cannot be ours, whatever its classes are; empty where it can."""
+    attentive = "attentive" in (theirs.resolved_pool, ours.resolved_pool)
+    if theirs.head_width == ours.head_width and (not attentive or theirs.resolved_pool == ours.resolved_pool):
+        return ""
+    return f"it reads {theirs.resolved_pool} there and {ours.resolved_pool} here (pool)"
+
+
 def _why_new(name: str) -> str:
     if name.startswith("head"):
         return "the checkpoint has no classifier"
+    if name.startswith(HEAD):
+        return "the checkpoint pools otherwise"
+    if name.endswith(".registers"):
+        return "the source has no registers"
+    if name.endswith(".scale"):
+        return "the source has no layer scale"
+    if ".gate." in name:
+        return "a gate that the source lacks; open"
     if name.startswith("encoders.1."):
         return "the source has no second encoder"
     if name.endswith(".positions.time"):
@@ -193,6 +219,10 @@ def _leave_out(source: Source, model: Model, report: TransferReport, names: list
             reason = "the new scheme has no such step"
         elif name.startswith("encoders.0.positions.") or name.endswith(".cls_token"):
             reason = "the new model has no such positions or class token"
+        elif name.endswith(".registers"):
+            reason = "the new model has no registers"
+        elif name.startswith(HEAD) or name.startswith("encoders.0.norm."):
+            reason = "the new model pools otherwise"
         elif strict:
             raise InputError(f"{source.where}: {name} has no place in the new model")
         else:

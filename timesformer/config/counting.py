@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 MacsKind = Literal["needed", "executed"]
 FLEX_BLOCK = 128
+POOLER_RATIO = 4
+"""Width of the hidden layers of an attentive pooler's MLPs, in widths of the model."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Query-key pairs of one part of a step: those with a patch and those with the class token as the query."""
+    """Query-key pairs of one part of a step: those with a patch, and with class token or register as the query."""
 
     patches: int
     cls: int
@@ -34,14 +36,18 @@ class Pairs:
         return self.patches + self.cls
 
 
-def step_pairs(step: Step, grid: Grid, *, kind: MacsKind = "needed", backend: str = "auto") -> list[Pairs | None]:
+def step_pairs(
+    step: Step, grid: Grid, *, kind: MacsKind = "needed", backend: str = "auto", specials: int = 1
+) -> list[Pairs | None]:
     """Count the pairs of each part of the step on a (t, h, w) grid; None for a mixer, which counts its own operations.
+
+    `specials`: number of class tokens and registers, which a step may leave out.
 
     `needed` counts the pairs of the declaration.  `executed` counts those that the backend computes: a predicate runs
     as a dense masked product, and in blocks of 128 x 128 on the `flex` backend.
     """
     tokens = grid[0] * grid[1] * grid[2]
-    with_class = step.cls != "absent"
+    beside = specials if step.cls != "absent" else 0
     found: list[Pairs | None] = []
     for over in step.over:
         if isinstance(over, Mixer):
@@ -49,11 +55,11 @@ def step_pairs(step: Step, grid: Grid, *, kind: MacsKind = "needed", backend: st
             continue
         if isinstance(over, Partition):
             sizes = [(tile.num_groups, tile.group_size) for tile in over.tiles(grid)]
-            patches = sum(groups * size * (size + with_class) for groups, size in sizes)
-            replicated = sum(groups * (size + 1) for groups, size in sizes)
+            patches = sum(groups * size * (size + beside) for groups, size in sizes)
+            replicated = beside * sum(groups * (size + beside) for groups, size in sizes)
         else:
-            patches, replicated = _predicate_pairs(over, grid, kind, backend) + tokens * with_class, 0
-        cls = {"absent": 0, "global": tokens + 1, "replicated": replicated}[step.cls]
+            patches, replicated = _predicate_pairs(over, grid, kind, backend) + tokens * beside, 0
+        cls = {"absent": 0, "global": beside * (tokens + beside), "replicated": replicated}[step.cls]
         found.append(Pairs(patches, cls))
     return found
 
@@ -86,22 +92,37 @@ def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> i
     d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
     t, h, w = config.grid
     patch = config.in_channels * config.tubelet_size * config.patch_size**2
-    total = t * h * w * patch * d + d * sum(config.heads)
+    total = t * h * w * patch * d + config.head_width * sum(config.heads)
+    linears = 3 if config.mlp == "swiglu" else 2
+    gate = {None: 0, "head": config.num_heads, "channel": d}[config.gate]
+    tokens = 0
     for encoder, depth, streams, grid in encoder_runs(config):
-        tokens = grid[0] * grid[1] * grid[2]
-        cls = encoder.class_tokens != "none"
-        block = (tokens + cls) * 2 * d * mlp
+        tokens, specials = grid[0] * grid[1] * grid[2], config.specials(encoder)
+        block = (tokens + specials) * linears * d * mlp
         for step in encoder.steps:
-            rows = tokens + (step.cls != "absent")
-            block += rows * d * d * (5 if step.extra_linear else 4)
+            beside = specials if step.cls != "absent" else 0
+            block += (tokens + beside) * d * (d * (5 if step.extra_linear else 4) + gate)
             width, heads = d // len(step.over), config.num_heads // len(step.over)
-            for over, pairs in zip(step.over, step_pairs(step, grid, kind=kind, backend=config.backend), strict=True):
+            counted = step_pairs(step, grid, kind=kind, backend=config.backend, specials=specials)
+            for over, pairs in zip(step.over, counted, strict=True):
                 if pairs is not None:
                     block += 2 * width * pairs.total
                 elif isinstance(over, Mixer):
-                    block += over.macs(grid, width, heads) + 2 * width * (tokens + 1) * (step.cls == "global")
+                    block += over.macs(grid, width, heads)
+                    block += 2 * width * beside * (tokens + beside) * (step.cls == "global")
         total += depth * streams * block
+    if config.resolved_pool == "attentive":
+        frames = config.scheme.encoders[-1].class_tokens == "frame"  # they are averaged before
+        total += pooler_macs(config, tokens if not frames else h * w)
     return total
+
+
+def pooler_macs(config: "TimeSformerConfig", tokens: int) -> int:
+    """Count the multiply–accumulates of an attentive pooler over so many tokens."""
+    d = config.embed_dim
+    hidden = int(d * POOLER_RATIO)
+    layer = tokens * (4 * d * d + 2 * d * hidden) + 2 * tokens * tokens * d
+    return config.pooler_depth * layer + 2 * tokens * d * d + d * d + 2 * tokens * d + 2 * d * hidden
 
 
 def comparisons_per_patch(config: "TimeSformerConfig") -> float | None:
@@ -114,7 +135,8 @@ def comparisons_per_patch(config: "TimeSformerConfig") -> float | None:
     for encoder, _, _, grid in encoder_runs(config):
         tokens = grid[0] * grid[1] * grid[2]
         for step in encoder.steps:
-            parts = [pairs.patches for pairs in step_pairs(step, grid) if pairs is not None]
+            counted = step_pairs(step, grid, specials=config.specials(encoder))
+            parts = [pairs.patches for pairs in counted if pairs is not None]
             if len(parts) < len(step.over):
                 return None
             total += Fraction(sum(parts), tokens * len(parts))

@@ -1,17 +1,23 @@
 """Configuration of a video transformer: frozen, validated, plain data."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from timesformer.attention import BACKENDS, Grid, Scheme, build
 from timesformer.attention.backends import Backend
-from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Position
+from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Encoder, Position
+from timesformer.config.switches import DEPENDENT, check_switches
 from timesformer.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_fast", "relu")
 QK_INITS = ("independent", "equal")
 TUBELET_INITS = ("filter_inflation", "central_frame", "random")
+
+
+def _switch(default: Any) -> Any:
+    """Return a field that joins a run's hash only where it is not at its default."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,20 @@ class TimeSformerConfig:
     - `init_std`: standard deviation with which the weights of all linear layers but the classifier are initialised.
     - `qk_init`: "equal" gives the queries of every step the weights of its keys to start with, so that a patch looks at
       what resembles it; "independent" draws both, as the released code does.
+
+    Switches of the backbone, each off by default; docs/switches.md shows what each computes:
+
+    - `class_token`: False removes the class token; the head then reads the mean of the patches.
+    - `registers`: number of further tokens beside the class token, with the class policy of each step.
+    - `position: rope` rotates queries and keys; `rope_axes` (channels of a head for t, h, w), `rope_base`,
+      `rope_scale` (factors of the positions along t, h, w), `rope_pairing` and `rope_coordinates` say how.
+      `position: sinusoid` adds a fixed table over the tokens of a clip, as VideoMAE's.
+    - `qk_norm`: a norm of each head's queries and keys.  `gate`: a gate on each step's output, one for each "head" or
+      "channel".  `layer_scale`: start value of a factor per channel on each step's and MLP's output.
+    - `mlp`: "gelu" (two linears around `activation`) or "swiglu".  `norm`: "layer" or "rms".  `qkv_bias`: which of q, k
+      and v have biases.
+    - `pool`: what the head reads; None for the scheme's own.  "attentive" is a query over the patches after
+      `pooler_depth` further blocks.  `fc_norm`: the last norm follows the mean, with `fc_norm_eps`.
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -64,12 +84,30 @@ class TimeSformerConfig:
     position_std: float = 0.02
     time_std: float = 0.0
     backend: Backend = "auto"
-    init_std: float = field(default=0.02, metadata={"later": True})
-    qk_init: str = field(default="independent", metadata={"later": True})
+    init_std: float = _switch(0.02)
+    qk_init: str = _switch("independent")
+    class_token: bool = _switch(True)
+    registers: int = _switch(0)
+    qk_norm: bool = _switch(False)
+    gate: str | None = _switch(None)
+    layer_scale: float | None = _switch(None)
+    mlp: str = _switch("gelu")
+    norm: str = _switch("layer")
+    qkv_bias: str = _switch("qkv")
+    pool: str | None = _switch(None)
+    pooler_depth: int = _switch(0)
+    fc_norm: bool = _switch(False)
+    fc_norm_eps: float = _switch(1e-6)
+    rope_pairing: str = _switch("half")
+    rope_base: float = _switch(10000.0)
+    rope_axes: tuple[int, int, int] | None = _switch(None)
+    rope_scale: tuple[float, float, float] = _switch((1.0, 1.0, 1.0))
+    rope_coordinates: str = _switch("index")
 
     def __post_init__(self) -> None:
-        if isinstance(self.image_size, list):  # as read from JSON or YAML
-            object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name in ("image_size", "rope_axes", "rope_scale"):
+            if isinstance(getattr(self, name), list):  # as read from JSON or YAML
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.num_classes, list | tuple):
             object.__setattr__(self, "num_classes", _heads(self.num_classes))
         positive = ("num_frames", "patch_size", "tubelet_size", "in_channels", "embed_dim", "depth")
@@ -119,12 +157,16 @@ class TimeSformerConfig:
                     f"num_heads: expected a multiple of {len(step.over)}, the parts of step {step.name!r} of "
                     f"{self.attention!r}, got {self.num_heads}"
                 )
+        check_switches(self, {each.name: each.default for each in fields(self)})
 
     @property
     def scheme(self) -> Scheme:
         """Scheme with the class policy, extra linears and qkv sharing of this configuration."""
         return build(self.attention).vary(
-            cls_policy=self.cls_policy, temporal_fc=self.temporal_fc, share_qkv=self.share_qkv
+            cls_policy=self.cls_policy,
+            temporal_fc=self.temporal_fc,
+            share_qkv=self.share_qkv,
+            class_token=self.class_token,
         )
 
     @property
@@ -132,9 +174,34 @@ class TimeSformerConfig:
         """Position embedding of the model: frames that are streams of their own have no temporal positions."""
         scheme = self.scheme
         position = self.position or scheme.position
-        if scheme.encoders[0].class_tokens == "frame" and position != "none":
+        if scheme.encoders[0].class_tokens == "frame" and position in ("space_time", "table"):
             return "space"
         return position
+
+    @property
+    def resolved_pool(self) -> str:
+        """Pooling that the head reads: the switch, or what the last encoder declares."""
+        return self.pool or self.scheme.encoders[-1].pool
+
+    @property
+    def head_width(self) -> int:
+        """Width of the vector that the head reads."""
+        return self.embed_dim * (2 if self.resolved_pool == "class+mean" else 1)
+
+    def changed(self, **changes: Any) -> "TimeSformerConfig":
+        """Return the configuration with other values; fields that only a replaced switch reads go to their defaults."""
+        defaults = {each.name: each.default for each in fields(self)}
+        gone = [name for switch in sorted(set(changes) & set(DEPENDENT)) for name in DEPENDENT[switch](changes[switch])]
+        return replace(self, **{name: defaults[name] for name in gone if name not in changes} | changes)
+
+    def specials(self, encoder: Encoder) -> int:
+        """Return the number of class tokens and registers in each stream of an encoder."""
+        return 0 if encoder.class_tokens == "none" else 1 + self.registers
+
+    def changed_switches(self) -> dict[str, Any]:
+        """Return the switches of the backbone that are not at their defaults."""
+        later = [each for each in fields(self) if each.metadata.get("later")]
+        return {each.name: getattr(self, each.name) for each in later if getattr(self, each.name) != each.default}
 
     @property
     def heads(self) -> tuple[int, ...]:

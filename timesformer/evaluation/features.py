@@ -2,7 +2,7 @@
 
 In Python, for a clip (b, t, 3, H, W) that is normalised as the checkpoint's preprocessing says:
 
-    model.features(clip)              (b, d): input of the classifier, the class token or the mean of the patches
+    model.features(clip)              (b, d): input of the classifier, the class token or what `pool` says
     model.forward_features(clip)      patches (b, t, h, w, d) and cls (b, d) or None, after the last norm
 
 `write_features` does this for videos under a protocol's views.  The file states its model, data and protocol.
@@ -40,6 +40,14 @@ AXES = {
 }
 """Axes of the arrays.  features: the pooled vector; patches: tokens in their grid (the space scheme averages time, so
 that its length is 1); cls: the class token, where the model has one."""
+
+
+POOLED = {
+    "class": "class token",
+    "mean": "mean of the patches",
+    "class+mean": "class token, then mean of the patches",
+    "attentive": "attentive pooling of the patches",
+}
 
 
 @dataclass(frozen=True)
@@ -196,13 +204,13 @@ def _described(
     job: _Job, record: Preprocessing, metadata: dict[str, Any], unreadable: list[tuple[str, str]]
 ) -> dict[str, Any]:
     """Return the metadata: contents of the arrays, model, data, protocol and versions."""
-    pool = job.model.scheme.encoders[-1].pool
+    pool = job.model.config.resolved_pool
     return {
         **metadata,
         **{key: value for key, value in job.protocol.statement().items() if key != "merge"},
         "rows_are": "views" if job.per_view else "videos (mean over views)",
         "axes": {name: list(AXES[name]) for name in job.arrays},
-        "pooled": {"class": "class token", "mean": "mean of the patches"}[pool],
+        "pooled": POOLED[pool],
         "model": job.model.config.to_dict(),
         "weights_sha256": weights_sha256(job.model),
         "preprocessing": record.to_dict(),

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, overload
 from zipfile import BadZipFile
@@ -31,8 +31,9 @@ class AttentionMap:
     heads: numbers of the heads along axis `head`; queries: queries along axis `query`
     weights: (clip, head, query, t, h, w), float32; t counts tokens in time (tubelets); in an encoder after the first,
         which has one token per frame, h = w = 1
-    on_class: (clip, head, query), weight on the class token, 0 where there is none.  For a softmax, and for a mixer
-        whose rows sum to 1, all weights of a query and its `on_class` sum to 1.
+    on_class: (clip, head, query), weight on the class token, 0 where there is none
+    on_registers: (clip, head, query, register), weight on each register, none where the model has none.  For a softmax,
+        and for a mixer whose rows sum to 1, all weights of a query, its `on_class` and `on_registers` sum to 1.
 
     The query `class` is the class token.  In a step that copies it into groups, its row is the mean of its copies'
     softmaxes; in a step that leaves it out, its weight is on itself.  With a class token for each frame, the row is
@@ -48,6 +49,11 @@ class AttentionMap:
     queries: tuple[Query, ...]
     weights: np.ndarray
     on_class: np.ndarray
+    on_registers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def __post_init__(self) -> None:
+        if self.on_registers.ndim != self.on_class.ndim + 1:
+            object.__setattr__(self, "on_registers", np.zeros((*self.on_class.shape, 0), np.float32))
 
 
 class AttentionMaps(Sequence[AttentionMap]):
@@ -79,7 +85,8 @@ class AttentionMaps(Sequence[AttentionMap]):
         raise InputError(f"attention maps: expected one of {known}, got layer {layer} with step {step!r}")
 
     def save(self, path: str | Path, made_from: Mapping[str, str] | None = None) -> Path:
-        """Write an npz file: `header`, a JSON text, and the arrays weights_0, on_class_0, weights_1, …
+        """Write an npz file: `header`, a JSON text, and the arrays weights_0, on_class_0, weights_1, …; with
+        registers also on_registers_0, …
 
         made_from: model and video, for the header.
         """
@@ -90,9 +97,10 @@ class AttentionMaps(Sequence[AttentionMap]):
             "maps": [{name: getattr(one, name) for name in _PLAIN} for one in self],
         }
         arrays = {f"{name}_{i}": getattr(one, name) for i, one in enumerate(self) for name in ("weights", "on_class")}
+        registers = {f"on_registers_{i}": one.on_registers for i, one in enumerate(self) if one.on_registers.size}
         path = Path(path)
         with path.open("wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays, **registers)
         return path
 
     @classmethod
@@ -112,6 +120,7 @@ class AttentionMaps(Sequence[AttentionMap]):
                         **{name: _plain(one[name]) for name in _PLAIN},
                         weights=content[f"weights_{i}"],
                         on_class=content[f"on_class_{i}"],
+                        **{name: content[f"{name}_{i}"] for name in ("on_registers",) if f"{name}_{i}" in content},
                     )
                     for i, one in enumerate(header["maps"])
                 )
@@ -236,10 +245,10 @@ def map_of(call: Call, queries: Sequence[Query], heads: Sequence[int], frames: i
     ]  # each (b, k, p) or, for frame streams, (b, k, t, p)
     row = torch.stack(rows, 2)[:, list(heads)]
     inside = matrix.patches
-    on_class = row[..., inside:].sum(-1)
+    on_class, on_registers = row[..., inside : inside + 1].sum(-1), row[..., inside + 1 :]
     grid = matrix.grid
     if site.streams:
-        on_class, grid = on_class.sum(-1), (frames, *matrix.grid[1:])
+        on_class, on_registers, grid = on_class.sum(-1), on_registers.sum(-2), (frames, *matrix.grid[1:])
     weights = row[..., :inside].reshape(*row.shape[:3], *grid)
     return AttentionMap(
         layer=site.layer,
@@ -249,6 +258,7 @@ def map_of(call: Call, queries: Sequence[Query], heads: Sequence[int], frames: i
         queries=tuple(queries),
         weights=weights.float().cpu().numpy(),
         on_class=on_class.float().cpu().numpy(),
+        on_registers=on_registers.float().cpu().numpy(),
     )
 
 

@@ -39,9 +39,9 @@ class Site:
 class Call:
     """Recorded call of a step.
 
-    patches, cls: inputs, (b, t, h, w, d) and (b, d) or None
+    patches, cls: inputs, (b, t, h, w, d) and (b, d), with registers (b, s, d), or None
     qkv: qkv projection with its recorded inputs or outputs
-    mixed: outputs of the attention before the projection, for the patches and, if it takes part, the class token
+    mixed: outputs of the attention before gate and projection, for the patches and, if it takes part, the class token
     added: contributions of the step to patches and class token
     """
 
@@ -58,7 +58,12 @@ class Call:
 
     def operator(self) -> StepOperator:
         """Matrix of the step, from the q and k that the model computed."""
-        return self.qkv.operator(self.site, self.cls is not None)
+        return self.qkv.operator(self.site, self.specials)
+
+    @property
+    def specials(self) -> int:
+        """Number of class tokens and registers of a stream."""
+        return 0 if self.cls is None else self.cls.shape[1] if self.cls.dim() == 3 else 1
 
 
 class Recorder(nn.Module):
@@ -77,12 +82,11 @@ class Recorder(nn.Module):
         self.calls.append(out if self.keep else x)
         return out
 
-    def operator(self, site: Site, has_class: bool) -> StepOperator:
-        """Return the matrix of the step that called the projection."""
+    def operator(self, site: Site, specials: int) -> StepOperator:
+        """Return the matrix of the step that called the projection, for so many class tokens and registers."""
         found = [call if self.keep else self.projection(call) for call in self.calls]
-        heads = [call.unflatten(-1, (3, site.module.heads, -1)) for call in found]
-        cls = heads[1] if len(heads) > 1 else None
-        return operator(site.step, heads[0], cls, has_class=has_class, modules=site.module.mixer)
+        patches, cls = site.module.prepared(found[0], found[1] if len(found) > 1 else None)
+        return operator(site.step, patches, cls, specials=specials, modules=site.module.mixer)
 
 
 def sites(model: TimeSformer) -> list[Site]:
@@ -127,7 +131,7 @@ def watching(wanted: Sequence[Site], visit: Callable[[Call], None], *, outputs: 
             mixed.clear()  # frees the memory as early as possible
             visit(call)
 
-        handles.append(site.module.proj.register_forward_pre_hook(keep))
+        handles.append(site.module.mixed.register_forward_pre_hook(keep))
         handles.append(site.module.register_forward_pre_hook(before))
         handles.append(site.module.register_forward_hook(after))
 

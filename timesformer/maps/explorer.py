@@ -87,6 +87,7 @@ def explorer_side(
         "frames": frames,
         "film": film,
         "heads": [*(f"head {head}" for head in keys[0].heads), "mean of heads"],
+        "beside": "the class token and the registers" if model.config.registers else "the class token",
         "query": "the class token" if has_class else "the mean of all patches",
         "maps": maps,
         "methods": [_about_method(name, one, chunks, grid) for name, one in (methods or {}).items()],

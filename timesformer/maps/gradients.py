@@ -16,7 +16,7 @@ from timesformer.attention.operator import Piece, StepOperator
 from timesformer.errors import InputError
 from timesformer.heads import heads_of, predict
 from timesformer.maps.capture import Call, as_input, evaluating, grid_of, sites, watching
-from timesformer.maps.walk import Saliency, Taken, walk_back
+from timesformer.maps.walk import Saliency, Taken, walk_back, watching_pooler
 from timesformer.models.blocks import Block
 from timesformer.models.timesformer import TimeSformer
 
@@ -46,19 +46,23 @@ def relevance(model: TimeSformer, clip: Tensor, target: Target = None) -> Salien
     def visit(call: Call) -> None:
         if id(call.site.module) in taken:  # computed again for the backward pass
             return
-        step = taken[id(call.site.module)] = Taken(call.site, call.qkv, call.cls is not None)
+        step = taken[id(call.site.module)] = Taken(call.site, call.qkv, call.specials)
         for mixed in call.mixed:
             edges.append(get_gradient_edge(mixed))
             owners.append(step)
 
-    with _differentiable(model, clip) as given, watching(sites(model), visit, outputs=False):
+    with (
+        _differentiable(model, clip) as given,
+        watching(sites(model), visit, outputs=False),
+        watching_pooler(model) as read,
+    ):
         score = target_score(model, model(given), target)
         found = torch.autograd.grad(score, edges, allow_unused=True)
     for step in taken.values():
         parts = [gradient for gradient, owner in zip(found, owners, strict=True) if owner is step]
         step.gradient = _by_token(parts, step)
     with torch.no_grad():
-        weights, on_class = walk_back(model, list(taken.values()), ("class",), grid, len(clip), _cross)
+        weights, on_class = walk_back(model, list(taken.values()), ("class",), grid, len(clip), _cross, read)
     return Saliency("relevance", ("class",), weights.float().cpu().numpy(), on_class.float().cpu().numpy())
 
 
@@ -170,7 +174,8 @@ def _activation_bytes(model: TimeSformer, clip: Tensor) -> int:
 def _by_token(parts: Sequence[Tensor | None], step: Taken) -> Tensor | None:
     """Return the gradient at the attention's output, (b, k, p, e), or None where it does not reach the logits.
 
-    `parts` are the gradients of the patches (b, t, h, w, d) and, if it takes part, of the class token (b, d).
+    `parts` are the gradients of the patches (b, t, h, w, d) and, if it takes part, of the class token (b, d), with
+    registers (b, s, d).
     """
     like = next((part for part in parts if part is not None), None)
     if like is None:
@@ -180,9 +185,9 @@ def _by_token(parts: Sequence[Tensor | None], step: Taken) -> Tensor | None:
         if part is None:
             shape = step.recorder.calls[number].shape
             part = like.new_zeros(shape)
-        tokens.append(part.flatten(1, -2) if number == 0 else part.unsqueeze(1))
-    if step.has_class and len(tokens) == 1:  # the step leaves the class token out
-        tokens.append(torch.zeros_like(tokens[0][:, :1]))
+        tokens.append(part.flatten(1, -2) if number == 0 else part.reshape(len(part), -1, part.shape[-1]))
+    if step.specials and len(tokens) == 1:  # the step leaves class token and registers out
+        tokens.append(tokens[0].new_zeros(len(tokens[0]), step.specials, tokens[0].shape[-1]))
     return torch.cat(tokens, 1).unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -199,7 +204,7 @@ class _Weighted:
     """Fusion of heads: the mean over heads of the positive part of attention times its gradient."""
 
     def __init__(self, matrix: StepOperator, gradient: Tensor) -> None:
-        missing = matrix.size - matrix.v.shape[2]  # 1 for a class token that the step leaves out
+        missing = matrix.size - matrix.v.shape[2]  # class token and registers that the step leaves out
         self.v = nn.functional.pad(matrix.v, (0, 0, 0, missing))
         self.gradient = gradient.to(self.v.dtype)
 

@@ -27,11 +27,12 @@ Mask = np.ndarray | Tensor
 
 
 def entropy(one: AttentionMap) -> np.ndarray:
-    """Entropy of each row in nats, with the class token among its keys, (clip, head, query).
+    """Entropy of each row in nats, with class token and registers among its keys, (clip, head, query).
 
     It is 0 for a single key, and log n for n equal keys.
     """
-    rows = np.concatenate([one.weights.reshape(*one.on_class.shape, -1), one.on_class[..., None]], -1)
+    beside = np.concatenate([one.on_class[..., None], one.on_registers], -1)
+    rows = np.concatenate([one.weights.reshape(*one.on_class.shape, -1), beside], -1)
     rows = rows.astype(np.float64)
     return -(rows * np.log(np.where(rows > 0, rows, 1))).sum(-1)
 

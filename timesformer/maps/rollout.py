@@ -16,7 +16,7 @@ from timesformer.attention.operator import FUSIONS, Fusion, Query
 from timesformer.errors import InputError
 from timesformer.maps.attention import as_queries, chosen_sites
 from timesformer.maps.capture import Call, as_input, grid_of, run, watching
-from timesformer.maps.walk import Saliency, Taken, walk_back
+from timesformer.maps.walk import Saliency, Taken, walk_back, watching_pooler
 from timesformer.models.timesformer import TimeSformer
 
 Weighting = Literal["plain", "norm"]
@@ -61,7 +61,7 @@ def rollout(
 
     def visit(call: Call) -> None:
         norms = _norms(call) if weighting == "norm" else None
-        taken.append(Taken(call.site, call.qkv, call.cls is not None, norms))
+        taken.append(Taken(call.site, call.qkv, call.specials, norms))
 
     def cross(stage: Sequence[Taken], y: Tensor) -> Tensor:
         shares = _shares(stage, y)
@@ -72,10 +72,10 @@ def rollout(
         return out
 
     qkv_bytes = 3 * clip.element_size() * len(clip) * grid[0] * grid[1] * grid[2] * model.config.embed_dim * len(wanted)
-    with watching(wanted, visit, outputs=qkv_bytes <= KEEP_BYTES):
+    with watching(wanted, visit, outputs=qkv_bytes <= KEEP_BYTES), watching_pooler(model) as read:
         run(model, clip)
     with torch.no_grad():
-        weights, on_class = walk_back(model, taken, queries, grid, len(clip), cross)
+        weights, on_class = walk_back(model, taken, queries, grid, len(clip), cross, read)
     name = "rollout" if weighting == "plain" else "rollout, norms"
     if steps is not None:
         name += f", {' and '.join(dict.fromkeys(steps))} alone"
@@ -83,10 +83,10 @@ def rollout(
 
 
 def _norms(call: Call) -> tuple[Tensor, Tensor]:
-    """Norms of each token's residual and of the step's contribution to it, both (b, p), with the class token last."""
+    """Norms of each token's residual and of the step's contribution to it, both (b, p), patches first."""
     pairs = [(call.patches.flatten(1, 3), call.added[0])]
     if call.cls is not None:
-        pairs.append((call.cls[:, None], call.added[1]))
+        pairs.append((call.cls.reshape(len(call.cls), -1, call.cls.shape[-1]), call.added[1]))
     residual = [_norm(before) for before, _ in pairs]
     added = [
         torch.zeros_like(norm) if more is None else _norm(more.reshape(before.shape))

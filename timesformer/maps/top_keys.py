@@ -28,9 +28,9 @@ class TopKeys:
         Weights are summed over the keys of a cell and averaged over its queries.
     keys, weights: (head, query, count), numbers of the cells, t slowest, and their weights, the largest first; an
         unused slot has weight 0 and key 0
-    on_class: (head, query), weight on the class token
+    on_class: (head, query), weight on the class token and the registers
     class_row: (head, t, h, w), complete row of the class token, or the mean over the patches where there is none
-    class_on_class: (head,), weight of this row on the class token
+    class_on_class: (head,), weight of this row on the class token and the registers
     """
 
     layer: int
@@ -139,18 +139,14 @@ class _Gathered:
 
     def _add(self, piece: Piece, matrix: StepOperator, stream: int) -> None:
         weights = self._with_mean(piece.weights[stream].float())  # head g r s
-        if matrix.has_class and piece.rows.numel() == 1 and int(piece.rows) == matrix.patches:
-            row = weights.new_zeros(len(weights), matrix.size)
-            row[:, piece.keys[0]] = weights[:, 0, 0]
-            self._class(row, matrix, stream)
-            return
-        is_class = piece.keys == matrix.patches  # g s
+        is_class = piece.keys >= matrix.patches  # g s
         rows, keys = piece.rows, piece.keys
-        if matrix.has_class and bool((rows == matrix.patches).any()):  # all tokens in one piece
-            kept = (rows != matrix.patches)[0]
-            row = weights.new_zeros(len(weights), matrix.size)
-            row[:, keys[0]] = weights[:, 0, ~kept][:, 0]
-            self._class(row, matrix, stream)
+        if matrix.has_class and bool((rows >= matrix.patches).any()):  # with the class token or registers, one group
+            is_token, kept = (rows == matrix.patches)[0], (rows < matrix.patches)[0]
+            if bool(is_token.any()):
+                row = weights.new_zeros(len(weights), matrix.size)
+                row[:, keys[0]] = weights[:, 0, is_token][:, 0]
+                self._class(row, matrix, stream)
             rows, weights = rows[:, kept], weights[:, :, kept]
         if not rows.numel():
             return

@@ -1,7 +1,8 @@
 """Transformer blocks: attention steps and the MLP, each with a residual connection.
 
 Letters: b clips, t frames, h w patch rows and columns, n = h * w, d channels, k heads, e width of a head.
-Patches (b, t, h, w, d) and class token (b, d) are separate tensors throughout; they are never concatenated.
+Patches (b, t, h, w, d) and class token (b, d) are separate tensors throughout; they are never concatenated.  With
+registers, the class token and they are one tensor (b, s, d), which is treated as the class token is.
 """
 
 import torch
@@ -9,26 +10,38 @@ from torch import Tensor, nn
 
 from timesformer.attention import Mixer, Partition, Step, attend
 from timesformer.attention.attend import split_heads
+from timesformer.attention.backends import Backend, BackendError
 from timesformer.attention.scheme import Encoder
 from timesformer.config.transformer import TimeSformerConfig
+from timesformer.models.layers import Norm, make_activation, make_norm, make_qkv
+from timesformer.models.rotary import Rotary
 from timesformer_kernels import add_norm
 
 
 class Attention(nn.Module):
-    """One residual attention step: norm, qkv, attention, projection, drop path, extra linear.
+    """One residual attention step: norm, qkv, attention, gate, projection, drop path, extra linear, layer scale.
 
-    The extra linear comes after drop path, which acts per clip and group, as in the released code.
+    The extra linear comes after drop path, which acts per clip and group, as in the released code.  The gate is twice
+    the sigmoid of a linear of the step's normed input, which starts at zero, so that the gate starts at 1.
+
+    Raises:
+        BackendError: backend `triton` with rotary positions or registers.
     """
 
     def __init__(self, step: Step, config: TimeSformerConfig, drop_path: float) -> None:
         super().__init__()
         d = config.embed_dim
-        self.step, self.heads, self.backend, self.drop_path = step, config.num_heads, config.backend, drop_path
-        self.norm = nn.LayerNorm(d, eps=config.norm_eps)
-        self.qkv = nn.Linear(d, 3 * d) if step.qkv_from is None else None
+        self.step, self.heads, self.drop_path = step, config.num_heads, drop_path
+        self.backend, self.rotary = backend_of(config), Rotary.of(config)
+        self.norm = make_norm(config, d)
+        self.qkv = make_qkv(config) if step.qkv_from is None else None
+        self.q_norm, self.k_norm = (make_norm(config, d // self.heads) if config.qk_norm else None for _ in "qk")
+        self.mixed = nn.Identity()  # the output of the attention passes through it, where maps record it
+        self.gate = nn.Linear(d, self.heads if config.gate == "head" else d) if config.gate else None
         self.proj = nn.Linear(d, d)
         self.drop = nn.Dropout(config.drop_rate)
         self.fc = nn.Linear(d, d) if step.extra_linear else None
+        self.scale = None if config.layer_scale is None else nn.Parameter(torch.full((d,), config.layer_scale))
         mixers = [
             over.modules(d // len(step.over), part.stop - part.start)
             for over, part in zip(step.over, split_heads(step, self.heads), strict=True)
@@ -52,32 +65,93 @@ class Attention(nn.Module):
         if self.step.cls == "absent":
             cls = None
         weights = self._group_weights(patches)
+        out, cls_out, gates = self._attended(patches, cls, qkv, normed, weights, class_only)
+        if out is not None:
+            out = self.drop(self.proj(self._gated(out, gates[0])))
+            if weights is not None:
+                out = out * self._per_token(weights, patches)
+            out = self._finished(out)
+        if cls_out is None:
+            return out, None
+        cls_out = self._gated(cls_out, gates[1])
+        if weights is None:
+            cls_out = self.drop(self.proj(cls_out))
+        elif self.step.cls == "replicated":  # mean over groups of weight * (projection + bias)
+            mean = weights.flatten(1).mean(1).view(-1, *[1] * (cls_out.dim() - 1))
+            cls_out = nn.functional.linear(cls_out, self.proj.weight)
+            cls_out = self.drop(cls_out + self.proj.bias * mean)
+        else:
+            mask = _drop_path_mask((cls_out.shape[0], *[1] * (cls_out.dim() - 1)), self.drop_path, cls_out)
+            cls_out = self.drop(self.proj(cls_out)) * mask
+        return out, self._finished(cls_out)
+
+    def _attended(
+        self,
+        patches: Tensor,
+        cls: Tensor | None,
+        qkv: nn.Module,
+        normed: Tensor | None,
+        weights: Tensor | None,
+        class_only: bool,
+    ) -> tuple[Tensor | None, Tensor | None, tuple[Tensor | None, Tensor | None]]:
+        """Return the outputs of the attention for patches and class token, and their gates.
+
+        What it needs meanwhile is released when it returns.
+        """
+        normed = self.norm(patches) if normed is None else normed
+        cls_normed = None if cls is None else self.norm(cls)
+        gates = self._gate_of(normed), None if cls_normed is None else self._gate_of(cls_normed)
+        own, token = self.prepared(qkv(normed), None if cls_normed is None else qkv(cls_normed))
+        del normed, cls_normed
         out, cls_out = attend(
             self.step,
-            qkv(self.norm(patches) if normed is None else normed).unflatten(-1, (3, self.heads, -1)),
-            None if cls is None else qkv(self.norm(cls)).unflatten(-1, (3, self.heads, -1)),
+            own,
+            token,
             backend=self.backend,
             group_weights=weights,
             modules=self.mixer,
             class_only=class_only,
         )
-        if out is not None:
-            out = self.drop(self.proj(out.flatten(-2)))
-            if weights is not None:
-                out = out * self._per_token(weights, patches)
-            if self.fc is not None:
-                out = self.fc(out)
-        if cls_out is None:
-            return out, None
-        cls_out = cls_out.flatten(-2)
-        if weights is None:
-            cls_out = self.drop(self.proj(cls_out))
-        elif self.step.cls == "replicated":  # mean over groups of weight * (projection + bias)
-            cls_out = nn.functional.linear(cls_out, self.proj.weight)
-            cls_out = self.drop(cls_out + self.proj.bias * weights.flatten(1).mean(1, keepdim=True))
-        else:
-            cls_out = self.drop(self.proj(cls_out)) * _drop_path_mask((cls_out.shape[0], 1), self.drop_path, cls_out)
-        return out, cls_out if self.fc is None else self.fc(cls_out)
+        return out, cls_out, gates
+
+    def _gate_of(self, normed: Tensor) -> Tensor | None:
+        """Return the gate of normed tokens, (…, k) or (…, d)."""
+        return None if self.gate is None else 2 * self.gate(normed).sigmoid()
+
+    def prepared(self, qkv: Tensor, cls_qkv: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return projected q, k and v as attention takes them: (b, t, h, w, 3, k, e) and (b, [s,] 3, k, e) or None.
+
+        They are split into heads, normed and, for the patches, rotated, where the configuration says so.
+        """
+        qkv = qkv.unflatten(-1, (3, self.heads, -1))
+        cls_qkv = None if cls_qkv is None else cls_qkv.unflatten(-1, (3, self.heads, -1))
+        if self.q_norm is not None and self.k_norm is not None:
+            parts = [None if x is None else self._normed(x) for x in (qkv, cls_qkv)]
+            assert parts[0] is not None
+            qkv, cls_qkv = parts[0], parts[1]
+        if self.rotary is not None:
+            qkv = torch.cat([self.rotary(qkv[..., :2, :, :]), qkv[..., 2:, :, :]], -3)
+        return qkv, cls_qkv
+
+    def _normed(self, qkv: Tensor) -> Tensor:
+        assert self.q_norm is not None
+        assert self.k_norm is not None
+        q, k, v = qkv.unbind(-3)
+        return torch.stack([self.q_norm(q), self.k_norm(k), v], -3)
+
+    def _gated(self, out: Tensor, gate: Tensor | None) -> Tensor:
+        """Join the heads of the attention's output, (…, k, e) -> (…, d), times the gate."""
+        joined: Tensor = self.mixed(out.flatten(-2))
+        if gate is None:
+            return joined
+        if gate.shape[-1] == self.heads:
+            return (joined.unflatten(-1, (self.heads, -1)) * gate[..., None]).flatten(-2)
+        return joined * gate
+
+    def _finished(self, out: Tensor) -> Tensor:
+        """Apply the extra linear and the layer scale."""
+        out = out if self.fc is None else self.fc(out)
+        return out if self.scale is None else out * self.scale
 
     def _group_weights(self, patches: Tensor) -> Tensor | None:
         """Draw the weights of drop path, (b, gt, gh, gw): 0 or 1 / (1 - p)."""
@@ -98,27 +172,39 @@ class Attention(nn.Module):
         return weights[..., None]
 
 
+def backend_of(config: TimeSformerConfig) -> Backend:
+    """Return the backend of a configuration's steps: with registers or rotary positions `auto` takes sdpa.
+
+    Raises:
+        BackendError: backend `triton` with either of them.
+    """
+    asked = [name for name, on in (("rope", config.position == "rope"), ("registers", config.registers > 0)) if on]
+    if asked and config.backend == "triton":
+        raise BackendError(f"backend 'triton': does not serve {' and '.join(asked)} yet; use 'sdpa' or 'auto'")
+    return "sdpa" if asked and config.backend == "auto" else config.backend
+
+
 def _drop_path_mask(shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor:
     keep = 1 - rate
     return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep) / keep
 
 
 class Mlp(nn.Module):
-    """MLP of a block: norm, linear, activation, linear; drop path per clip."""
+    """MLP of a block: norm, linear, activation, linear, layer scale; drop path per clip.
+
+    With `mlp: swiglu` the first linear gives the gate and, below it, the value.
+    """
 
     def __init__(self, config: TimeSformerConfig, drop_path: float) -> None:
         super().__init__()
-        hidden = int(config.embed_dim * config.mlp_ratio)
+        d, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
         self.drop_path = drop_path
-        self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
-        self.fc1 = nn.Linear(config.embed_dim, hidden)
-        self.act = (
-            nn.ReLU()
-            if config.activation == "relu"
-            else nn.GELU(approximate="none" if config.activation == "gelu" else "tanh")
-        )
-        self.fc2 = nn.Linear(hidden, config.embed_dim)
+        self.norm = make_norm(config, d)
+        self.fc1 = nn.Linear(d, hidden * (2 if config.mlp == "swiglu" else 1))
+        self.act = make_activation(config)
+        self.fc2 = nn.Linear(hidden, d)
         self.drop = nn.Dropout(config.drop_rate)
+        self.scale = None if config.layer_scale is None else nn.Parameter(torch.full((d,), config.layer_scale))
 
     def forward(
         self, patches: Tensor, cls: Tensor | None, normed: Tensor | None = None
@@ -131,14 +217,14 @@ class Mlp(nn.Module):
         if self.training and self.drop_path:
             mask = _drop_path_mask((patches.shape[0],), self.drop_path, patches)
             out = out * mask[:, None, None, None, None]
-            cls_out = None if cls_out is None else cls_out * mask[:, None]
+            cls_out = None if cls_out is None else cls_out * mask.view(-1, *[1] * (cls_out.dim() - 1))
         return out, cls_out
 
     def one(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
         """Return the contribution to tokens (…, d), before drop path."""
         x = self.drop(self.act(self.fc1(self.norm(x) if normed is None else normed)))
         out: Tensor = self.drop(self.fc2(x))
-        return out
+        return out if self.scale is None else out * self.scale
 
 
 class Block(nn.Module):
@@ -149,7 +235,7 @@ class Block(nn.Module):
         self.stages = [[step.name for step in stage] for stage in encoder.block]
         self.steps = nn.ModuleDict({step.name: Attention(step, config, drop_path) for step in encoder.steps})
         self.mlp = Mlp(config, drop_path)
-        self.fused_norm = config.backend == "triton"
+        self.fused_norm = config.backend == "triton" and config.norm == "layer"
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
         normed = None
@@ -188,7 +274,7 @@ class Block(nn.Module):
         patches: Tensor,
         cls: Tensor | None,
         normed: Tensor | None = None,
-        norm: nn.LayerNorm | None = None,
+        norm: Norm | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return patches and class token after a stage, and the patches after `norm`, the norm that reads them next."""
         added = [self._attention(name, patches, cls, normed) for name in stage]
@@ -196,11 +282,16 @@ class Block(nn.Module):
         for number, (more_patches, more_cls) in enumerate(added, start=1):
             assert more_patches is not None
             if norm is not None and number == len(added) and self.fused_norm:
+                assert isinstance(norm, nn.LayerNorm)
                 patches, normed = add_norm(patches, more_patches, norm.weight, norm.bias, norm.eps)
             else:
                 patches = patches + more_patches
             cls = cls if cls is None or more_cls is None else cls + more_cls
         return patches, cls, normed
+
+    def attention_steps(self) -> list[Attention]:
+        """Return the attention steps, in order."""
+        return [self._step(name) for stage in self.stages for name in stage]
 
     def _step(self, name: str) -> Attention:
         module = self.steps[name]

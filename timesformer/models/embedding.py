@@ -8,7 +8,7 @@ from timesformer._typing import Float
 from timesformer.attention.partition import Grid
 from timesformer.attention.scheme import Position
 from timesformer.errors import InputError
-from timesformer.positions import resize_space, resize_table, resize_time
+from timesformer.positions import resize_space, resize_table, resize_time, sinusoid_table
 
 
 class PatchEmbed(nn.Module):
@@ -53,9 +53,14 @@ class Positions(nn.Module):
     - They are initialised from truncated normals with standard deviation `std` and, in time, `time_std`: 0.02 and 0 in
       the released code.
     - With a class token, row 0 of the `space` and `table` parameters belongs to it.
+    - `sinusoid`: fixed, not learned; a sine and cosine over the numbers of the tokens (VideoMAE).  It is computed for
+      the grid of the clip.  The class token gets none.
+    - `rope` and `none` add nothing here.
 
-    Resizing is bicubic in space and linear in time.
+    Registers get no position.  Resizing is bicubic in space and linear in time.
     """
+
+    sinusoid: Tensor
 
     def __init__(
         self, kind: Position, grid: Grid, width: int, class_token: bool, std: float = 0.02, time_std: float = 0.0
@@ -73,14 +78,23 @@ class Positions(nn.Module):
         if kind == "table":
             self.table = nn.Parameter(torch.empty(self.class_rows + t * h * w, width))
             nn.init.trunc_normal_(self.table, std=std)
+        if kind == "sinusoid":
+            self.register_buffer("sinusoid", sinusoid_table(t * h * w, width), persistent=False)
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Add the positions to patches (b, t, h, w, d) and class token (b, d)."""
-        if self.kind == "none":
+        """Add the positions to patches (b, t, h, w, d) and class token (b, d), which registers may follow (b, s, d)."""
+        if self.kind in ("none", "rope"):
             return patches, cls
         grid = (patches.shape[1], patches.shape[2], patches.shape[3])
+        if self.kind == "sinusoid":
+            fixed = self.sinusoid
+            if grid != self.grid:
+                fixed = sinusoid_table(grid[0] * grid[1] * grid[2], patches.shape[-1], patches.device)
+            return patches + fixed.to(patches.dtype).unflatten(0, grid), cls
         rows: Tensor = self.table if self.kind == "table" else self.space
-        if cls is not None:
+        if cls is not None and cls.dim() == 3:
+            cls = torch.cat([cls[:, :1] + rows[0], cls[:, 1:]], 1)
+        elif cls is not None:
             cls = cls + rows[0]
         rows = rows[self.class_rows :]
         if self.kind == "table":

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from timesformer.errors import InputError
+from timesformer.models.layers import PartlyBiased
 
 
 class PackedLinear(nn.Module):
@@ -18,7 +19,8 @@ class PackedLinear(nn.Module):
         if self.activation == "gelu":
             self.algorithm = self.algorithm or "none"
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = None if linear.bias is None else linear.bias.detach()
+        bias = linear.full_bias() if isinstance(linear, PartlyBiased) else linear.bias
+        self.bias = None if bias is None else bias.detach()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Backbone shared by all attention schemes.
 
 Letters: b clips, t frames, h w patch rows and columns, n = h * w, d channels, k heads, e width of a head.
-Patches (b, t, h, w, d) and class token (b, d) are separate tensors throughout; they are never concatenated.
+Patches (b, t, h, w, d) and class token (b, d) are separate tensors throughout; they are never concatenated.  With
+registers, the class token and they are one tensor (b, s, d) inside an encoder.
 """
 
 import copy
@@ -20,22 +21,30 @@ from timesformer.config.counting import encoder_runs, macs_per_view
 from timesformer.config.registry import Model, register
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.models.blocks import Attention, Block, Mlp
+from timesformer.models.blocks import Attention, Block, Mlp, backend_of
 from timesformer.models.embedding import PatchEmbed, Positions
+from timesformer.models.layers import SwiGlu, make_norm
 from timesformer.models.packed import PackedLinear
+from timesformer.models.pooling import AttentivePooler
 
 
 class Tokens(NamedTuple):
-    """Tokens after the last norm: patches (b, t, h, w, d), and class token (b, d) or None."""
+    """Tokens after the last norm: patches (b, t, h, w, d), class token (b, d) or None, registers (b, n, d) or None."""
 
     patches: Tensor
     cls: Tensor | None
+    registers: Tensor | None = None
 
 
 class EncoderStack(nn.Module):
-    """Class token, positions, blocks and the last norm of one encoder."""
+    """Class token, registers, positions, blocks and the last norm of one encoder.
 
-    def __init__(self, encoder: Encoder, config: TimeSformerConfig, depth: int, positions: Positions) -> None:
+    `normed`: whether the norm is here; with `fc_norm` it follows the pooling.
+    """
+
+    def __init__(
+        self, encoder: Encoder, config: TimeSformerConfig, depth: int, positions: Positions, normed: bool = True
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.gradient_checkpointing = False
@@ -43,16 +52,22 @@ class EncoderStack(nn.Module):
         if encoder.class_tokens != "none":
             self.cls_token = nn.Parameter(torch.empty(config.embed_dim))
             nn.init.trunc_normal_(self.cls_token, std=0.02)
+        self.registers = None
+        if config.specials(encoder) > 1:
+            self.registers = nn.Parameter(torch.empty(config.registers, config.embed_dim))
+            nn.init.trunc_normal_(self.registers, std=0.02)
         self.positions = positions
         self.drop = nn.Dropout(config.drop_rate)
         rates = [config.drop_path_rate * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(encoder, config, rate) for rate in rates)
-        self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.norm = make_norm(config, config.embed_dim) if normed else nn.Identity()
 
     def forward(
         self, patches: Tensor, average_frames: bool, class_only: bool = False
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return the tokens after the norm: patches (b, t, h, w, d) and class token (b, d) or None.
+
+        With registers, the second is (b, s, d), the class token first.
 
         Where every frame is a stream of its own, the class tokens are (b, t, d); with `average_frames` the tokens are
         averaged over the frames before the norm, to (b, 1, h, w, d) and (b, d).  `class_only` leaves out the patches,
@@ -63,6 +78,8 @@ class EncoderStack(nn.Module):
         if streams:
             patches = patches.flatten(0, 1).unsqueeze(1)
         cls = None if self.cls_token is None else self.cls_token.expand(patches.shape[0], -1)
+        if cls is not None and self.registers is not None:
+            cls = torch.cat([cls[:, None], self.registers.expand(len(cls), -1, -1)], 1)
         patches, cls = self.positions(patches, cls)
         patches, cls = self.drop(patches), None if cls is None else self.drop(cls)
         blocks = list(self.blocks)
@@ -84,12 +101,16 @@ class EncoderStack(nn.Module):
                 patches, cls = patches.mean(1, keepdim=True), cls.mean(1)
         return self.norm(patches), None if cls is None else self.norm(cls)
 
-    def pool(self, patches: Tensor, cls: Tensor | None, per_frame: bool) -> Tensor:
-        """Return the pooled vectors: (b, d), or (b, t, d) with `per_frame`."""
+    def split(self, cls: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return class token and registers, (…, d) and (…, n, d), None where there are none."""
+        return (cls, None) if self.registers is None else (cls[..., 0, :], cls[..., 1:, :])
+
+    def pool(self, patches: Tensor, cls: Tensor | None) -> Tensor:
+        """Return a pooled vector for each frame, (b, t, d), which the next encoder reads."""
         if self.encoder.pool == "class":
             assert cls is not None
-            return cls
-        return patches.mean((2, 3)) if per_frame else patches.mean((1, 2, 3))
+            return self.split(cls)[0]
+        return patches.mean((2, 3))
 
 
 class TimeSformer(Model):
@@ -116,19 +137,23 @@ class TimeSformer(Model):
         self.scheme = config.scheme
         for step in (step for encoder in self.scheme.encoders for step in encoder.steps):
             for over in step.over:
-                choose(config.backend, over, None)
+                choose(backend_of(config), over, None)
         self.patch_embed = PatchEmbed(config.in_channels, config.tubelet_size, config.patch_size, config.embed_dim)
         position = config.resolved_position
         stacks = []
         for number, (encoder, depth, _, grid) in enumerate(encoder_runs(config)):
-            kind = position if number == 0 or position == "none" else "table"
+            kind = position if number == 0 or position in ("none", "sinusoid", "rope") else "table"
             with_class = encoder.class_tokens != "none"
             positions = Positions(
                 kind, grid, config.embed_dim, with_class, std=config.position_std, time_std=config.time_std
             )
-            stacks.append(EncoderStack(encoder, config, depth, positions))
+            normed = number + 1 < len(self.scheme.encoders) or not config.fc_norm
+            stacks.append(EncoderStack(encoder, config, depth, positions, normed))
         self.encoders = nn.ModuleList(stacks)
-        self.head = nn.Linear(config.embed_dim, sum(config.heads))
+        self.pooler = AttentivePooler(config) if config.resolved_pool == "attentive" else None
+        self.fc_norm = make_norm(config, config.embed_dim, config.fc_norm_eps) if config.fc_norm else None
+        self.head = nn.Linear(config.head_width, sum(config.heads))
+        self.pooled = config.resolved_pool
         self.fused = False
         self.extras = {}
         self._initialise()
@@ -142,6 +167,8 @@ class TimeSformer(Model):
         for module in self.modules():
             if isinstance(module, Attention) and module.fc is not None:
                 nn.init.zeros_(module.fc.weight)
+            if isinstance(module, Attention) and module.gate is not None:
+                nn.init.zeros_(module.gate.weight)
             if isinstance(module, Attention) and module.step.zero_start:
                 nn.init.zeros_(module.proj.weight)
             if isinstance(module, Attention) and module.qkv is not None and self.config.qk_init == "equal":
@@ -166,28 +193,38 @@ class TimeSformer(Model):
         """Return the last encoder's tokens after its norm; the space scheme averages the frames before the norm."""
         patches, cls = self._encode(clip, class_only=False)
         assert patches is not None
-        return Tokens(patches, cls)
+        return Tokens(patches, *((None, None) if cls is None else self.stacks()[-1].split(cls)))
 
     def _encode(self, clip: Tensor, class_only: bool) -> tuple[Tensor | None, Tensor | None]:
         patches = self.patch_embed(clip)
         *before, final = self.stacks()
         for stack in before:
             patches, cls = stack(patches, average_frames=False)
-            patches = stack.pool(patches, cls, per_frame=True)[:, :, None, None]
+            patches = stack.pool(patches, cls)[:, :, None, None]
         out: tuple[Tensor | None, Tensor | None] = final(patches, average_frames=True, class_only=class_only)
         return out
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "b d"]:
-        """Return the vector that the head reads: the class token, or the mean of the patches."""
-        return self.stacks()[-1].pool(tokens.patches, tokens.cls, per_frame=False)
+        """Return the vector that the head reads; see `pool` and `fc_norm` of the configuration."""
+        if self.pooler is not None:
+            pooled: Tensor = self.pooler(tokens.patches)
+            return pooled
+        if self.pooled == "class":
+            assert tokens.cls is not None
+            return tokens.cls
+        mean = tokens.patches.mean((1, 2, 3))
+        if self.pooled == "mean":
+            return mean if self.fc_norm is None else self.fc_norm(mean)
+        assert tokens.cls is not None
+        return torch.cat([tokens.cls, mean], -1)
 
     def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
         """Return the pooled vector of each clip, which the head reads."""
-        if not self.fused or self.stacks()[-1].encoder.pool == "mean":
+        if not self.fused or self.pooled != "class":
             return self.pool(self.forward_features(clip))
         _, cls = self._encode(clip, class_only=True)
         assert cls is not None
-        return cls
+        return self.stacks()[-1].split(cls)[0]
 
     def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.head(self.features(clip))
@@ -243,7 +280,8 @@ class TimeSformer(Model):
 def fuse_for_inference(model: TimeSformer) -> TimeSformer:
     """Return a fused copy of `model` in evaluation mode, with the same outputs up to rounding; `model` is unchanged.
 
-    - An extra linear is folded into the projection before it, since drop path between them is off.
+    - An extra linear is folded into the projection before it, since drop path between them is off; so is a layer scale
+      into the linear before it.
     - Where the head reads only the class token, the last block computes only the class token.
     - On a CPU in fp32 the blocks' linear layers are packed for oneDNN, together with the MLP's activation.
 
@@ -261,6 +299,9 @@ def fuse_for_inference(model: TimeSformer) -> TimeSformer:
         if isinstance(module, Attention) and module.fc is not None:
             module.proj = _folded(module.proj, module.fc)
             module.fc = None
+        if isinstance(module, Attention | Mlp) and module.scale is not None:
+            _scale_rows(module.proj if isinstance(module, Attention) else module.fc2, module.scale)
+            module.scale = None
     weight = fused.head.weight
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         for module in list(fused.modules()):
@@ -269,8 +310,10 @@ def fuse_for_inference(model: TimeSformer) -> TimeSformer:
                     module.register_module("qkv", PackedLinear(module.qkv))
                 module.register_module("proj", PackedLinear(module.proj))
             elif isinstance(module, Mlp):
-                module.register_module("fc1", PackedLinear(module.fc1, _activation(module.act)))
-                module.register_module("act", nn.Identity())
+                activation = _activation(module.act)
+                module.register_module("fc1", PackedLinear(module.fc1, activation))
+                if activation != "none":
+                    module.register_module("act", nn.Identity())
                 module.register_module("fc2", PackedLinear(module.fc2))
     return fused
 
@@ -284,7 +327,16 @@ def _folded(first: nn.Linear, second: nn.Linear) -> nn.Linear:
     return out
 
 
+def _scale_rows(linear: nn.Linear, scale: Tensor) -> None:
+    """Multiply the outputs of a linear layer, in place."""
+    linear.weight.copy_(linear.weight.double() * scale.double()[:, None])
+    linear.bias.copy_(linear.bias.double() * scale.double())
+
+
 def _activation(module: nn.Module) -> str:
+    """Return the activation that a packed layer can compute itself."""
+    if isinstance(module, SwiGlu):
+        return "none"
     if isinstance(module, nn.GELU):
         return "gelu" if module.approximate == "none" else "gelu_tanh"
     return "relu"

@@ -36,7 +36,13 @@ def cost(
     share_qkv: Annotated[
         bool | None, typer.Option(help="Share one qkv projection between the steps of a block.")
     ] = None,
-    position: Annotated[str | None, typer.Option(help="Position embeddings: none, space, space_time or table.")] = None,
+    position: Annotated[
+        str | None, typer.Option(help="Positions: none, space, space_time, table, sinusoid or rope.")
+    ] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other field of the model, as in YAML: --set registers=4; repeatable."),
+    ] = None,
     views: Annotated[int, typer.Option(min=1, help="Views per video (clips x crops) counted in tflops_total.")] = 1,
     batch: Annotated[int | None, typer.Option(min=1, help="Also predict peak memory for a batch of this size.")] = None,
     train: Annotated[
@@ -93,7 +99,7 @@ def cost(
         "position": position,
         "backend": backend,
     }
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value is not None} | _others(other or [])
     chosen = names() if attention == "all" else (attention,) if attention is not None else own
     if baseline is not None:
         chosen = (baseline,)
@@ -130,6 +136,19 @@ def cost(
     if memories:
         console().print(_memory_table(costs, memories))
         console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
+
+
+def _others(texts: list[str]) -> dict[str, Any]:
+    """Fields of the model that are given as FIELD=VALUE."""
+    from timesformer.config.yaml_text import parse_yaml
+
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise bad_input(f"--set {text}: expected FIELD=VALUE, such as registers=4")
+        found[name] = parse_yaml(value, f"--set {name}")
+    return found
 
 
 def _cost_table(costs: list[Cost]) -> Any:

@@ -15,7 +15,11 @@ def export(
     source: Annotated[str, typer.Argument(help="Folder, file or hub name of a checkpoint in any supported format.")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     format: Annotated[
-        str, typer.Option(help="Format to write: hf-timesformer, hf-vivit, or our own, timesformer-ablations.")
+        str,
+        typer.Option(
+            help="Format to write: hf-timesformer, hf-vivit, hf-videomae, hf-vjepa2, hf-dinov2, or our own, "
+            "timesformer-ablations."
+        ),
     ] = "hf-timesformer",
     strict: Annotated[bool, typer.Option(help="Fail if a weight of the checkpoint is not recognised.")] = True,
     scheme_file: SchemeFile = None,

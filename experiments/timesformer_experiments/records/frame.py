@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -121,6 +121,7 @@ def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     sizes = configuration.pop("model.image_size", [None] * len(records))
     sides = (("model.image_height", 0), ("model.image_width", -1))
     configuration |= {name: [size[side] if isinstance(size, list) else size for size in sizes] for name, side in sides}
+    _complete(configuration)
     configuration.setdefault("init_from", [None] * len(records))
     machines = [record["environment"] for record in records]
     return {
@@ -141,6 +142,20 @@ def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         **{f"environment.{name}": [machine.get("versions", {}).get(name) for machine in machines] for name in VERSIONS},
         **{name: [record.get(name) for record in records] for name in LAST},
     }
+
+
+def _complete(configuration: dict[str, list[Any]]) -> None:
+    """Set fields of a model that came later to their defaults, where a record of a scheme leaves them out."""
+    schemes = configuration.get("model.attention", [])
+    for each in fields(TimeSformerConfig):
+        values = configuration.get(f"model.{each.name}") if each.metadata.get("later") else None
+        if values is None or each.default is None:
+            continue
+        default = list(each.default) if isinstance(each.default, tuple) else each.default
+        configuration[f"model.{each.name}"] = [
+            default if value is None and scheme is not None else value
+            for value, scheme in zip(values, schemes, strict=True)
+        ]
 
 
 def _tuning(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

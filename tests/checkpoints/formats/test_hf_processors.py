@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from transformers import image_utils
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.models.vivit.image_processing_vivit import VivitImageProcessor
@@ -29,6 +31,8 @@ PIL = {
     "VivitImageProcessor": VivitImageProcessor,
     "ViTImageProcessor": ViTImageProcessorPil,
     "DeiTImageProcessor": DeiTImageProcessorPil,
+    "BitImageProcessor": BitImageProcessorPil,
+    "SiglipImageProcessor": SiglipImageProcessorPil,
 }
 """Those that run without torchvision."""
 SOURCES = {
@@ -38,6 +42,10 @@ SOURCES = {
     "VivitVideoProcessor": "vivit.video_processing_vivit",
     "ViTImageProcessor": "vit.image_processing_vit",
     "DeiTImageProcessor": "deit.image_processing_deit",
+    "BitImageProcessor": "bit.image_processing_bit",
+    "SiglipImageProcessor": "siglip.image_processing_siglip",
+    "VJEPA2VideoProcessor": "vjepa2.video_processing_vjepa2",
+    "DINOv3ViTImageProcessor": "dinov3_vit.image_processing_dinov3_vit",
 }
 """Those that need torchvision, which is not imported here: read from their source."""
 Fields = dict[str, Any]
@@ -71,6 +79,8 @@ def test_the_defaults_are_those_of_the_source(name: str) -> None:
     theirs = attributes(tree, name)
     completed = ours.completed({})
     for field in ("size", "crop_size", "rescale_factor"):
+        if isinstance(theirs.get(field), int):
+            theirs[field] = {"height": theirs[field], "width": theirs[field]}
         if field in theirs:
             assert completed[field] == pytest.approx(theirs[field]), field
     assert completed["image_mean"] == list(theirs["image_mean"])
@@ -157,6 +167,25 @@ def test_vivit_as_transformers_5_writes_it() -> None:
 def test_layouts_of_transformers_4_and_5(values: Fields, model_type: str | None, video: bool, expected: Fields) -> None:
     record, _ = preprocessing_of_processor(values, Path("x"), model_type, video)
     assert {key: record[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "model_type", "expected"),
+    [
+        ({}, "dinov2", {"interpolation": "bicubic", "short_side": 224, "crop": [224, 224], "quantised": True}),
+        ({"size": {"shortest_edge": 256}}, "dinov2_with_registers", {"short_side": 256, "crop": [224, 224]}),
+        ({}, "vjepa2", {"short_side": 292, "crop": [256, 256], "mean": [0.485, 0.456, 0.406]}),
+        ({"crop_size": 384, "size": {"shortest_edge": 9}}, "vjepa2", {"short_side": 438, "crop": [384, 384]}),
+        ({}, "dinov3_vit", {"short_side": 224, "quantised": False, "interpolation": "bilinear"}),
+        ({"size": {"height": 384, "width": 384}}, "siglip", {"short_side": 384, "interpolation": "bicubic"}),
+        ({"image_mean": [0.1, 0.2, 0.3]}, "vit_mae", {"short_side": 224, "mean": [0.1, 0.2, 0.3]}),
+        ({}, "videomae", {"short_side": 224, "std": [0.5] * 3}),
+    ],
+)
+def test_of_todays_encoders(values: Fields, model_type: str, expected: Fields) -> None:
+    record, _ = preprocessing_of_processor(values, Path("x"), model_type, True)
+    assert {key: record[key] for key in expected} == expected
+    assert record.get("crop", [record["short_side"]] * 2)
 
 
 def test_a_class_that_is_not_known_must_say_everything() -> None:

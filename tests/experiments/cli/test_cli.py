@@ -62,6 +62,7 @@ def test_cost_options_reach_the_configuration() -> None:
     assert params() - params("--no-temporal-fc") == 24 * 24 + 24
     assert params("--position", "none") < params()
     assert params("--image-size", "32x64") - params() == 16 * 24
+    assert params("--set", "registers=4", "--set", "qkv_bias=qv") - params() == 4 * 24 - 2 * 24
     shown = run("cost", "--attention", "divided", *SMALL, "--cls-policy", "global", "--json")
     assert json.loads(shown.stdout)["comparisons_per_patch"] == 8 + 16 + 2
 
@@ -86,6 +87,9 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
         (["cost", "--attention", "joint", "--image-size", "big"], "--image-size big"),
         (["cost", "--attention", "joint", "--num-heads", "5"], "num_heads"),
         (["cost", "--attention", "joint", "--cls-policy", "absent"], "class token"),
+        (["cost", "--attention", "joint", "--set", "registers"], "--set registers: expected FIELD=VALUE"),
+        (["cost", "--attention", "joint", "--set", "registers=-1"], "registers: expected 0 or a positive integer"),
+        (["cost", "--attention", "joint", "--set", "speed=1"], "unknown field 'speed'"),
         (["cost", "--scheme-file", "missing.py"], "missing.py"),
         (["reproduce", "table9"], "artefact 'table9': expected one or more of"),
         (["reproduce", "table1", "--profile", "long"], "--profile long: expected one of smoke, quick, full, paper"),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -84,6 +84,9 @@ def test_two_blocks_tell_the_peak_of_any_depth(attention: str) -> None:
         ({}, {"gradient_checkpointing": True}),
         ({"attention": "factorised_encoder"}, {"gradient_checkpointing": True, "device": "cuda"}),
         ({"depth": 1}, {}),
+        ({"registers": 2, "position": "rope", "qk_norm": True}, {}),
+        ({"mlp": "swiglu", "norm": "rms", "gate": "channel", "layer_scale": 0.1}, {}),
+        ({"pool": "attentive", "pooler_depth": 2, "position": "sinusoid"}, {}),
     ],
 )
 def test_and_with_every_setting(fields: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -124,12 +127,15 @@ def real_attention(
         ("joint", {"precision": "bf16"}),
         ("factorised_encoder", {"gradient_checkpointing": True}),
         ("divided", {"train": False}),
+        ("divided", {"registers": 2, "position": "rope", "qk_norm": True, "gate": "head"}),
+        ("joint", {"mlp": "swiglu", "norm": "rms", "layer_scale": 0.1, "pool": "attentive", "pooler_depth": 1}),
     ],
 )
 def test_fake_tensors_allocate_what_real_ones_do(attention: str, settings: dict[str, Any]) -> None:
     """The same ledger over a step that is really made, on real tensors."""
     settings = {"train": True, **settings}
-    made = config(attention, depth=2, temporal_depth=2, backend=settings.pop("backend", "auto"))
+    own = {name: settings.pop(name) for name in set(settings) - {each.name for each in fields(Workload)}}
+    made = config(attention, depth=2, temporal_depth=2, **own)
     step = Workload(made, 2, **settings)
     model = TimeSformer(made)
     model.gradient_checkpointing = step.gradient_checkpointing

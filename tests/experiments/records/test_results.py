@@ -64,6 +64,14 @@ def test_a_row_a_cell_with_typed_columns(tmp_path: Path) -> None:
     assert not [name for name in frame if name.startswith("spec")]
 
 
+def test_a_field_that_came_later_has_its_default_where_a_record_lacks_it(tmp_path: Path) -> None:
+    for job in jobs({"model.registers": [0, 4], "model.gate": [None, "head"]}).values():
+        write_cell(tmp_path, job, scores=False)
+    frame = load_results(tmp_path)
+    assert list(frame["model.registers"]) == [0, 0, 4, 4]
+    assert list(frame["model.gate"].isna()) == [True, False, True, False]
+
+
 def test_the_record_that_holds(tmp_path: Path) -> None:
     first, second, third, fourth = jobs(FEW).values()
     write_failure(tmp_path, first)

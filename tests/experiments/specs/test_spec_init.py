@@ -47,6 +47,19 @@ def test_what_is_stated_comes_first(checkpoint: Path) -> None:
     assert (record.crop, record.short_side, record.num_frames) == (32, 40, 4)
 
 
+def test_switches_of_the_checkpoint_are_taken_over(tmp_path: Path) -> None:
+    """And fields that only another position reads go with it."""
+    config = TimeSformerConfig(
+        attention="joint", class_token=False, position="rope", rope_pairing="vjepa2", qkv_bias="qv", num_classes=3,
+        **SIZES | {"embed_dim": 24},
+    )  # fmt: skip
+    folder = str(save_model(tmp_path / "model", TimeSformer(config)))
+    found = spec(init_from=folder)
+    assert found.model.changed_switches() == config.changed_switches()
+    assert spec(init_from=folder, model={"position": "space_time"}).model.rope_pairing == "half"
+    assert spec(model=found.model.to_dict()).model == found.model
+
+
 def test_a_model_that_names_its_scheme_is_described_anew(checkpoint: Path) -> None:
     model = {"attention": "joint", **SIZES}
     found = spec(init_from=str(checkpoint), model=model)

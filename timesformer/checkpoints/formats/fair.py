@@ -16,10 +16,6 @@ from timesformer.config.yaml_text import parse_yaml
 from timesformer.errors import InputError
 
 LICENCE = "CC-BY-NC-4.0"
-LICENCE_NOTICE = (
-    f"the TimeSformer weights that its authors released are licensed {LICENCE}: no commercial use, of weights derived "
-    "from them neither"
-)
 HEAD_WIDTH = 64
 NORM_EPS = 1e-6
 DROP_PATH = 0.1

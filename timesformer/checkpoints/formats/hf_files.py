@@ -145,6 +145,8 @@ def _settings(
         return found
 
     record: dict[str, Any] = {"antialias": True, "quantised": True, "centre": "floor"}  # as PIL and their centre crop
+    if known is not None and not known.quantised:
+        record["quantised"] = False
     notes = []
     normalised, rescaled = values.get("do_normalize", True), values.get("do_rescale", True)
     record["mean"] = triple("image_mean") if normalised else [0.0] * 3

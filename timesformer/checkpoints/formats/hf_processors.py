@@ -10,6 +10,7 @@ from typing import Any
 
 STANDARD = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BILINEAR, BICUBIC = 2, 3  # PIL's numbers
 
 
@@ -18,8 +19,9 @@ class Processor:
     """Defaults of a class, for what its file does not say.
 
     size: the shorter side, or with `square` both sides, whatever the shape of the video was.  crop: the sides of the
-    centre crop, None for a class that does not crop.  offset: whether 1 is subtracted after rescaling; fixed: whatever
-    the file says.
+    centre crop, None for a class that does not crop.  short_over_crop: the shorter side is this times the crop, rounded
+    down, whatever the file says of a size.  quantised: whether pixels are rounded after resizing.  offset: whether 1 is
+    subtracted after rescaling; fixed: whatever the file says.
     """
 
     size: int = 224
@@ -31,6 +33,8 @@ class Processor:
     resample: int = BILINEAR
     offset: bool = False
     fixed: bool = False
+    quantised: bool = True
+    short_over_crop: float | None = None
 
     def completed(self, values: dict[str, Any]) -> dict[str, Any]:
         """A file's fields with the class's own for those that it leaves out."""
@@ -48,6 +52,11 @@ class Processor:
         stated = {key: value for key, value in values.items() if value is not None}
         if isinstance(stated.get("size"), int) and self.square:
             stated["size"] = {"height": stated["size"], "width": stated["size"]}
+        if self.short_over_crop is not None:
+            crop: Any = stated.get("crop_size", self.crop)
+            stated["size"] = {
+                "shortest_edge": int((crop["height"] if isinstance(crop, dict) else crop) * self.short_over_crop)
+            }
         return own | stated | ({"offset": self.offset} if self.fixed else {})
 
 
@@ -59,6 +68,10 @@ PROCESSORS = {
     "TimesformerVideoProcessor": Processor(mean=IMAGENET_MEAN, std=IMAGENET_STD),
     "ViTImageProcessor": Processor(square=True, crop=None),
     "DeiTImageProcessor": Processor(size=256, square=True, resample=BICUBIC),
+    "BitImageProcessor": Processor(mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC),
+    "VJEPA2VideoProcessor": Processor(crop=256, mean=IMAGENET_MEAN, std=IMAGENET_STD, short_over_crop=256 / 224),
+    "DINOv3ViTImageProcessor": Processor(square=True, crop=None, mean=IMAGENET_MEAN, std=IMAGENET_STD, quantised=False),
+    "SiglipImageProcessor": Processor(square=True, crop=None, resample=BICUBIC),
 }
 """By the name of the class, without the endings of its variants (Fast, Pil)."""
 
@@ -66,6 +79,14 @@ OF_MODELS = {
     "timesformer": ("VideoMAEImageProcessor", "TimesformerVideoProcessor"),
     "vivit": ("VivitImageProcessor", "VivitVideoProcessor"),
     "vit": ("ViTImageProcessor", "ViTImageProcessor"),
+    "vit_mae": ("ViTImageProcessor", "ViTImageProcessor"),
+    "videomae": ("VideoMAEImageProcessor", "VideoMAEVideoProcessor"),
+    "vjepa2": ("VJEPA2VideoProcessor", "VJEPA2VideoProcessor"),
+    "dinov2": ("BitImageProcessor", "BitImageProcessor"),
+    "dinov2_with_registers": ("BitImageProcessor", "BitImageProcessor"),
+    "dinov3_vit": ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessor"),
+    "siglip": ("SiglipImageProcessor", "SiglipImageProcessor"),
+    "siglip_vision_model": ("SiglipImageProcessor", "SiglipImageProcessor"),
 }
 """The classes that transformers takes for a `model_type` where the file names none: for images, and for videos."""
 

@@ -146,6 +146,8 @@ def _require_expressible(config: TimeSformerConfig) -> str:
     height, width = config.height_width
     require("image_size", height == width, "square images alone")
     require("num_classes", isinstance(config.num_classes, int), "one head")
+    for field in config.changed_switches():
+        require(field, False, "the default alone")
     return names[scheme.name]
 
 

@@ -114,6 +114,8 @@ def _require_expressible(config: TimeSformerConfig) -> None:
     require("attention", joint and encoders[0].class_tokens == "clip", "attention over the whole clip alone (joint)")
     require("position", config.resolved_position == "table", "table")
     require("num_classes", isinstance(config.num_classes, int), "one head")
+    for field in config.changed_switches():
+        require(field, False, "the default alone")
 
 
 def write(model: Model, folder: Path, labels: list[str] | None, preprocessing: dict[str, Any] | None) -> Path:

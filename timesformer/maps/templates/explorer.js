@@ -198,9 +198,9 @@ class Panel {
       parts.push(`Layer ${view.layer}, ${view.step}, ${model.heads[this.head]}, from ${cell}.`);
     }
     parts.push(order.length ? `Most weight on ${strongest}.` : "No weight on patches.");
-    if (found.cls > 0) parts.push(`${percent(found.cls)} on the class token.`);
+    if (found.cls > 0) parts.push(`${percent(found.cls)} on ${model.beside}.`);
     if (view.method === undefined && found.from !== null) {
-      parts.push(`The ${view.shape[2]} strongest keys are stored; with the class token they hold `
+      parts.push(`The ${view.shape[2]} strongest keys are stored; with ${model.beside} they hold `
         + `${percent(found.kept)} of the weight.`);
     }
     if (view.coarse) parts.push(`Coarse: a cell merges ${view.cell.join(" × ")} patches (time × rows × columns).`);
