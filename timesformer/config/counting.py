@@ -37,8 +37,9 @@ class Pairs:
 def step_pairs(step: Step, grid: Grid, *, kind: MacsKind = "needed", backend: str = "auto") -> list[Pairs | None]:
     """Count the pairs of each part of the step on a (t, h, w) grid; None for a mixer, which counts its own operations.
 
-    `needed` counts the pairs of the declaration.  `executed` counts those that the backend computes: a predicate runs
-    as a dense masked product, and in blocks of 128 x 128 on the `flex` backend.
+    `needed` counts the pairs of the declaration.  `executed` counts those that the backend computes: for a predicate
+    or tiles, queries that are taken together with all keys of any of them (`timesformer.attention.plan`), a dense
+    masked product on the `reference` backend, and blocks of 128 x 128 on the `flex` backend.
     """
     tokens = grid[0] * grid[1] * grid[2]
     with_class = step.cls != "absent"
@@ -61,9 +62,11 @@ def step_pairs(step: Step, grid: Grid, *, kind: MacsKind = "needed", backend: st
 def _predicate_pairs(over: Predicate, grid: Grid, kind: MacsKind, backend: str) -> int:
     tokens = grid[0] * grid[1] * grid[2]
     if kind == "needed":
-        return sum(int(rows.sum()) for rows in over.chunks(grid))
-    if backend != "flex":
+        return over.pairs(grid)
+    if backend == "reference":
         return tokens * tokens
+    if backend != "flex":
+        return sum(batch.pairs for batch in over.plan(grid))
     mask = over.mask(grid)
     pad = -tokens % FLEX_BLOCK
     blocks = F.pad(mask, (0, pad, 0, pad)).unflatten(1, (-1, FLEX_BLOCK)).unflatten(0, (-1, FLEX_BLOCK)).any(3).any(1)

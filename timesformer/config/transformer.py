@@ -4,8 +4,9 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from timesformer.attention import BACKENDS, Grid, Scheme, build
+from timesformer.attention import BACKENDS, Grid, Scheme, build, chosen, spelling
 from timesformer.attention.backends import Backend
+from timesformer.attention.options import plain
 from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Position
 from timesformer.errors import InputError
 
@@ -19,7 +20,9 @@ class TimeSformerConfig:
 
     The defaults are ViT-B/16 at 8 frames of 224 px (paper, section 4 and appendix A).
 
-    - `attention`: name of a scheme (`timesformer.attention.names()`).
+    - `attention`: name of a scheme (`timesformer.attention.names()`); with options, a mapping
+      `{"name": "sliding_tile", "window": [3, 3, 3]}` or the text `sliding_tile(window=[3,3,3])`, which is what the field
+      then holds, without options that are at their defaults.
     - `num_frames`, `image_size` (an integer, or height and width in pixels), `tubelet_size` (frames per token): sizes
       of the position embeddings.  A model also takes clips of other sizes, for which it resizes the embeddings.
     - `temporal_depth`: depth of the second, temporal encoder of a scheme that has one.
@@ -62,6 +65,7 @@ class TimeSformerConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "attention", spelling(self.attention))
         if isinstance(self.image_size, list):  # as read from JSON or YAML
             object.__setattr__(self, "image_size", tuple(self.image_size))
         if isinstance(self.num_classes, list | tuple):
@@ -147,7 +151,11 @@ class TimeSformerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data for JSON and YAML."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        name, options = chosen(self.attention)
+        if options:
+            values["attention"] = {"name": name, **plain(options)}
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TimeSformerConfig":
