@@ -39,7 +39,10 @@ def _compute(q: Tensor, k: Tensor, v: Tensor, plan: Plan, more: tuple[int, ...])
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for clips, chunk in _chunks(q, plan, more):
         found = F.scaled_dot_product_attention(
-            _take(q[clips], chunk.rows), _take(k[clips], chunk.keys), _take(v[clips], chunk.keys), _mask(chunk, q, clips)
+            _take(q[clips], chunk.rows),
+            _take(k[clips], chunk.keys),
+            _take(v[clips], chunk.keys),
+            _mask(chunk, q, clips),
         )
         out[clips].index_copy_(1, chunk.rows.flatten(), _put(found, chunk.rows))
     return out

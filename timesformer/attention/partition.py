@@ -38,9 +38,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.word not in ("all", "each", "blocks", "stride", "windows"):
-            raise InputError(
-                f"Split.word: expected 'all', 'each', 'blocks', 'stride' or 'windows', got {self.word!r}"
-            )
+            raise InputError(f"Split.word: expected 'all', 'each', 'blocks', 'stride' or 'windows', got {self.word!r}")
         if self.k < 1:
             raise InputError(f"Split.k: expected a positive integer, got {self.k!r}")
         if not 0 <= self.shift < (self.k if self.word == "windows" else 1):

@@ -37,9 +37,7 @@ class Batch:
         return self.rows.numel() * self.keys.shape[1]
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(
-            self.rows.to(device), self.keys.to(device), None if self.mask is None else self.mask.to(device)
-        )
+        return Batch(self.rows.to(device), self.keys.to(device), None if self.mask is None else self.mask.to(device))
 
 
 Plan = tuple[Batch, ...]

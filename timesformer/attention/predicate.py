@@ -76,9 +76,7 @@ class Predicate:
 
     def pairs(self, grid: Grid) -> int:
         """Number of pairs that are seen."""
-        return sum(
-            batch.pairs if batch.mask is None else int(batch.mask.sum()) for batch in self.plan(grid)
-        )
+        return sum(batch.pairs if batch.mask is None else int(batch.mask.sum()) for batch in self.plan(grid))
 
     def visible(self, query: Grid, grid: Grid) -> Tensor:
         """Keys of one query, bool (t, h, w)."""

@@ -143,7 +143,7 @@ class Radial(Rule):
 
 @dataclass(frozen=True)
 class Everywhere(Rule):
-    """Global places: those whose number along time, height and width is a multiple of `every` see and are seen by all."""
+    """Global places, whose numbers along time, height and width are multiples of `every`: all see them, they see all."""
 
     every: Size
 

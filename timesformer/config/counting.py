@@ -3,6 +3,7 @@
 One MAC counts as one FLOP, as in the paper, fvcore and mmaction2.  Only matrix products are counted.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -84,13 +85,21 @@ def encoder_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, in
             yield encoder, depth, 1, (t, h, w) if number == 0 else (t, 1, 1)
 
 
+def block_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, int, Grid]]:
+    """Yield, for each kind of block of each encoder, an encoder of that kind, their number, streams and grid."""
+    for encoder, depth, streams, grid in encoder_runs(config):
+        kinds = Counter(encoder.at(number) for number in range(depth))
+        for kind, blocks in kinds.items():
+            yield kind, blocks, streams, grid
+
+
 def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> int:
     """Count the multiply–accumulates of one clip and crop: embedding, linear layers, q·k, attention·v and head."""
     d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
     t, h, w = config.grid
     patch = config.in_channels * config.tubelet_size * config.patch_size**2
     total = t * h * w * patch * d + d * sum(config.heads)
-    for encoder, depth, streams, grid in encoder_runs(config):
+    for encoder, depth, streams, grid in block_runs(config):
         tokens = grid[0] * grid[1] * grid[2]
         cls = encoder.class_tokens != "none"
         block = (tokens + cls) * 2 * d * mlp
@@ -108,17 +117,18 @@ def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> i
 
 
 def comparisons_per_patch(config: "TimeSformerConfig") -> float | None:
-    """Count the keys that a patch is compared with in one block, as a mean over patches and heads.
+    """Count the keys that a patch is compared with in one block, as a mean over patches, heads and blocks.
 
     Source: section 3 of the paper, joint N·F + 1 and divided N + F + 2; the latter has the class token in both steps,
     as with `cls_policy="global"`.  The result is None where a step is a mixer, which declares no keys.
     """
     total = Fraction(0)
-    for encoder, _, _, grid in encoder_runs(config):
+    depths = {encoder.depth: depth for encoder, depth, _, _ in encoder_runs(config)}
+    for encoder, blocks, _, grid in block_runs(config):
         tokens = grid[0] * grid[1] * grid[2]
         for step in encoder.steps:
             parts = [pairs.patches for pairs in step_pairs(step, grid) if pairs is not None]
             if len(parts) < len(step.over):
                 return None
-            total += Fraction(sum(parts), tokens * len(parts))
+            total += Fraction(sum(parts) * blocks, tokens * len(parts) * depths[encoder.depth])
     return float(total)

@@ -1,13 +1,14 @@
 """Configuration of a video transformer: frozen, validated, plain data."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from timesformer.attention import BACKENDS, Grid, Scheme, build, chosen, spelling
 from timesformer.attention.backends import Backend
 from timesformer.attention.options import plain
 from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Position
+from timesformer.config.schedule import Schedule, by_depth, read_schedule, scheduled, write_schedule
 from timesformer.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_fast", "relu")
@@ -21,8 +22,8 @@ class TimeSformerConfig:
     The defaults are ViT-B/16 at 8 frames of 224 px (paper, section 4 and appendix A).
 
     - `attention`: name of a scheme (`timesformer.attention.names()`); with options, a mapping
-      `{"name": "sliding_tile", "window": [3, 3, 3]}` or the text `sliding_tile(window=[3,3,3])`, which is what the field
-      then holds, without options that are at their defaults.
+      `{"name": "sliding_tile", "window": [3, 3, 3]}` or the text `sliding_tile(window=[3,3,3])`, which is what the
+      field then holds, without options that are at their defaults.
     - `num_frames`, `image_size` (an integer, or height and width in pixels), `tubelet_size` (frames per token): sizes
       of the position embeddings.  A model also takes clips of other sizes, for which it resizes the embeddings.
     - `temporal_depth`: depth of the second, temporal encoder of a scheme that has one.
@@ -34,6 +35,7 @@ class TimeSformerConfig:
     - `position`: position embedding, or None for the scheme's default.
     - `position_std`, `time_std`: standard deviations with which spatial positions (or a full table) and temporal
       positions are initialised; the defaults are those of the released code.
+    - `schedule`: depths whose blocks take the steps of other schemes (`timesformer.config.schedule`).
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -63,9 +65,12 @@ class TimeSformerConfig:
     position_std: float = 0.02
     time_std: float = 0.0
     backend: Backend = "auto"
+    schedule: Schedule | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention", spelling(self.attention))
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", read_schedule(self.schedule))
         if isinstance(self.image_size, list):  # as read from JSON or YAML
             object.__setattr__(self, "image_size", tuple(self.image_size))
         if isinstance(self.num_classes, list | tuple):
@@ -110,6 +115,9 @@ class TimeSformerConfig:
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+        if self.schedule is not None and len(build(self.attention).encoders[0].pattern) == 1:
+            names = set(by_depth(self.schedule, self.attention, self.depth))
+            object.__setattr__(self, "schedule", None if names == {self.attention} else self.schedule)
         for step in (step for encoder in self.scheme.encoders for step in encoder.steps):
             if self.num_heads % len(step.over):
                 raise InputError(
@@ -119,10 +127,20 @@ class TimeSformerConfig:
 
     @property
     def scheme(self) -> Scheme:
-        """Scheme with the class policy, extra linears and qkv sharing of this configuration."""
-        return build(self.attention).vary(
-            cls_policy=self.cls_policy, temporal_fc=self.temporal_fc, share_qkv=self.share_qkv
-        )
+        """Scheme with the schedule, class policy, extra linears and qkv sharing of this configuration."""
+        scheme = build(self.attention)
+        if self.schedule is not None:
+            scheme = scheduled(scheme, by_depth(self.schedule, self.attention, self.depth))
+        return scheme.vary(cls_policy=self.cls_policy, temporal_fc=self.temporal_fc, share_qkv=self.share_qkv)
+
+    @property
+    def label(self) -> str:
+        """Short text for tables: the scheme, its options and the schedule."""
+        if self.schedule is None:
+            return self.attention
+        parts = by_depth(self.schedule, self.attention, self.depth)
+        starts = [number for number, name in enumerate(parts) if number == 0 or name != parts[number - 1]]
+        return ", ".join(f"{first}: {parts[first]}" for first in starts)
 
     @property
     def resolved_position(self) -> Position:
@@ -155,6 +173,8 @@ class TimeSformerConfig:
         name, options = chosen(self.attention)
         if options:
             values["attention"] = {"name": name, **plain(options)}
+        if self.schedule is not None:
+            values["schedule"] = write_schedule(self.schedule)
         return values
 
     @classmethod

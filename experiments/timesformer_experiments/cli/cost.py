@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_experiments.cli.options import Json, SchemeFile, bad_input
+from timesformer_experiments.cli.options import (
+    Json,
+    ScheduleText,
+    SchemeFile,
+    SchemeOptions,
+    attention_named,
+    bad_input,
+    schedule_of,
+)
 from timesformer_experiments.report.terminal import console, print_json, progress
 
 if TYPE_CHECKING:
@@ -16,6 +24,8 @@ if TYPE_CHECKING:
 
 def cost(
     attention: Annotated[str | None, typer.Option(help="Attention scheme, or `all`.")] = None,
+    option: SchemeOptions = None,
+    schedule: ScheduleText = None,
     baseline: Annotated[str | None, typer.Option(help="CNN instead of a scheme: i3d, slowfast or c2d.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames per clip.")] = None,
     image_size: Annotated[
@@ -92,9 +102,12 @@ def cost(
         "share_qkv": share_qkv,
         "position": position,
         "backend": backend,
+        "schedule": schedule_of(schedule),
     }
     given = {name: value for name, value in fields.items() if value is not None}
-    chosen = names() if attention == "all" else (attention,) if attention is not None else own
+    if option and (attention is None or attention == "all"):
+        raise bad_input("--option: expected with --attention and the name of one scheme")
+    chosen = names() if attention == "all" else (attention_named(attention, option),) if attention is not None else own
     if baseline is not None:
         chosen = (baseline,)
     if not chosen:
