@@ -14,7 +14,7 @@ from torch import Tensor
 from timesformer._typing import Float
 from timesformer.attention.plan import Batch, Plan
 
-CHUNK_BYTES = 1 << 24
+CHUNK_BYTES = 1 << 22
 """Approximate size of the queries, keys and values that are gathered at a time."""
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -27,24 +27,19 @@ def gathered_attention(
 
     Keys after the last query, such as the class token, are seen by every query.
     """
-    more = tuple(range(q.shape[1], k.shape[1]))
     needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if not needs_gradient or torch.jit.is_tracing():  # the tracer counts what it sees, and sees no backward pass
-        return _compute(q, k, v, plan, more)
-    out: Tensor = _Gathered.apply(q, k, v, plan, more)
+        return _compute(q, k, v, plan)
+    out: Tensor = _Gathered.apply(q, k, v, plan)
     return out
 
 
-def _compute(q: Tensor, k: Tensor, v: Tensor, plan: Plan, more: tuple[int, ...]) -> Tensor:
+def _compute(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    for clips, chunk in _chunks(q, plan, more):
-        found = F.scaled_dot_product_attention(
-            _take(q[clips], chunk.rows),
-            _take(k[clips], chunk.keys),
-            _take(v[clips], chunk.keys),
-            _mask(chunk, q, clips),
-        )
-        out[clips].index_copy_(1, chunk.rows.flatten(), _put(found, chunk.rows))
+    for chunk in _chunks(q, k, plan):
+        inputs = _take(q, chunk.rows), _take(k, chunk.keys), _take(v, chunk.keys)
+        found = F.scaled_dot_product_attention(*inputs, _added(chunk, q))
+        _lines(out).index_copy_(0, chunk.rows.flatten(), _put(found))
     return out
 
 
@@ -52,82 +47,81 @@ class _Gathered(torch.autograd.Function):
     """`_compute` with a backward pass that gathers again instead of keeping the gathered keys and values."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan, more: tuple[int, ...]) -> Tensor:
-        ctx.plan, ctx.more, ctx.fused = plan, more, q.device.type == "cpu"
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
+        ctx.plan, ctx.fused = plan, q.device.type == "cpu"
         if not ctx.fused:
-            out = _compute(q, k, v, plan, more)
+            out = _compute(q, k, v, plan)
             ctx.save_for_backward(q, k, v)
             return out
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         sums = []
-        for clips, chunk in _chunks(q, plan, more):
-            found, logsumexp = _forward(
-                _take(q[clips], chunk.rows),
-                _take(k[clips], chunk.keys),
-                _take(v[clips], chunk.keys),
-                attn_mask=_mask(chunk, q, clips),
-            )
-            out[clips].index_copy_(1, chunk.rows.flatten(), _put(found, chunk.rows))
+        for chunk in _chunks(q, k, plan):
+            inputs = _take(q, chunk.rows), _take(k, chunk.keys), _take(v, chunk.keys)
+            found, logsumexp = _forward(*inputs, attn_mask=_added(chunk, q))
+            _lines(out).index_copy_(0, chunk.rows.flatten(), _put(found))
             sums.append(logsumexp)
         ctx.save_for_backward(q, k, v, out, *sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        saved = ctx.saved_tensors  # read once: checkpointing recomputes them at each access
-        q, k, v = saved[:3]
+        given = gradients[0]
+        q, k, v, *kept = ctx.saved_tensors  # read once: checkpointing recomputes them at each access
         found = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
-        for number, (clips, chunk) in enumerate(_chunks(q, ctx.plan, ctx.more)):
-            given, rows, keys = gradient[clips], chunk.rows, chunk.keys
-            inputs = [_take(q[clips], rows), _take(k[clips], keys), _take(v[clips], keys)]
-            mask = _mask(chunk, q, clips)
+        for number, chunk in enumerate(_chunks(q, k, ctx.plan)):
+            inputs = [_take(q, chunk.rows), _take(k, chunk.keys), _take(v, chunk.keys)]
+            wanted, mask = _take(given, chunk.rows), _added(chunk, q)
             if ctx.fused:
-                out, logsumexp = _take(saved[3][clips], rows), saved[4 + number]
-                parts = _backward(_take(given, rows), *inputs, out, logsumexp, 0.0, False, attn_mask=mask)
+                out, logsumexp = _take(kept[0], chunk.rows), kept[1 + number]
+                parts = _backward(wanted, *inputs, out, logsumexp, 0.0, False, attn_mask=mask)
             else:
                 with torch.enable_grad():
                     inputs = [x.detach().requires_grad_() for x in inputs]
                     out = F.scaled_dot_product_attention(*inputs, mask)
-                parts = torch.autograd.grad(out, inputs, _take(given, rows))
-            for total, part, numbers in zip(found, parts, (rows, keys, keys), strict=True):
-                total[clips].index_add_(1, numbers.flatten(), _put(part, numbers))
-        return *found, None, None
+                parts = torch.autograd.grad(out, inputs, wanted)
+            for total, part, numbers in zip(found, parts, (chunk.rows, chunk.keys, chunk.keys), strict=True):
+                _lines(total).index_add_(0, numbers.flatten(), _put(part))
+        return *found, None
 
 
-def _chunks(q: Tensor, plan: Plan, more: tuple[int, ...]) -> Iterator[tuple[slice, Batch]]:
-    """Yield clips and groups that are computed together, the keys of all queries among them."""
-    row = q.shape[2] * q.shape[3] * q.element_size()
+def _chunks(q: Tensor, k: Tensor, plan: Plan) -> Iterator[Batch]:
+    """Yield the groups of all clips, some at a time; tokens are numbered through the clips."""
+    (clips, queries, *_), tokens = q.shape, k.shape[1]
+    line = q.shape[2] * q.shape[3] * q.element_size()
     for batch in plan:
-        rows, keys, mask = batch.rows, batch.keys, batch.mask
-        if more:
-            every = torch.tensor(more, device=keys.device).expand(len(keys), -1)
-            keys = torch.cat([keys, every], 1)
-            mask = None if mask is None else F.pad(mask, (0, len(more)), value=True)
-        size = row * (rows.shape[1] + 2 * keys.shape[1])
-        clips = max(1, min(q.shape[0], CHUNK_BYTES // size))
-        together = max(1, CHUNK_BYTES // (clips * size))
-        for clip in range(0, q.shape[0], clips):
-            for first in range(0, len(rows), together):
-                part = slice(first, first + together)
-                chunk = Batch(rows[part], keys[part], None if mask is None else mask[part])
-                yield slice(clip, min(clip + clips, q.shape[0])), chunk
+        groups, size = batch.rows.shape[0], batch.rows.shape[1] + 2 * batch.keys.shape[1]
+        together = max(1, CHUNK_BYTES // (line * size))
+        for first in range(0, clips * groups, together):
+            number = torch.arange(first, min(first + together, clips * groups), device=q.device)
+            clip, group = number[:, None] // groups, number % groups
+            rows, keys = batch.rows[group] + clip * queries, batch.keys[group] + clip * tokens
+            mask = None if batch.mask is None else batch.mask[group]
+            if tokens > queries:
+                every = torch.arange(queries, tokens, device=q.device) + clip * tokens
+                keys = torch.cat([keys, every], 1)
+                mask = None if mask is None else F.pad(mask, (0, tokens - queries), value=True)
+            yield Batch(rows, keys, mask)
+
+
+def _lines(x: Tensor) -> Tensor:
+    """Lay tokens out as lines of a matrix, (b, n, k, e) -> (b * n, k * e), which are fetched fastest."""
+    return x.flatten(0, 1).flatten(1)
 
 
 def _take(x: Tensor, numbers: Tensor) -> Tensor:
-    """Gather tokens: (b, n, k, e) at (g, s) -> (b * g, k, s, e)."""
-    found = x.index_select(1, numbers.flatten()).unflatten(1, numbers.shape)
-    return found.transpose(2, 3).flatten(0, 1)
+    """Gather tokens: (b, n, k, e) at (g, s) -> (g, k, s, e)."""
+    found = _lines(x).index_select(0, numbers.flatten())
+    return found.view(*numbers.shape, *x.shape[2:]).transpose(1, 2)
 
 
-def _put(x: Tensor, numbers: Tensor) -> Tensor:
-    """Lay the results of groups out by token: (b * g, k, r, e) -> (b, g * r, k, e)."""
-    return x.unflatten(0, (-1, len(numbers))).transpose(2, 3).flatten(1, 2)
+def _put(x: Tensor) -> Tensor:
+    """Lay the results of groups out by token: (g, k, r, e) -> (g * r, k * e)."""
+    return x.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _mask(chunk: Batch, q: Tensor, clips: slice) -> Tensor | None:
-    """Mask to be added to the scores, (b * g, 1, r, s), minus infinity where a pair is hidden."""
+def _added(chunk: Batch, q: Tensor) -> Tensor | None:
+    """Mask to be added to the scores, (g, 1, r, s), minus infinity where a pair is hidden."""
     if chunk.mask is None:
         return None
-    added = torch.zeros(chunk.mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~chunk.mask, float("-inf"))
-    return added.repeat(clips.stop - clips.start, 1, 1)[:, None]
+    zeros = torch.zeros(chunk.mask.shape, dtype=q.dtype, device=q.device)
+    return zeros.masked_fill_(~chunk.mask, float("-inf"))[:, None]

@@ -74,6 +74,10 @@ class Predicate:
         """Make the plan; `plan` keeps it."""
         return plan_of_tokens(lambda queries: self.rows_of(queries, grid), grid, TOGETHER, self.name)
 
+    def order(self, grid: Grid) -> Tensor | None:
+        """Order of the tokens in which neighbours see alike, for backends that work in blocks; None for their own."""
+        return None
+
     def pairs(self, grid: Grid) -> int:
         """Number of pairs that are seen."""
         return sum(batch.pairs if batch.mask is None else int(batch.mask.sum()) for batch in self.plan(grid))

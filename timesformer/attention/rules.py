@@ -143,7 +143,7 @@ class Radial(Rule):
 
 @dataclass(frozen=True)
 class Everywhere(Rule):
-    """Global places, whose numbers along time, height and width are multiples of `every`: all see them, they see all."""
+    """Global places, whose numbers along time, height and width are multiples of `every`: seen by all and seeing all."""
 
     every: Size
 

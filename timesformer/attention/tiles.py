@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from timesformer.attention.partition import Grid
-from timesformer.attention.plan import Plan, plan_of_tiles, plan_of_tokens
+from timesformer.attention.plan import Plan, plan_of_tiles, plan_of_tokens, tiles_of
 from timesformer.attention.predicate import Predicate, coordinates
 from timesformer.attention.rules import Coordinates, Seen, Size
 from timesformer.errors import InputError
@@ -45,6 +45,10 @@ class Tiles(Predicate):
         """Numbers of tiles along t, h and w."""
         t, h, w = (-(-length // side) for length, side in zip(grid, self.tile, strict=True))
         return t, h, w
+
+    def order(self, grid: Grid) -> Tensor | None:
+        """Order of the tokens, tile by tile."""
+        return torch.cat(list(tiles_of(grid, self.tile)))
 
     def make_plan(self, grid: Grid) -> Plan:
         """Make the plan; where whole tiles are seen, from the tiles alone."""

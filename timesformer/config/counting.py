@@ -68,7 +68,9 @@ def _predicate_pairs(over: Predicate, grid: Grid, kind: MacsKind, backend: str) 
         return tokens * tokens
     if backend != "flex":
         return sum(batch.pairs for batch in over.plan(grid))
-    mask = over.mask(grid)
+    mask, order = over.mask(grid), over.order(grid)
+    if order is not None:
+        mask = mask[order][:, order]
     pad = -tokens % FLEX_BLOCK
     blocks = F.pad(mask, (0, pad, 0, pad)).unflatten(1, (-1, FLEX_BLOCK)).unflatten(0, (-1, FLEX_BLOCK)).any(3).any(1)
     return int(blocks.sum()) * FLEX_BLOCK**2

@@ -189,9 +189,11 @@ def traced(step: Workload) -> tuple[list[Phase], list[list[nn.Module]]]:
             raise InputError(f"gradient_checkpointing: not available for {type(network).__name__}")
         return trace(network, [], shape, step), []
     depth = 3 if config.drop_path_rate else 2  # drop path leaves the first block alone
-    shallow = replace(config, depth=min(config.depth, depth), temporal_depth=min(config.temporal_depth, depth))
+    made = config
+    if not _blocks_differ(config):
+        made = replace(config, depth=min(config.depth, depth), temporal_depth=min(config.temporal_depth, depth))
     with torch.device("meta"), kernels_anywhere():
-        model = TimeSformer(config if _blocks_differ(config) else shallow)
+        model = TimeSformer(made)
     model.gradient_checkpointing = step.gradient_checkpointing
     stacks = [list(stack.blocks) for stack in model.stacks()]
     predicates = [] if config.backend == "flex" else _predicates(config)

@@ -12,7 +12,7 @@ from timesformer.attention.scheme import Encoder, Scheme, Step
 from timesformer.attention.tiles import Tiles
 
 
-def radial(tile: Size = (1, 4, 4), decay: float = 2.0, sink: bool = True) -> Scheme:
+def radial(tile: Size = (1, 7, 7), decay: float = 2.0, sink: bool = True) -> Scheme:
     """Return the scheme; a frame at distance 1 is seen to the share decay / 2, and `sink` shows all the first frame."""
     step = Step("radial", (Tiles(tile, Radial(decay, sink)),), cls="global")
     return Scheme("radial", (Encoder(block=((step,),)),), code="RA", title="Radial")
