@@ -75,7 +75,7 @@ def sliding_by_hand(query: Grid) -> set[Grid]:
 
 
 def neighbourhood_by_hand(query: Grid) -> set[Grid]:
-    """Windows of 1 x 3 x 4 tokens, moved inwards at the edges; four columns reach two to the left and one to the right."""
+    """Windows of 1 x 3 x 4 tokens, moved inwards at the edges; four columns reach two to the left, one to the right."""
     t, h, w = query
     rows = {0: {0, 1, 2}, 1: {0, 1, 2}, 2: {1, 2, 3}, 3: {2, 3, 4}, 4: {2, 3, 4}}[h]
     starts = {0: 0, 1: 0, 2: 0, 3: 1, 4: 2, 5: 3, 6: 3}
@@ -132,7 +132,10 @@ BY_HAND: dict[str, tuple[Any, Callable[[Grid], set[Grid]]]] = {
     "causal": (over({"name": "neighbourhood", "window": [2, 1, 1], "causal": True}), causal_by_hand),
     "radial": (over({"name": "radial", "tile": [1, 1, 1], "decay": 0.5, "sink": False}), radial_by_hand),
     "union": (Tiles((1, 1, 1), ALONE | Everywhere((1, 5, 7))), union_by_hand),
-    "both": (Tiles((1, 2, 3), Window((3, 2, 1)) & Earlier()), lambda q: {k for k in sliding_by_hand(q) if k[0] <= q[0]}),
+    "both": (
+        Tiles((1, 2, 3), Window((3, 2, 1)) & Earlier()),
+        lambda q: {k for k in sliding_by_hand(q) if k[0] <= q[0]},
+    ),
 }
 
 
@@ -189,7 +192,7 @@ def test_plans_hold_the_mask(name: str, grid: Grid) -> None:
         assert torch.equal(found, mask)
         assert sorted(torch.cat([batch.rows.flatten() for batch in plan]).tolist()) == list(range(tokens))
         assert neighbourhood.pairs(grid) == int(mask.sum())
-        if neighbourhood.tokens is None if isinstance(neighbourhood, Tiles) else False:
+        if isinstance(neighbourhood, Tiles) and neighbourhood.tokens is None:
             assert sum(batch.pairs for batch in plan) == int(mask.sum())
 
 
@@ -220,7 +223,7 @@ def later(query: Any, key: Any, grid: Grid) -> Tensor:
 def test_a_query_without_keys_is_refused() -> None:
     for neighbourhood in (Tiles((1, 2, 3), later), Tiles((1, 2, 3), tokens=later), Predicate(later)):
         for ask in (neighbourhood.plan, neighbourhood.mask):
-            with pytest.raises(InputError, match=r"the query at \(t, h, w\) = \(2, 0, 0\) sees no key on grid \(3, 5, 7\)"):
+            with pytest.raises(InputError, match=r"query at \(t, h, w\) = \(2, 0, 0\) sees no key on grid \(3, 5, 7\)"):
                 ask(GRID)
     with pytest.raises(InputError, match=r"Tiles\.tile"):
         Tiles((0, 1, 1))

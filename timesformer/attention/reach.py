@@ -199,7 +199,7 @@ def _require_grid(grid: Grid) -> None:
 
 
 def _states(encoder: Encoder, grid: Grid, bridge: bool) -> Iterator[_State]:
-    """Yield the state before the first step, after it, after the second, …, until a pattern of blocks changes nothing."""
+    """Yield the state before the first step, after it, after the second, …, until no block changes anything."""
     streams = grid[0] if encoder.class_tokens == "frame" else 1
     stream = (grid[0] // streams, grid[1], grid[2])
     number = np.arange(grid[0] * grid[1] * grid[2])

@@ -94,6 +94,14 @@ class Window(Rule):
         along = [self._axis(axis, query[axis], key[axis], grid[axis]) for axis in range(3)]
         return along[0] & along[1] & along[2]
 
+    def rows(self, queries: Coordinates, grid: Grid) -> Tensor:
+        """Return the rows of these queries (q,) over all places of the grid, bool (q, t * h * w), axis by axis."""
+        t, h, w = (
+            self._axis(axis, queries[axis][:, None], torch.arange(grid[axis], device=queries[axis].device), grid[axis])
+            for axis in range(3)
+        )
+        return (t[:, :, None, None] & h[:, None, :, None] & w[:, None, None, :]).flatten(1)
+
     def _axis(self, axis: int, query: Tensor, key: Tensor, length: int) -> Tensor:
         dilation, stride = self.dilation[axis], self.stride[axis]
         residue, at, to = query % dilation, query // dilation, key // dilation
@@ -143,7 +151,7 @@ class Radial(Rule):
 
 @dataclass(frozen=True)
 class Everywhere(Rule):
-    """Global places, whose numbers along time, height and width are multiples of `every`: seen by all and seeing all."""
+    """Global places, whose numbers along t, h and w are multiples of `every`: they are seen by all, and see all."""
 
     every: Size
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from timesformer.attention.partition import Grid
 from timesformer.attention.plan import Plan, plan_of_tiles, plan_of_tokens, tiles_of
 from timesformer.attention.predicate import Predicate, coordinates
-from timesformer.attention.rules import Coordinates, Seen, Size
+from timesformer.attention.rules import Coordinates, Seen, Size, Window
 from timesformer.errors import InputError
 
 
@@ -52,7 +52,12 @@ class Tiles(Predicate):
 
     def make_plan(self, grid: Grid) -> Plan:
         """Make the plan; where whole tiles are seen, from the tiles alone."""
-        if self.tokens is not None:
+        tokens = self.tokens
+        if isinstance(tokens, Window) and self.rule is None:  # known axis by axis, which is quicker
+            return plan_of_tokens(
+                lambda queries: tokens.rows(coordinates(queries, grid), grid), grid, self.tile, self.name
+            )
+        if tokens is not None:
             return plan_of_tokens(lambda queries: self.rows_of(queries, grid), grid, self.tile, self.name)
         counts = self.counts(grid)
         number = torch.arange(counts[0] * counts[1] * counts[2])

@@ -136,8 +136,8 @@ def run(
     ]
     return {
         "bench": "sparse",
-        "what": "attention core of one block, forward and backward, one clip in fp32 on a CPU; speedup and memory ratio "
-        f"compared with {schemes[0]} in the same run",
+        "what": "attention core of one block, forward and backward, one clip in fp32 on a CPU; speedup and memory "
+        f"ratio compared with {schemes[0]} in the same run",
         "load_average_before": load,
         "environment": environment(),
         "threads": torch.get_num_threads(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,6 +67,10 @@ def cost(
             help="GPU memory in GiB for which to find the largest batch; repeatable. Default: 16, 24, 40, 80."
         ),
     ] = None,
+    break_even: Annotated[
+        bool,
+        typer.Option("--break-even", help="Also: from which frames and resolution it needs less than joint, divided."),
+    ] = False,
     scheme_file: SchemeFile = None,
     as_json: Json = False,
 ) -> None:
@@ -76,6 +80,9 @@ def cost(
     classes. One multiply-accumulate counts as one FLOP.
 
     With --batch or --train, peak memory is predicted too, and the largest batch that fits on a GPU.
+
+    With --break-even, executed MACs and the memory of a training step are compared with those of joint and divided
+    attention over frames and resolutions.
     """
     from timesformer import TimeSformerConfig
     from timesformer.attention import load_file, names
@@ -112,7 +119,9 @@ def cost(
         chosen = (baseline,)
     if not chosen:
         raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}; or use --baseline")
-    costs, memories = [], []
+    if break_even and baseline is not None:
+        raise bad_input("--break-even: expected with --attention; a CNN has no attention")
+    costs, memories, evens = [], [], []
     for name in chosen:
         if len(chosen) > 1:
             progress(f"counting {name}")
@@ -131,15 +140,24 @@ def cost(
                 "device": device,
             }
             memories.append(forecast(config, train, card_gib or CARDS_GIB, settings))
+        if break_even and isinstance(config, TimeSformerConfig):
+            from timesformer_experiments.cost import break_even as even
+
+            compared = [each.to_dict() for each in even.break_even(config, progress=progress)]
+            evens.append({"sizes": compared, **asdict(even.waste(config))})
     if as_json:
         found = [each.to_dict() for each in costs]
         for each, memory in zip(found, memories, strict=False):
             each["memory"] = memory
+        for each, compared in zip(found, evens, strict=False):
+            each["break_even"] = compared
         print_json(found[0] if len(found) == 1 and attention != "all" else {"costs": found})
         return
     console().print(_cost_table(costs))
     if any(found.reach_grid for found in costs):
         console().print(_reach_table(costs))
+    if evens:
+        console().print(_even_table(evens))
     if memories:
         console().print(_memory_table(costs, memories))
         console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
@@ -184,6 +202,29 @@ def _reach_table(costs: list[Cost]) -> Any:
         "or the model outputs no patches"
     )
     return to_rich(Table(frame, columns, caption))
+
+
+def _even_table(evens: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table, to_rich
+
+    rows = [{**each, "added_percent": even["added_percent"]} for even in evens for each in even["sizes"]]
+    columns = (
+        Column("attention", "Attention", "label"),
+        Column("reference", "Compared with", "label"),
+        Column("along", "Along", "label"),
+        Column("fewer_macs_from", "Fewer MACs from", "counted", decimals=0),
+        Column("fewer_macs_tokens", "Patches", "counted", decimals=0),
+        Column("less_memory_from", "Less memory from", "predicted", decimals=0),
+        Column("less_memory_tokens", "Patches", "predicted", decimals=0),
+        Column("added_percent", "MACs added by tiles [%]", "counted", decimals=1),
+    )
+    caption = (
+        "Sizes from which on a scheme executes fewer MACs, and a training step of one clip needs less memory; –: at "
+        "none of those tried; last column at the size of the first table"
+    )
+    return to_rich(Table(pd.DataFrame(rows), columns, caption))
 
 
 def _by(grid: tuple[int, int, int] | None) -> str | None:
