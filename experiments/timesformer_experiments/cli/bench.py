@@ -23,7 +23,8 @@ def bench(
         typer.Option(
             help="One of transformers (our model and the one of that library, on CPU), loader (reading clips), memory "
             "(predicted and measured peak), results (reading 10,000 records), sparse (attention cores of sparse "
-            "schemes and of joint attention, on CPU); or, separated by commas, the GPU benchmarks checks, ceilings, kernels, flex, blocks, models, largest, report."
+            "schemes and of joint attention, on CPU); or, separated by commas, the GPU benchmarks checks, ceilings, "
+            "kernels, flex, blocks, models, largest, report."
         ),
     ] = "transformers",
     data_dir: Annotated[Path, typer.Option(help="Folder for the videos of the loader benchmark.")] = Path(".cache"),
