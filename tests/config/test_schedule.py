@@ -62,7 +62,10 @@ def test_hashes_have_options_only_where_given() -> None:
 @pytest.mark.parametrize(
     ("attention", "message"),
     [
-        ({"name": "sliding_tile", "windows": [1, 1, 1]}, "unknown option 'windows'; expected one of tile, window, causal"),
+        (
+            {"name": "sliding_tile", "windows": [1, 1, 1]},
+            "unknown option 'windows'; expected one of tile, window, causal",
+        ),
         ({"name": "sliding_tile", "window": [1, 1]}, "option window: expected a list of 3, each a whole number"),
         ({"name": "sliding_tile", "window": [1, 1, True]}, "option window: expected a list of 3"),
         ({"name": "sliding_tile", "causal": 1}, "option causal: expected true or false, got 1"),

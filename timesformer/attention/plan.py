@@ -1,4 +1,4 @@
-"""Which rows of the mask are computed together: groups of queries with the keys that any of them sees.
+"""Rows of the mask that are computed together: groups of queries with the keys that any of them sees.
 
 A plan is made once from a declaration and a grid.  Queries with the very same keys need no mask; where such groups are
 small, as in a window around each token, the queries of a tile are taken together with the union of their keys, and a

@@ -96,7 +96,7 @@ def _kept(matrix: StepOperator, step: Step) -> Tensor:
 
 
 def _seen(over: Any, piece: Piece, matrix: StepOperator, with_class: bool) -> Tensor:
-    """Which keys of a piece the neighbourhood has, (g, r, s)."""
+    """True where the neighbourhood has the key of a piece, (g, r, s)."""
     rows, keys = piece.rows[:, :, None], piece.keys[:, None]
     is_class = keys == matrix.patches
     keys = keys.masked_fill(is_class, 0)

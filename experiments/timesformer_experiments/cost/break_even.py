@@ -1,4 +1,4 @@
-"""From which size on a sparse scheme needs less than a dense one: executed MACs and predicted memory.
+"""Sizes from which on a sparse scheme needs less than a dense one: executed MACs and predicted memory.
 
 Sizes are tried one after the other, along the frames and along the resolution.  A scheme breaks even at the first size
 from which on it needs less at every larger one that was tried.
