@@ -20,7 +20,7 @@ def swin(window: Size = (8, 7, 7)) -> Scheme:
     shifted = Partition(*(windows(n, shift=n // 2) for n in window))
     return Scheme(
         "swin",
-        (Encoder(block=((Step("window", (plain,)),),), more=(((Step("shifted", (shifted,)),),),)),),
+        (Encoder(block=((Step("window", (plain,)),),), more=(((Step("window", (shifted,)),),),)),),
         code="SW",
         title="Shifted windows",
     )
