@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.pages import BLOCKS, PAGES, ROOT, Block, blocks_of, the_block, tiny
-from timesformer.attention import load_file
+from timesformer.attention import build, load_file
 from timesformer.data import read_annotations
 from timesformer.data.probes import make_probe
 from timesformer_experiments.cli.main import app
@@ -35,6 +35,8 @@ NOT_RUN = {
     r"examples/\w+\.yaml": "is run by tests/test_examples.py",
     r"reproduce skills": "trains 36 models; tests/experiments/paper/test_ablation.py runs it at `smoke`, slowly",
     r"--profile paper": "needs the real datasets; tests/experiments/paper/test_real.py has stand-ins for them",
+    r"runs/joint/model": "needs a model of joint attention; tests/experiments/cli/test_recall.py makes one",
+    r"--break-even": "compares dozens of sizes; tests/experiments/cost/test_break_even.py runs it over fewer",
     r"timesformer bench|timesformer_experiments\.bench\.gpu": "needs a GPU; tests/experiments/bench runs it, tiny",
 }
 """Lines of ```bash blocks, or whole blocks by their first line, that are not executed, and why."""
@@ -275,6 +277,11 @@ def result_scheme(scope: dict[str, Any], place: Path) -> None:
     assert [scheme.name for scheme in load_file(place / "rows.py")] == ["rows"]
 
 
+def result_options(scope: dict[str, Any], place: Path) -> None:
+    (scheme,) = load_file(place / "sinks.py")
+    assert build({"name": scheme.name, "every": 2}) != build(scheme.name) == scheme
+
+
 def result_export(scope: dict[str, Any], place: Path) -> None:
     assert scope["longer"].config.grid == (16, 4, 6)
     assert json.loads((place / "exported" / "config.json").read_text())["model_type"] == "timesformer"
@@ -294,7 +301,8 @@ def result_maps(scope: dict[str, Any], place: Path) -> None:
 
 RESULTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "logits = model(": result_first_model,
-    "SCHEMES": result_scheme,
+    "# rows.py": result_scheme,
+    "# sinks.py": result_options,
     "export(": result_export,
     "forward_features": result_features,
     "attention_maps": result_maps,
@@ -338,7 +346,7 @@ def test_no_command_hides_outside_the_blocks() -> None:
 
 @pytest.mark.slow
 def test_costs_at_the_sizes_that_the_pages_name(place: Path) -> None:
-    (place / "rows.py").write_text(the_block("python", "SCHEMES").text)
+    (place / "rows.py").write_text(the_block("python", "# rows.py").text)
     lines = {line for block in BLOCKS for line in block.lines if line.startswith("timesformer cost")}
     assert len(lines) >= 4
     for line in sorted(lines):

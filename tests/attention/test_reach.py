@@ -352,7 +352,11 @@ def test_a_patch_that_meets_nobody_elsewhere_counts() -> None:
     assert first_meeting(parities, (4, 2, 2)) == After(1, 1)
 
 
-@pytest.mark.parametrize("name", ONE_ENCODER)
+FIXED_SIZES = {"swin", "sliding_tile", "neighbourhood", "dilated", "radial"}
+"""Schemes whose windows have a number of tokens, whatever the grid: on a larger one it takes more steps."""
+
+
+@pytest.mark.parametrize("name", [name for name in ONE_ENCODER if name not in FIXED_SIZES])
 def test_a_smaller_grid_shows_the_same_pattern(name: str) -> None:
     large: Grid = (3, 4, 4) if name == "trajectory" else (8, 16, 18)
     small = small_grid(name, large)

@@ -9,11 +9,13 @@ from timesformer.attention.backends import BACKENDS, BackendError
 from timesformer.attention.mixer import Mixer, MixerInputs
 from timesformer.attention.operator import StepOperator, operator
 from timesformer.attention.oracle import oracle
-from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride
+from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride, windows
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.reach import After, all_reached, first_meeting, meet, reach
-from timesformer.attention.registry import build, load_file, names, register
+from timesformer.attention.registry import build, chosen, load_file, names, register, spelling
+from timesformer.attention.rules import Earlier, Everywhere, Radial, Rule, Window
 from timesformer.attention.scheme import Encoder, Scheme, Step
+from timesformer.attention.tiles import Tiles
 
 __all__ = [
     "ALL",
@@ -21,20 +23,27 @@ __all__ = [
     "EACH",
     "After",
     "BackendError",
+    "Earlier",
     "Encoder",
+    "Everywhere",
     "Grid",
     "Mixer",
     "MixerInputs",
     "Partition",
     "Predicate",
+    "Radial",
+    "Rule",
     "Scheme",
     "Split",
     "Step",
     "StepOperator",
+    "Tiles",
+    "Window",
     "all_reached",
     "attend",
     "blocks",
     "build",
+    "chosen",
     "first_meeting",
     "load_file",
     "meet",
@@ -43,5 +52,7 @@ __all__ = [
     "oracle",
     "reach",
     "register",
+    "spelling",
     "stride",
+    "windows",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from timesformer._typing import Float
 from timesformer.attention.backends import Backend, BackendError, choose, flex_attention, softmax_attention
+from timesformer.attention.gather import gathered_attention
 from timesformer.attention.mixer import Mixer, MixerInputs
 from timesformer.attention.partition import Grid, Partition
 from timesformer.attention.predicate import Predicate
@@ -102,6 +103,8 @@ def _attend_part(
     q, k, v = qkv.unbind(4)  # b t h w k e
     if isinstance(over, Partition):
         return _attend_partition(over, policy, q, k, v, cls_qkv, grid, chosen, group_weights, class_only)
+    if isinstance(over, Predicate) and chosen == "sdpa":
+        return _attend_gathered(over, q, k, v, cls_qkv, grid, class_only)
     q, k, v = (x.flatten(1, 3).transpose(1, 2) for x in (q, k, v))  # b k p e
     cls = None if cls_qkv is None else _global_class(k, v, cls_qkv, backend)
     if class_only:
@@ -133,6 +136,21 @@ def _attend_triton(
         return patches, None if cls is None else cls.unsqueeze(1)
     except (ValueError, KernelsUnavailable) as error:
         raise BackendError(f"backend 'triton': {error}") from error
+
+
+def _attend_gathered(
+    over: Predicate, q: Tensor, k: Tensor, v: Tensor, cls_qkv: Tensor | None, grid: Grid, class_only: bool
+) -> Output:
+    """Attend to the keys of each query alone, without a dense mask."""
+    q, k, v = (x.flatten(1, 3) for x in (q, k, v))  # b p k e
+    cls = None
+    if cls_qkv is not None:
+        cls = _global_class(k.transpose(1, 2), v.transpose(1, 2), cls_qkv, "sdpa")
+    if class_only:
+        return None, cls
+    if cls_qkv is not None:
+        k, v = torch.cat([k, cls_qkv[:, None, 1]], 1), torch.cat([v, cls_qkv[:, None, 2]], 1)
+    return gathered_attention(q, k, v, over.plan(grid, q.device)).unflatten(1, grid), cls
 
 
 def _attend_predicate(

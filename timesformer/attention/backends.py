@@ -101,8 +101,12 @@ def flex_attention(
     """
     if q.device.type == "cpu" and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise BackendError("backend 'flex' has no backward pass on a CPU: train with 'sdpa' or 'auto'")
+    order = _order(predicate, grid, k.shape[2], str(q.device))
+    if order is not None:
+        patches = order[: q.shape[2]]
+        q, k, v = q[:, :, patches], k[:, :, order], v[:, :, order]
     out: Tensor = _compiled_flex()(q, k, v, block_mask=_block_mask(predicate, grid, k.shape[2], str(q.device)))
-    return out
+    return out if order is None else torch.empty_like(out).index_copy(2, patches, out)
 
 
 @lru_cache(maxsize=1)
@@ -112,14 +116,24 @@ def _compiled_flex() -> Any:
     return torch.compile(flex, dynamic=False)
 
 
+@lru_cache(maxsize=16)
+def _order(predicate: Predicate, grid: Grid, keys: int, device: str) -> Tensor | None:
+    """Order in which FlexAttention reads the keys, those after the last patch in their place."""
+    order = predicate.order(grid)
+    return None if order is None else torch.cat([order, torch.arange(len(order), keys)]).to(device)
+
+
 @lru_cache(maxsize=8)
 def _block_mask(predicate: Predicate, grid: Grid, keys: int, device: str) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     tokens = grid[0] * grid[1] * grid[2]
+    order = _order(predicate, grid, keys, device)
 
     def seen(query: Tensor, key: Tensor) -> Tensor:
+        if order is not None:  # tile by tile, so that most blocks are seen as a whole or not at all
+            query, key = order[query], order[key]
         return (key >= tokens) | predicate.fn(coordinates(query, grid), coordinates(key, grid), grid)
 
-    predicate.mask(grid, device)  # raises InputError for a query that sees no key
+    predicate.plan(grid)  # raises InputError for a query that sees no key
     return create_block_mask(lambda b, head, query, key: seen(query, key), None, None, tokens, keys, device=device)

@@ -153,6 +153,8 @@ class StepOperator:
         for over, heads in self.parts:
             if isinstance(over, Partition):
                 yield from self._group_pieces(over, heads)
+            elif isinstance(over, Predicate):
+                yield from self._planned_pieces(over, heads)
             else:
                 yield from self._row_pieces(over, heads)
         if self.has_class:
@@ -189,16 +191,32 @@ class StepOperator:
                     rows = tokens[first : first + together, row : row + at_once]
                     yield Piece(heads, rows, keys, _softmax(q[:, :, rows] @ group_k, q.shape[-1]))
 
-    def _row_pieces(self, over: Predicate | Mixer, heads: slice) -> Iterator[Piece]:
-        device = self.q.device
-        at_once = self.patches
-        if isinstance(over, Predicate):
-            at_once = max(1, ENTRIES // (self.q.shape[0] * (heads.stop - heads.start) * self.size))
-        for first in range(0, self.patches, at_once):
-            rows = torch.arange(first, min(first + at_once, self.patches), device=device)
-            weights = self._patch_rows(over, heads, rows)
-            keys = torch.arange(weights.shape[-1], device=device)
-            yield Piece(heads, rows[None], keys[None], weights[:, :, None])
+    def _planned_pieces(self, over: Predicate, heads: slice) -> Iterator[Piece]:
+        q, k = self.q[:, heads], self.k[:, heads]
+        lines = q.shape[0] * q.shape[1]
+        for batch in over.plan(self.grid, q.device):
+            number, size = batch.rows.shape
+            every, mask = batch.keys, batch.mask
+            if self.sees_class:
+                every = torch.cat([every, every.new_full((number, 1), self.patches)], 1)
+                mask = None if mask is None else nn.functional.pad(mask, (0, 1), value=True)
+            together = max(1, ENTRIES // (lines * size * every.shape[1]))
+            at_once = max(1, ENTRIES // (lines * together * every.shape[1]))
+            for first in range(0, number, together):
+                groups = slice(first, first + together)
+                group_k = k[:, :, every[groups]].transpose(-1, -2)
+                for row in range(0, size, at_once):
+                    rows = batch.rows[groups, row : row + at_once]
+                    scores = q[:, :, rows] @ group_k
+                    if mask is not None:
+                        scores = scores.masked_fill(~mask[groups, row : row + at_once], float("-inf"))
+                    yield Piece(heads, rows, every[groups], _softmax(scores, q.shape[-1]))
+
+    def _row_pieces(self, over: Mixer, heads: slice) -> Iterator[Piece]:
+        rows = torch.arange(self.patches, device=self.q.device)
+        weights = self._patch_rows(over, heads, rows)
+        keys = torch.arange(weights.shape[-1], device=self.q.device)
+        yield Piece(heads, rows[None], keys[None], weights[:, :, None])
 
     def _joined_pieces(self) -> Iterator[Piece]:
         every = torch.arange(self.size, device=self.q.device)
@@ -214,11 +232,7 @@ class StepOperator:
             weights = over.operator(MixerInputs(q, k, v, self.grid, self.modules))[:, :, rows]
             return nn.functional.pad(weights, (0, self.seen))
         if isinstance(over, Predicate):
-            first, last = int(rows.min()), int(rows.max())
-            if last - first < len(rows):
-                seen = over.rows(self.grid, first, last + 1, q.device)[rows - first]
-            else:
-                seen = torch.cat([over.rows(self.grid, row, row + 1, q.device) for row in rows.tolist()])
+            seen = over.rows_of(rows, self.grid)
         else:
             ids = over.group_ids(self.grid).flatten().to(q.device)
             seen = ids[rows][:, None] == ids[None, :]

@@ -1,4 +1,7 @@
-"""Splits of one axis and partitions of the token grid: the words `all`, `each`, `blocks(k)` and `stride(k)`."""
+"""Splits of one axis and partitions of the token grid.
+
+The words of a split are `all`, `each`, `blocks(k)`, `stride(k)` and `windows(n, shift=s)`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,23 +27,44 @@ class Split:
     - `blocks` k: k contiguous parts; where k does not divide the length, the first parts are one longer
       (`numpy.array_split`); an axis shorter than k has as many parts as indices.
     - `stride` k: part p holds the indices p, p + k, p + 2k, … (the parities for k = 2).
+    - `windows` k, `shift` s: contiguous parts of k indices; the first one begins at index s, what lies before it is a
+      part of its own, and the last part is shorter where the axis ends before it.  An axis of at most k indices is one
+      part, whatever the shift.
     """
 
-    word: Literal["all", "each", "blocks", "stride"]
+    word: Literal["all", "each", "blocks", "stride", "windows"]
     k: int = 1
+    shift: int = 0
 
     def __post_init__(self) -> None:
-        if self.word not in ("all", "each", "blocks", "stride"):
-            raise InputError(f"Split.word: expected 'all', 'each', 'blocks' or 'stride', got {self.word!r}")
+        if self.word not in ("all", "each", "blocks", "stride", "windows"):
+            raise InputError(f"Split.word: expected 'all', 'each', 'blocks', 'stride' or 'windows', got {self.word!r}")
         if self.k < 1:
             raise InputError(f"Split.k: expected a positive integer, got {self.k!r}")
+        if not 0 <= self.shift < (self.k if self.word == "windows" else 1):
+            raise InputError(
+                f"Split.shift of {self.word!r}: expected 0 or, for windows of {self.k}, less than {self.k}, "
+                f"got {self.shift!r}"
+            )
 
     def count(self, length: int) -> int:
         """Number of parts of an axis of this length."""
+        if self.word == "windows":
+            before = self._before(length)
+            return (before > 0) + -(-(length - before) // self.k)
         return {"all": 1, "each": length}.get(self.word, min(self.k, length))
 
+    def _before(self, length: int) -> int:
+        """Number of indices before the first whole window."""
+        return self.shift if length > self.k else 0
+
     def tiles(self, length: int) -> tuple[AxisTile, ...]:
-        """Parts of the axis, those of one size together: one tile, or two where k does not divide the length."""
+        """Parts of the axis, those of one size together: one tile, or two where k does not divide the length.
+
+        Shifted windows have up to three: the part before the first whole one, the whole ones, and the rest.
+        """
+        if self.word == "windows":
+            return self._windows(length)
         count = self.count(length)
         size, longer = divmod(length, count)
         if self.word == "stride":
@@ -56,8 +80,22 @@ class Split:
             )
         return tuple(tile for tile in tiles if tile.count)
 
+    def _windows(self, length: int) -> tuple[AxisTile, ...]:
+        before = self._before(length)
+        whole, rest = divmod(length - before, self.k)
+        first = int(before > 0)
+        tiles = (
+            AxisTile(first=0, count=first, start=0, jump=before, size=before, stride=1),
+            AxisTile(first=first, count=whole, start=before, jump=self.k, size=self.k, stride=1),
+            AxisTile(first=first + whole, count=int(rest > 0), start=length - rest, jump=rest, size=rest, stride=1),
+        )
+        return tuple(tile for tile in tiles if tile.count)
+
     def part_of(self, index: Tensor, length: int) -> Tensor:
         """Number of the part that holds each index, in closed form; the oracle uses this form of the declaration."""
+        if self.word == "windows":
+            before = self._before(length)
+            return (index - before).div(self.k, rounding_mode="floor") + (before > 0)
         count = self.count(length)
         if self.word == "all":
             return torch.zeros_like(index)
@@ -83,6 +121,11 @@ def stride(k: int) -> Split:
     return Split("stride", k)
 
 
+def windows(n: int, shift: int = 0) -> Split:
+    """Split an axis into contiguous parts of n indices, the first whole one beginning at index `shift`."""
+    return Split("windows", n, shift)
+
+
 @dataclass(frozen=True)
 class Partition:
     """Partition of the token grid into groups, each a product of one part per axis; attention stays inside a group."""
@@ -96,7 +139,7 @@ class Partition:
         return self.t.count(grid[0]), self.h.count(grid[1]), self.w.count(grid[2])
 
     def tiles(self, grid: Grid) -> tuple[Tile, ...]:
-        """All groups, those of one shape in one tile: at most eight tiles, and one where every split is even."""
+        """All groups, those of one shape in one tile: one where every split is even, at most eight without windows."""
         axes = (self.t.tiles(grid[0]), self.h.tiles(grid[1]), self.w.tiles(grid[2]))
         return tuple(Tile(*parts) for parts in product(*axes))
 

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from timesformer.attention.partition import Grid
+from timesformer.attention.plan import Plan, place_of, plan_of_tokens
+from timesformer.attention.rules import Coordinates, Size
 from timesformer.errors import InputError
 
-Coordinates = tuple[Tensor, Tensor, Tensor]
+TOGETHER: Size = (2, 4, 4)
+"""Tile of queries that are computed together where each has keys of its own."""
 
 
 @dataclass(frozen=True)
@@ -23,23 +26,30 @@ class Predicate:
 
     fn: Callable[[Coordinates, Coordinates, Grid], Tensor]
 
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return f"predicate {getattr(self.fn, '__name__', self.fn)}"
+
     def rows(self, grid: Grid, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
         """Rows from `start` to before `stop` of the dense mask, bool (stop - start, t * h * w).
 
         Raises:
             InputError: a query sees no key.
         """
-        keys = torch.arange(grid[0] * grid[1] * grid[2], device=device)
-        key = coordinates(keys[None, :], grid)
-        query = coordinates(keys[start:stop, None], grid)
-        seen = self.fn(query, key, grid).expand(stop - start, keys.numel())
+        queries = torch.arange(start, stop, device=device)
+        seen = self.rows_of(queries, grid)
         empty = (~seen.any(1)).nonzero()
         if empty.numel():
-            where = tuple(int(c) for c in coordinates(keys[start + int(empty[0])], grid))
-            raise InputError(
-                f"predicate {self.fn.__name__}: the query at (t, h, w) = {where} sees no key on grid {grid}"
-            )
+            where = place_of(int(queries[int(empty[0])]), grid)
+            raise InputError(f"{self.name}: the query at (t, h, w) = {where} sees no key on grid {grid}")
         return seen
+
+    def rows_of(self, queries: Tensor, grid: Grid) -> Tensor:
+        """Rows of the dense mask by the numbers of their queries, bool (queries, t * h * w)."""
+        keys = torch.arange(grid[0] * grid[1] * grid[2], device=queries.device)
+        seen = self.fn(coordinates(queries[:, None], grid), coordinates(keys[None, :], grid), grid)
+        return seen.expand(len(queries), len(keys))
 
     def chunks(self, grid: Grid, pairs: int = 1 << 25) -> Iterator[Tensor]:
         """Yield the dense mask in slices of rows with about `pairs` entries at most, for counting on large grids."""
@@ -52,6 +62,26 @@ class Predicate:
         """Dense mask, bool (t * h * w, t * h * w); rows are queries."""
         return _mask(self, grid, str(device))
 
+    def plan(self, grid: Grid, device: torch.device | str = "cpu") -> Plan:
+        """Groups of queries that are computed together, with the keys that any of them sees.
+
+        Raises:
+            InputError: a query sees no key.
+        """
+        return _plan(self, grid, str(device))
+
+    def make_plan(self, grid: Grid) -> Plan:
+        """Make the plan; `plan` keeps it."""
+        return plan_of_tokens(lambda queries: self.rows_of(queries, grid), grid, TOGETHER, self.name)
+
+    def order(self, grid: Grid) -> Tensor | None:
+        """Order of the tokens in which neighbours see alike, for backends that work in blocks; None for their own."""
+        return None
+
+    def pairs(self, grid: Grid) -> int:
+        """Number of pairs that are seen."""
+        return sum(batch.pairs if batch.mask is None else int(batch.mask.sum()) for batch in self.plan(grid))
+
     def visible(self, query: Grid, grid: Grid) -> Tensor:
         """Keys of one query, bool (t, h, w)."""
         row = (query[0] * grid[1] + query[1]) * grid[2] + query[2]
@@ -63,6 +93,13 @@ def _mask(predicate: Predicate, grid: Grid, device: str) -> Tensor:
     if device == "meta":  # shapes without values suffice for counting
         return torch.empty(2 * (grid[0] * grid[1] * grid[2],), dtype=torch.bool, device=device)
     return predicate.rows(grid, 0, grid[0] * grid[1] * grid[2], device)
+
+
+@lru_cache(maxsize=16)
+def _plan(predicate: Predicate, grid: Grid, device: str) -> Plan:
+    if device != "cpu":
+        return tuple(batch.to(device) for batch in _plan(predicate, grid, "cpu"))
+    return predicate.make_plan(grid)
 
 
 def coordinates(token: Tensor, grid: Grid) -> Coordinates:

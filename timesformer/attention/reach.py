@@ -107,7 +107,7 @@ def reach(
     for name, number in (("steps", steps), ("blocks", blocks)):
         if number is not None and number < 0:
             raise InputError(f"{name}: expected 0 or more, got {number}")
-    wanted = steps if blocks is None else blocks * len(encoder.block)
+    wanted = steps if blocks is None else steps_of(encoder, blocks)
     (last,) = deque(islice(_states(encoder, grid, bridge), None if wanted is None else wanted + 1), maxlen=1)
     bits = last.patches.reshape(-1, last.patches.shape[-1])
     return torch.from_numpy(np.unpackbits(bits, axis=1, count=len(bits)).astype(bool))
@@ -130,11 +130,11 @@ def first_meeting(scheme: Scheme | str, grid: Grid) -> After | None:
     frame, place = number // (grid[1] * grid[2]), number % (grid[1] * grid[2])
     elsewhere = (frame[:, None] != frame) & (place[:, None] != place)
     met = torch.zeros(len(number), dtype=torch.bool)
-    for steps, stage in enumerate(encoder.block, start=1):
+    for steps, (block, stage) in enumerate(encoder.stages, start=1):
         for step in stage:
             met |= (meet(step, grid) & elsewhere).any(1)
         if met.all():
-            return After(steps, 1)
+            return After(steps, block + 1)
     return None
 
 
@@ -151,8 +151,19 @@ def all_reached(scheme: Scheme | str, grid: Grid, bridge: bool = True) -> After 
     every = np.packbits(np.ones(grid[0] * grid[1] * grid[2], dtype=bool))
     for steps, state in enumerate(_states(encoder, grid, bridge)):
         if (state.patches == every).all():
-            return After(steps, -(-steps // len(encoder.block)))
+            return After(steps, block_of(encoder, steps))
     return None
+
+
+def steps_of(encoder: Encoder, blocks: int) -> int:
+    """Return the number of steps of the first blocks of an encoder."""
+    return sum(len(encoder.pattern[number % len(encoder.pattern)]) for number in range(blocks))
+
+
+def block_of(encoder: Encoder, steps: int) -> int:
+    """Return the number of the block, counted from 1, that holds a step, counted from 1; 0 for none."""
+    whole, rest = divmod(max(0, steps - 1), len(encoder.stages))
+    return whole * len(encoder.pattern) + encoder.stages[rest][0] + 1 if steps else 0
 
 
 def small_grid(scheme: Scheme | str, grid: Grid) -> Grid:
@@ -188,7 +199,7 @@ def _require_grid(grid: Grid) -> None:
 
 
 def _states(encoder: Encoder, grid: Grid, bridge: bool) -> Iterator[_State]:
-    """Yield the state before the first step, after it, after the second, …, until a block changes nothing."""
+    """Yield the state before the first step, after it, after the second, …, until no block changes anything."""
     streams = grid[0] if encoder.class_tokens == "frame" else 1
     stream = (grid[0] // streams, grid[1], grid[2])
     number = np.arange(grid[0] * grid[1] * grid[2])
@@ -199,7 +210,7 @@ def _states(encoder: Encoder, grid: Grid, bridge: bool) -> Iterator[_State]:
     changed = True
     while changed:
         start = state
-        for stage in encoder.block:
+        for _, stage in encoder.stages:
             state = _after(stage, state, stream, bridge)
             yield state
         changed = any((now != then).any() for now, then in zip(state, start, strict=True))

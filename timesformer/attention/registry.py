@@ -1,43 +1,92 @@
-"""Schemes by name: those in `timesformer/attention/schemes/`, and a user's own files and `Scheme` objects."""
+"""Schemes by name: those in `timesformer/attention/schemes/`, and a user's own files and `Scheme` objects.
+
+A file lists schemes, and functions that make one from options (`timesformer.attention.options`).
+"""
 
 import importlib.util
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from timesformer.attention import schemes
+from timesformer.attention.options import Maker, Options, spell, unspell
 from timesformer.attention.scheme import Scheme
 from timesformer.errors import InputError
 
-_added: dict[str, Scheme] = {}
+_added: dict[str, Maker] = {}
 
 
 @lru_cache(maxsize=1)
-def _shipped() -> dict[str, Scheme]:
-    found: dict[str, Scheme] = {}
+def _shipped() -> dict[str, Maker]:
+    found: dict[str, Maker] = {}
     for module in sorted(info.name for info in pkgutil.iter_modules(schemes.__path__)):
         for scheme in import_module(f"{schemes.__name__}.{module}").SCHEMES:
-            _add(found, scheme)
+            _add(found, Maker(scheme))
     return found
 
 
-def _add(table: dict[str, Scheme], scheme: Scheme) -> None:
-    for name in (scheme.name, *scheme.aliases):
-        if name in table and table[name] != scheme:
-            raise InputError(f"attention scheme {name!r}: expected a new name, it belongs to {table[name].name!r}")
-    for name in (scheme.name, *scheme.aliases):
-        table[name] = scheme
+def _add(table: dict[str, Maker], maker: Maker) -> None:
+    for name in maker.names:
+        if name in table and table[name].default != maker.default:
+            raise InputError(f"attention scheme {name!r}: expected a new name, it belongs to {table[name].names[0]!r}")
+    for name in maker.names:
+        table[name] = maker
 
 
 def names() -> tuple[str, ...]:
     """Names of all registered schemes, without aliases, in alphabetical order."""
-    return tuple(sorted({scheme.name for scheme in (_shipped() | _added).values()}))
+    return tuple(sorted({maker.default.name for maker in (_shipped() | _added).values()}))
 
 
-def build(name: str) -> Scheme:
-    """Return the scheme with this name or alias.
+def build(attention: str | Mapping[str, Any]) -> Scheme:
+    """Return the scheme with this name or alias, its options after it or beside it (`timesformer.attention.options`).
+
+    Raises:
+        InputError: no scheme has the name, and the message lists the known names; or an option that it does not have.
+    """
+    name, options = chosen(attention)
+    return maker_of(name).scheme(options)
+
+
+def chosen(attention: str | Mapping[str, Any]) -> tuple[str, Options]:
+    """Return the name of a scheme and those of its options that differ from their defaults.
+
+    Raises:
+        InputError: as for `build`.
+    """
+    if isinstance(attention, str):
+        name, given = unspell(attention)
+    else:
+        given = dict(attention)
+        name = given.pop("name", None)
+        if not isinstance(name, str):
+            raise InputError(f"attention: expected a name and the options beside it, got {dict(attention)!r}")
+    return name, maker_of(name).chosen(given)
+
+
+def spelling(attention: str | Mapping[str, Any]) -> str:
+    """Return the text of a choice, the same for equal choices: a name, or name(option=value,…).
+
+    Raises:
+        InputError: as for `build`.
+    """
+    return spell(*chosen(attention))
+
+
+def defaults(name: str) -> Options:
+    """Return the options of a scheme with their defaults; empty for a scheme without options.
+
+    Raises:
+        InputError: no scheme has the name.
+    """
+    return dict(maker_of(name).defaults)
+
+
+def maker_of(name: str) -> Maker:
+    """Return the entry of a name or alias.
 
     Raises:
         InputError: no scheme has the name; the message lists the known names.
@@ -48,17 +97,18 @@ def build(name: str) -> Scheme:
     return table[name]
 
 
-def register(scheme: Scheme) -> Scheme:
-    """Register a scheme under its name and aliases, for this process, and return it.
+def register(scheme: Scheme | Callable[..., Scheme]) -> Scheme:
+    """Register a scheme, or a function that makes one from options, for this process, and return it with its defaults.
 
     Raises:
         InputError: not a `Scheme`, or another scheme has one of the names.
     """
-    if not isinstance(scheme, Scheme):
+    if not isinstance(scheme, Scheme) and not callable(scheme):
         raise InputError(f"attention: expected a Scheme, got {type(scheme).__name__}")
-    _add(_shipped() | _added, scheme)
-    _add(_added, scheme)
-    return scheme
+    maker = Maker(scheme)
+    _add(_shipped() | _added, maker)
+    _add(_added, maker)
+    return maker.default
 
 
 def load_file(path: str | Path) -> tuple[Scheme, ...]:

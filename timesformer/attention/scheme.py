@@ -1,5 +1,6 @@
 """Step, encoder and scheme: the declaration of an attention scheme as a list of steps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +13,10 @@ ClassPolicy = Literal["absent", "replicated", "global"]
 CLASS_POLICIES: tuple[ClassPolicy, ...] = ("absent", "replicated", "global")
 Position = Literal["none", "space", "space_time", "table", "sinusoid", "rope"]
 POSITIONS: tuple[Position, ...] = ("none", "space", "space_time", "table", "sinusoid", "rope")
+Stage = tuple["Step", ...]
+"""Steps in parallel, whose outputs are added."""
+Block = tuple[Stage, ...]
+"""Stages in sequence."""
 
 
 @dataclass(frozen=True)
@@ -53,48 +58,89 @@ class Step:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A stack of identical blocks.
+    """A stack of blocks, all of one kind, or of several that repeat as a pattern.
 
     - `block`: stages in sequence, each with its steps in parallel (their outputs are added); the MLP follows.
+    - `more`: the blocks that follow `block` in a pattern, which repeats from the first block to the last.
     - `depth`: name of the configuration field that holds the number of blocks.
     - `class_tokens`: `clip`, one for the clip; `frame`, one for each frame, which is a stream of its own; `none`.
     - `pool`: token that represents the clip (or, before a further encoder, each frame): the class token or the mean
       of the patches.
     """
 
-    block: tuple[tuple[Step, ...], ...]
+    block: Block
     depth: Literal["depth", "temporal_depth"] = "depth"
     class_tokens: Literal["clip", "frame", "none"] = "clip"
     pool: Literal["class", "mean"] = "class"
+    more: tuple[Block, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [step.name for step in self.steps]
-        if not names or len(set(names)) != len(names):
-            raise InputError(f"Encoder.block: expected steps with different names, got {names}")
         if self.pool == "class" and self.class_tokens == "none":
             raise InputError("Encoder.pool: expected 'mean' without class tokens, got 'class'")
         if self.class_tokens == "none" and any(step.cls != "absent" for step in self.steps):
             raise InputError("Encoder.class_tokens: expected cls='absent' in every step with class_tokens='none'")
         if self.class_tokens != "none" and all(step.cls == "absent" for step in self.steps):
             raise InputError("Step.cls: expected the class token in at least one step, got 'absent' in all of them")
-        for step in self.steps:
-            if step.qkv_from is not None and step.qkv_from not in names:
-                raise InputError(f"Step.qkv_from of {step.name!r}: expected one of {names}, got {step.qkv_from!r}")
-            if step.qkv_from is not None and self.step(step.qkv_from).qkv_from is not None:
-                raise InputError(
-                    f"Step.qkv_from of {step.name!r}: expected a step with its own qkv weights, got {step.qkv_from!r}"
-                )
+        for block in self.pattern:
+            _check_block(block)
+
+    @property
+    def pattern(self) -> tuple[Block, ...]:
+        """The blocks that repeat; a single one where all blocks are of one kind."""
+        return self.block, *self.more
+
+    def at(self, number: int) -> "Encoder":
+        """Return the encoder whose blocks are all as this one's block of that number, counted from 0."""
+        if not self.more:
+            return self
+        block = self.pattern[number % len(self.pattern)]
+        absent = all(step.cls == "absent" for step in _steps(block))
+        found = replace(self, block=block, more=()) if not absent or self.class_tokens == "none" else None
+        return found or _Silent(block, self.depth, self.class_tokens, self.pool)
+
+    @property
+    def stages(self) -> tuple[tuple[int, Stage], ...]:
+        """Stages of the pattern in sequence, each with the number of its block, counted from 0."""
+        return tuple((number, stage) for number, block in enumerate(self.pattern) for stage in block)
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Steps of a block, in order."""
-        return tuple(step for stage in self.block for step in stage)
+        """Different steps of the pattern, in order; of one kind of block, all its steps."""
+        return tuple(dict.fromkeys(step for block in self.pattern for step in _steps(block)))
 
     def step(self, name: str) -> Step:
+        """Return the first step of this name."""
         return next(step for step in self.steps if step.name == name)
 
-    def _map(self, change: "dict[str, Step]") -> "Encoder":
-        return replace(self, block=tuple(tuple(change[step.name] for step in stage) for stage in self.block))
+    def map_blocks(self, change: Callable[[Block], Block], **others: Any) -> "Encoder":
+        """Return the encoder with every block of the pattern changed, and other fields as given."""
+        first, *more = (change(block) for block in self.pattern)
+        return replace(self, block=first, more=tuple(more), **others)
+
+
+class _Silent(Encoder):
+    """Encoder of a block that leaves the class token alone, as a part of one whose other blocks do not."""
+
+    def __post_init__(self) -> None:
+        _check_block(self.block)
+
+
+def _steps(block: Block) -> tuple[Step, ...]:
+    return tuple(step for stage in block for step in stage)
+
+
+def _check_block(block: Block) -> None:
+    steps = {step.name: step for step in _steps(block)}
+    if not steps or len(steps) != len(_steps(block)):
+        names = [step.name for step in _steps(block)]
+        raise InputError(f"Encoder.block: expected steps with different names, got {names}")
+    for step in steps.values():
+        if step.qkv_from is not None and step.qkv_from not in steps:
+            raise InputError(f"Step.qkv_from of {step.name!r}: expected one of {list(steps)}, got {step.qkv_from!r}")
+        if step.qkv_from is not None and steps[step.qkv_from].qkv_from is not None:
+            raise InputError(
+                f"Step.qkv_from of {step.name!r}: expected a step with its own qkv weights, got {step.qkv_from!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -150,21 +196,25 @@ class Scheme:
             raise InputError("cls_policy: expected a class token, remove the field or class_token: false")
         encoders = []
         for encoder in self.encoders:
+            policy = cls_policy if encoder.class_tokens != "none" else None
             if not class_token:
-                encoder = replace(encoder, block=_without_class(encoder.block), class_tokens="none", pool="mean")
-            first = encoder.steps[0].name
-            change = {}
-            for step in encoder.steps:
-                if cls_policy is not None and encoder.class_tokens != "none":
-                    step = replace(step, cls=cls_policy)
-                if temporal_fc is False:
-                    step = replace(step, extra_linear=False)
-                if share_qkv and step.name != first:
-                    step = replace(step, qkv_from=first)
-                change[step.name] = step
-            encoders.append(encoder._map(change))
+                policy = "absent"
+
+            def varied(block: Block, policy: ClassPolicy | None = policy) -> Block:
+                first = block[0][0].name
+                return tuple(
+                    tuple(
+                        replace(
+                            step,
+                            cls=policy or step.cls,
+                            extra_linear=step.extra_linear and temporal_fc is not False,
+                            qkv_from=first if share_qkv and step.name != first else step.qkv_from,
+                        )
+                        for step in stage
+                    )
+                    for stage in block
+                )
+
+            without: dict[str, Any] = {} if class_token else {"class_tokens": "none", "pool": "mean"}
+            encoders.append(encoder.map_blocks(varied, **without))
         return replace(self, encoders=tuple(encoders))
-
-
-def _without_class(block: tuple[tuple[Step, ...], ...]) -> tuple[tuple[Step, ...], ...]:
-    return tuple(tuple(replace(step, cls="absent") for step in stage) for stage in block)

@@ -168,10 +168,11 @@ def _origin(name: str, model: Model, theirs: TimeSformerConfig, weights: dict[st
         return name
     head, tail = name.split(".steps.")
     step, part = tail.split(".", 1)
-    source = theirs.scheme.encoders[0]
+    number = int(head.rpartition(".")[2])
+    source = theirs.scheme.encoders[0].at(number)
     present = [s.name for s in source.steps if f"{head}.steps.{s.name}.proj.weight" in weights]
     if step not in present:
-        starts_at_zero = part.startswith("proj.") and model.config.scheme.encoders[0].step(step).zero_start
+        starts_at_zero = part.startswith("proj.") and model.config.scheme.encoders[0].at(number).step(step).zero_start
         if part.startswith("fc.") or starts_at_zero or not present:
             return ""  # an extra linear belongs to its own step alone
         step = "space" if "space" in present else present[0]
@@ -210,9 +211,13 @@ def _why_new(name: str) -> str:
 
 
 def _leave_out(source: Source, model: Model, report: TransferReport, names: list[str], strict: bool, head: str) -> None:
-    steps = {step.name for step in model.config.scheme.encoders[0].steps}
+    encoder = model.config.scheme.encoders[0]
     for name in names:
-        other_step = ".steps." in name and name.split(".steps.")[1].split(".")[0] not in steps
+        other_step = False
+        if ".steps." in name:
+            block, step = name.split(".steps.")
+            here = encoder.at(int(block.rpartition(".")[2])).steps
+            other_step = step.split(".")[0] not in {each.name for each in here}
         if name.startswith("head"):
             reason = head
         elif other_step or name.endswith((".fc.weight", ".fc.bias")) or name.startswith("encoders.1."):

@@ -3,6 +3,7 @@
 One MAC counts as one FLOP, as in the paper, fvcore and mmaction2.  Only matrix products are counted.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -43,8 +44,9 @@ def step_pairs(
 
     `specials`: number of class tokens and registers, which a step may leave out.
 
-    `needed` counts the pairs of the declaration.  `executed` counts those that the backend computes: a predicate runs
-    as a dense masked product, and in blocks of 128 x 128 on the `flex` backend.
+    `needed` counts the pairs of the declaration.  `executed` counts those that the backend computes: for a predicate
+    or tiles, queries that are taken together with all keys of any of them (`timesformer.attention.plan`), a dense
+    masked product on the `reference` backend, and blocks of 128 x 128 on the `flex` backend.
     """
     tokens = grid[0] * grid[1] * grid[2]
     beside = specials if step.cls != "absent" else 0
@@ -67,10 +69,14 @@ def step_pairs(
 def _predicate_pairs(over: Predicate, grid: Grid, kind: MacsKind, backend: str) -> int:
     tokens = grid[0] * grid[1] * grid[2]
     if kind == "needed":
-        return sum(int(rows.sum()) for rows in over.chunks(grid))
-    if backend != "flex":
+        return over.pairs(grid)
+    if backend == "reference":
         return tokens * tokens
-    mask = over.mask(grid)
+    if backend != "flex":
+        return sum(batch.pairs for batch in over.plan(grid))
+    mask, order = over.mask(grid), over.order(grid)
+    if order is not None:
+        mask = mask[order][:, order]
     pad = -tokens % FLEX_BLOCK
     blocks = F.pad(mask, (0, pad, 0, pad)).unflatten(1, (-1, FLEX_BLOCK)).unflatten(0, (-1, FLEX_BLOCK)).any(3).any(1)
     return int(blocks.sum()) * FLEX_BLOCK**2
@@ -87,6 +93,14 @@ def encoder_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, in
             yield encoder, depth, 1, (t, h, w) if number == 0 else (t, 1, 1)
 
 
+def block_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, int, Grid]]:
+    """Yield, for each kind of block of each encoder, an encoder of that kind, their number, streams and grid."""
+    for encoder, depth, streams, grid in encoder_runs(config):
+        kinds = Counter(encoder.at(number) for number in range(depth))
+        for kind, blocks in kinds.items():
+            yield kind, blocks, streams, grid
+
+
 def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> int:
     """Count the multiply–accumulates of one clip and crop: embedding, linear layers, q·k, attention·v and head."""
     d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
@@ -96,7 +110,7 @@ def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> i
     linears = 3 if config.mlp == "swiglu" else 2
     gate = {None: 0, "head": config.num_heads, "channel": d}[config.gate]
     tokens = 0
-    for encoder, depth, streams, grid in encoder_runs(config):
+    for encoder, depth, streams, grid in block_runs(config):
         tokens, specials = grid[0] * grid[1] * grid[2], config.specials(encoder)
         block = (tokens + specials) * linears * d * mlp
         for step in encoder.steps:
@@ -126,18 +140,19 @@ def pooler_macs(config: "TimeSformerConfig", tokens: int) -> int:
 
 
 def comparisons_per_patch(config: "TimeSformerConfig") -> float | None:
-    """Count the keys that a patch is compared with in one block, as a mean over patches and heads.
+    """Count the keys that a patch is compared with in one block, as a mean over patches, heads and blocks.
 
     Source: section 3 of the paper, joint N·F + 1 and divided N + F + 2; the latter has the class token in both steps,
     as with `cls_policy="global"`.  The result is None where a step is a mixer, which declares no keys.
     """
     total = Fraction(0)
-    for encoder, _, _, grid in encoder_runs(config):
+    depths = {encoder.depth: depth for encoder, depth, _, _ in encoder_runs(config)}
+    for encoder, blocks, _, grid in block_runs(config):
         tokens = grid[0] * grid[1] * grid[2]
         for step in encoder.steps:
             counted = step_pairs(step, grid, specials=config.specials(encoder))
             parts = [pairs.patches for pairs in counted if pairs is not None]
             if len(parts) < len(step.over):
                 return None
-            total += Fraction(sum(parts), tokens * len(parts))
+            total += Fraction(sum(parts) * blocks, tokens * len(parts) * depths[encoder.depth])
     return float(total)

@@ -4,9 +4,11 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from timesformer.attention import BACKENDS, Grid, Scheme, build
+from timesformer.attention import BACKENDS, Grid, Scheme, build, chosen, spelling
 from timesformer.attention.backends import Backend
+from timesformer.attention.options import plain
 from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Encoder, Position
+from timesformer.config.schedule import Schedule, by_depth, read_schedule, scheduled, write_schedule
 from timesformer.config.switches import DEPENDENT, check_switches
 from timesformer.errors import InputError
 
@@ -15,9 +17,9 @@ QK_INITS = ("independent", "equal")
 TUBELET_INITS = ("filter_inflation", "central_frame", "random")
 
 
-def _switch(default: Any) -> Any:
-    """Return a field that joins a run's hash only where it is not at its default."""
-    return field(default=default, metadata={"later": True})
+def _switch(default: Any, start: bool = False) -> Any:
+    """Return a field that joins a run's hash only where it is not at its default; start: of the first weights alone."""
+    return field(default=default, metadata={"later": True, "start": start})
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class TimeSformerConfig:
 
     The defaults are ViT-B/16 at 8 frames of 224 px (paper, section 4 and appendix A).
 
-    - `attention`: name of a scheme (`timesformer.attention.names()`).
+    - `attention`: name of a scheme (`timesformer.attention.names()`); with options, a mapping
+      `{"name": "sliding_tile", "window": [3, 3, 3]}` or the text `sliding_tile(window=[3,3,3])`, which is what the
+      field then holds, without options that are at their defaults.
     - `num_frames`, `image_size` (an integer, or height and width in pixels), `tubelet_size` (frames per token): sizes
       of the position embeddings.  A model also takes clips of other sizes, for which it resizes the embeddings.
     - `temporal_depth`: depth of the second, temporal encoder of a scheme that has one.
@@ -38,6 +42,7 @@ class TimeSformerConfig:
     - `position`: position embedding, or None for the scheme's default.
     - `position_std`, `time_std`: standard deviations with which spatial positions (or a full table) and temporal
       positions are initialised; the defaults are those of the released code.
+    - `schedule`: depths whose blocks take the steps of other schemes (`timesformer.config.schedule`).
     - `init_std`: standard deviation with which the weights of all linear layers but the classifier are initialised.
     - `qk_init`: "equal" gives the queries of every step the weights of its keys to start with, so that a patch looks at
       what resembles it; "independent" draws both, as the released code does.
@@ -84,8 +89,9 @@ class TimeSformerConfig:
     position_std: float = 0.02
     time_std: float = 0.0
     backend: Backend = "auto"
-    init_std: float = _switch(0.02)
-    qk_init: str = _switch("independent")
+    schedule: Schedule | None = field(default=None, metadata={"later": True})
+    init_std: float = _switch(0.02, start=True)
+    qk_init: str = _switch("independent", start=True)
     class_token: bool = _switch(True)
     registers: int = _switch(0)
     qk_norm: bool = _switch(False)
@@ -105,6 +111,9 @@ class TimeSformerConfig:
     rope_coordinates: str = _switch("index")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "attention", spelling(self.attention))
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", read_schedule(self.schedule))
         for name in ("image_size", "rope_axes", "rope_scale"):
             if isinstance(getattr(self, name), list):  # as read from JSON or YAML
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -151,6 +160,9 @@ class TimeSformerConfig:
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+        if self.schedule is not None and len(build(self.attention).encoders[0].pattern) == 1:
+            names = set(by_depth(self.schedule, self.attention, self.depth))
+            object.__setattr__(self, "schedule", None if names == {self.attention} else self.schedule)
         for step in (step for encoder in self.scheme.encoders for step in encoder.steps):
             if self.num_heads % len(step.over):
                 raise InputError(
@@ -161,13 +173,25 @@ class TimeSformerConfig:
 
     @property
     def scheme(self) -> Scheme:
-        """Scheme with the class policy, extra linears and qkv sharing of this configuration."""
-        return build(self.attention).vary(
+        """Scheme with the schedule, class policy, extra linears and qkv sharing of this configuration."""
+        scheme = build(self.attention)
+        if self.schedule is not None:
+            scheme = scheduled(scheme, by_depth(self.schedule, self.attention, self.depth))
+        return scheme.vary(
             cls_policy=self.cls_policy,
             temporal_fc=self.temporal_fc,
             share_qkv=self.share_qkv,
             class_token=self.class_token,
         )
+
+    @property
+    def label(self) -> str:
+        """Short text for tables: the scheme, its options and the schedule."""
+        if self.schedule is None:
+            return self.attention
+        parts = by_depth(self.schedule, self.attention, self.depth)
+        starts = [number for number, name in enumerate(parts) if number == 0 or name != parts[number - 1]]
+        return ", ".join(f"{first}: {parts[first]}" for first in starts)
 
     @property
     def resolved_position(self) -> Position:
@@ -200,7 +224,7 @@ class TimeSformerConfig:
 
     def changed_switches(self) -> dict[str, Any]:
         """Return the switches of the backbone that are not at their defaults."""
-        later = [each for each in fields(self) if each.metadata.get("later")]
+        later = [each for each in fields(self) if each.metadata.get("later") and not each.metadata.get("start")]
         return {each.name: getattr(self, each.name) for each in later if getattr(self, each.name) != each.default}
 
     @property
@@ -221,7 +245,13 @@ class TimeSformerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data for JSON and YAML."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        name, options = chosen(self.attention)
+        if options:
+            values["attention"] = {"name": name, **plain(options)}
+        if self.schedule is not None:
+            values["schedule"] = write_schedule(self.schedule)
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TimeSformerConfig":

@@ -167,8 +167,9 @@ def _activation_bytes(model: TimeSformer, clip: Tensor) -> int:
     """
     config, stack = model.config, model.stacks()[0]
     t, h, w = grid_of(model, clip)
-    widths = 8 * len(stack.encoder.steps) + 2 + 2 * config.mlp_ratio
-    return int(len(clip) * t * h * w * len(stack.blocks) * widths * config.embed_dim * clip.element_size())
+    steps = sum(len(block.steps) for block in stack.blocks if isinstance(block, Block))
+    widths = 8 * steps + (2 + 2 * config.mlp_ratio) * len(stack.blocks)
+    return int(len(clip) * t * h * w * widths * config.embed_dim * clip.element_size())
 
 
 def _by_token(parts: Sequence[Tensor | None], step: Taken) -> Tensor | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from timesformer.attention import Grid, Partition
+from timesformer.attention import Grid, Partition, Predicate
 from timesformer.errors import InputError
 from timesformer.maps.capture import Site
 from timesformer.maps.top_keys import TopKeys
@@ -107,8 +107,10 @@ def _keys_seen(site: Site, grid: Grid) -> int:
     every = grid[0] * grid[1] * grid[2]
     frame = every // grid[0] if site.streams else every
     groups = [
-        max(tile.axes[0].size * tile.axes[1].size * tile.axes[2].size for tile in over.tiles(grid))
+        max(tile.group_size for tile in over.tiles(grid))
         if isinstance(over, Partition)
+        else max(batch.keys.shape[1] for batch in over.plan(grid))
+        if isinstance(over, Predicate)
         else every
         for over in site.step.over
     ]

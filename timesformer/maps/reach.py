@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from timesformer.attention import Grid, Scheme, all_reached, meet, reach
+from timesformer.attention.reach import block_of, steps_of
 from timesformer.errors import InputError
 
 # Okabe-Ito colours are distinct for any colour vision; hatches distinguish the patches without colour.
@@ -39,11 +40,12 @@ def draw_reach(
     if steps is not None and blocks is not None:
         raise InputError(f"steps, blocks: expected one of them, got steps {steps} and blocks {blocks}")
     full = all_reached(scheme, grid, bridge)  # first, since it raises for schemes without an answer
-    block = scheme.encoders[0].block
+    encoder = scheme.encoders[0]
     if steps is None and blocks is None:
-        steps = 2 * len(block) if full is None else max(1, min(full.steps, 2 * len(block)))
+        most = steps_of(encoder, 2)
+        steps = most if full is None else max(1, min(full.steps, most))
     elif blocks is not None:
-        steps = blocks * len(block)
+        steps = steps_of(encoder, blocks)
     if steps is None or not 1 <= steps <= ROWS:
         raise InputError(f"steps, blocks: expected 1 to {ROWS} steps to draw, got {steps}")
     height = 0.3 + max(0.8, 1.6 * grid[1] / grid[2])
@@ -51,10 +53,10 @@ def draw_reach(
         steps, grid[0], figsize=(1.7 * grid[0] + 0.9, height * steps + 1.0), squeeze=False, layout="constrained"
     )
     row = (query[0] * grid[1] + query[1]) * grid[2] + query[2]
-    streams = scheme.encoders[0].class_tokens == "frame"
+    streams = encoder.class_tokens == "frame"
     met = np.zeros(grid, dtype=bool)
     for number, line in enumerate(axes, start=1):
-        stage = block[(number - 1) % len(block)]
+        _, stage = encoder.stages[(number - 1) % len(encoder.stages)]
         for step in stage:
             if streams:  # a frame is a stream of its own
                 met[query[0]] |= meet(step, (1, *grid[1:])).numpy()[row % (grid[1] * grid[2])].reshape(grid[1:])
@@ -68,7 +70,7 @@ def draw_reach(
             _frame(ax, colours)
             ax.set_title(f"frame {frame}", fontsize=8)
         names = " | ".join(step.name for step in stage)
-        line[0].set_ylabel(f"step {number}, block {-(-number // len(block))}\n{names}", fontsize=9)
+        line[0].set_ylabel(f"step {number}, block {block_of(encoder, number)}\n{names}", fontsize=9)
     carried = "with" if bridge else "without"
     figure.suptitle(
         f"{scheme.title or scheme.name}: what one patch can depend on,\n{carried} the class token as a bridge",

@@ -59,7 +59,7 @@ class EncoderStack(nn.Module):
         self.positions = positions
         self.drop = nn.Dropout(config.drop_rate)
         rates = [config.drop_path_rate * i / max(1, depth - 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(encoder, config, rate) for rate in rates)
+        self.blocks = nn.ModuleList(Block(encoder.at(number), config, rate) for number, rate in enumerate(rates))
         self.norm = make_norm(config, config.embed_dim) if normed else nn.Identity()
 
     def forward(

@@ -11,7 +11,7 @@ import typer
 from timesformer_experiments.cli.options import Json, bad_input
 from timesformer_experiments.report.terminal import console, print_json, progress
 
-CPU_BENCHES = ("transformers", "loader", "memory", "results")
+CPU_BENCHES = ("transformers", "loader", "memory", "results", "sparse")
 
 
 def bench(
@@ -22,8 +22,9 @@ def bench(
         str,
         typer.Option(
             help="One of transformers (our model and the one of that library, on CPU), loader (reading clips), memory "
-            "(predicted and measured peak), results (reading 10,000 records); or, separated by commas, the GPU "
-            "benchmarks checks, ceilings, kernels, flex, blocks, models, largest, report."
+            "(predicted and measured peak), results (reading 10,000 records), sparse (attention cores of sparse "
+            "schemes and of joint attention, on CPU); or, separated by commas, the GPU benchmarks checks, ceilings, "
+            "kernels, flex, blocks, models, largest, report."
         ),
     ] = "transformers",
     data_dir: Annotated[Path, typer.Option(help="Folder for the videos of the loader benchmark.")] = Path(".cache"),
@@ -44,6 +45,8 @@ def bench(
 
     --only memory: predicted peak memory of every scheme, compared with the growth of the resident set or, with
     --device cuda, with the allocator's peak.
+
+    --only sparse: time and memory of the attention core of sparse schemes, compared with joint attention, on CPU.
 
     --only kernels and the other GPU benchmarks: kernels, blocks and whole models on a GPU, compared with other
     implementations. All add to one record; repeat the command to continue after an interruption.
@@ -70,6 +73,11 @@ def bench(
 
         record = bench_results.run(repetitions=repetitions, progress=progress)
         name, table = "results", bench_results.table(record)
+    elif only == "sparse":
+        from timesformer_experiments.bench import sparse as bench_sparse
+
+        record = bench_sparse.run(repetitions=repetitions, threads=threads or None, progress=progress)
+        name, table = "sparse_cpu", bench_sparse.table(record)
     elif only == "memory":
         from timesformer_experiments.bench import memory as memory_check
 

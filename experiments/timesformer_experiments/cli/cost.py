@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_experiments.cli.options import Json, SchemeFile, bad_input
+from timesformer_experiments.cli.options import (
+    Json,
+    ScheduleText,
+    SchemeFile,
+    SchemeOptions,
+    attention_named,
+    bad_input,
+    schedule_of,
+)
 from timesformer_experiments.report.terminal import console, print_json, progress
 
 if TYPE_CHECKING:
@@ -16,6 +24,8 @@ if TYPE_CHECKING:
 
 def cost(
     attention: Annotated[str | None, typer.Option(help="Attention scheme, or `all`.")] = None,
+    option: SchemeOptions = None,
+    schedule: ScheduleText = None,
     baseline: Annotated[str | None, typer.Option(help="CNN instead of a scheme: i3d, slowfast or c2d.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames per clip.")] = None,
     image_size: Annotated[
@@ -63,6 +73,10 @@ def cost(
             help="GPU memory in GiB for which to find the largest batch; repeatable. Default: 16, 24, 40, 80."
         ),
     ] = None,
+    break_even: Annotated[
+        bool,
+        typer.Option("--break-even", help="Also: from which frames and resolution it needs less than joint, divided."),
+    ] = False,
     scheme_file: SchemeFile = None,
     as_json: Json = False,
 ) -> None:
@@ -72,6 +86,9 @@ def cost(
     classes. One multiply-accumulate counts as one FLOP.
 
     With --batch or --train, peak memory is predicted too, and the largest batch that fits on a GPU.
+
+    With --break-even, executed MACs and the memory of a training step are compared with those of joint and divided
+    attention over frames and resolutions.
     """
     from timesformer import TimeSformerConfig
     from timesformer.attention import load_file, names
@@ -98,14 +115,19 @@ def cost(
         "share_qkv": share_qkv,
         "position": position,
         "backend": backend,
+        "schedule": schedule_of(schedule),
     }
     given = {name: value for name, value in fields.items() if value is not None} | _others(other or [])
-    chosen = names() if attention == "all" else (attention,) if attention is not None else own
+    if option and (attention is None or attention == "all"):
+        raise bad_input("--option: expected with --attention and the name of one scheme")
+    chosen = names() if attention == "all" else (attention_named(attention, option),) if attention is not None else own
     if baseline is not None:
         chosen = (baseline,)
     if not chosen:
         raise bad_input(f"--attention: expected `all` or one of {', '.join(names())}; or use --baseline")
-    costs, memories = [], []
+    if break_even and baseline is not None:
+        raise bad_input("--break-even: expected with --attention; a CNN has no attention")
+    costs, memories, evens = [], [], []
     for name in chosen:
         if len(chosen) > 1:
             progress(f"counting {name}")
@@ -124,15 +146,24 @@ def cost(
                 "device": device,
             }
             memories.append(forecast(config, train, card_gib or CARDS_GIB, settings))
+        if break_even and isinstance(config, TimeSformerConfig):
+            from timesformer_experiments.cost import break_even as even
+
+            compared = [each.to_dict() for each in even.break_even(config, progress=progress)]
+            evens.append({"sizes": compared, **asdict(even.waste(config))})
     if as_json:
         found = [each.to_dict() for each in costs]
         for each, memory in zip(found, memories, strict=False):
             each["memory"] = memory
+        for each, compared in zip(found, evens, strict=False):
+            each["break_even"] = compared
         print_json(found[0] if len(found) == 1 and attention != "all" else {"costs": found})
         return
     console().print(_cost_table(costs))
     if any(found.reach_grid for found in costs):
         console().print(_reach_table(costs))
+    if evens:
+        console().print(_even_table(evens))
     if memories:
         console().print(_memory_table(costs, memories))
         console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
@@ -190,6 +221,29 @@ def _reach_table(costs: list[Cost]) -> Any:
         "or the model outputs no patches"
     )
     return to_rich(Table(frame, columns, caption))
+
+
+def _even_table(evens: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    from timesformer_experiments.report.tables import Column, Table, to_rich
+
+    rows = [{**each, "added_percent": even["added_percent"]} for even in evens for each in even["sizes"]]
+    columns = (
+        Column("attention", "Attention", "label"),
+        Column("reference", "Compared with", "label"),
+        Column("along", "Along", "label"),
+        Column("fewer_macs_from", "Fewer MACs from", "counted", decimals=0),
+        Column("fewer_macs_tokens", "Patches", "counted", decimals=0),
+        Column("less_memory_from", "Less memory from", "predicted", decimals=0),
+        Column("less_memory_tokens", "Patches", "predicted", decimals=0),
+        Column("added_percent", "MACs added by tiles [%]", "counted", decimals=1),
+    )
+    caption = (
+        "Sizes from which on a scheme executes fewer MACs, and a training step of one clip needs less memory; –: at "
+        "none of those tried; last column at the size of the first table"
+    )
+    return to_rich(Table(pd.DataFrame(rows), columns, caption))
 
 
 def _by(grid: tuple[int, int, int] | None) -> str | None:

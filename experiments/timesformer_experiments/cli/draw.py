@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from timesformer_experiments.cli.options import SchemeFile, bad_input
+from timesformer_experiments.cli.options import SchemeFile, SchemeOptions, attention_named, bad_input
 
 
 def draw(
     scheme: Annotated[str, typer.Argument(help="Name of the attention scheme.")],
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
+    option: SchemeOptions = None,
     scheme_file: SchemeFile = None,
     grid: Annotated[str, typer.Option(help="Number of frames, rows and columns of patches.")] = "3x4x4",
     reach: Annotated[
@@ -38,10 +39,11 @@ def draw(
         raise bad_input(f"--out {out}: expected a name that ends in .png, .svg or .pdf")
     if not reach and (steps is not None or blocks is not None or not bridge):
         raise bad_input("--steps, --blocks, --no-bridge: expected only together with --reach")
+    chosen = build(attention_named(scheme, option))
     if reach:
-        figure = draw_reach(build(scheme), grid=_grid(grid), steps=steps, blocks=blocks, bridge=bridge)
+        figure = draw_reach(chosen, grid=_grid(grid), steps=steps, blocks=blocks, bridge=bridge)
     else:
-        figure = draw_scheme(build(scheme), grid=_grid(grid))
+        figure = draw_scheme(chosen, grid=_grid(grid))
     write_atomic(out, lambda path: figure.savefig(path, dpi=150, bbox_inches="tight"))
     print(out)
 

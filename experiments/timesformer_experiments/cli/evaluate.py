@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from timesformer_experiments.cli.classes import classed_samples, fit_head
-from timesformer_experiments.cli.evaluated import compared, counted, orders_named, tables_of, with_groups
-from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, model_source
+from timesformer_experiments.cli.evaluated import compared, counted, loaded_with, orders_named, tables_of, with_groups
+from timesformer_experiments.cli.options import (
+    DataDir,
+    Json,
+    Runs,
+    SchemeOptions,
+    attention_named,
+    bad_input,
+    model_source,
+)
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -47,6 +55,11 @@ class _Job:
 def evaluate(
     data: Data,
     checkpoint: Checkpoint = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(help="Another scheme with the same projections, put in the place of the model's own."),
+    ] = None,
+    option: SchemeOptions = None,
     format: Annotated[
         str | None,
         typer.Option(help="Annotation format: kinetics (default for a file), folder (default for a folder), ssv2, …"),
@@ -135,6 +148,9 @@ def evaluate(
     views = {"clips": clips, "crops": crops, "merge": merge}
     sizes = _given(num_frames=num_frames, image_size=image_size)
     record = _given(sampling=sampling, frame_rate=frame_rate, short_side=short_side)
+    if option and attention is None:
+        raise bad_input("--option: expected with --attention")
+    scheme = {} if attention is None else {"attention": attention_named(attention, option), "schedule": None}
     place = _device(device)
     if data.suffix.lower() in (".yaml", ".yml"):
         for name, given in (("format", format), ("root", root), ("group", group), *sizes.items(), *record.items()):
@@ -143,10 +159,21 @@ def evaluate(
                 raise bad_input(
                     f"--{option}: expected only with an annotation file; for {data} set it in the YAML file"
                 )
-        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, classes, runs, data_dir)
+        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, classes, runs, data_dir, scheme)
     else:
         job = _of_annotations(
-            data, checkpoint, format, root, group, protocol, views, allow_unreadable, sizes, record, classes, runs
+            data,
+            checkpoint,
+            format,
+            root,
+            group,
+            protocol,
+            views,
+            allow_unreadable,
+            sizes | scheme,
+            record,
+            classes,
+            runs,
         )
         jobs = [job]
     measured: list[dict[str, Any]] = []
@@ -196,9 +223,9 @@ def _runs_of(
     classes: str,
     runs: Path,
     data_dir: Path | None,
+    scheme: Overrides,
 ) -> list[_Job]:
     """Return the runs of a YAML file, each with its own model unless `checkpoint` names another."""
-    from timesformer.checkpoints import load_any_model
     from timesformer.evaluation.evaluate import protocol_named
     from timesformer.heads import are_named
     from timesformer_experiments.records.folder import RunFolder, default_data_dir
@@ -213,7 +240,7 @@ def _runs_of(
         folder = checkpoint if checkpoint is not None else str(RunFolder(runs, spec.hash()).model)
         if checkpoint is None and not Path(folder).is_dir():
             raise bad_input(f"{folder}: no model in this folder; train it with `timesformer train {file}`")
-        loaded = load_any_model(folder)
+        loaded = loaded_with(folder, scheme)
         chosen = protocol_named(protocol or spec.protocol, **views)
         _require_fitting(loaded, spec, folder)
         _, test, labels = datasets(spec, data_dir or default_data_dir(runs))
@@ -258,7 +285,6 @@ def _of_annotations(
     runs: Path,
 ) -> _Job:
     """Return the evaluation of a checkpoint on an annotation file, with the checkpoint's own preprocessing."""
-    from timesformer.checkpoints import load_any_model
     from timesformer.data import Preprocessing, VideoDataset
     from timesformer.evaluation.evaluate import protocol_named
 
@@ -267,7 +293,7 @@ def _of_annotations(
     if not data.exists():
         raise bad_input(f"{data}: no such file or folder")
     chosen = protocol_named(protocol or "paper", **views)
-    loaded = load_any_model(model_source(checkpoint, runs), **sizes)
+    loaded = loaded_with(model_source(checkpoint, runs), sizes)
     preprocessing: Preprocessing = Preprocessing.from_dict(loaded.preprocessing | record)
     format = format or ("folder" if data.is_dir() else "kinetics")
     samples, said = classed_samples(data, format, root, classes, checkpoint, loaded)

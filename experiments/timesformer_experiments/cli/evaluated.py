@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timesformer_experiments.cli.options import bad_input
@@ -101,3 +102,21 @@ def compared(measured: Sequence[Mapping[str, Any]], tables: Sequence[Table], ord
             for name, table in zip(names, tables, strict=True)
         ]
     }
+
+
+def loaded_with(source: str | Path, overrides: dict[str, Any]) -> Any:
+    """Return a checkpoint's model with these fields; with another scheme, all of its weights must have a place in it.
+
+    Raises InputError that names a weight that the other scheme lacks or would begin anew.
+    """
+    from timesformer.checkpoints import load_any_model
+
+    loaded = load_any_model(source, **overrides)
+    report = loaded.report
+    changed = [*report.initialised, *report.left_out] if "attention" in overrides else []
+    if changed:
+        raise bad_input(
+            f"--attention {overrides['attention']}: expected a scheme with the projections of {source}; "
+            f"{len(changed)} weights differ, the first {changed[0]} ({report.reasons.get(changed[0], 'new')})"
+        )
+    return loaded

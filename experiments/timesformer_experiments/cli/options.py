@@ -28,6 +28,17 @@ SchemeFile = Annotated[
     Path | None, typer.Option(help="Python file that declares your own scheme. The file is executed.")
 ]
 
+SchemeOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Option of the scheme, such as window=3,3,3; repeatable."),
+]
+ScheduleText = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule", help="Schemes by depth, such as '0-5: space, 6-11: divided', or a pattern: '[divided, joint]'."
+    ),
+]
+
 Checkpoint = Annotated[
     str, typer.Option(help="Folder, file or hub name of a model, or the YAML file of a finished run.")
 ]
@@ -50,6 +61,53 @@ def bad_input(text: str) -> ValueError:
     from timesformer.errors import InputError
 
     return InputError(text)
+
+
+def attention_named(name: str, options: list[str] | None) -> str:
+    """Return the text of a scheme with the options of a command line, such as `window=3,3,3`.
+
+    Raises InputError for an option without a value, or one that the scheme does not have.
+    """
+    from timesformer.attention import spelling
+
+    given = {}
+    for text in options or ():
+        option, equals, value = text.partition("=")
+        if not equals or not value:
+            raise bad_input(f"--option {text}: expected an option and its value, such as window=3,3,3")
+        parts = [_plain(part, text) for part in value.strip("[]()").split(",")]
+        given[option.strip()] = parts if len(parts) > 1 or value[0] in "[(" else parts[0]
+    return spelling({"name": name, **given}) if given else spelling(name)
+
+
+def _plain(text: str, option: str) -> object:
+    import yaml
+
+    from timesformer.config.yaml_text import parse_yaml
+
+    try:
+        value: object = parse_yaml(text, f"--option {option}")
+    except yaml.YAMLError as error:
+        raise bad_input(f"--option {option}: expected an option and its value, such as window=3,3,3") from error
+    return value
+
+
+def schedule_of(text: str | None) -> object:
+    """Return a schedule from the text of a command line.  Raises InputError for no such text."""
+    import yaml
+
+    from timesformer.config.yaml_text import parse_yaml
+
+    if text is None:
+        return None
+    inner = text.strip()
+    try:
+        value: object = parse_yaml(inner if inner[:1] in "{[" else f"{{{inner}}}", "--schedule")
+    except yaml.YAMLError as error:
+        raise bad_input(
+            f"--schedule {text}: expected schemes by depth, such as '0-5: space, 6-11: divided', or '[divided, joint]'"
+        ) from error
+    return value
 
 
 def folders(out: Path, runs: Path, data_dir: Path | None) -> Folders:

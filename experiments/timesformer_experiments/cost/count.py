@@ -129,7 +129,7 @@ def cost(config: ModelConfig, views: int = 1) -> Cost:
             f"{by_fvcore:,} by fvcore over the traced model"
         )
     return Cost(
-        attention=config.attention,
+        attention=config.label if isinstance(config, TimeSformerConfig) else config.attention,
         num_frames=config.num_frames,
         image_height=height,
         image_width=width,

@@ -117,7 +117,7 @@ class Workload:
             ("cuda", "cpu"): "fake tensors on CPU (torch finds no GPU here), with softmax and optimiser as on a GPU",
         }[self.device, self.traced_on]
         blocks = "2 or 3 blocks of each encoder, extrapolated to all"
-        if not isinstance(self.config, TimeSformerConfig):
+        if not isinstance(self.config, TimeSformerConfig) or _blocks_differ(self.config):
             blocks = "the whole network"
         return f"one step traced on {where}; {blocks}; nothing was run"
 
@@ -189,17 +189,24 @@ def traced(step: Workload) -> tuple[list[Phase], list[list[nn.Module]]]:
             raise InputError(f"gradient_checkpointing: not available for {type(network).__name__}")
         return trace(network, [], shape, step), []
     depth = 3 if config.drop_path_rate else 2  # drop path leaves the first block alone
+    made = config
+    if not _blocks_differ(config):
+        made = replace(config, depth=min(config.depth, depth), temporal_depth=min(config.temporal_depth, depth))
     with torch.device("meta"), kernels_anywhere():
-        model = TimeSformer(
-            replace(config, depth=min(config.depth, depth), temporal_depth=min(config.temporal_depth, depth))
-        )
+        model = TimeSformer(made)
     model.gradient_checkpointing = step.gradient_checkpointing
     stacks = [list(stack.blocks) for stack in model.stacks()]
-    return trace(model, stacks, shape, step, [] if config.backend == "flex" else _predicates(config)), stacks
+    predicates = [] if config.backend == "flex" else _predicates(config)
+    return trace(model, stacks, shape, step, predicates, dense=config.backend == "reference"), stacks
+
+
+def _blocks_differ(config: TimeSformerConfig) -> bool:
+    """Return True for an encoder with blocks of several kinds, of which all are traced."""
+    return any(len(encoder.pattern) > 1 for encoder in config.scheme.encoders)
 
 
 def _predicates(config: TimeSformerConfig) -> list[tuple[Predicate, Grid]]:
-    """Return the predicates for which the model makes masks, each with its grid."""
+    """Return the predicates for which the model makes plans or masks, each with its grid."""
     steps = ((step, grid) for encoder, _, _, grid in encoder_runs(config) for step in encoder.steps)
     return [(over, grid) for step, grid in steps for over in step.over if isinstance(over, Predicate)]
 
@@ -211,12 +218,13 @@ def trace(
     step: Workload,
     predicates: Sequence[tuple[Predicate, Grid]] = (),
     gradients_stay: bool = False,
+    dense: bool = False,
 ) -> list[Phase]:
     """Trace one step of a model made on the meta device and return its phases in order of time.
 
-    `stacks`: blocks of the model; `shape`: shape of its input; `predicates`: those for which it makes masks;
-    `gradients_stay`: the gradients of the previous step are set to zero, not released. The configuration and the batch
-    of `step` are not read.
+    `stacks`: blocks of the model; `shape`: shape of its input; `predicates`: those for which it makes plans or, with
+    `dense`, masks; `gradients_stay`: the gradients of the previous step are set to zero, not released. The
+    configuration and the batch of `step` are not read.
     """
     model.train(step.train)
     ledger = Ledger(gpu=step.device == "cuda")
@@ -235,7 +243,7 @@ def trace(
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(lambda owner: ledger.own(_gradient(owner), "gradients"))
         BlockPhases(ledger, stacks)
-        with ledger, attention_without_values(ledger, step.traced_on, predicates, step.softmax):
+        with ledger, attention_without_values(ledger, step.traced_on, predicates, step.softmax, dense):
             _one_step(model, shape, step, ledger)
     return ledger.phases
 

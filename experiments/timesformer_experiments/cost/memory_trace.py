@@ -17,11 +17,12 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from timesformer.attention import Grid, Predicate
 from timesformer.attention import attend as attention_call
 from timesformer.attention.backends import softmax_attention
+from timesformer.attention.plan import Batch, Plan
 
 MemoryPart = Literal["params", "gradients", "optimiser", "activations", "attention"]
 PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)
@@ -210,20 +211,51 @@ def kernels_anywhere() -> Iterator[None]:
         yield
 
 
+def _planned(predicate: Predicate, grid: Grid) -> Plan:
+    """Return a predicate's plan, made of real tensors that no ledger sees."""
+    with _disable_current_modes():
+        return predicate.plan(grid)
+
+
+def _without_values(batch: Batch, device: str) -> Batch:
+    """Return a batch of the same shapes that is fake inside a FakeTensorMode."""
+    made = (
+        None if tensor is None else torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+        for tensor in (batch.rows, batch.keys, batch.mask)
+    )
+    rows, keys, mask = made
+    assert rows is not None
+    assert keys is not None
+    return Batch(rows, keys, mask)
+
+
 @contextmanager
 def attention_without_values(
-    ledger: Ledger, device: str, predicates: Iterable[tuple[Predicate, Grid]], softmax: Softmax = "own"
+    ledger: Ledger,
+    device: str,
+    predicates: Iterable[tuple[Predicate, Grid]],
+    softmax: Softmax = "own",
+    dense: bool = False,
 ) -> Iterator[None]:
     """Make `attend` of every model report to the ledger inside, without values.
 
-    The masks of the predicates exist all the time, as after the first step of a loop. FlexAttention, which exists only
-    compiled, is traced as attention without a mask, which keeps the same tensors: output and log-sum-exp.
+    The plans of the predicates, or with `dense` their masks, exist all the time, as after the first step of a loop.
+    FlexAttention, which exists only compiled, is traced as attention without a mask, which keeps the same tensors:
+    output and log-sum-exp.
     """
     masks: dict[tuple[Predicate, Grid], Tensor] = {}
-    for predicate, grid in predicates:
+    plans: dict[tuple[Predicate, Grid], Plan] = {}
+    for predicate, grid in dict.fromkeys(predicates):
         tokens = grid[0] * grid[1] * grid[2]
-        masks[predicate, grid] = torch.empty(tokens, tokens, dtype=torch.bool, device=device)
-        ledger.own(masks[predicate, grid], "attention")
+        if dense:
+            masks[predicate, grid] = torch.empty(tokens, tokens, dtype=torch.bool, device=device)
+            ledger.own(masks[predicate, grid], "attention")
+        else:
+            plans[predicate, grid] = tuple(_without_values(batch, device) for batch in _planned(predicate, grid))
+            for batch in plans[predicate, grid]:
+                for tensor in (batch.rows, batch.keys, batch.mask):
+                    if tensor is not None:
+                        ledger.own(tensor, "attention")
 
     def attend(*args: Any, **kwargs: Any) -> Any:
         with ledger.attention():
@@ -231,6 +263,9 @@ def attention_without_values(
 
     def mask(predicate: Predicate, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
         return masks[predicate, grid]
+
+    def plan(predicate: Predicate, grid: Grid, device: torch.device | str = "cpu") -> Plan:
+        return plans[predicate, grid]
 
     def flex(q: Tensor, k: Tensor, v: Tensor, predicate: Predicate, grid: Grid) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
@@ -240,6 +275,7 @@ def attention_without_values(
         patches.enter_context(mock.patch("timesformer.models.blocks.attend", attend))
         patches.enter_context(mock.patch("timesformer.attention.attend.flex_attention", flex))
         patches.enter_context(mock.patch.object(Predicate, "mask", mask))
+        patches.enter_context(mock.patch.object(Predicate, "plan", plan))
         if softmax != "own":
             other = _attention_with(softmax)
             patches.enter_context(mock.patch("timesformer.attention.attend.softmax_attention", other))

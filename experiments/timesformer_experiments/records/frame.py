@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from timesformer import TimeSformerConfig
+from timesformer.attention.options import spell
 from timesformer.config.cnn import CnnConfig
 from timesformer.errors import InputError
 from timesformer.training.recipe import Recipe
@@ -112,8 +113,8 @@ def frame_of(found: Sequence[tuple[dict[str, Any], str, str]]) -> pd.DataFrame:
 def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     cells, spec, metrics = (_Values(len(records)) for _ in range(3))
     for row, record in enumerate(records):
-        cells.put(row, record.get("cell") or {}, whole=True)
-        spec.put(row, record["spec"])
+        cells.put(row, {path: _chosen(path, value) for path, value in (record.get("cell") or {}).items()}, whole=True)
+        spec.put(row, _with_texts(record["spec"]))
         metrics.put(row, record["metrics"])
     configuration = spec.columns()
     for name in ("kind", "seed", "protocol", "evaluate_on"):  # there already
@@ -156,6 +157,25 @@ def _complete(configuration: dict[str, list[Any]]) -> None:
             default if value is None and scheme is not None else value
             for value, scheme in zip(values, schemes, strict=True)
         ]
+
+
+def _with_texts(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's description with its scheme and its schedule as text, options and depths among it."""
+    model = spec.get("model")
+    if not isinstance(model, dict) or not any(isinstance(model.get(name), dict) for name in ("attention", "schedule")):
+        return spec
+    texts = {"attention": _chosen("model.attention", model.get("attention"))}
+    if "schedule" in model:
+        texts["schedule"] = json.dumps(model["schedule"])
+    return spec | {"model": model | texts}
+
+
+def _chosen(path: str, value: Any) -> Any:
+    """Return the text of a scheme with options; other values as they are."""
+    if path.rpartition(".")[2] != "attention" or not isinstance(value, dict):
+        return value
+    options = {name: option for name, option in value.items() if name != "name"}
+    return spell(str(value.get("name")), options)
 
 
 def _tuning(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

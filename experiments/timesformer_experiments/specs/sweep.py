@@ -303,6 +303,8 @@ class Sweep(Strict):
             *parents, last = path.split(".")
             place: Any = fields
             for parent in parents:
+                if parent == "attention" and isinstance(place.get(parent), str):
+                    place[parent] = {"name": place[parent]}  # the axis is an option of the scheme
                 if not isinstance(place.setdefault(parent, {}), dict):
                     raise InputError(f"{source}: axes.{path}: {parent} has no fields, it is {place[parent]!r}")
                 place = place[parent]

@@ -137,6 +137,7 @@ def _require_expressible(config: TimeSformerConfig) -> str:
             raise InputError(f"{FORMAT.name} cannot express {field} = {value!r}; it knows {expected}")
 
     require("attention", scheme.name in names, f"the schemes {', '.join(names.values())}")
+    require("schedule", config.schedule is None, "blocks of one kind alone")
     require("cls_policy", scheme.vary(cls_policy=config.cls_policy) == scheme, "the scheme's own policy alone")
     require("temporal_fc", scheme.vary(temporal_fc=config.temporal_fc) == scheme, "true alone")
     require("share_qkv", scheme.vary(share_qkv=config.share_qkv) == scheme, "false alone")

@@ -1,0 +1,120 @@
+"""Blocks that differ: which depths of an encoder take the steps of which scheme.
+
+A schedule is written as depths, `{0-5: space, 6-11: divided}`, where other depths keep the steps of the model's own
+scheme, or as a pattern, `[divided, divided, joint]`, which repeats from the first block to the last.  Depths are
+counted from 0.  A scheme may have options: `{0-3: {name: sliding_tile, window: [3, 5, 5]}}`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from timesformer.attention import Scheme, build, chosen, spelling
+from timesformer.attention.options import plain
+from timesformer.attention.scheme import Block, Encoder
+from timesformer.errors import InputError
+
+Schedule = tuple[str, ...] | tuple[tuple[int, int, str], ...]
+"""A pattern of schemes, or first depth, last depth and scheme of some blocks, in order."""
+DEPTHS = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+
+
+def read_schedule(value: Any) -> Schedule:
+    """Return a schedule from plain data, or as it is.
+
+    Raises:
+        InputError: neither depths nor a pattern, depths that occur twice, or an unknown scheme.
+    """
+    if isinstance(value, list | tuple) and value and all(isinstance(part, str | Mapping) for part in value):
+        return tuple(spelling(part) for part in value)
+    if isinstance(value, tuple) and value:
+        value = {f"{first}-{last}": attention for first, last, attention in value}
+    if not isinstance(value, Mapping) or not value:
+        raise InputError(
+            f"schedule: expected schemes by depth, such as {{0-5: space, 6-11: divided}}, or a list, got {value!r}"
+        )
+    found: list[tuple[int, int, str]] = []
+    for depths, attention in value.items():
+        match = DEPTHS.fullmatch(str(depths).strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise InputError(f"schedule: expected a depth or a range of depths, such as 0-5, got {depths!r}")
+        found.append((first, last, spelling(attention)))
+    found.sort(key=lambda entry: entry[:2])
+    for before, after in pairwise(found):
+        if after[0] <= before[1]:
+            raise InputError(f"schedule: depth {after[0]} occurs twice, in {_range(before)} and in {_range(after)}")
+    return tuple(found)
+
+
+def write_schedule(schedule: Schedule) -> Any:
+    """Return a schedule as plain data."""
+    if isinstance(schedule[0], str):
+        return [_plain(str(attention)) for attention in schedule]
+    return {_range(entry): _plain(entry[2]) for entry in schedule if not isinstance(entry, str)}
+
+
+def by_depth(schedule: Schedule, attention: str, depth: int) -> list[str]:
+    """Return the scheme of each of `depth` blocks; where the schedule names none, the model's own.
+
+    Raises:
+        InputError: a depth that the model does not have.
+    """
+    if isinstance(schedule[0], str):
+        return [str(schedule[number % len(schedule)]) for number in range(depth)]
+    found = [attention] * depth
+    for entry in schedule:
+        first, last, name = entry[0], entry[1], entry[2]
+        if int(last) >= depth:
+            raise InputError(f"schedule: expected depths from 0 to {depth - 1}, got {_range(entry)}")
+        found[int(first) : int(last) + 1] = [name] * (int(last) + 1 - int(first))
+    return found
+
+
+def scheduled(scheme: Scheme, names: list[str]) -> Scheme:
+    """Return the scheme with the steps of these schemes in its blocks, one name for each block.
+
+    Class tokens, pooling and positions stay the scheme's; without class tokens the steps leave theirs out.
+
+    Raises:
+        InputError: a scheme with several encoders, frames that are streams of their own, or a last block without the
+            class token that the head reads.
+    """
+    encoder = _only(scheme, "attention")
+    if encoder.class_tokens == "frame":
+        raise InputError(
+            f"schedule: the frames of attention {scheme.name!r} are streams of their own, in which nothing but space "
+            "can be scheduled; expected another scheme as attention, such as divided"
+        )
+    blocks = [_block(_only(build(name), "schedule").at(number), encoder) for number, name in enumerate(names)]
+    if encoder.pool == "class" and all(step.cls == "absent" for stage in blocks[-1] for step in stage):
+        raise InputError(
+            f"schedule: the head reads the class token, which takes no part in the last block, {names[-1]}; expected "
+            "a scheme there with the class token in a step"
+        )
+    return replace(scheme, encoders=(replace(encoder, block=blocks[0], more=tuple(blocks[1:])),))
+
+
+def _only(scheme: Scheme, field: str) -> Encoder:
+    if len(scheme.encoders) > 1:
+        raise InputError(
+            f"schedule: {field} {scheme.name!r} has {len(scheme.encoders)} encoders; expected schemes with one"
+        )
+    return scheme.encoders[0]
+
+
+def _block(source: Encoder, target: Encoder) -> Block:
+    if target.class_tokens != "none":
+        return source.block
+    return tuple(tuple(replace(step, cls="absent") for step in stage) for stage in source.block)
+
+
+def _plain(attention: str) -> Any:
+    name, options = chosen(attention)
+    return {"name": name, **plain(options)} if options else name
+
+
+def _range(entry: Any) -> str:
+    return str(entry[0]) if entry[0] == entry[1] else f"{entry[0]}-{entry[1]}"
