@@ -37,7 +37,7 @@ from timesformer.attention import build, load_file, names
         ("cls_policy", "everywhere"),
         ("temporal_fc", "yes"),
         ("share_qkv", 1),
-        ("position", "sinusoid"),
+        ("position", "spiral"),
         ("backend", "cuda"),
     ],
 )

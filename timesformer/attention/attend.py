@@ -149,7 +149,7 @@ def _attend_gathered(
     if class_only:
         return None, cls
     if cls_qkv is not None:
-        k, v = torch.cat([k, cls_qkv[:, None, 1]], 1), torch.cat([v, cls_qkv[:, None, 2]], 1)
+        k, v = torch.cat([k, cls_qkv[:, :, 1]], 1), torch.cat([v, cls_qkv[:, :, 2]], 1)
     return gathered_attention(q, k, v, over.plan(grid, q.device)).unflatten(1, grid), cls
 
 

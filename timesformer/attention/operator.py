@@ -198,8 +198,9 @@ class StepOperator:
             number, size = batch.rows.shape
             every, mask = batch.keys, batch.mask
             if self.sees_class:
-                every = torch.cat([every, every.new_full((number, 1), self.patches)], 1)
-                mask = None if mask is None else nn.functional.pad(mask, (0, 1), value=True)
+                beside = torch.arange(self.patches, self.size, device=q.device)
+                every = torch.cat([every, beside.expand(number, -1)], 1)
+                mask = None if mask is None else nn.functional.pad(mask, (0, self.seen), value=True)
             together = max(1, ENTRIES // (lines * size * every.shape[1]))
             at_once = max(1, ENTRIES // (lines * together * every.shape[1]))
             for first in range(0, number, together):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from timesformer.attention.mixer import Mixer
 from timesformer.attention.partition import Partition
