@@ -49,6 +49,7 @@ class FitResult:
     seconds: training time over all sessions of a resumed run
     resumed_from: step at which this session began
     unreadable: (path, reason) of the videos that were left out
+    enlarged: indices of the samples that were resized beyond the short side until the crop fitted
     validation: metrics of each validation, with their step
     """
 
@@ -62,6 +63,7 @@ class FitResult:
     resumed_from: int
     unreadable: list[tuple[str, str]]
     validation: list[dict[str, Any]]
+    enlarged: list[int]
 
 
 def fit(
@@ -203,6 +205,7 @@ class _Loop:
         for part in range(recipe.accumulate):
             batch = next(loaded)
             self.state.unreadable.update(batch.get("unreadable", ()))
+            self.state.enlarged.update(batch.get("enlarged", ()))
             if len(batch["label"]) == 0:
                 if accelerator.num_processes > 1:  # the others would wait forever for the gradients of this one
                     raise InputError(f"training set: every video of a part of step {step} is unreadable")
@@ -293,6 +296,7 @@ class _Loop:
             resumed_from=self.resumed_from,
             unreadable=sorted(state.unreadable.items()),
             validation=state.validation,
+            enlarged=sorted(state.enlarged),
         )
 
 

@@ -31,7 +31,8 @@ class TrainingState:
 
     step: number of optimiser steps done; seconds: time spent on them
     curves: loss and accuracy (0 to 1) of each step, NaN for steps to come, float32 (2, total steps)
-    unreadable: path -> reason; validation: metrics of each validation, with their step
+    unreadable: path -> reason; enlarged: indices of samples that were resized until the crop fitted
+    validation: metrics of each validation, with their step
     """
 
     step: int
@@ -39,6 +40,7 @@ class TrainingState:
     curves: Tensor
     unreadable: dict[str, str] = field(default_factory=dict)
     validation: list[dict[str, Any]] = field(default_factory=list)
+    enlarged: set[int] = field(default_factory=set)
 
 
 def save_state(
@@ -68,6 +70,7 @@ def save_state(
         "seconds": state.seconds,
         "unreadable": state.unreadable,
         "validation": state.validation,
+        "enlarged": sorted(state.enlarged),
     }
     copies = {}
     for name, value in tensors.items():
@@ -119,6 +122,7 @@ def load_state(
         curves=tensors["curves"].to(device),
         unreadable=metadata["unreadable"],
         validation=metadata["validation"],
+        enlarged=set(metadata.get("enlarged", ())),  # checkpoints from before have none
     )
 
 

@@ -81,7 +81,7 @@ def features(
     else:
         for path in result.files:
             print(path)
-    finish(result.unreadable, result.rows > 0, allow_unreadable)
+    finish(result.unreadable, result.rows > 0, allow_unreadable, result.metadata["videos_enlarged"])
 
 
 def _samples(sources: list[str], format: str | None, root: Path | None) -> list[Any]:

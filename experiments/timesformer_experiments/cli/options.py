@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -131,11 +132,13 @@ def listed(unreadable: list[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in unreadable]
 
 
-def finish(unreadable: list[tuple[str, str]], any_read: bool, allowed: bool) -> None:
-    """List unreadable videos on standard error.
+def finish(unreadable: list[tuple[str, str]], any_read: bool, allowed: bool, enlarged: Sequence[str] = ()) -> None:
+    """List enlarged and unreadable videos on standard error.
 
     Exit with code 1 if there are any, unless they are allowed and at least one video could be read.
     """
+    for path in enlarged:
+        progress(f"enlarged until the crop fits: {plain_text(path)}")
     for path, reason in unreadable:
         progress(f"unreadable: {plain_text(path)}: {plain_text(reason)}")
     if unreadable and not (allowed and any_read):

@@ -95,8 +95,8 @@ def predict(
         shown = _show_predictions(result, as_json)
     if as_json:
         stated = {"checkpoint": checkpoint, **result.protocol.statement()}
-        print_json({**stated, **shown, "unreadable": listed(result.unreadable)})
-    finish(result.unreadable, bool(result.videos), allow_unreadable)
+        print_json({**stated, **shown, "enlarged": result.enlarged, "unreadable": listed(result.unreadable)})
+    finish(result.unreadable, bool(result.videos), allow_unreadable, result.enlarged)
 
 
 def _show_predictions(result: Predictions, as_json: bool) -> dict[str, Any]:

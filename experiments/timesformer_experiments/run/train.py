@@ -110,12 +110,17 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     identity.require_unchanged(Identities(data_dir).of(spec), spec.name)
     identity.write(folder)
     audit = audit_of(train_set, trained.unreadable, identity.train, data_dir)
+    if trained.enlarged:
+        audit["num_enlarged"] = len(trained.enlarged)
+    tested_audit = audit_of(test_set, tested.unreadable, identity.evaluated, data_dir)
+    if tested.num_enlarged:
+        tested_audit["num_enlarged"] = tested.num_enlarged
     return {
         "metrics": _metrics(model, trained, tested) | {"train_videos_unreadable": _left_out(train_set, trained)},
         "confusion": _confusion(model, labels, tested),
         "dataset": {
             "train": audit,
-            spec.evaluate_on: audit_of(test_set, tested.unreadable, identity.evaluated, data_dir),
+            spec.evaluate_on: tested_audit,
             "identity": identity.stated(),
         },
     }
