@@ -12,7 +12,7 @@ from timesformer.attention.oracle import oracle
 from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.reach import After, all_reached, first_meeting, meet, reach
-from timesformer.attention.registry import build, load_file, names, register
+from timesformer.attention.registry import SchemeSource, build, is_known, load_file, names, register, source_of
 from timesformer.attention.scheme import Encoder, Scheme, Step
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Partition",
     "Predicate",
     "Scheme",
+    "SchemeSource",
     "Split",
     "Step",
     "StepOperator",
@@ -36,6 +37,7 @@ __all__ = [
     "blocks",
     "build",
     "first_meeting",
+    "is_known",
     "load_file",
     "meet",
     "names",
@@ -43,5 +45,6 @@ __all__ = [
     "oracle",
     "reach",
     "register",
+    "source_of",
     "stride",
 ]

@@ -1,4 +1,5 @@
-"""Our format on disk: config.json, model.safetensors, preprocessing.json, labels.json, provenance.json."""
+"""Our format on disk: config.json, model.safetensors, preprocessing.json, labels.json, provenance.json, and for a
+user's own attention scheme scheme.py."""
 
 import hashlib
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from timesformer.checkpoints.own_scheme import keep_scheme
 from timesformer.config.registry import Model, ModelConfig
 from timesformer.errors import InputError
 from timesformer.files import write_atomic, write_json
@@ -64,7 +66,9 @@ def save_model(
     write_atomic(folder / "model.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
     for name, value in (("preprocessing", preprocessing), ("labels", labels), ("provenance", provenance or {})):
         write_json(folder / f"{name}.json", value)
-    write_json(folder / "config.json", {"library": LIBRARY, "model": config.to_dict()})
+    stated = config.to_dict()
+    scheme = keep_scheme(folder, stated["attention"]) if "attention" in stated else {}
+    write_json(folder / "config.json", {"library": LIBRARY, "model": stated, **scheme})
     return folder
 
 

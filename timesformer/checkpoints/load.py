@@ -50,7 +50,13 @@ def load_model(source: str | Path, **options: Any) -> LoadedModel:
 
 
 def load_any_model(
-    source: str | Path, *, strict: bool = True, position_resize: Resize = "bicubic", **overrides: Any
+    source: str | Path,
+    *,
+    strict: bool = True,
+    position_resize: Resize = "bicubic",
+    trust: bool = False,
+    scheme_file: str | Path | None = None,
+    **overrides: Any,
 ) -> LoadedModel:
     """The model in a checkpoint: a folder, a file (.safetensors, .bin, FAIR's .pyth, .npz, flax) or a hub name.
 
@@ -62,11 +68,16 @@ def load_any_model(
     released default; the report says which.  `strict=False` goes on where a weight is missing or has no known use, and
     the report lists it.
 
+    The folder of a model with a user's attention scheme keeps the scheme's source, which is code: it is run only with
+    `trust=True`; or give `scheme_file`, the Python file that declares the scheme.
+
     Raises:
-        InputError: nothing there, a damaged or refused file, an unknown format, a weight that nothing explains, or an
-            override that does not fit.
+        InputError: nothing there, a damaged or refused file, an unknown format, a weight that nothing explains, an
+            attention scheme that is not known, or an override that does not fit.
     """
-    read = read_source(source, strict=strict, num_heads=overrides.get("num_heads"))
+    read = read_source(
+        source, strict=strict, num_heads=overrides.get("num_heads"), trust=trust, scheme_file=scheme_file
+    )
     config = _target(read, overrides)
     model = build_model(config)
     report = transfer(model, read, position_resize=position_resize, strict=strict)

@@ -15,6 +15,8 @@ from timesformer_experiments.cli.options import (
     Device,
     Json,
     Runs,
+    SchemeFile,
+    Trust,
     bad_input,
     chosen_device,
     model_source,
@@ -59,6 +61,8 @@ def attend(
     ] = False,
     no_explorer: Annotated[bool, typer.Option("--no-explorer", help="Do not write the interactive page.")] = False,
     device: Device = None,
+    scheme_file: SchemeFile = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -96,7 +100,7 @@ def attend(
     sides, models, files = [], [], []
     names = _names(sources)
     for number, source in enumerate(sources):
-        model, record, labels = _loaded(source, runs, chosen_device(device), frames)
+        model, record, labels = _loaded(source, runs, chosen_device(device), frames, trust, scheme_file)
         mine = replace(choice, target=_target(target, labels))
         if number:
             mine = _fitted(mine, model)
@@ -157,11 +161,13 @@ def _side(model: TimeSformer, seen: Seen, found: Look) -> Any:
     return made
 
 
-def _loaded(source: str, runs: Path, device: Any, frames: int | None) -> tuple[TimeSformer, Preprocessing, Any]:
+def _loaded(
+    source: str, runs: Path, device: Any, frames: int | None, trust: bool, scheme_file: Path | None
+) -> tuple[TimeSformer, Preprocessing, Any]:
     from timesformer.checkpoints import load_model
     from timesformer.data import Preprocessing
 
-    loaded = load_model(model_source(source, runs))
+    loaded = load_model(model_source(source, runs), trust=trust, scheme_file=scheme_file)
     record = Preprocessing.from_dict(loaded.preprocessing)
     return loaded.model.to(device), record if frames is None else replace(record, num_frames=frames), loaded.labels
 

@@ -10,7 +10,7 @@ import typer
 
 from timesformer_experiments.cli.classes import classed_samples, fit_head
 from timesformer_experiments.cli.evaluated import compared, counted, orders_named, tables_of
-from timesformer_experiments.cli.options import DataDir, Json, Runs, bad_input, model_source
+from timesformer_experiments.cli.options import DataDir, Json, Runs, SchemeFile, Trust, bad_input, model_source
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def evaluate(
             "`name in the data: name in the model`."
         ),
     ] = "names",
+    scheme_file: SchemeFile = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -128,6 +130,7 @@ def evaluate(
     views = {"clips": clips, "crops": crops, "merge": merge}
     sizes = _given(num_frames=num_frames, image_size=image_size)
     record = _given(sampling=sampling, frame_rate=frame_rate, short_side=short_side)
+    loading = {"trust": trust, "scheme_file": scheme_file}
     place = _device(device)
     if data.suffix.lower() in (".yaml", ".yml"):
         for name, given in (("format", format), ("root", root), *sizes.items(), *record.items()):
@@ -136,10 +139,10 @@ def evaluate(
                 raise bad_input(
                     f"--{option}: expected only with an annotation file; for {data} set it in the YAML file"
                 )
-        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, classes, runs, data_dir)
+        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, classes, loading, runs, data_dir)
     else:
         job = _of_annotations(
-            data, checkpoint, format, root, protocol, views, allow_unreadable, sizes, record, classes, runs
+            data, checkpoint, format, root, protocol, views, allow_unreadable, sizes | loading, record, classes, runs
         )
         jobs = [job]
     measured: list[dict[str, Any]] = []
@@ -187,6 +190,7 @@ def _runs_of(
     allow_unreadable: bool,
     scores: Path | None,
     classes: str,
+    loading: Overrides,
     runs: Path,
     data_dir: Path | None,
 ) -> list[_Job]:
@@ -206,7 +210,7 @@ def _runs_of(
         folder = checkpoint if checkpoint is not None else str(RunFolder(runs, spec.hash()).model)
         if checkpoint is None and not Path(folder).is_dir():
             raise bad_input(f"{folder}: no model in this folder; train it with `timesformer train {file}`")
-        loaded = load_any_model(folder)
+        loaded = load_any_model(folder, **loading)
         chosen = protocol_named(protocol or spec.protocol, **views)
         _require_fitting(loaded, spec, folder)
         _, test, labels = datasets(spec, data_dir or default_data_dir(runs))

@@ -28,6 +28,10 @@ Jobs = Annotated[int, typer.Option(min=0, help="Number of runs in parallel; 0: o
 SchemeFile = Annotated[
     Path | None, typer.Option(help="Python file that declares your own scheme. The file is executed.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the attention scheme that the model's folder keeps as Python code."),
+]
 
 Checkpoint = Annotated[
     str, typer.Option(help="Folder, file or hub name of a model, or the YAML file of a finished run.")
@@ -118,12 +122,14 @@ def chosen_protocol(name: str, clips: str | None, crops: int | None) -> Protocol
     return protocol_named(name, clips=clips, crops=crops)
 
 
-def loaded_model(checkpoint: str, runs: Path) -> tuple[Any, Preprocessing, Any]:
+def loaded_model(
+    checkpoint: str, runs: Path, trust: bool = False, scheme_file: Path | None = None
+) -> tuple[Any, Preprocessing, Any]:
     """Load model, preprocessing and labels of the source that `--checkpoint` names."""
     from timesformer.checkpoints import load_model
     from timesformer.data import Preprocessing
 
-    loaded = load_model(model_source(checkpoint, runs))
+    loaded = load_model(model_source(checkpoint, runs), trust=trust, scheme_file=scheme_file)
     return loaded.model, Preprocessing.from_dict(loaded.preprocessing), loaded.labels
 
 
