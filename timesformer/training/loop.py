@@ -5,6 +5,8 @@ The order of the samples is keyed by seed and epoch, augmentation by seed, epoch
 dropout by seed and micro-step, and the learning rate is a function of the step.
 """
 
+import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +26,7 @@ from timesformer.data.fingerprint import Fingerprint
 from timesformer.data.loading import Collate, SampleStream, batches
 from timesformer.errors import InputError
 from timesformer.heads import cross_entropy, heads_of, is_right, predict
+from timesformer.parallel import loaders
 from timesformer.progress import OnStep, step_bar
 from timesformer.seeding import seed_all
 from timesformer.training.mixup import draw_mix
@@ -31,6 +34,7 @@ from timesformer.training.recipe import Recipe
 from timesformer.training.sharding import Strategy, exchanging, shard
 from timesformer.training.state import TrainingState, keep_videos, load_state, require_same_videos, save_state
 
+log = logging.getLogger("timesformer")
 REPORT_EVERY = 20
 """Number of steps between two reads of the loss; each read makes the accelerator wait."""
 
@@ -105,6 +109,11 @@ def fit(
     if videos is None and isinstance(dataset, VideoDataset):
         videos = dataset.fingerprint()
     loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate, videos)
+    if 0 < loop.resumed_from < loop.steps and loop.accelerator.is_main_process:
+        said = f"resumed from step {loop.resumed_from} of {loop.steps}, the checkpoint in {folder}"
+        log.info(said)
+        if progress is True:
+            print(said, file=sys.stderr, flush=True)
     with step_bar("training", progress, loop.accelerator.is_main_process) as on_step:
         return loop.run(on_step)
 
@@ -166,20 +175,32 @@ class _Loop:
                 self._step(step, loaded)
                 state.step = step + 1
                 due = state.step % self.recipe.checkpoint_every == 0 or state.step == steps
+                late = not due and self._late(clock)
                 if due or state.step % REPORT_EVERY == 0:
                     loss = self._look(reported)
                     on_step(state.step, steps, loss)
                     reported = state.step
-                if due:
+                if due or late:
                     now = time.perf_counter()
                     state.seconds += now - clock
-                    self._validate()
+                    if due:
+                        self._validate()
                     self._checkpoint()
                     clock = time.perf_counter()
         if self.tracker:
             self.accelerator.end_training()
         self.model.eval()
         return self._result()
+
+    def _late(self, since: float) -> bool:
+        """Return True if the last checkpoint is too long ago; several processes ask the first one, now and then."""
+        late = time.perf_counter() - since > 60 * self.recipe.checkpoint_minutes
+        if self.accelerator.num_processes == 1:
+            return late
+        if self.state.step % REPORT_EVERY:
+            return False
+        first = torch.tensor(float(late and self.accelerator.is_main_process), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(first, "sum") > 0)
 
     def _batches(self, step: int) -> Iterator[dict[str, Any]]:
         recipe, accelerator = self.recipe, self.accelerator
@@ -193,7 +214,8 @@ class _Loop:
             accelerator.num_processes,
         )
         pin_memory = accelerator.device.type == "cuda"
-        return batches(self.dataset, stream, self.collate, recipe.workers, pin_memory)
+        workers = loaders(recipe.workers, accelerator.device, accelerator.num_processes)
+        return batches(self.dataset, stream, self.collate, workers, pin_memory)
 
     def _step(self, step: int, loaded: Iterator[dict[str, Any]]) -> None:
         """Take one step of the optimiser, over `accumulate` micro-batches."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +30,7 @@ from PIL import Image
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import CELL, axes_of, groups
+from timesformer_experiments.analysis.chance import ABOVE, CHANCE, above_chance, chance_of
 from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame
 from timesformer_experiments.analysis.curves import CURVES, curve_figures, read_curves
@@ -46,13 +48,15 @@ from timesformer_experiments.analysis.summary import (
 )
 from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING, Metric
 from timesformer_experiments.records.log import LOG
-from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results
+from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results, planned_cells
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.report import require_writable
 from timesformer_experiments.report.style import png
 from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_markdown
 
 SWEEP_FILE = "sweep.yaml"
+MOST_NAMED = 6
+"""Largest number of settings that a finding names."""
 LONG_TABLE = 60
 """Number of rows from which a table comes after the figures on the page, so that the figures are found."""
 
@@ -98,9 +102,12 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     results = load_results(folder)
     if results.empty:
         raise InputError(f"{folder}: no run has finished or failed yet")
-    axes = axes_of(results, compare)
+    records = {each.record["hash"]: each.record for each in find_records(folder)}
+    planned = planned_cells(folder)
+    axes = axes_of(results, compare, planned)
     right = read_right(folder, results)
-    summary = summarise(results, axes, right)
+    chance = {key: level for key, record in records.items() if (level := chance_of(record)) is not None}
+    summary = summarise(results, axes, right, chance)
     comparisons = compare_all(results, axes, right)
     sweeps = [str(name) for name in results["sweep"].dropna().unique()]
     title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
@@ -109,12 +116,11 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
         if table is not None:
             tables[stem] = table
     fair = sections(folder, None if axes.compared is None else axes.compared.removeprefix(CELL))
-    records = {each.record["hash"]: each.record for each in find_records(folder)}
     classes, curves = class_report(results, summary, records), read_curves(folder, results)
     drawn, left = curve_figures(curves, results, summary, records)
     pictures = figures(summary) | fair.figures | (classes.figures if classes is not None else {}) | drawn
     findings = [
-        *_findings(results, summary, comparisons, folder),
+        *_findings(results, summary, comparisons, folder, planned),
         *fair.findings,
         *(classes.findings if classes is not None else ()),
         *left,
@@ -162,13 +168,22 @@ def _many(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Comparison], folder: Path) -> list[str]:
+def _findings(
+    results: pd.DataFrame,
+    summary: Summary,
+    comparisons: list[Comparison],
+    folder: Path,
+    planned: Mapping[str, dict[str, Any]],
+) -> list[str]:
     failed = results[results["outcome"] == "failed"]
-    said = f"{_many(len(results) - len(failed), 'run')} finished, {len(failed)} failed"
+    left = len(set(planned) - set(results["hash"]))
+    finished = len(results) - len(failed)
+    of = f"{finished} of {_many(finished + len(failed) + left, 'run')}" if left else _many(finished, "run")
+    said = f"{of} finished, {len(failed)} failed"
     if len(failed):
         kinds = failed["reason_kind"].astype(str).replace("nan", "unknown").value_counts()
         said += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
-    found = [f"{said}."]
+    found = [f"{said}, {left} are still to come: this is a report of an unfinished sweep." if left else f"{said}."]
     mixed = _on_different_videos(results, summary, folder)
     if mixed:
         found.append(
@@ -177,9 +192,17 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
         )
     accuracy = summary.metric(ACCURACY)
     if accuracy is not None:
-        best = summary.frame.sort_values(accuracy.key, ascending=False, kind="stable").iloc[0]
-        found.append(f"Highest top-1 accuracy: {best[accuracy.key]:.1f} % ({_place(summary, best)}).")
-        for cost in (summary.metric(TFLOPS), summary.metric(TRAINING)):
+        found += _at_chance(summary)
+        learned = above_chance(summary.frame).sort_values(accuracy.key, ascending=False, kind="stable")
+        if len(learned):
+            best = learned.iloc[0]
+            found.append(f"Highest top-1 accuracy: {best[accuracy.key]:.1f} % ({_place(summary, best)}).")
+        if int(summary.frame["runs_done"].max()) == 2:
+            found.append(
+                "Two seeds: their 95 % interval reaches 12.7 standard errors to each side and says little; the seeds' "
+                "own accuracies stand in the table and in the figures."
+            )
+        for cost in () if learned.empty else (summary.metric(TFLOPS), summary.metric(TRAINING)):
             if cost is not None and len(_split(summary)) == 1 and summary.frame[cost.key].nunique() > 1:
                 found.append(_front_in_words(summary, cost, accuracy))
     tested = [each for each in comparisons if each.judgement is not None]
@@ -195,6 +218,22 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
         if 1 < min(seeds) < MEAN_FROM_SEEDS:
             found.append(f"{cannot_reveal(min(seeds))}.")
     return found
+
+
+def _at_chance(summary: Summary) -> list[str]:
+    """Say which settings are not above chance."""
+    frame = summary.frame
+    if ABOVE not in frame or not (frame[ABOVE] == "no").any():
+        return []
+    low = frame[frame[ABOVE] == "no"]
+    levels = " or ".join(f"{level:.1f} %" for level in sorted(set(low[CHANCE])))
+    places = "; ".join(_place(summary, row) for _, row in low.head(MOST_NAMED).iterrows() if summary.titles)
+    more = f"; and {len(low) - MOST_NAMED} more" if len(low) > MOST_NAMED else ""
+    return [
+        f"Not above chance ({levels}): {len(low)} of {_many(len(frame), 'setting')}"
+        f"{f' ({places}{more})' if places else ''}. They are on no Pareto front, and differences between them say "
+        "nothing of the schemes."
+    ]
 
 
 def _on_different_videos(results: pd.DataFrame, summary: Summary, folder: Path) -> int:
@@ -225,7 +264,7 @@ def _place(summary: Summary, row: Any) -> str:
 
 
 def _front_in_words(summary: Summary, cost: Metric, accuracy: Metric) -> str:
-    best = front(summary.frame, cost.key, accuracy.key)
+    best = front(above_chance(summary.frame), cost.key, accuracy.key)
     places = "; ".join(f"{_place(summary, row)}: {row[accuracy.key]:.1f} %" for _, row in best.iterrows())
     return f"Pareto front of accuracy over {cost.axis}: {places}."
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from timesformer_experiments.analysis.axes import FRAMES, HEIGHT, WIDTH, Axes, groups, shown
+from timesformer_experiments.analysis.chance import ABOVE, judged_against
 from timesformer_experiments.analysis.comparisons import Right, seeds_of
 from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.seeds import Spread, mean_of, students_interval
@@ -23,11 +24,13 @@ class Summary:
     """Summary of results.
 
     frame: a row per setting.  axes: axes of the runs.  metrics: available metrics, in units that suit their sizes.
+    seeds: accuracies [percent] of the seeds of each row that has several.
     """
 
     frame: pd.DataFrame
     axes: Axes
     metrics: tuple[Metric, ...]
+    seeds: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     def metric(self, wanted: Metric) -> Metric | None:
         """Return the metric in the unit of this summary; None if no run has it."""
@@ -39,14 +42,18 @@ class Summary:
         return {column: self.axes.title(column) for column in self.axes.columns}
 
 
-def summarise(frame: pd.DataFrame, axes: Axes, right: Right | None = None) -> Summary:
+def summarise(
+    frame: pd.DataFrame, axes: Axes, right: Right | None = None, chance: Mapping[str, float] | None = None
+) -> Summary:
     """The settings of results; means are over finished runs.
 
     right: which videos they had right.  The interval of an accuracy then holds for new seeds and new test videos; with
     one seed, or without, for what its column says.  Other figures have Student's interval over seeds.
+    chance: the accuracy [percent] of a constant answer by the hash of a run; with it settings are judged against it.
     """
     metrics = tuple(_suited(metric, frame) for metric in METRICS if _there(frame, metric.name))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    points: dict[int, tuple[float, ...]] = {}
     for _, runs in groups(frame, axes.columns):
         done = runs[runs["outcome"] == "done"]
         first = runs.iloc[0].to_dict()
@@ -60,8 +67,14 @@ def summarise(frame: pd.DataFrame, axes: Axes, right: Right | None = None) -> Su
         }
         for metric in metrics:
             row |= _accuracies(metric, done, right or {}) if metric.name == ACCURACY.name else _values(metric, done)
+        if ACCURACY.name in done:
+            known = done[ACCURACY.name].dropna()
+            if len(known) > 1:
+                points[len(rows)] = tuple(float(value) for value in known)
+            if chance and len(known):
+                row |= judged_against(done, row[ACCURACY.bounds[0]], chance)
         rows.append(row)
-    return Summary(pd.DataFrame(rows), axes, metrics)
+    return Summary(pd.DataFrame(rows), axes, metrics, points)
 
 
 def _there(frame: pd.DataFrame, name: str) -> bool:
@@ -123,6 +136,8 @@ def summary_table(summary: Summary, caption: str) -> Table:
         columns.append(Column(metric.key, metric.title, metric.origin, decimals, metric.scale, bounds))
         if metric.name == ACCURACY.name and summary.frame[EACH_SEED].notna().any():
             columns.append(Column(EACH_SEED, "Top-1, each seed [%]", metric.origin))
+        if metric.name == ACCURACY.name and ABOVE in summary.frame and (summary.frame[ABOVE] == "no").any():
+            columns.append(Column(ABOVE, "Above chance", "label"))
     return Table(summary.frame, tuple(columns), caption, measured="measured here")
 
 

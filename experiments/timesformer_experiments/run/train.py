@@ -16,6 +16,7 @@ from timesformer.evaluation.evaluate import EvalResult, evaluate
 from timesformer.evaluation.scores import write_scores
 from timesformer.files import write_atomic
 from timesformer.heads import Labels, heads_of
+from timesformer.parallel import loaders
 from timesformer.progress import OnStep
 from timesformer.training.loop import FitResult, fit
 from timesformer_experiments.records.folder import RunFolder, default_data_dir
@@ -93,7 +94,13 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     views = test_set.views.per_video or 1
     batch = max(views, recipe.batch_size // recipe.accumulate)
     tested = evaluate(
-        model, test_set, spec.protocol, batch, workers=recipe.workers, precision=recipe.precision, progress=False
+        model,
+        test_set,
+        spec.protocol,
+        batch,
+        workers=loaders(recipe.workers, next(model.parameters()).device),
+        precision=recipe.precision,
+        progress=False,
     )
     model.to("cpu")
     provenance = {"name": spec.name, "hash": spec.hash(), "definition": spec.definition(), "started_from": started_from}
