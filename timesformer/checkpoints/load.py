@@ -16,7 +16,7 @@ from timesformer.checkpoints.transfer import transfer
 from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, build_model
 from timesformer.errors import InputError
-from timesformer.heads import Labels, default_labels
+from timesformer.heads import Labels, are_named, default_labels
 from timesformer.positions import Resize
 
 log = logging.getLogger("timesformer")
@@ -94,7 +94,13 @@ def load_any_model(
     provenance = read.provenance
     if read.format != own.FORMAT.name or overrides:
         provenance = provenance | {"weights": report.counts(), "overrides": _plain(overrides)}
-    model.extras = {"preprocessing": record, "labels": labels, "provenance": provenance}
+    guessed = read.format == own.FORMAT.name and read.preprocessing is None
+    if guessed:
+        log.warning("%s: no preprocessing.json: the record of the released TimeSformer is assumed", source)
+    # What was not stated is not written when the model is saved again.
+    model.extras = {"provenance": provenance} | ({} if guessed else {"preprocessing": record})
+    if are_named(labels) or read.labels is not None:
+        model.extras["labels"] = labels
     return LoadedModel(model.eval(), record, labels, provenance, report)
 
 
@@ -125,8 +131,7 @@ def _target(read: Source, overrides: dict[str, Any]) -> ModelConfig:
 
 def _preprocessing(read: Source, source: str | Path) -> tuple[dict[str, Any], str]:
     """The preprocessing record, and where it comes from."""
-    if read.format == own.FORMAT.name:
-        assert read.preprocessing is not None
+    if read.format == own.FORMAT.name and read.preprocessing is not None:
         return read.preprocessing, "the checkpoint's"
     names = (str(source), str(Path(source).resolve()))
     built_in = next(((name, record) for name in names if (record := preprocessing_of(name)) is not None), None)

@@ -24,7 +24,11 @@ def _read(raw: Raw) -> Source:
     unknown = set(raw.tensors) - set(shapes(config))
     if unknown:
         raise UnexplainedTensors(raw.path, FORMAT.name, unknown)
-    extra = {name: read_json(folder / f"{name}.json") for name in ("preprocessing", "labels", "provenance")}
+    extra = {
+        name: read_json(folder / f"{name}.json")
+        for name in ("preprocessing", "labels", "provenance")
+        if name == "provenance" or (folder / f"{name}.json").is_file()  # a model may not know the others
+    }
     return Source(FORMAT.name, config, dict(raw.tensors), notes=notes, **extra)
 
 

@@ -218,8 +218,8 @@ class TimeSformer(Model):
     def save_pretrained(self, folder: str | Path, **extras: Any) -> Path:
         """Write the model in our format, with `preprocessing`, `labels` and `provenance`, and return the folder.
 
-        An extra that is not given is the one that the model was loaded with, or else the default of
-        `timesformer.checkpoints.save_model`.
+        An extra that is not given is the one that the model was loaded with; one that the model does not know either is
+        left out with a warning (see `timesformer.checkpoints.save_model`).
         """
         from timesformer.checkpoints import save_model
 
