@@ -23,6 +23,10 @@ class Predicate:
 
     fn: Callable[[Coordinates, Coordinates, Grid], Tensor]
 
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise InputError(f"Predicate.fn: expected a function of (query, key, grid), got {self.fn!r}")
+
     def rows(self, grid: Grid, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
         """Rows from `start` to before `stop` of the dense mask, bool (stop - start, t * h * w).
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -331,6 +332,17 @@ def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
     kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     if tracker is None:
         return Accelerator(mixed_precision="no", kwargs_handlers=kwargs)
+    known, installed = (
+        sorted(str(getattr(kind, "value", kind)) for kind in kinds)
+        for kinds in (LOGGER_TYPE_TO_CLASS, get_available_trackers())
+    )
+    if tracker not in known:
+        raise InputError(f"tracker: unknown tracker {tracker!r}; expected one of {', '.join(known)}")
+    if tracker not in installed:  # accelerate would warn in its own words, and drop it
+        raise InputError(
+            f"tracker: {tracker!r} is not installed (`pip install {tracker}`); installed here: "
+            f"{', '.join(installed) or 'none'}"
+        )
     try:
         accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs)
     except ValueError as error:
