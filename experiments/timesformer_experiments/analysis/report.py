@@ -46,7 +46,7 @@ from timesformer_experiments.analysis.summary import (
     summarise,
     summary_table,
 )
-from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING, Metric
+from timesformer_experiments.cost.measures import ACCURACY, LATENCY, TFLOPS, THROUGHPUT, TRAINING, Metric
 from timesformer_experiments.records.log import LOG
 from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results, planned_cells
 from timesformer_experiments.report import pages
@@ -149,10 +149,27 @@ def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
         on = "" if splits == "test" else f" on {splits} videos"
         parts.append(f"top-1 accuracy{on}{said}{': one seed says nothing of others' if one else ''}")
     if summary.metric(TFLOPS) is not None:
-        parts.append("FLOPs of all views of a prediction, one multiply-accumulate counts as one")
+        views = _values(results, "views")
+        said = f" ({' or '.join(views)} view{'s' * (views != ['1'])})" if views else ""
+        parts.append(f"FLOPs of all views of a prediction{said}, one multiply-accumulate counts as one")
+    timed = [metric for metric in (LATENCY, THROUGHPUT) if summary.metric(metric) is not None]
+    if timed:
+        devices, threads = _values(results, "environment.device"), _values(results, "environment.threads")
+        parts.append(
+            f"{' and '.join(metric.name.split('_')[0] for metric in timed)} measured on {' or '.join(devices) or 'cpu'}"
+            f"{' with ' + ' or '.join(threads) + ' threads' if threads else ''}"
+        )
+    precisions = _values(results, "recipe.precision")
+    if precisions and (timed or summary.metric(TRAINING) is not None):
+        parts.append(f"precision {' or '.join(precisions)}")
     if summary.metric(TRAINING) is not None:
         parts.append(_memory(results))
     return "; ".join(parts)
+
+
+def _values(results: pd.DataFrame, column: str) -> list[str]:
+    """Return the different values of a column, in their order."""
+    return list(dict.fromkeys(f"{value}" for value in results[column].dropna())) if column in results else []
 
 
 def _memory(results: pd.DataFrame) -> str:
@@ -350,5 +367,5 @@ def _tables(report: SweepReport) -> dict[str, Table]:
 
 def _said(name: str) -> str:
     """Return the name of a figure as a heading."""
-    words = name.replace("_", " ").replace("tflops", "TFLOPs").replace("macs", "MACs")
+    words = name.replace("_", " ").replace("tflops", "FLOPs").replace("macs", "MACs")
     return words[0].upper() + words[1:]

@@ -213,9 +213,10 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
     kept = tuple(column for column in columns if column.key in ("first", "second") or frame[column.key].notna().any())
     over = " or ".join(dict.fromkeys(each.spread.over for each in comparisons if each.spread.over != "nothing"))
     tested = max(each.family for each in comparisons)
+    many = f"{tested} comparison{'s' * (tested != 1)}"
     caption = (
         f"Differences of top-1 accuracy with 95 % intervals over {over or 'nothing'}; p-values of no difference and of "
-        f"one of {MARGIN_POINTS:g} points or more, corrected together for {tested} comparisons; 80 % power: the "
+        f"one of {MARGIN_POINTS:g} points or more, corrected together for {many}; 80 % power: the "
         f"difference that so many seeds find; seeds still needed: to find {MARGIN_POINTS:g} points. One seed gives no "
         "p-value: the models differ, or are not told apart, at 5 % for each pair alone"
     )

@@ -20,6 +20,7 @@ from timesformer_experiments.cli.options import (
     bad_input,
     chosen_device,
     model_source,
+    run_name,
 )
 from timesformer_experiments.report.terminal import print_json, progress
 
@@ -98,7 +99,7 @@ def attend(
     require_writable(out)
     sources = [checkpoint] if compare is None else [checkpoint, compare]
     sides, models, files = [], [], []
-    names = _names(sources)
+    names = _names(sources, runs)
     for number, source in enumerate(sources):
         model, record, labels = _loaded(source, runs, chosen_device(device), frames, trust, scheme_file)
         mine = replace(choice, target=_target(target, labels))
@@ -155,7 +156,7 @@ def _side(model: TimeSformer, seen: Seen, found: Look) -> Any:
 
     config, (t, _, height, width) = model.config, seen.clip.shape[1:]
     title = model.scheme.title or model.scheme.name
-    note = f"{title}; {t} frames of {width} x {height} pixels, patches of {config.patch_size}."
+    note = f"{title}; {t} frames of {height} x {width} pixels (height x width), patches of {config.patch_size}."
     made = side(model, seen, found, note)
     progress(f"explorer page: {made.size / 1e6:.1f} MB")
     return made
@@ -192,9 +193,9 @@ def _fitted(choice: Choice, model: TimeSformer) -> Choice:
     return replace(choice, **kept)  # type: ignore[arg-type]
 
 
-def _names(sources: list[str]) -> list[str]:
-    """Short names of checkpoints; full names where the short ones coincide."""
-    short = [Path(source).name or source for source in sources]
+def _names(sources: list[str], runs: Path) -> list[str]:
+    """Short names of checkpoints, of runs the runs' own; full names where the short ones coincide."""
+    short = [run_name(source, runs) or Path(source).name or source for source in sources]
     return short if len(set(short)) == len(short) else sources
 
 

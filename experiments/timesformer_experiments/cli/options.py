@@ -44,7 +44,9 @@ Clips = Annotated[
     str | None, typer.Option(help="Clips per video, overriding the protocol: a number, or `cover` for the whole video.")
 ]
 Crops = Annotated[int | None, typer.Option(min=1, help="Crops per clip, overriding the protocol.")]
-AllowUnreadable = Annotated[bool, typer.Option(help="Do not fail if a video cannot be read; it is still listed.")]
+AllowUnreadable = Annotated[
+    bool, typer.Option("--allow-unreadable", help="Do not fail if a video cannot be read; it is still listed.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Views per batch.")]
 Workers = Annotated[int, typer.Option(min=0, help="Number of processes that read videos; 0: the main process.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … Default: an accelerator if there is one.")]
@@ -95,6 +97,17 @@ def model_source(checkpoint: str, runs: Path) -> str | Path:
             "folder of the runs with --runs"
         )
     return folder
+
+
+def run_name(checkpoint: str, runs: Path) -> str | None:
+    """Return the name of the run whose file or folder `--checkpoint` names; None for another checkpoint."""
+    folder = Path(model_source(checkpoint, runs))
+    if folder.name != "model" or not (folder / "provenance.json").is_file():
+        return None
+    import json
+
+    name = json.loads((folder / "provenance.json").read_text(encoding="utf-8")).get("name")
+    return None if name is None else str(name)
 
 
 def chosen_device(name: str | None) -> torch.device:

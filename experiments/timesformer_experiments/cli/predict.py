@@ -155,7 +155,7 @@ def _table(title: Any, first: str) -> Any:
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column(first, overflow="fold")
     table.add_column("Class", overflow="fold")
-    table.add_column("Probability", justify="right")
+    table.add_column("Probability", justify="right", no_wrap=True)
     return table
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-from rich.table import Table as RichTable
 
 from timesformer.text import printable
+from timesformer_experiments.report.fitted import Fitted
 
 Origin = Literal["label", "counted", "predicted", "measured", "needs_data", "published"]
 MARKS: dict[Origin, str] = {
@@ -82,7 +82,10 @@ def missing(value: Any) -> bool:
 
 
 def _number(value: float, decimals: int | None) -> str:
-    return f"{value:,.6g}" if decimals is None else f"{value:,.{decimals}f}"
+    text = f"{value:,.6g}" if decimals is None else f"{value:,.{decimals}f}"
+    if not text.startswith("-"):
+        return text
+    return text[1:] if float(text.replace(",", "")) == 0 else f"−{text[1:]}"  # a minus sign, not a hyphen
 
 
 def _interval(value: float, low: float, high: float, decimals: int | None) -> str:
@@ -263,13 +266,14 @@ def _latex_mark(text: str, column: Column) -> str:
     return rf"\textsuperscript{{{mark}}}" if mark and text != NO_VALUE else ""
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return a table for the terminal; origins are marked by letter and colour."""
+def to_rich(table: Table) -> Fitted:
+    """Return a table for the terminal; origins are marked by letter and colour, and no number is broken."""
     legend = " · ".join(f"{mark} {meaning}" for _, mark, meaning in table.legend())
-    shown = RichTable(title=table.caption, caption=legend, header_style="bold", title_justify="left")
-    for column in table.columns:
+    shown = Fitted(title=table.caption, caption=legend, header_style="bold", title_justify="left")
+    for column, numeric in zip(table.columns, table.numeric(), strict=True):
         justify: Literal["left", "right"] = "left" if column.origin == "label" else "right"
-        shown.add_column(_rich(column.title), justify=justify, style=RICH_STYLES[column.origin], overflow="fold")
+        is_text = column.origin == "label" and not numeric
+        shown.add_fitted(_rich(column.title), is_text, justify=justify, style=RICH_STYLES[column.origin])
     for row in table.cells():
         shown.add_row(*(_rich(_marked(printable(text), column)) for text, column in row))
     return shown

@@ -157,7 +157,9 @@ def show(status: SweepStatus) -> Group:
     parts += [Text(f"claim {claim['name']}: {claim['sentence']}") for claim in status.claims]
     running = [run for run in status.runs if run.state == "running"]
     if running:
-        table = Table("running", "step", "loss", "clips/s", box=None, pad_edge=False)
+        table = Table("running", box=None, pad_edge=False)
+        for heading in ("step", "loss", "clips/s"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for run in running:
             step = "…" if run.step is None else f"{run.step}/{run.steps}"
             loss, rate = (math.nan if value is None else value for value in (run.loss, run.clips_per_second))
