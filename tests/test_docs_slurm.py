@@ -52,9 +52,8 @@ def test_the_slurm_recipe(place: Path, nodes: int) -> None:
     (place / "ray.slurm").write_text(the_block("bash", "#SBATCH").text)
     facts = {"SLURM_NNODES": str(nodes), "SLURM_CPUS_ON_NODE": "1", "SLURMD_NODENAME": "first"}
     for number in range(3):  # Ray gives its processes 30 seconds to start, which may be too few on a busy machine
-        code, out, err = in_a_group(
-            ["bash", "ray.slurm", "sweep.yaml", "shared"], told(place, **facts, SLURM_JOB_ID=job)
-        )
+        facts["SLURM_JOB_ID"] = free_job(1000 * number)
+        code, out, err = in_a_group(["bash", "ray.slurm", "sweep.yaml", "shared"], told(place, **facts))
         if code != 3:
             break
         assert "timed out during startup" in out + err

@@ -17,11 +17,12 @@ from timesformer._typing import Float
 from timesformer.attention.backends import choose
 from timesformer.attention.scheme import Encoder
 from timesformer.config.counting import encoder_runs, macs_per_view
-from timesformer.config.registry import Model, register
+from timesformer.config.registry import register
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.models.blocks import Attention, Block, Mlp
 from timesformer.models.embedding import PatchEmbed, Positions
+from timesformer.models.on_videos import OnVideos
 from timesformer.models.packed import PackedLinear
 
 
@@ -92,7 +93,7 @@ class EncoderStack(nn.Module):
         return patches.mean((2, 3)) if per_frame else patches.mean((1, 2, 3))
 
 
-class TimeSformer(Model):
+class TimeSformer(OnVideos):
     """Video transformer with the attention scheme that its configuration names.
 
     The input is a float clip (b, frames, channels, height, width), normalised as the checkpoint's preprocessing says.

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from timesformer._typing import Float
 from timesformer.config.cnn import CnnConfig
-from timesformer.config.registry import Model
 from timesformer.errors import InputError
 from timesformer.models.clip import check_clip
 from timesformer.models.cnn.residual import EXPANSION, ConvNorm, Pathway
+from timesformer.models.on_videos import OnVideos
 
 STEMS = {"c2d": 1, "i3d": 5}
 TIMES = {"c2d": ((1,), (1,), (1,), (1,)), "i3d": ((3,), (3, 1), (3, 1), (1, 3))}
@@ -29,7 +29,7 @@ SLOW_TIMES, FAST_TIMES = ((1,), (1,), (3,), (3,)), ((3,), (3,), (3,), (3,))
 LATERAL_FRAMES, LATERAL_WIDTH = 7, 2
 
 
-class Cnn(Model):
+class Cnn(OnVideos):
     """Base class of the baselines: clip in, logits (b, classes) out; the logits of several heads are concatenated."""
 
     def __init__(self, config: CnnConfig, channels: int) -> None:
