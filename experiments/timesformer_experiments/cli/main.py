@@ -64,7 +64,20 @@ app = typer.Typer(
     rich_markup_mode=None,  # the boxes of rich cut long names of options in a terminal of 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-FIRST = ("reproduce", "cost", "train", "evaluate", "probe", "draw", "report", "sweep", "status", "bench", "audit")
+FIRST = (
+    "reproduce",
+    "cost",
+    "train",
+    "evaluate",
+    "probe",
+    "draw",
+    "report",
+    "sweep",
+    "status",
+    "runs",
+    "bench",
+    "audit",
+)
 """The order of `--help`; commands that are not named here follow in alphabetical order."""
 
 

@@ -21,8 +21,8 @@ SAID = (
     "GPU-hours from counted training MACs (three times the forward pass; 2 FLOPs each) at {share:.0%} of the peak of "
     "{peak} TFLOP/s of one {gpu} in {precision}. The utilisation is an assumption: it has to hold the parts that are "
     "bound by bandwidth and not counted as MACs (norms, activations, residual sums, the softmax of a backend that is "
-    "not fused, the optimiser's step, copies), decoding of videos, and the exchange between GPUs; small models reach less. "
-    "Evaluation is not included"
+    "not fused, the optimiser's step, copies), decoding of videos, and the exchange between GPUs; small models reach "
+    "less. Evaluation is not included"
 )
 
 

@@ -20,6 +20,7 @@ from timesformer.progress import duration
 from timesformer_experiments.jobs.watching import number
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import LOG, latest, read_records
+from timesformer_experiments.records.read import HASH_NAMED, planned_cells
 from timesformer_experiments.report.terminal import plain_text
 from timesformer_experiments.specs.sweep import CELLS_FILE
 
@@ -112,6 +113,42 @@ def sweep_status(folder: Path) -> SweepStatus:
     seconds = 0.0 if not left else None if per_hour is None else 3600 * left / per_hour
     claims = tuple(listed.get("claims", ()))
     return SweepStatus(sweep, runs, per_hour if left else None, seconds, listed.get("most_runs"), claims)
+
+
+def run_statuses(folder: Path) -> list[tuple[RunStatus, dict[str, Any]]]:
+    """Return the state of every run in a folder, of a sweep or not, each with its settings.
+
+    Settings are the values on a sweep's axes; of other runs scheme or baseline, frames, resolution, data and seed.
+
+    Raises InputError if the folder holds no runs.
+    """
+    cells = planned_cells(folder)
+    if cells:
+        return [(run, cells.get(run.hash, {})) for run in sweep_status(folder).runs]
+    log = folder / LOG
+    records = latest(read_records(log)) if log.exists() else {}
+    found = []
+    for place in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if HASH_NAMED.fullmatch(place.name) and (place / "spec.json").is_file():
+            spec = json.loads((place / "spec.json").read_text(encoding="utf-8"))
+            entry = {"hash": place.name, "name": spec.get("name", "")}
+            found.append((_state(folder, entry, "cell", records.get(place.name)), _settings(spec)))
+    if not found:
+        raise InputError(f"{folder}: no runs there (expected folders named by hashes, as `timesformer train` writes)")
+    return found
+
+
+def _settings(spec: dict[str, Any]) -> dict[str, Any]:
+    model, data = spec.get("model", {}), spec.get("data", {})
+    fields = {
+        "attention": model.get("attention"),
+        "baseline": model.get("baseline"),
+        "frames": model.get("num_frames"),
+        "pixels": model.get("image_size"),
+        "data": data.get("probe") or data.get("format"),
+        "seed": spec.get("seed"),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _state(folder: Path, entry: dict[str, Any], role: str, record: dict[str, Any] | None) -> RunStatus:
