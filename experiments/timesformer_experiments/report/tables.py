@@ -213,18 +213,21 @@ LATEX: dict[str, str] = {
 }
 
 
-def to_latex(table: Table, label: str) -> str:
+def tolatex_text(table: Table, label: str) -> str:
     """Return a LaTeX table with booktabs (and longtable above `LONG_ROWS` rows), with all text escaped.
 
     label: label of the table without `tab:`.
     """
     columns = "".join("l" if column.origin == "label" else "r" for column in table.columns)
-    head = " & ".join(_latex(column.title) for column in table.columns) + r" \\"
+    head = " & ".join(latex_text(column.title) for column in table.columns) + r" \\"
     body = [
-        " & ".join(_latex(text) + _latex_mark(text, column) for text, column in row) + r" \\" for row in table.cells()
+        " & ".join(latex_text(text) + _latex_mark(text, column) for text, column in row) + r" \\"
+        for row in table.cells()
     ]
-    legend = r" $\cdot$ ".join(rf"\textsuperscript{{{mark}}}\,{_latex(meaning)}" for _, mark, meaning in table.legend())
-    caption = rf"\caption{{{_latex(table.caption)}.{' ' + legend + '.' if legend else ''}}}\label{{tab:{label}}}"
+    legend = r" $\cdot$ ".join(
+        rf"\textsuperscript{{{mark}}}\,{latex_text(meaning)}" for _, mark, meaning in table.legend()
+    )
+    caption = rf"\caption{{{latex_text(table.caption)}.{' ' + legend + '.' if legend else ''}}}\label{{tab:{label}}}"
     if len(body) > LONG_ROWS:
         lines = [
             r"% needs \usepackage{booktabs,longtable}",
@@ -256,7 +259,7 @@ def to_latex(table: Table, label: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     """Escape text for LaTeX."""
     return "".join(LATEX.get(char, char) for char in text)
 
