@@ -23,10 +23,10 @@ def paper_table(
 ) -> str:
     """Return a LaTeX table with booktabs, a row per setting.
 
-    columns: titles of axes and names of metrics, such as `attention` and `top1_percent`; by default all.  names: display
-    names of columns and of values, by what they are called; schemes have their titles.  In each column of numbers the
-    best is bold, of accuracies the best that is above chance.  The caption says how many seeds a mean is over, and what
-    its interval holds for.
+    columns: titles of axes and names of metrics, such as `attention` and `top1_percent`; by default all.  names: the
+    display names of columns and of values, by what they are called; schemes have their titles.  In each column of
+    numbers the best is bold, of accuracies the best that is above chance.  The caption says how many seeds a mean is
+    over, and what its interval holds for.
 
     Raises InputError for a column that there is not.
     """
