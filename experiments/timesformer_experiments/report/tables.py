@@ -213,7 +213,7 @@ LATEX: dict[str, str] = {
 }
 
 
-def tolatex_text(table: Table, label: str) -> str:
+def to_latex(table: Table, label: str) -> str:
     """Return a LaTeX table with booktabs (and longtable above `LONG_ROWS` rows), with all text escaped.
 
     label: label of the table without `tab:`.
