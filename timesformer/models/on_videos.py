@@ -16,7 +16,7 @@ Guesses = list[tuple[str, float]]
 
 
 class OnVideos(Model):
-    """What a model does with a video file: `processor` and `predict`."""
+    """Methods of a model on video files: `processor` and `predict`."""
 
     def processor(self, video: str | Path, *, clips: int = 1, crops: int = 1, preprocessing: Any = None) -> Tensor:
         """Return the views of a video (clips * crops, frames, 3, height, width), as the model takes them.

@@ -27,7 +27,7 @@ GO_ON = {
     "status` and `timesformer report` show what is there",
     "reproduce": "the same command goes on: finished runs are kept, the others resume from their checkpoints",
 }
-"""How to go on after Ctrl-C, by command; other commands start anew."""
+"""Advice on how to go on after Ctrl-C, by command; other commands start anew."""
 
 
 class _Group(TyperGroup):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_experiments.cli.options import Json, bad_input
-from timesformer_experiments.cli.show import show_artefact, show_together
+from timesformer_experiments.paper.show import show_artefact, show_together
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
