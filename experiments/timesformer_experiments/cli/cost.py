@@ -163,7 +163,7 @@ def cost(
         console().print(_reach_table(costs))
     if memories:
         console().print(_memory_table(costs, memories))
-        console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
+        console().print(memories[0]["how"], markup=False, highlight=False)
 
 
 WRITERS = (".csv", ".tex", ".md")

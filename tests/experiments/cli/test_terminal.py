@@ -80,12 +80,12 @@ def test_a_report_of_a_sweep(tmp_path: Path) -> None:
 
 
 def test_accuracies_predictions_status_and_forecast(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    long = "a-run-with-a-long-name attention=factorised_self_attention num_frames=128 seed=0"
+    long = "a-run-with-a-long-name attention=factorised_self_attention and-more-words of-its-name"
     metrics = {"top1_percent": 71.5, "top1_low_percent": 62.25, "top1_high_percent": 80.25, "test_videos": 12345}
     shown = {}
     for columns in ("80", "200"):
         monkeypatch.setenv("COLUMNS", columns)
-        train._print_accuracies([(long, metrics, Path("runs/0123456789abcdef"))])
+        train._print_accuracies([(long, metrics, Path("runs/abcdefabcdefabcd"))])
         shown[columns] = capsys.readouterr().out
     same_numbers(shown["80"], shown["200"])
     table = predict._table("protocol paper", "Video")
