@@ -1,6 +1,7 @@
 """Splits, partitions and tiles, against neighbourhoods written out by hand for a 3 x 5 x 7 grid."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timesformer import InputError
-from timesformer.attention import ALL, EACH, Partition, Split, blocks, build, stride
+from timesformer.attention import ALL, EACH, Encoder, Partition, Predicate, Scheme, Split, Step, blocks, build, stride
 from timesformer.attention.partition import Grid
 
 GRID = (3, 5, 7)
+SPACE = Partition(t=EACH, h=ALL, w=ALL)
 ROWS, COLUMNS = range(5), range(7)
 
 
@@ -109,3 +111,22 @@ def test_unusable_splits_are_named() -> None:
         blocks(0)
     with pytest.raises(InputError, match=r"Split\.word"):
         Split("some")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Partition(t=2, h=ALL, w=ALL), r"Partition\.t: expected ALL, .* got 2; .* blocks\(2\) or stride\(2\)"),
+        (lambda: Partition(t=ALL, h="each", w=ALL), r"Partition\.h: expected ALL, EACH, .* got 'each'"),
+        (lambda: blocks(2.5), r"Split\.k: expected a positive integer, got 2\.5"),
+        (lambda: Predicate("earlier"), r"Predicate\.fn: expected a function"),
+        (lambda: Step("a", SPACE), r"Step\.over of 'a': expected a tuple of at least one partition"),
+        (lambda: Step("a", ("space",)), r"Step\.over of 'a': expected partitions, .* got 'space'"),
+        (lambda: Encoder((Step("a", (SPACE,)),)), r"Encoder\.block: expected a tuple of stages"),
+        (lambda: Encoder(Step("a", (SPACE,))), r"Encoder\.block: expected a tuple of stages"),
+        (lambda: Scheme("a", Encoder(((Step("a", (SPACE,)),),))), r"Scheme\.encoders of 'a': expected a tuple"),
+    ],
+)
+def test_wrong_kinds_are_named_errors(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make()

@@ -317,7 +317,7 @@ def test_impossible_arguments(plain_video: Path) -> None:
     with pytest.raises(InputError, match="seed"):
         VideoDataset(samples, PLAIN, train=True, seed=-1)
     with pytest.raises(InputError, match="does not fit"):
-        VideoDataset(samples, replace(PLAIN, crop=(32, 100)), train=False)[0]
+        VideoDataset(samples, replace(PLAIN, crop=(32, 100), too_narrow="refuse"), train=False)[0]
     for changed in ({"clips": 0}, {"crops": 0}, {"start": "end"}):
         with pytest.raises(InputError, match=next(iter(changed))):
             Views(**changed)  # type: ignore[arg-type]

@@ -90,6 +90,7 @@ def test_adamw_spares_norms_biases_and_positions():
         ({"steps": 1, "warmup": 2}, "warmup: expected a number of at least 0 and at most 1"),
         ({"steps": 1, "betas": (0.9, 1.0)}, "betas: expected two"),
         ({"steps": 1, "workers": -1}, "workers: expected an integer of at least 0"),
+        ({"steps": 1, "checkpoint_minutes": 0}, "checkpoint_minutes: expected a number above 0"),
         ({"steps": 1, "nesterov": 1}, "nesterov: expected true or false"),
         ({"steps": 1, "colour": 1}, "unknown field 'colour'"),
     ],
@@ -102,7 +103,12 @@ def test_bad_fields_are_named(fields, message):
 def test_round_trip():
     recipe = Recipe.paper()
     assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert set(recipe.to_dict()) - set(recipe.defining()) == {"workers", "checkpoint_every", "mixup_alpha"}
+    assert set(recipe.to_dict()) - set(recipe.defining()) == {
+        "workers",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "mixup_alpha",
+    }
 
 
 def test_a_frozen_model_cannot_be_trained():

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.training.resumable_run import STEPS, train
+from tests.training.training_fakes import FakeDataset, FakeModel
 from timesformer.errors import InputError
+from timesformer.training.loop import fit
+from timesformer.training.recipe import Recipe
 from timesformer.training.state import FILE
 
+RECIPE = Recipe(steps=60, batch_size=6, lr=0.05, checkpoint_every=1000)
 SCRIPT = Path(__file__).with_name("resumable_run.py")
 
 
@@ -101,3 +106,31 @@ def test_a_damaged_checkpoint_is_bad_input(data, undisturbed, tmp_path):
     (tmp_path / FILE).write_bytes((undisturbed / FILE).read_bytes()[:1000])
     with pytest.raises(InputError, match="expected a readable checkpoint"):
         train(data, tmp_path, workers=0)
+
+
+def test_a_checkpoint_after_some_minutes_resumes_exactly(tmp_path, capfd, caplog):
+    """Long before `checkpoint_every`, without a validation, and the resumed run says from where."""
+    whole = fit(FakeModel(dropout=0.1), FakeDataset(), RECIPE, tmp_path / "whole", progress=False)
+    seen = []
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done == 40:
+            raise KeyboardInterrupt
+
+    def validate(model):
+        seen.append(1)
+        return {}
+
+    often = replace(RECIPE, checkpoint_minutes=1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        fit(FakeModel(dropout=0.1), FakeDataset(), often, tmp_path / "cut", progress=stop, validation=validate)
+    assert seen == []
+    capfd.readouterr()
+    with caplog.at_level("INFO", "timesformer"):
+        again = fit(FakeModel(dropout=0.1), FakeDataset(), RECIPE, tmp_path / "cut", progress=True)
+    assert again.resumed_from == 39
+    said = f"resumed from step 39 of 60, the checkpoint in {tmp_path / 'cut'}"
+    assert said in capfd.readouterr().err
+    assert said in caplog.messages
+    assert again.losses == whole.losses
+    same_bits(tmp_path / "cut", tmp_path / "whole")

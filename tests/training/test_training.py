@@ -12,6 +12,7 @@ from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.data import VideoError
 from timesformer.data.loading import SampleStream
 from timesformer.errors import InputError
+from timesformer.training import loop
 from timesformer.training.loop import TrainingDiverged, fit
 from timesformer.training.recipe import Recipe
 
@@ -178,8 +179,16 @@ def test_validation_and_tracker(tmp_path):
 
 
 def test_an_unknown_tracker_is_bad_input(tmp_path):
-    with pytest.raises(InputError, match="tracker"):
+    with pytest.raises(InputError, match=r"tracker: unknown tracker 'telegraph'; expected one of .*tensorboard"):
         fit(FakeModel(), FakeDataset(), Recipe(steps=1), tmp_path, tracker="telegraph")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "comet_ml"])
+def test_a_missing_tracker_is_named_in_our_own_words(tmp_path, monkeypatch, caplog, capfd, tracker):
+    monkeypatch.setattr(loop, "get_available_trackers", lambda: ["tensorboard"])
+    with pytest.raises(InputError, match=f"tracker: '{tracker}' is not installed .*; installed here: tensorboard"):
+        fit(FakeModel(), FakeDataset(), Recipe(steps=1), tmp_path, tracker=tracker)
+    assert caplog.text == "".join(capfd.readouterr()) == ""
 
 
 def test_progress_goes_to_standard_error(tmp_path, capsys):

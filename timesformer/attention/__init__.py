@@ -12,7 +12,17 @@ from timesformer.attention.oracle import oracle
 from timesformer.attention.partition import ALL, EACH, Grid, Partition, Split, blocks, stride, windows
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.reach import After, all_reached, first_meeting, meet, reach
-from timesformer.attention.registry import build, chosen, load_file, names, register, spelling
+from timesformer.attention.registry import (
+    SchemeSource,
+    build,
+    chosen,
+    is_known,
+    load_file,
+    names,
+    register,
+    source_of,
+    spelling,
+)
 from timesformer.attention.rules import Earlier, Everywhere, Radial, Rule, Window
 from timesformer.attention.scheme import Encoder, Scheme, Step
 from timesformer.attention.tiles import Tiles
@@ -34,6 +44,7 @@ __all__ = [
     "Radial",
     "Rule",
     "Scheme",
+    "SchemeSource",
     "Split",
     "Step",
     "StepOperator",
@@ -45,6 +56,7 @@ __all__ = [
     "build",
     "chosen",
     "first_meeting",
+    "is_known",
     "load_file",
     "meet",
     "names",
@@ -52,6 +64,7 @@ __all__ = [
     "oracle",
     "reach",
     "register",
+    "source_of",
     "spelling",
     "stride",
     "windows",

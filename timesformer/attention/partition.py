@@ -39,7 +39,7 @@ class Split:
     def __post_init__(self) -> None:
         if self.word not in ("all", "each", "blocks", "stride", "windows"):
             raise InputError(f"Split.word: expected 'all', 'each', 'blocks', 'stride' or 'windows', got {self.word!r}")
-        if self.k < 1:
+        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
             raise InputError(f"Split.k: expected a positive integer, got {self.k!r}")
         if not 0 <= self.shift < (self.k if self.word == "windows" else 1):
             raise InputError(
@@ -133,6 +133,12 @@ class Partition:
     t: Split
     h: Split
     w: Split
+
+    def __post_init__(self) -> None:
+        for axis, split in zip("thw", self.splits, strict=True):
+            if not isinstance(split, Split):
+                meant = f"; {split} parts are blocks({split}) or stride({split})" if isinstance(split, int) else ""
+                raise InputError(f"Partition.{axis}: expected ALL, EACH, blocks(k) or stride(k), got {split!r}{meant}")
 
     def counts(self, grid: Grid) -> Grid:
         """Numbers of parts along t, h and w; their product is the number of groups."""

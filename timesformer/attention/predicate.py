@@ -26,6 +26,10 @@ class Predicate:
 
     fn: Callable[[Coordinates, Coordinates, Grid], Tensor]
 
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise InputError(f"Predicate.fn: expected a function of (query, key, grid), got {self.fn!r}")
+
     @property
     def name(self) -> str:
         """Name in messages."""

@@ -3,11 +3,15 @@
 A file lists schemes, and functions that make one from options (`timesformer.attention.options`).
 """
 
+import hashlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,19 @@ from timesformer.attention.options import Maker, Options, spell, unspell
 from timesformer.attention.scheme import Scheme
 from timesformer.errors import InputError
 
+
+@dataclass(frozen=True)
+class SchemeSource:
+    """The Python file that declared a scheme: where it lay, its content, and the content's sha256."""
+
+    path: Path
+    content: bytes
+    sha256: str
+
+
 _added: dict[str, Maker] = {}
+_sources: dict[str, SchemeSource] = {}  # by the scheme's name
+_files: dict[str, tuple[Scheme, ...]] = {}  # by the file's sha256
 
 
 @lru_cache(maxsize=1)
@@ -39,6 +55,16 @@ def _add(table: dict[str, Maker], maker: Maker) -> None:
 def names() -> tuple[str, ...]:
     """Names of all registered schemes, without aliases, in alphabetical order."""
     return tuple(sorted({maker.default.name for maker in (_shipped() | _added).values()}))
+
+
+def is_known(name: str, *, shipped: bool = False) -> bool:
+    """True if a scheme has this name or alias; with `shipped`, if it is one of this library's."""
+    return name in (_shipped() if shipped else _shipped() | _added)
+
+
+def source_of(name: str) -> SchemeSource | None:
+    """Return the file that declared a user's scheme; None for a scheme of this library or registered in Python."""
+    return _sources.get(build(name).name)
 
 
 def build(attention: str | Mapping[str, Any]) -> Scheme:
@@ -114,7 +140,8 @@ def register(scheme: Scheme | Callable[..., Scheme]) -> Scheme:
 def load_file(path: str | Path) -> tuple[Scheme, ...]:
     """Run a Python file that defines `SCHEMES`, a list of `Scheme`, and register these schemes.
 
-    The file is executed as code: load only files that you trust.
+    The file is executed as code: load only files that you trust.  A copy of a file that was run before is not run
+    again.
 
     Raises:
         InputError: the file does not exist, fails, or defines no `SCHEMES`.
@@ -123,12 +150,24 @@ def load_file(path: str | Path) -> tuple[Scheme, ...]:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise InputError(f"scheme file {path}: expected an existing Python file")
+    content = path.read_bytes()
+    source = SchemeSource(path, content, hashlib.sha256(content).hexdigest())
+    if source.sha256 not in _files:
+        _files[source.sha256] = _run(path, spec, spec.loader)
+    schemes = tuple(register(scheme) for scheme in _files[source.sha256])
+    for scheme in schemes:
+        _sources[scheme.name] = source
+    return schemes
+
+
+def _run(path: Path, spec: ModuleSpec, loader: Loader) -> tuple[Scheme, ...]:
+    """Return the schemes that a file defines.  Raises InputError as `load_file` does."""
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         raise InputError(f"scheme file {path}: {type(error).__name__}: {error}") from error
     found = getattr(module, "SCHEMES", None)
     if not isinstance(found, Iterable):
         raise InputError(f"scheme file {path}: expected a list named SCHEMES with the file's schemes")
-    return tuple(register(scheme) for scheme in found)
+    return tuple(found)

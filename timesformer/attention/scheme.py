@@ -47,8 +47,14 @@ class Step:
             raise InputError(f"Step.name: expected an identifier, got {self.name!r}")
         if self.cls not in CLASS_POLICIES:
             raise InputError(f"Step.cls of {self.name!r}: expected one of {CLASS_POLICIES}, got {self.cls!r}")
-        if not self.over:
-            raise InputError(f"Step.over of {self.name!r}: expected at least one partition, predicate or mixer")
+        if not isinstance(self.over, tuple) or not self.over:
+            raise InputError(
+                f"Step.over of {self.name!r}: expected a tuple of at least one partition, predicate or mixer, got "
+                f"{self.over!r}"
+            )
+        for part in self.over:
+            if not isinstance(part, Partition | Predicate | Mixer):
+                raise InputError(f"Step.over of {self.name!r}: expected partitions, predicates or mixers, got {part!r}")
         if self.cls == "replicated" and not all(isinstance(part, Partition) for part in self.over):
             raise InputError(
                 f"Step.cls of {self.name!r}: 'replicated' copies the class token into the groups of a partition; "
@@ -75,14 +81,14 @@ class Encoder:
     more: tuple[Block, ...] = ()
 
     def __post_init__(self) -> None:
+        for block in self.pattern:
+            _check_block(block)
         if self.pool == "class" and self.class_tokens == "none":
             raise InputError("Encoder.pool: expected 'mean' without class tokens, got 'class'")
         if self.class_tokens == "none" and any(step.cls != "absent" for step in self.steps):
             raise InputError("Encoder.class_tokens: expected cls='absent' in every step with class_tokens='none'")
         if self.class_tokens != "none" and all(step.cls == "absent" for step in self.steps):
             raise InputError("Step.cls: expected the class token in at least one step, got 'absent' in all of them")
-        for block in self.pattern:
-            _check_block(block)
 
     @property
     def pattern(self) -> tuple[Block, ...]:
@@ -130,6 +136,12 @@ def _steps(block: Block) -> tuple[Step, ...]:
 
 
 def _check_block(block: Block) -> None:
+    stages = block if isinstance(block, tuple) else (block,)
+    if not all(isinstance(stage, tuple) and all(isinstance(step, Step) for step in stage) for stage in stages):
+        raise InputError(
+            "Encoder.block: expected a tuple of stages, each a tuple of steps, such as ((time,), (space,)), got "
+            f"{block!r}"
+        )
     steps = {step.name: step for step in _steps(block)}
     if not steps or len(steps) != len(_steps(block)):
         names = [step.name for step in _steps(block)]
@@ -162,8 +174,11 @@ class Scheme:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise InputError(f"Scheme.name: expected an identifier, got {self.name!r}")
-        if not self.encoders:
-            raise InputError(f"Scheme.encoders of {self.name!r}: expected at least one encoder")
+        tupled = isinstance(self.encoders, tuple)
+        if not self.encoders or not tupled or not all(isinstance(each, Encoder) for each in self.encoders):
+            raise InputError(
+                f"Scheme.encoders of {self.name!r}: expected a tuple of at least one encoder, got {self.encoders!r}"
+            )
         if self.position not in POSITIONS:
             raise InputError(f"Scheme.position of {self.name!r}: expected one of {POSITIONS}, got {self.position!r}")
         if any(encoder.class_tokens == "frame" for encoder in self.encoders[1:]):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from timesformer.attention import load_file
 from timesformer.checkpoints import formats, own
 from timesformer.checkpoints.formats.hf_files import pair_or_int, preprocessing_of_files
 from timesformer.checkpoints.raw import locate, read_raw
@@ -48,16 +49,29 @@ def identify(raw: Raw) -> Format:
     )
 
 
-def read_source(source: str | Path, *, strict: bool = True, num_heads: int | None = None) -> Source:
+def read_source(
+    source: str | Path,
+    *,
+    strict: bool = True,
+    num_heads: int | None = None,
+    trust: bool = False,
+    scheme_file: str | Path | None = None,
+) -> Source:
     """A checkpoint of any format in our terms: a folder, a file, or a name on the hub.
 
     num_heads: for files that do not say it.  With `strict=False` tensors that the format cannot explain are left out,
     and listed under `unused`.
 
+    A model of our own format may have a user's attention scheme.  scheme_file: the Python file that declares it, which
+    is run; trust: run the copy in the model's folder.
+
     Raises:
-        InputError: there is no such checkpoint, no format knows it, or it holds tensors that its format cannot explain.
+        InputError: there is no such checkpoint, no format knows it, it holds tensors that its format cannot explain, or
+            it has an attention scheme that is not known.
     """
-    raw = replace(read_raw(locate(source)), num_heads=num_heads)
+    if scheme_file is not None:
+        load_file(scheme_file)
+    raw = replace(read_raw(locate(source)), num_heads=num_heads, trust=trust)
     found, dropped = identify(raw), dict[str, str]()
     while True:
         try:

@@ -43,6 +43,8 @@ def export(model: Model | LoadedModel, folder: str | Path, format: str = "hf-tim
     if network.fused:
         raise InputError(f"{folder}: this model was fused for inference: export the one that it was made from")
     if format == OWN:
+        stated = network.extras
+        extras |= {name: None for name in ("labels", "preprocessing") if stated and name not in stated}
         return save_model(folder, network, **extras)
     if format not in WRITERS:
         raise InputError(f"format: expected one of {', '.join((*WRITERS, OWN))}, got {format!r}")

@@ -17,7 +17,7 @@ from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, build_model
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.heads import Labels, default_labels
+from timesformer.heads import Labels, are_named, default_labels
 from timesformer.positions import Resize
 
 log = logging.getLogger("timesformer")
@@ -51,7 +51,13 @@ def load_model(source: str | Path, **options: Any) -> LoadedModel:
 
 
 def load_any_model(
-    source: str | Path, *, strict: bool = True, position_resize: Resize = "bicubic", **overrides: Any
+    source: str | Path,
+    *,
+    strict: bool = True,
+    position_resize: Resize = "bicubic",
+    trust: bool = False,
+    scheme_file: str | Path | None = None,
+    **overrides: Any,
 ) -> LoadedModel:
     """The model in a checkpoint: a folder, a file (.safetensors, .bin, FAIR's .pyth, .npz, flax) or a hub name.
 
@@ -63,11 +69,16 @@ def load_any_model(
     released default; the report says which.  `strict=False` goes on where a weight is missing or has no known use, and
     the report lists it.
 
+    The folder of a model with a user's attention scheme keeps the scheme's source, which is code: it is run only with
+    `trust=True`; or give `scheme_file`, the Python file that declares the scheme.
+
     Raises:
-        InputError: nothing there, a damaged or refused file, an unknown format, a weight that nothing explains, or an
-            override that does not fit.
+        InputError: nothing there, a damaged or refused file, an unknown format, a weight that nothing explains, an
+            attention scheme that is not known, or an override that does not fit.
     """
-    read = read_source(source, strict=strict, num_heads=overrides.get("num_heads"))
+    read = read_source(
+        source, strict=strict, num_heads=overrides.get("num_heads"), trust=trust, scheme_file=scheme_file
+    )
     config = _target(read, overrides)
     model = build_model(config)
     report = transfer(model, read, position_resize=position_resize, strict=strict)
@@ -85,7 +96,13 @@ def load_any_model(
     provenance = read.provenance
     if read.format != own.FORMAT.name or overrides:
         provenance = provenance | {"weights": report.counts(), "overrides": _plain(overrides)}
-    model.extras = {"preprocessing": record, "labels": labels, "provenance": provenance}
+    guessed = read.format == own.FORMAT.name and read.preprocessing is None
+    if guessed:
+        log.warning("%s: no preprocessing.json: the record of the released TimeSformer is assumed", source)
+    # What was not stated is not written when the model is saved again.
+    model.extras = {"provenance": provenance} | ({} if guessed else {"preprocessing": record})
+    if are_named(labels) or read.labels is not None:
+        model.extras["labels"] = labels
     return LoadedModel(model.eval(), record, labels, provenance, report)
 
 
@@ -118,8 +135,7 @@ def _target(read: Source, overrides: dict[str, Any]) -> ModelConfig:
 
 def _preprocessing(read: Source, source: str | Path) -> tuple[dict[str, Any], str]:
     """The preprocessing record, and where it comes from."""
-    if read.format == own.FORMAT.name:
-        assert read.preprocessing is not None
+    if read.format == own.FORMAT.name and read.preprocessing is not None:
         return read.preprocessing, "the checkpoint's"
     names = (str(source), str(Path(source).resolve()))
     built_in = next(((name, record) for name in names if (record := preprocessing_of(name)) is not None), None)

@@ -2,6 +2,7 @@
 
 from timesformer.checkpoints.folder import LIBRARY
 from timesformer.checkpoints.layout import shapes
+from timesformer.checkpoints.own_scheme import require_scheme
 from timesformer.checkpoints.raw import read_json
 from timesformer.checkpoints.source import Format, Raw, Source, UnexplainedTensors
 from timesformer.config.registry import read_config
@@ -18,12 +19,17 @@ def _read(raw: Raw) -> Source:
     model = raw.config.get("model")
     if not isinstance(model, dict):
         raise InputError(f"{folder / 'config.json'}: model: expected the fields of a configuration, got {model!r}")
+    notes = require_scheme(folder, raw.config, raw.trust)
     config = read_config(model)
     unknown = set(raw.tensors) - set(shapes(config))
     if unknown:
         raise UnexplainedTensors(raw.path, FORMAT.name, unknown)
-    extra = {name: read_json(folder / f"{name}.json") for name in ("preprocessing", "labels", "provenance")}
-    return Source(FORMAT.name, config, dict(raw.tensors), **extra)
+    extra = {
+        name: read_json(folder / f"{name}.json")
+        for name in ("preprocessing", "labels", "provenance")
+        if name == "provenance" or (folder / f"{name}.json").is_file()  # a model may not know the others
+    }
+    return Source(FORMAT.name, config, dict(raw.tensors), notes=notes, **extra)
 
 
 FORMAT = Format("timesformer-ablations", _matches, _read)

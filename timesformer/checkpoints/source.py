@@ -32,7 +32,7 @@ class Raw:
     nested containers flattened with dots; metadata: what the container holds beside them (FAIR's `cfg`, `epoch`; of a
     torch file also `container`, the key that held the tensors), and what lies beside them in a folder: `processors` of
     Hugging Face by the name of their file, our `provenance`.  num_heads: stated by whoever reads it, for files that do
-    not say.
+    not say.  trust: whether code that the checkpoint brings, a user's attention scheme, may be run.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class Raw:
     tensors: dict[str, Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
     num_heads: int | None = None
+    trust: bool = False
 
     def heads_of(self, width: int, head_width: int) -> tuple[int, str]:
         """The number of heads of a model of this width whose file does not say, and a note on where it is from.

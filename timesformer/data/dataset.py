@@ -58,6 +58,7 @@ class _Sampled:
     mask: Tensor | None
     label: Label
     index: int
+    enlarged: bool
 
 
 class VideoDataset(Dataset[Any]):
@@ -73,8 +74,9 @@ class VideoDataset(Dataset[Any]):
     stills: return one frame per sample, random in training and the middle one at test time, for image models
 
     A sample is a dict with clip (float32), label, index and, if requested, mask (bool, the clip's shape without
-    channels).  If the number of views depends on the video, the dict also has views, and a batch concatenates the views
-    of all its videos: clip (sum of views, t, 3, H, W), views (b,).
+    channels).  A video into which the crop did not fit (`Preprocessing.too_narrow`) has enlarged too, and a batch
+    lists the indices of such videos there.  If the number of views depends on the video, the dict also has views, and a
+    batch concatenates the views of all its videos: clip (sum of views, t, 3, H, W), views (b,).
     `heads` has the names of the heads if samples have several labels.
     `unreadable` maps the videos found unreadable so far in this process to the reasons.
     """
@@ -144,6 +146,8 @@ class VideoDataset(Dataset[Any]):
         item: dict[str, Any] = {"clip": self._finish(sampled.clip), "label": sampled.label, "index": sampled.index}
         if self._views_vary:
             item["views"] = len(item["clip"])
+        if sampled.enlarged:
+            item["enlarged"] = True
         if sampled.mask is not None:
             item["mask"] = sampled.mask.reshape(self._mask_shape())
         return item
@@ -211,8 +215,11 @@ class VideoDataset(Dataset[Any]):
             with open_video(sample) as file:
                 chosen = self._choose(file.clock, rng)
                 pixels = np.ascontiguousarray(file.frames(np.concatenate(chosen)).transpose(0, 3, 1, 2))
-        height, width = pixels.shape[-2:]
-        geometry = self._geometry(height, width, rng)
+            height, width = pixels.shape[-2:]
+        try:
+            geometry = self._geometry(height, width, rng)
+        except InputError as error:
+            raise VideoError(sample.place, str(error)) from error
         clips, masks = [], []
         t = self.num_frames
         for number, indices in enumerate(chosen):
@@ -220,7 +227,7 @@ class VideoDataset(Dataset[Any]):
             if self.masks is not None:
                 masks.append(self._cut_mask(self.masks.get(sample.path)[indices], geometry))
         mask = torch.cat(masks) if masks else None
-        return _Sampled(torch.cat(clips) if len(clips) > 1 else clips[0], mask, sample.label, index)
+        return _Sampled(torch.cat(clips) if len(clips) > 1 else clips[0], mask, sample.label, index, geometry.enlarged)
 
     def _choose(self, clock: Clock, rng: np.random.Generator) -> list[np.ndarray]:
         """Select the frames of each clip."""
@@ -272,11 +279,13 @@ def _labels(found: Sequence[_Sampled], unreadable: Sequence[Unreadable]) -> dict
         "label": torch.tensor([item.label for item in found], dtype=torch.int64),
         "index": torch.tensor([item.index for item in found], dtype=torch.int64),
         "unreadable": [(item.path, item.reason) for item in unreadable],
+        "enlarged": [item.index for item in found if item.enlarged],
     }
 
 
 def collate(batch: dict[str, Any] | Sequence[dict[str, Any] | Unreadable]) -> dict[str, Any]:
-    """Collate samples to a batch: clip (b, …), label (b,), index (b,), mask if any, unreadable [(path, reason)].
+    """Collate samples to a batch: clip (b, …), label (b,), index (b,), mask if any, unreadable [(path, reason)],
+    enlarged [index].
 
     Unreadable videos are omitted and listed but not replaced, so b may be smaller than requested, or 0.  A batch that
     `VideoDataset.__getitems__` has already collated is returned unchanged.
@@ -288,6 +297,7 @@ def collate(batch: dict[str, Any] | Sequence[dict[str, Any] | Unreadable]) -> di
         "label": torch.tensor([item["label"] for item in found], dtype=torch.int64),
         "index": torch.tensor([item["index"] for item in found], dtype=torch.int64),
         "unreadable": [(item.path, item.reason) for item in batch if isinstance(item, Unreadable)],
+        "enlarged": [item["index"] for item in found if item.get("enlarged")],
     }
     vary = bool(found) and "views" in found[0]
     for field in ("clip", "mask"):

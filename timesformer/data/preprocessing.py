@@ -6,7 +6,7 @@ from typing import Any
 from timesformer.errors import InputError
 
 Triple = tuple[float, float, float]
-_LATER_FIELDS = ("target_fps", "centre", "quantised", "square_pixels")
+_LATER_FIELDS = ("target_fps", "centre", "quantised", "square_pixels", "too_narrow")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Preprocessing:
         mmaction2)
     antialias: widen the filter when downsampling, as PIL does
     quantised: round resized pixels to whole grey levels, as PIL does
+    too_narrow: treatment of a video into which the crop does not fit at this short side (a portrait video where the
+        crop is a landscape): "enlarge" it in proportion until the crop fits, or "refuse" it as unreadable
     value_range: range to which the pixel values 0 to 255 are mapped before mean and std are applied, per channel
     colour_order: channel order that the model expects ("RGB" or "BGR")
     square_pixels: first resize videos whose pixels are not square to how they are meant to be displayed
@@ -46,6 +48,7 @@ class Preprocessing:
     centre: str = "ceil"
     quantised: bool = False
     square_pixels: bool = False
+    too_narrow: str = "enlarge"
 
     def __post_init__(self) -> None:
         self._require("num_frames", self.num_frames >= 1, "at least 1")
@@ -60,6 +63,7 @@ class Preprocessing:
         self._require("sampling", self.sampling in ("uniform", "dense"), '"uniform" or "dense"')
         self._require("target_fps", self.target_fps > 0, "above 0")
         self._require("centre", self.centre in ("ceil", "floor"), '"ceil" or "floor"')
+        self._require("too_narrow", self.too_narrow in ("enlarge", "refuse"), '"enlarge" or "refuse"')
         if self.sampling == "dense":
             strided = self.frame_rate is not None and self.frame_rate >= 1
             self._require("frame_rate", strided, "at least 1 (dense sampling)")

@@ -20,11 +20,13 @@ class Geometry:
     """Geometry of a clip's views.
 
     size: (H, W) after resizing; crops: top left corners (y, x), one per view; flip: mirror left to right
+    enlarged: the video was resized beyond its short side, until the crop fitted
     """
 
     size: tuple[int, int]
     crops: tuple[tuple[int, int], ...]
     flip: bool = False
+    enlarged: bool = False
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -34,18 +36,29 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
     return height * short_side // width, short_side
 
 
+def fitting_size(height: int, width: int, short_side: int, crop: tuple[int, int]) -> tuple[int, int]:
+    """Return (H, W) with the given short side, or in the same proportion the smallest size that holds the crop."""
+    size = short_side_size(height, width, short_side)
+    if size[0] < crop[0]:
+        size = crop[0], max(size[1], width * crop[0] // height)
+    if size[1] < crop[1]:
+        size = max(size[0], height * crop[1] // width), crop[1]
+    return size
+
+
 def train_geometry(
     height: int, width: int, record: Preprocessing, jitter: tuple[int, int] | None, flip: bool, rng: np.random.Generator
 ) -> Geometry:
     """Draw a training geometry: random short side, random crop and, if `flip`, mirroring with probability 1/2.
 
-    The short side is drawn from `jitter`, or is the record's if that is None.
+    The short side is drawn from `jitter`, or is the record's if that is None.  Raises InputError where the crop does
+    not fit and the record says to refuse such videos.
     """
     short = record.short_side if jitter is None else round(rng.uniform(*jitter))
-    size = short_side_size(height, width, short)
+    size, enlarged = _size(height, width, short, record)
     room = _room(size, record)
     corner = (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)))
-    return Geometry(size, (corner,), flip=bool(flip and rng.random() < 0.5))
+    return Geometry(size, (corner,), bool(flip and rng.random() < 0.5), enlarged)
 
 
 def test_geometry(height: int, width: int, record: Preprocessing, crops: int) -> Geometry:
@@ -53,28 +66,38 @@ def test_geometry(height: int, width: int, record: Preprocessing, crops: int) ->
 
     Several crops are spread from end to end of the long side (the width of a square).  Three are the left, centre and
     right crop, as in FAIR's released code.  With `centre` "floor" they lie at whole multiples of one step, as in
-    mmaction2, so the last one may end before the edge.
+    mmaction2, so the last one may end before the edge.  Raises InputError where the crop does not fit and the record
+    says to refuse such videos.
     """
-    size = short_side_size(height, width, record.short_side)
+    size, enlarged = _size(height, width, record.short_side, record)
     room = _room(size, record)
     up = record.centre == "ceil"
     centre = tuple((free + up) // 2 for free in room)
     if crops == 1:
-        return Geometry(size, ((centre[0], centre[1]),))
+        return Geometry(size, ((centre[0], centre[1]),), enlarged=enlarged)
     long = room[0] if size[0] > size[1] else room[1]
     gaps = crops - 1
     places = [-(-long * i // gaps) if up else long // gaps * i for i in range(crops)]
     if size[0] > size[1]:
-        return Geometry(size, tuple((y, centre[1]) for y in places))
-    return Geometry(size, tuple((centre[0], x) for x in places))
+        return Geometry(size, tuple((y, centre[1]) for y in places), enlarged=enlarged)
+    return Geometry(size, tuple((centre[0], x) for x in places), enlarged=enlarged)
+
+
+def _size(height: int, width: int, short: int, record: Preprocessing) -> tuple[tuple[int, int], bool]:
+    """Return the size after resizing, and whether it had to be enlarged for the crop."""
+    plain, size = short_side_size(height, width, short), fitting_size(height, width, short, record.crop_size)
+    if size != plain and record.too_narrow == "refuse":
+        crop = " x ".join(map(str, record.crop_size))
+        raise InputError(
+            f"a crop of {crop} (height x width) does not fit into a video resized to {plain[0]} x {plain[1]}, and the "
+            "preprocessing says too_narrow: refuse"
+        )
+    return size, size != plain
 
 
 def _room(size: tuple[int, int], record: Preprocessing) -> tuple[int, int]:
     """Return the distance by which the crop can move down and right."""
-    room = (size[0] - record.crop_size[0], size[1] - record.crop_size[1])
-    if min(room) < 0:
-        raise InputError(f"a crop of {record.crop_size} does not fit into a video resized to {size}")
-    return room
+    return size[0] - record.crop_size[0], size[1] - record.crop_size[1]
 
 
 def normalise(pixels: UInt8[Tensor, "*views t 3 H W"], record: Preprocessing) -> Float[Tensor, "*views t 3 H W"]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -71,6 +71,8 @@ class EvalResult:
     unreadable: (path, reason) of the other videos, which count neither as correct nor as wrong
     num_substituted: number of videos that were replaced by another one.  It is always 0, and stated because the
         released code replaces videos in training.
+    num_enlarged: number of videos that were resized beyond the short side until the crop fitted; stated where there
+        are any
     per_video: a row per evaluated video in the dataset's order, with columns index, path (as in the annotation file),
         label, prediction, scores (a list per video: probabilities for mean_softmax, else logits), and group if the data
         have groups
@@ -96,6 +98,7 @@ class EvalResult:
     per_head: dict[str, float | None] = field(default_factory=dict)
     frame_order: FrameOrder = "normal"
     order_seed: int = 0
+    num_enlarged: int = 0
 
     def statement(self) -> dict[str, Any]:
         """Return what must accompany the metrics: protocol, views, merge, frame order, numbers of videos and views."""
@@ -104,6 +107,7 @@ class EvalResult:
             "videos": self.num_videos,
             "videos_unreadable": len(self.unreadable),
             "videos_substituted": self.num_substituted,
+            **({"videos_enlarged": self.num_enlarged} if self.num_enlarged else {}),
             "views": self.num_views,
             "frame_order": self.frame_order,
             **({"order_seed": self.order_seed} if self.frame_order == "shuffled" else {}),
@@ -170,11 +174,12 @@ def evaluate(
     began, was_training = time.perf_counter(), model.training
     merged, labels, indices = [], [], []
     unreadable: list[tuple[str, str]] = []  # one for each sample: a list may name a video twice
-    num_views = 0
+    num_views = num_enlarged = 0
     model.eval()
     with step_bar(f"protocol {protocol.name}", progress) as on_step, torch.inference_mode():
         for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
             unreadable += batch["unreadable"]
+            num_enlarged += len(batch.get("enlarged", ()))
             if len(batch["label"]) and not (refuse_unreadable and unreadable):
                 clip = batch["clip"]
                 counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)
@@ -191,7 +196,7 @@ def evaluate(
         raise UnreadableVideos(sorted(unreadable), len(dataset))
     if not merged:
         raise InputError(f"dataset: none of its {len(dataset)} videos can be read")
-    return _result(
+    result = _result(
         torch.cat(merged),
         torch.cat(labels),
         torch.cat(indices),
@@ -205,6 +210,7 @@ def evaluate(
         frame_order,
         order_seed,
     )
+    return replace(result, num_enlarged=num_enlarged)
 
 
 def _scores(

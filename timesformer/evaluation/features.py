@@ -99,20 +99,20 @@ def write_features(
     beside = out.with_suffix(".json")
     arrays = _arrays(model, tokens)[: 1 if out.suffix == ".npy" else None]
     job = _Job(model, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size)
-    rows, unreadable = 0, list[tuple[str, str]]()
+    rows, unreadable, enlarged = 0, list[tuple[str, str]](), list[str]()
     described: dict[str, Any] = {}
 
     def write(path: Path) -> None:
         nonlocal rows
         writer = _writer(path, out, beside, job)
         try:
-            for batch, arrays in job.run(unreadable, workers, device, progress):
+            for batch, arrays in job.run(unreadable, enlarged, workers, device, progress):
                 rows += len(batch.path)
                 writer.add(batch, arrays)
             if not rows:
                 reasons = "".join(f"\n  {name}: {reason}" for name, reason in unreadable)
                 raise InputError(f"{out}: not written, none of {len(samples)} videos can be read:{reasons}")
-            described.update(_described(job, preprocessing, metadata or {}, unreadable))
+            described.update(_described(job, preprocessing, metadata or {}, unreadable, enlarged))
             writer.finish(described)
         except BaseException:
             writer.abandon()
@@ -135,6 +135,7 @@ class _Job:
     def run(
         self,
         unreadable: list[tuple[str, str]],
+        enlarged: list[str],
         workers: int,
         device: torch.device | str | None,
         progress: bool | OnStep,
@@ -150,6 +151,7 @@ class _Job:
             workers=workers,
             device=device,
             progress=progress,
+            enlarged=enlarged,
         )
         for indices, counts, clips in found:
             views = [(index, view) for index, count in zip(indices, counts, strict=True) for view in range(count)]
@@ -201,7 +203,11 @@ def _writer(path: Path, out: Path, beside: Path, job: _Job) -> Writer:
 
 
 def _described(
-    job: _Job, record: Preprocessing, metadata: dict[str, Any], unreadable: list[tuple[str, str]]
+    job: _Job,
+    record: Preprocessing,
+    metadata: dict[str, Any],
+    unreadable: list[tuple[str, str]],
+    enlarged: list[str],
 ) -> dict[str, Any]:
     """Return the metadata: contents of the arrays, model, data, protocol and versions."""
     pool = job.model.config.resolved_pool
@@ -215,6 +221,7 @@ def _described(
         "weights_sha256": weights_sha256(job.model),
         "preprocessing": record.to_dict(),
         "videos_unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
+        "videos_enlarged": enlarged,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("timesformer-ablations", "torch", "numpy", "av")},

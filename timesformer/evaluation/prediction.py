@@ -9,7 +9,7 @@ for video in predict(loaded.model, ["a.mp4"], record, loaded.labels).videos:
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +61,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Result of `predict`: the videos in their order, and (path, reason) of those that could not be read."""
+    """Result of `predict`: the videos in their order, and (path, reason) of those that could not be read.
+
+    enlarged: videos that were resized beyond the short side until the crop fitted
+    """
 
     videos: list[Prediction]
     unreadable: list[tuple[str, str]]
     protocol: Protocol
+    enlarged: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,16 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Timelines:
-    """Result of `timelines`; unreadable holds videos, and segments of videos as `path[first frame:end]`."""
+    """Result of `timelines`; unreadable holds videos, and segments of videos as `path[first frame:end]`.
+
+    enlarged: as in `Predictions`, with a name for each segment
+    """
 
     videos: list[Timeline]
     unreadable: list[tuple[str, str]]
     protocol: Protocol
     stretch_seconds: float
+    enlarged: list[str] = field(default_factory=list)
 
 
 def predict(
@@ -124,12 +132,12 @@ def predict(
     protocol = protocol if isinstance(protocol, Protocol) else protocol_named(protocol)
     samples = [Sample(Path(video), 0, str(video)) for video in videos]
     namer = _Namer(model, labels, top)
-    found, unreadable = [], list[tuple[str, str]]()
+    found, unreadable, enlarged = [], list[tuple[str, str]](), list[str]()
     for index, probabilities in _each(
-        model, samples, preprocessing, protocol, unreadable, batch_size, workers, device, progress
+        model, samples, preprocessing, protocol, unreadable, enlarged, batch_size, workers, device, progress
     ):
         found.append(Prediction(samples[index].name, namer.top(probabilities), probabilities))
-    return Predictions(found, unreadable, protocol)
+    return Predictions(found, unreadable, protocol, enlarged)
 
 
 def timelines(
@@ -160,7 +168,7 @@ def timelines(
     length = _stretch_seconds(preprocessing) if seconds is None else seconds
     if not (math.isfinite(length) and length > 0):
         raise InputError(f"stretch: expected a number of seconds above 0, got {length}")
-    namer, unreadable = _Namer(model, labels, top), list[tuple[str, str]]()
+    namer, unreadable, enlarged = _Namer(model, labels, top), list[tuple[str, str]](), list[str]()
     samples: list[Sample] = []
     owners: list[tuple[str, tuple[float, float]]] = []  # path, start and end in seconds, by sample
     lasting: dict[str, float] = {}
@@ -178,7 +186,9 @@ def timelines(
     even = replace(preprocessing, sampling="uniform", frame_rate=None)
     views = Protocol(protocol.name, Views(1, protocol.views.crops), protocol.merge)
     parts: dict[str, list[Stretch]] = {video: [] for video in lasting}
-    for index, probabilities in _each(model, samples, even, views, unreadable, batch_size, workers, device, progress):
+    for index, probabilities in _each(
+        model, samples, even, views, unreadable, enlarged, batch_size, workers, device, progress
+    ):
         video, times = owners[index]
         parts[video].append(Stretch(path_text(video), namer.top(probabilities), probabilities, *times))
     found = [
@@ -188,7 +198,7 @@ def timelines(
         for video, some in parts.items()
         if some
     ]
-    return Timelines(found, unreadable, views, length)
+    return Timelines(found, unreadable, views, length, enlarged)
 
 
 def stretches(num_frames: int, length: float) -> list[tuple[int, int]]:
@@ -259,12 +269,14 @@ def _each(
     record: Preprocessing,
     protocol: Protocol,
     unreadable: list[tuple[str, str]],
+    enlarged: list[str],
     batch_size: int,
     workers: int,
     device: torch.device | str | None,
     progress: bool | OnStep,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, probabilities) of each sample that can be read; collect the reasons of others in `unreadable`."""
+    """Yield (index, probabilities) of each sample that can be read; collect the reasons of others in `unreadable`,
+    and the names of those that were enlarged for the crop."""
     found = each_batch(
         model,
         samples,
@@ -275,6 +287,7 @@ def _each(
         workers=workers,
         device=device,
         progress=progress,
+        enlarged=enlarged,
     )
     for indices, counts, parts in found:
         with torch.inference_mode():

@@ -24,12 +24,13 @@ def each_batch(
     workers: int,
     device: torch.device | str | None,
     progress: bool | OnStep,
+    enlarged: list[str] | None = None,
 ) -> Iterator[tuple[list[int], list[int], Iterator[Tensor]]]:
     """Yield (indices of the samples, their numbers of views, all their views) for each batch, in the samples' order.
 
     The views are in the order of the samples, in parts (at most batch_size, t, 3, H, W), on `device` (None: the model's
     device).  The model is moved to this device and set to evaluation mode.  The reasons why samples cannot be read are
-    added to `unreadable`.
+    added to `unreadable`, and the names of those that were enlarged until the crop fitted to `enlarged`.
     """
     if not samples:
         return
@@ -41,6 +42,8 @@ def each_batch(
     with step_bar("videos", progress) as on_step:
         for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
             unreadable += batch["unreadable"]
+            if enlarged is not None:
+                enlarged += [samples[index].name for index in batch.get("enlarged", ())]
             if len(batch["label"]):
                 clip = batch["clip"]
                 counts = batch["views"].tolist() if "views" in batch else [clip.shape[1]] * len(clip)

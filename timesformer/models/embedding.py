@@ -8,6 +8,7 @@ from timesformer._typing import Float
 from timesformer.attention.partition import Grid
 from timesformer.attention.scheme import Position
 from timesformer.errors import InputError
+from timesformer.models.clip import check_clip
 from timesformer.positions import resize_space, resize_table, resize_time, sinusoid_table
 
 
@@ -26,8 +27,10 @@ class PatchEmbed(nn.Module):
         """Embed the patches of a clip.
 
         Raises:
-            InputError: the clip has another number of channels, or cannot be cut into whole patches.
+            InputError: the clip has another number of axes or channels or another kind of numbers, or cannot be cut
+                into whole patches.
         """
+        check_clip(clip, self.in_channels, self.proj.weight.dtype)
         for name, size, unit in (
             ("frames", clip.shape[1], self.tubelet),
             ("height", clip.shape[3], self.patch),
@@ -36,10 +39,6 @@ class PatchEmbed(nn.Module):
             if size == 0 or size % unit:
                 unit_name = "tubelet_size" if name == "frames" else "patch_size"
                 raise InputError(f"clip: {name}: expected a positive multiple of {unit_name} {unit}, got {size}")
-        if clip.shape[2] != self.in_channels:
-            raise InputError(
-                f"clip: expected (clips, frames, {self.in_channels} channels, height, width), got {tuple(clip.shape)}"
-            )
         u, p = self.tubelet, self.patch
         out: Tensor = self.proj(rearrange(clip, "b (t u) c (h p) (w q) -> b t h w (c u p q)", u=u, p=p, q=p))
         return out

@@ -18,12 +18,13 @@ from timesformer._typing import Float
 from timesformer.attention.backends import choose
 from timesformer.attention.scheme import Encoder
 from timesformer.config.counting import encoder_runs, macs_per_view
-from timesformer.config.registry import Model, register
+from timesformer.config.registry import register
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.models.blocks import Attention, Block, Mlp, backend_of
 from timesformer.models.embedding import PatchEmbed, Positions
 from timesformer.models.layers import SwiGlu, make_norm
+from timesformer.models.on_videos import OnVideos
 from timesformer.models.packed import PackedLinear
 from timesformer.models.pooling import AttentivePooler
 
@@ -113,7 +114,7 @@ class EncoderStack(nn.Module):
         return patches.mean((2, 3))
 
 
-class TimeSformer(Model):
+class TimeSformer(OnVideos):
     """Video transformer with the attention scheme that its configuration names.
 
     The input is a float clip (b, frames, channels, height, width), normalised as the checkpoint's preprocessing says.
@@ -258,8 +259,8 @@ class TimeSformer(Model):
     def save_pretrained(self, folder: str | Path, **extras: Any) -> Path:
         """Write the model in our format, with `preprocessing`, `labels` and `provenance`, and return the folder.
 
-        An extra that is not given is the one that the model was loaded with, or else the default of
-        `timesformer.checkpoints.save_model`.
+        An extra that is not given is the one that the model was loaded with; one that the model does not know either is
+        left out with a warning (see `timesformer.checkpoints.save_model`).
         """
         from timesformer.checkpoints import save_model
 

@@ -5,6 +5,8 @@ The order of the samples is keyed by seed and epoch, augmentation by seed, epoch
 dropout by seed and micro-step, and the learning rate is a function of the step.
 """
 
+import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -24,6 +27,7 @@ from timesformer.data.fingerprint import Fingerprint
 from timesformer.data.loading import Collate, SampleStream, batches
 from timesformer.errors import InputError
 from timesformer.heads import cross_entropy, heads_of, is_right, predict
+from timesformer.parallel import loaders
 from timesformer.progress import OnStep, step_bar
 from timesformer.seeding import seed_all
 from timesformer.training.averaging import average_in, copied, holding, put
@@ -32,6 +36,7 @@ from timesformer.training.recipe import Recipe
 from timesformer.training.sharding import Strategy, exchanging, shard
 from timesformer.training.state import TrainingState, keep_videos, load_state, require_same_videos, save_state
 
+log = logging.getLogger("timesformer")
 REPORT_EVERY = 20
 """Number of steps between two reads of the loss; each read makes the accelerator wait."""
 
@@ -50,6 +55,7 @@ class FitResult:
     seconds: training time over all sessions of a resumed run
     resumed_from: step at which this session began
     unreadable: (path, reason) of the videos that were left out
+    enlarged: indices of the samples that were resized beyond the short side until the crop fitted
     validation: metrics of each validation, with their step
     steps: taken, fewer than the recipe has if `patience` ended training; kept_step: whose weights the model has
     """
@@ -65,6 +71,7 @@ class FitResult:
     resumed_from: int
     unreadable: list[tuple[str, str]]
     validation: list[dict[str, Any]]
+    enlarged: list[int]
 
 
 def fit(
@@ -107,6 +114,11 @@ def fit(
     if videos is None and isinstance(dataset, VideoDataset):
         videos = dataset.fingerprint()
     loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate, videos)
+    if 0 < loop.resumed_from < loop.steps and loop.accelerator.is_main_process:
+        said = f"resumed from step {loop.resumed_from} of {loop.steps}, the checkpoint in {folder}"
+        log.info(said)
+        if progress is True:
+            print(said, file=sys.stderr, flush=True)
     with step_bar("training", progress, loop.accelerator.is_main_process) as on_step:
         return loop.run(on_step)
 
@@ -180,6 +192,7 @@ class _Loop:
                     loss = self._look(reported)
                     on_step(state.step, steps, loss)
                     reported = state.step
+                saves = saves or self._late(clock)
                 if validates or saves:
                     state.seconds += time.perf_counter() - clock
                     if validates:
@@ -211,6 +224,15 @@ class _Loop:
         patience = self.recipe.patience
         best = None if patience is None else self._best()
         return best is not None and len(self.state.validation) - 1 - best >= (patience or 0)
+    def _late(self, since: float) -> bool:
+        """Return True if the last checkpoint is too long ago; several processes ask the first one, now and then."""
+        late = time.perf_counter() - since > 60 * self.recipe.checkpoint_minutes
+        if self.accelerator.num_processes == 1:
+            return late
+        if self.state.step % REPORT_EVERY:
+            return False
+        first = torch.tensor(float(late and self.accelerator.is_main_process), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(first, "sum") > 0)
 
     def _batches(self, step: int) -> Iterator[dict[str, Any]]:
         recipe, accelerator = self.recipe, self.accelerator
@@ -224,7 +246,8 @@ class _Loop:
             accelerator.num_processes,
         )
         pin_memory = accelerator.device.type == "cuda"
-        return batches(self.dataset, stream, self.collate, recipe.workers, pin_memory)
+        workers = loaders(recipe.workers, accelerator.device, accelerator.num_processes)
+        return batches(self.dataset, stream, self.collate, workers, pin_memory)
 
     def _step(self, step: int, loaded: Iterator[dict[str, Any]]) -> None:
         """Take one step of the optimiser, over `accumulate` micro-batches."""
@@ -236,6 +259,7 @@ class _Loop:
         for part in range(recipe.accumulate):
             batch = next(loaded)
             self.state.unreadable.update(batch.get("unreadable", ()))
+            self.state.enlarged.update(batch.get("enlarged", ()))
             if len(batch["label"]) == 0:
                 if accelerator.num_processes > 1:  # the others would wait forever for the gradients of this one
                     raise InputError(f"training set: every video of a part of step {step} is unreadable")
@@ -332,6 +356,7 @@ class _Loop:
             resumed_from=self.resumed_from,
             unreadable=sorted(state.unreadable.items()),
             validation=state.validation,
+            enlarged=sorted(state.enlarged),
         )
 
 
@@ -344,6 +369,17 @@ def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
     kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     if tracker is None:
         return Accelerator(mixed_precision="no", kwargs_handlers=kwargs)
+    known, installed = (
+        sorted(str(getattr(kind, "value", kind)) for kind in kinds)
+        for kinds in (LOGGER_TYPE_TO_CLASS, get_available_trackers())
+    )
+    if tracker not in known:
+        raise InputError(f"tracker: unknown tracker {tracker!r}; expected one of {', '.join(known)}")
+    if tracker not in installed:  # accelerate would warn in its own words, and drop it
+        raise InputError(
+            f"tracker: {tracker!r} is not installed (`pip install {tracker}`); installed here: "
+            f"{', '.join(installed) or 'none'}"
+        )
     try:
         accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs)
     except ValueError as error:

@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16"]
 Decay = Literal["all", "matrices"]
 Keep = Literal["last", "best"]
 
-NOT_DEFINING = ("workers", "checkpoint_every")
+NOT_DEFINING = ("workers", "checkpoint_every", "checkpoint_minutes")
 """Fields that change how a run is executed, but not its result."""
 DEFINING_IF_SET = {"mixup_alpha": 0.0, "ema_decay": 0.0, "keep": "last", "patience": None}
 """Fields that define a run only where they differ from this value, so that older runs keep their hash."""
@@ -47,7 +47,9 @@ class Recipe:
     validate_every: steps between two validations, with one at the end; None for none
     keep: "last" keeps the weights of the last step, "best" those of the first validation with the highest accuracy
     patience: number of validations in a row without a higher accuracy after which training ends; None trains to the end
-    workers: number of processes that load data; checkpoint_every: steps between checkpoints (neither changes a result)
+    workers: number of processes that load data, None: chosen from the machine (`timesformer.parallel.loaders`)
+    checkpoint_every, checkpoint_minutes: a checkpoint is written every so many steps, and after so many minutes without
+        one (like `workers`, they do not change a result)
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -79,8 +81,9 @@ class Recipe:
     keep: Keep = "last"
     patience: int | None = None
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None
     checkpoint_every: int = 200
+    checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("betas", "lr_steps", "lr_factors"):
@@ -102,6 +105,7 @@ class Recipe:
         self._number("final_lr_factor", 0, 1)
         self._number("label_smoothing", 0, 1)
         self._number("mixup_alpha", 0, math.inf)
+        self._number("checkpoint_minutes", 0, math.inf, open_low=True)
         for name in ("warmup", "clip_grad_norm", "epochs"):
             if getattr(self, name) is not None:
                 self._number(name, 0, 1 if name == "warmup" else math.inf, open_low=name != "warmup")
@@ -121,7 +125,8 @@ class Recipe:
         for name in positive:
             self._integer(name, 1)
         for name in ("seed", "workers"):
-            self._integer(name, 0)
+            if getattr(self, name) is not None or name == "seed":
+                self._integer(name, 0)
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size: expected a multiple of accumulate {self.accumulate}, got {self.batch_size}")
         if self.mixup_alpha and self.batch_size == self.accumulate:

@@ -32,7 +32,8 @@ class TrainingState:
 
     step: number of optimiser steps done; seconds: time spent on them
     curves: loss and accuracy (0 to 1) of each step, NaN for steps to come, float32 (2, total steps)
-    unreadable: path -> reason; validation: metrics of each validation, with their step
+    unreadable: path -> reason; enlarged: indices of samples that were resized until the crop fitted
+    validation: metrics of each validation, with their step
     average: moving average of the model's tensors by name; best: the tensors at the best validation; each may be empty
     """
 
@@ -43,6 +44,7 @@ class TrainingState:
     validation: list[dict[str, Any]] = field(default_factory=list)
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
+    enlarged: set[int] = field(default_factory=set)
 
 
 def save_state(
@@ -74,6 +76,7 @@ def save_state(
         "seconds": state.seconds,
         "unreadable": state.unreadable,
         "validation": state.validation,
+        "enlarged": sorted(state.enlarged),
     }
     copies = {}
     for name, value in tensors.items():
@@ -126,6 +129,7 @@ def load_state(
         validation=metadata["validation"],
         average={name: part_of(value.to(device), own[name]) for name, value in _part(tensors, "average").items()},
         best={name: part_of(value.to(device), own[name]) for name, value in _part(tensors, "best").items()},
+        enlarged=set(metadata.get("enlarged", ())),  # checkpoints from before have none
     )
 
 

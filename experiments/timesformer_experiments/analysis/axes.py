@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,13 +53,18 @@ class Axes:
         return {self.title(column): shown(row[column]) for column in (self.columns if columns is None else columns)}
 
 
-def axes_of(frame: pd.DataFrame, compare: str | None = None) -> Axes:
+def axes_of(
+    frame: pd.DataFrame, compare: str | None = None, planned: Mapping[str, Mapping[str, Any]] | None = None
+) -> Axes:
     """Return the axes of results: those of the sweep, otherwise the fields that distinguish the runs.
 
     compare: path of the field that is compared, by default the attention scheme, else the first that is no number.
+    planned: values on the axes of all cells of a sweep, by hash; an unfinished sweep keeps the axes of the whole one.
 
     Raises InputError if runs do not differ in that field.
     """
+    if planned and set(planned) - set(frame["hash"]):
+        frame = _whole(frame, planned)
     cells = [column for column in frame.columns if column.startswith(CELL) and column != f"{CELL}seed"]
     several = [column for column in cells if _varies(frame, column)]
     if frame["sweep"].nunique() > 1:
@@ -73,6 +79,18 @@ def axes_of(frame: pd.DataFrame, compare: str | None = None) -> Axes:
     words = [column for column in columns if not pd.api.types.is_numeric_dtype(frame[column])]
     first = axes.column_of(SCHEME) or (words[0] if words else None)
     return Axes(axes.columns, first)
+
+
+def _whole(frame: pd.DataFrame, planned: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the axes of all cells of a sweep, as results have them; the results where they know further axes."""
+    rows = [
+        {f"{CELL}{axis}": json.dumps(one) if isinstance(one, list | dict) else one for axis, one in cell.items()}
+        for cell in planned.values()
+    ]
+    whole = pd.DataFrame(rows)
+    if set(whole.columns) != {column for column in frame.columns if column.startswith(CELL)}:
+        return frame
+    return whole.assign(seed=whole.get(f"{CELL}seed", 0), sweep=frame["sweep"].iloc[0])
 
 
 def _paths(axes: Axes) -> list[str]:

@@ -14,6 +14,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from timesformer.attention import build, names
 from timesformer_experiments.analysis.axes import FRAMES, SIZES, follows
+from timesformer_experiments.analysis.chance import CHANCE, above_chance
 from timesformer_experiments.analysis.summary import Summary
 from timesformer_experiments.cost.measures import (
     ACCURACY,
@@ -141,6 +142,10 @@ def _curves(summary: Summary, metric: Metric, x: str, paths: tuple[str, ...], la
                     continue
                 shift = (number - (len(numbers) - 1) / 2) * 2.5 if metric.spread and len(numbers) > 1 else 0.0
                 _line(figure, axis, part, metric, x, number, shift, title_of(value))
+                if metric.name == ACCURACY.name:
+                    _seeds(figure, axis, part[x], summary, number, shift)
+            if metric.name == ACCURACY.name:
+                _chance(axis, rows)
             axis.set_title(said, fontsize="small")
         _scales(axes, summary.frame, x, metric)
         _labels(figure, axes, label, metric.axis, len(panels))
@@ -156,14 +161,41 @@ def _line(
         look |= {"markersize": max(4.0, 9.0 - 0.8 * number), "markerfacecolor": "none"}
     place = axis.transData + ScaledTranslation(shift / 72, 0, figure.dpi_scale_trans)
     y = rows[metric.key] / metric.scale
-    ends = [rows[bound] / metric.scale for bound in metric.bounds] if metric.spread else []
-    if ends and ends[0].notna().any():
-        spread = [(y - ends[0]).clip(lower=0), (ends[1] - y).clip(lower=0)]
+    spread = _bars(rows, metric)
+    if spread is not None:
         axis.errorbar(rows[x], y, yerr=spread, capsize=2, elinewidth=1, transform=place, **look)
     else:
         axis.plot(rows[x], y, transform=place, **look)
     axis.update_datalim(list(zip(rows[x], y, strict=True)))
     axis.autoscale_view()
+
+
+def _bars(rows: pd.DataFrame, metric: Metric) -> list[pd.Series] | None:
+    """Return the lengths of error bars, below and above; an accuracy's end at 0 and 100 %.  None without intervals."""
+    ends = [rows[bound] / metric.scale for bound in metric.bounds] if metric.spread else []
+    if not ends or not ends[0].notna().any():
+        return None
+    if metric.name == ACCURACY.name:
+        ends = [end.clip(0, 100 / metric.scale) for end in ends]
+    y = rows[metric.key] / metric.scale
+    return [(y - ends[0]).clip(lower=0), (ends[1] - y).clip(lower=0)]
+
+
+def _seeds(figure: Figure, axis: Any, x: pd.Series, summary: Summary, number: int, shift: float) -> None:
+    """Draw the accuracy of each seed, small and light, where a setting has several."""
+    places = [(place, value) for row, place in x.items() for value in summary.seeds.get(row, ())]
+    if places:
+        moved = axis.transData + ScaledTranslation((shift + 1.8) / 72, 0, figure.dpi_scale_trans)
+        look = style(number) | {"linestyle": "none", "markersize": 2.2, "alpha": 0.7, "markeredgewidth": 0}
+        axis.plot(*zip(*places, strict=True), transform=moved, label="_seeds", **look)
+
+
+def _chance(axis: Any, rows: pd.DataFrame) -> None:
+    """Draw the accuracy of a constant answer, named at its right end."""
+    for level in sorted(set(rows[CHANCE].dropna())) if CHANCE in rows else ():
+        axis.axhline(level, color="#777777", linewidth=1, linestyle=(0, (1, 2)), zorder=0, label="_chance")
+        axis.annotate("chance", (1, level), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      ha="right", fontsize="x-small", color="#777777")  # fmt: skip
 
 
 def _scales(axes: Sequence[Any], frame: pd.DataFrame, x: str, metric: Metric) -> None:
@@ -175,8 +207,8 @@ def _scales(axes: Sequence[Any], frame: pd.DataFrame, x: str, metric: Metric) ->
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         values = (frame[metric.key] / metric.scale).dropna()
         if metric.name == ACCURACY.name:
-            low, high = (frame[bound].dropna() for bound in metric.bounds)
-            bottom = min([*low, *values])
+            low, high = (frame[bound].dropna().clip(0, 100) for bound in metric.bounds)
+            bottom = min([*low, *values, *(frame[CHANCE].dropna() if CHANCE in frame else ())])
             axis.set_ylim(max(0, bottom - 5) if bottom > 0 else -2, min(102, max([*high, *values]) + 3))
         elif values.min() > 0 and values.max() / values.min() > 10:
             _log(axis, "y", values)
@@ -234,8 +266,10 @@ def _fronts(summary: Summary, accuracy: Metric, cost: Metric) -> Iterator[Figure
             for value, number in numbers.items():
                 part = rows if compared is None else rows[rows[summary.titles[compared]] == value]
                 look = style(number) | {"linestyle": "none", "label": title_of(value), "markersize": 6}
-                axis.plot(part[cost.key] / cost.scale, part[accuracy.key] / accuracy.scale, **look)
-            best = front(rows, cost.key, accuracy.key)
+                at = part[cost.key] / cost.scale, part[accuracy.key] / accuracy.scale
+                axis.errorbar(*at, yerr=_bars(part, accuracy), elinewidth=0.8, **look)
+            _chance(axis, rows)
+            best = front(above_chance(rows), cost.key, accuracy.key)
             axis.step(best[cost.key] / cost.scale, best[accuracy.key] / accuracy.scale, where="post", color="#777777",
                       linewidth=1, zorder=1, label="Pareto front")  # fmt: skip
             axis.set_title(said, fontsize="small")
@@ -245,7 +279,7 @@ def _fronts(summary: Summary, accuracy: Metric, cost: Metric) -> Iterator[Figure
             axis.margins(0.12)
         _labels(figure, axes, cost.axis, accuracy.axis, len(panels))
         for axis, (_, rows) in zip(axes, panels, strict=True):
-            _name_points(axis, front(rows, cost.key, accuracy.key), summary, inside, cost, accuracy)
+            _name_points(axis, front(above_chance(rows), cost.key, accuracy.key), summary, inside, cost, accuracy)
         yield figure
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +30,7 @@ from PIL import Image
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.analysis.axes import CELL, axes_of, groups
+from timesformer_experiments.analysis.chance import ABOVE, CHANCE, above_chance, chance_of
 from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame, seeds_of
 from timesformer_experiments.analysis.curves import CURVES, curve_figures, parquet, read_curves
@@ -46,9 +47,9 @@ from timesformer_experiments.analysis.summary import (
     summarise,
     summary_table,
 )
-from timesformer_experiments.cost.measures import ACCURACY, TFLOPS, TRAINING, Metric
+from timesformer_experiments.cost.measures import ACCURACY, LATENCY, TFLOPS, THROUGHPUT, TRAINING, Metric
 from timesformer_experiments.records.log import LOG
-from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results
+from timesformer_experiments.records.read import CELLS_FILE, find_records, load_results, planned_cells
 from timesformer_experiments.report import pages
 from timesformer_experiments.report.report import require_writable
 from timesformer_experiments.report.style import png
@@ -56,6 +57,8 @@ from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_ma
 
 SWEEP_FILE = "sweep.yaml"
 LEVEL = "failed_below_percent"
+MOST_NAMED = 6
+"""Largest number of settings that a finding names."""
 LONG_TABLE = 60
 """Number of rows from which a table comes after the figures on the page, so that the figures are found."""
 
@@ -101,11 +104,13 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     results = load_results(folder)
     if results.empty:
         raise InputError(f"{folder}: no run has finished or failed yet")
-    axes = axes_of(results, compare)
-    right = read_right(folder, results)
     records = {each.record["hash"]: each.record for each in find_records(folder)}
+    planned = planned_cells(folder)
+    axes = axes_of(results, compare, planned)
+    right = read_right(folder, results)
     levels = {key: level for key, record in records.items() if (level := record.get(LEVEL)) is not None}
-    summary = summarise(results, axes, right, levels)
+    chance = {key: level for key, record in records.items() if (level := chance_of(record)) is not None}
+    summary = summarise(results, axes, right, levels, chance)
     comparisons = compare_all(results, axes, right)
     sweeps = [str(name) for name in results["sweep"].dropna().unique()]
     title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
@@ -119,7 +124,7 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     drawn, left = curve_figures(curves, results, summary, records)
     pictures = figures(summary) | fair.figures | (classes.figures if classes is not None else {}) | drawn
     findings = [
-        *_findings(results, summary, comparisons, folder),
+        *_findings(results, summary, comparisons, folder, planned),
         *_groups_said(summary, right),
         *summary.notes,
         *fair.findings,
@@ -165,10 +170,27 @@ def _caption(results: pd.DataFrame, summary: Summary, sweeps: list[str]) -> str:
         on = "" if splits == "test" else f" on {splits} videos"
         parts.append(f"top-1 accuracy{on}{said}{': one seed says nothing of others' if one else ''}")
     if summary.metric(TFLOPS) is not None:
-        parts.append("FLOPs of all views of a prediction, one multiply-accumulate counts as one")
+        views = _values(results, "views")
+        said = f" ({' or '.join(views)} view{'s' * (views != ['1'])})" if views else ""
+        parts.append(f"FLOPs of all views of a prediction{said}, one multiply-accumulate counts as one")
+    timed = [metric for metric in (LATENCY, THROUGHPUT) if summary.metric(metric) is not None]
+    if timed:
+        devices, threads = _values(results, "environment.device"), _values(results, "environment.threads")
+        parts.append(
+            f"{' and '.join(metric.name.split('_')[0] for metric in timed)} measured on {' or '.join(devices) or 'cpu'}"
+            f"{' with ' + ' or '.join(threads) + ' threads' if threads else ''}"
+        )
+    precisions = _values(results, "recipe.precision")
+    if precisions and (timed or summary.metric(TRAINING) is not None):
+        parts.append(f"precision {' or '.join(precisions)}")
     if summary.metric(TRAINING) is not None:
         parts.append(_memory(results))
     return "; ".join(parts)
+
+
+def _values(results: pd.DataFrame, column: str) -> list[str]:
+    """Return the different values of a column, in their order."""
+    return list(dict.fromkeys(f"{value}" for value in results[column].dropna())) if column in results else []
 
 
 def _memory(results: pd.DataFrame) -> str:
@@ -184,13 +206,22 @@ def _many(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Comparison], folder: Path) -> list[str]:
+def _findings(
+    results: pd.DataFrame,
+    summary: Summary,
+    comparisons: list[Comparison],
+    folder: Path,
+    planned: Mapping[str, dict[str, Any]],
+) -> list[str]:
     failed = results[results["outcome"] == "failed"]
-    said = f"{_many(len(results) - len(failed), 'run')} finished, {len(failed)} failed"
+    left = len(set(planned) - set(results["hash"]))
+    finished = len(results) - len(failed)
+    of = f"{finished} of {_many(finished + len(failed) + left, 'run')}" if left else _many(finished, "run")
+    said = f"{of} finished, {len(failed)} failed"
     if len(failed):
         kinds = failed["reason_kind"].astype(str).replace("nan", "unknown").value_counts()
         said += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
-    found = [f"{said}."]
+    found = [f"{said}, {left} are still to come: this is a report of an unfinished sweep." if left else f"{said}."]
     mixed = _on_different_videos(results, summary, folder)
     if mixed:
         found.append(
@@ -199,9 +230,17 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
         )
     accuracy = summary.metric(ACCURACY)
     if accuracy is not None:
-        best = summary.frame.sort_values(accuracy.key, ascending=False, kind="stable").iloc[0]
-        found.append(f"Highest top-1 accuracy: {best[accuracy.key]:.1f} % ({_place(summary, best)}).")
-        for cost in (summary.metric(TFLOPS), summary.metric(TRAINING)):
+        found += _at_chance(summary)
+        learned = above_chance(summary.frame).sort_values(accuracy.key, ascending=False, kind="stable")
+        if len(learned):
+            best = learned.iloc[0]
+            found.append(f"Highest top-1 accuracy: {best[accuracy.key]:.1f} % ({_place(summary, best)}).")
+        if int(summary.frame["runs_done"].max()) == 2:
+            found.append(
+                "Two seeds: their 95 % interval reaches 12.7 standard errors to each side and says little; the seeds' "
+                "own accuracies stand in the table and in the figures."
+            )
+        for cost in () if learned.empty else (summary.metric(TFLOPS), summary.metric(TRAINING)):
             if cost is not None and len(_split(summary)) == 1 and summary.frame[cost.key].nunique() > 1:
                 found.append(_front_in_words(summary, cost, accuracy))
     tested = [each for each in comparisons if each.judgement is not None]
@@ -217,6 +256,22 @@ def _findings(results: pd.DataFrame, summary: Summary, comparisons: list[Compari
         if 1 < min(seeds) < MEAN_FROM_SEEDS:
             found.append(f"{cannot_reveal(min(seeds))}.")
     return found
+
+
+def _at_chance(summary: Summary) -> list[str]:
+    """Say which settings are not above chance."""
+    frame = summary.frame
+    if ABOVE not in frame or not (frame[ABOVE] == "no").any():
+        return []
+    low = frame[frame[ABOVE] == "no"]
+    levels = " or ".join(f"{level:.1f} %" for level in sorted(set(low[CHANCE])))
+    places = "; ".join(_place(summary, row) for _, row in low.head(MOST_NAMED).iterrows() if summary.titles)
+    more = f"; and {len(low) - MOST_NAMED} more" if len(low) > MOST_NAMED else ""
+    return [
+        f"Not above chance ({levels}): {len(low)} of {_many(len(frame), 'setting')}"
+        f"{f' ({places}{more})' if places else ''}. They are on no Pareto front, and differences between them say "
+        "nothing of the schemes."
+    ]
 
 
 def _on_different_videos(results: pd.DataFrame, summary: Summary, folder: Path) -> int:
@@ -247,7 +302,7 @@ def _place(summary: Summary, row: Any) -> str:
 
 
 def _front_in_words(summary: Summary, cost: Metric, accuracy: Metric) -> str:
-    best = front(summary.frame, cost.key, accuracy.key)
+    best = front(above_chance(summary.frame), cost.key, accuracy.key)
     places = "; ".join(f"{_place(summary, row)}: {row[accuracy.key]:.1f} %" for _, row in best.iterrows())
     return f"Pareto front of accuracy over {cost.axis}: {places}."
 
@@ -331,5 +386,5 @@ def _tables(report: SweepReport) -> dict[str, Table]:
 
 def _said(name: str) -> str:
     """Return the name of a figure as a heading."""
-    words = name.replace("_", " ").replace("tflops", "TFLOPs").replace("macs", "MACs")
+    words = name.replace("_", " ").replace("tflops", "FLOPs").replace("macs", "MACs")
     return words[0].upper() + words[1:]

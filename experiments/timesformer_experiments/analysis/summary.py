@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from timesformer_experiments.analysis.axes import FRAMES, HEIGHT, WIDTH, Axes, groups, shown
+from timesformer_experiments.analysis.chance import ABOVE, judged_against
 from timesformer_experiments.analysis.comparisons import Right, seeds_of
 from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.seeds import Seeds, Spread, mean_of, students_interval
@@ -25,12 +26,14 @@ class Summary:
 
     frame: a row per setting.  axes: axes of the runs.  metrics: available metrics, in units that suit their sizes.
     notes: sentences on settings whose seeds fall into two humps, or whose test videos are of few groups.
+    seeds: accuracies [percent] of the seeds of each row that has several.
     """
 
     frame: pd.DataFrame
     axes: Axes
     metrics: tuple[Metric, ...]
     notes: tuple[str, ...] = ()
+    seeds: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     def metric(self, wanted: Metric) -> Metric | None:
         """Return the metric in the unit of this summary; None if no run has it."""
@@ -43,7 +46,11 @@ class Summary:
 
 
 def summarise(
-    frame: pd.DataFrame, axes: Axes, right: Right | None = None, levels: Mapping[str, float] | None = None
+    frame: pd.DataFrame,
+    axes: Axes,
+    right: Right | None = None,
+    levels: Mapping[str, float] | None = None,
+    chance: Mapping[str, float] | None = None,
 ) -> Summary:
     """The settings of results; means are over finished runs.
 
@@ -51,9 +58,11 @@ def summarise(
     one seed, or without, for what its column says.  Other figures have Student's interval over seeds.
     levels: by hash, the accuracy below which a training counts as failed; where fewer than 20 seeds lie on both sides,
     the mean has no interval.
+    chance: the accuracy [percent] of a constant answer by the hash of a run; with it settings are judged against it.
     """
     metrics = tuple(_suited(metric, frame) for metric in METRICS if _there(frame, metric.name))
-    rows, notes = [], list[str]()
+    rows, notes = list[dict[str, Any]](), list[str]()
+    points: dict[int, tuple[float, ...]] = {}
     for _, runs in groups(frame, axes.columns):
         done = runs[runs["outcome"] == "done"]
         first = runs.iloc[0].to_dict()
@@ -73,8 +82,14 @@ def summarise(
             place = ", ".join(f"{title} {value}" for title, value in axes.values(first).items())
             notes += [f"{place}: {each}." if place else f"{each}." for each in said]
             row |= more
+        if ACCURACY.name in done:
+            known = done[ACCURACY.name].dropna()
+            if len(known) > 1:
+                points[len(rows)] = tuple(float(value) for value in known)
+            if chance and len(known):
+                row |= judged_against(done, row[ACCURACY.bounds[0]], chance)
         rows.append(row)
-    return Summary(pd.DataFrame(rows), axes, metrics, tuple(notes))
+    return Summary(pd.DataFrame(rows), axes, metrics, tuple(notes), points)
 
 
 def _there(frame: pd.DataFrame, name: str) -> bool:
@@ -157,6 +172,8 @@ def summary_table(summary: Summary, caption: str) -> Table:
             columns.append(Column(EACH_SEED, "Top-1, each seed [%]", metric.origin))
         if metric.name == ACCURACY.name and summary.frame[FAILED_SEEDS].notna().any():
             columns.append(Column(FAILED_SEEDS, "Failed seeds", metric.origin))
+        if metric.name == ACCURACY.name and ABOVE in summary.frame and (summary.frame[ABOVE] == "no").any():
+            columns.append(Column(ABOVE, "Above chance", "label"))
     return Table(summary.frame, tuple(columns), caption, measured="measured here")
 
 
@@ -232,9 +249,10 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
     kept = tuple(column for column in columns if column.key in ("first", "second") or frame[column.key].notna().any())
     over = " or ".join(dict.fromkeys(each.spread.over for each in comparisons if each.spread.over != "nothing"))
     tested = max(each.family for each in comparisons)
+    many = f"{tested} comparison{'s' * (tested != 1)}"
     caption = (
         f"Differences of top-1 accuracy with 95 % intervals over {over or 'nothing'}; p-values of no difference and of "
-        f"one of {MARGIN_POINTS:g} points or more, corrected together for {tested} comparisons; 80 % power: the "
+        f"one of {MARGIN_POINTS:g} points or more, corrected together for {many}; 80 % power: the "
         f"difference that so many seeds find; seeds still needed: to find {MARGIN_POINTS:g} points. One seed gives no "
         "p-value: the models differ, or are not told apart, at 5 % for each pair alone"
     )

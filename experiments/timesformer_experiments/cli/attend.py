@@ -15,9 +15,12 @@ from timesformer_experiments.cli.options import (
     Device,
     Json,
     Runs,
+    SchemeFile,
+    Trust,
     bad_input,
     chosen_device,
     model_source,
+    run_name,
 )
 from timesformer_experiments.report.terminal import print_json, progress
 
@@ -59,6 +62,8 @@ def attend(
     ] = False,
     no_explorer: Annotated[bool, typer.Option("--no-explorer", help="Do not write the interactive page.")] = False,
     device: Device = None,
+    scheme_file: SchemeFile = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -95,9 +100,9 @@ def attend(
     require_writable(out)
     sources = [checkpoint] if compare is None else [checkpoint, compare]
     sides, models, files = [], [], []
-    names = _names(sources)
+    names = _names(sources, runs)
     for number, source in enumerate(sources):
-        model, record, labels = _loaded(source, runs, chosen_device(device), frames)
+        model, record, labels = _loaded(source, runs, chosen_device(device), frames, trust, scheme_file)
         mine = replace(choice, target=_target(target, labels))
         if number:
             mine = _fitted(mine, model)
@@ -154,17 +159,19 @@ def _side(model: TimeSformer, seen: Seen, found: Look) -> Any:
 
     config, (t, _, height, width) = model.config, seen.clip.shape[1:]
     title = model.scheme.title or model.scheme.name
-    note = f"{title}; {t} frames of {width} x {height} pixels, patches of {config.patch_size}."
+    note = f"{title}; {t} frames of {height} x {width} pixels (height x width), patches of {config.patch_size}."
     made = side(model, seen, found, note)
     progress(f"explorer page: {made.size / 1e6:.1f} MB")
     return made
 
 
-def _loaded(source: str, runs: Path, device: Any, frames: int | None) -> tuple[TimeSformer, Preprocessing, Any]:
+def _loaded(
+    source: str, runs: Path, device: Any, frames: int | None, trust: bool, scheme_file: Path | None
+) -> tuple[TimeSformer, Preprocessing, Any]:
     from timesformer.checkpoints import load_model
     from timesformer.data import Preprocessing
 
-    loaded = load_model(model_source(source, runs))
+    loaded = load_model(model_source(source, runs), trust=trust, scheme_file=scheme_file)
     record = Preprocessing.from_dict(loaded.preprocessing)
     return loaded.model.to(device), record if frames is None else replace(record, num_frames=frames), loaded.labels
 
@@ -189,9 +196,9 @@ def _fitted(choice: Choice, model: TimeSformer) -> Choice:
     return replace(choice, **kept)  # type: ignore[arg-type]
 
 
-def _names(sources: list[str]) -> list[str]:
-    """Short names of checkpoints; full names where the short ones coincide."""
-    short = [Path(source).name or source for source in sources]
+def _names(sources: list[str], runs: Path) -> list[str]:
+    """Short names of checkpoints, of runs the runs' own; full names where the short ones coincide."""
+    short = [run_name(source, runs) or Path(source).name or source for source in sources]
     return short if len(set(short)) == len(short) else sources
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from timesformer_experiments.report.terminal import console, print_json, progres
 
 if TYPE_CHECKING:
     from timesformer_experiments.cost.count import Cost
+    from timesformer_experiments.report.tables import Table
 
 
 def cost(
@@ -77,6 +79,14 @@ def cost(
         bool,
         typer.Option("--break-even", help="Also: from which frames and resolution it needs less than joint, divided."),
     ] = False,
+    gpu: Annotated[str | None, typer.Option(help="Also estimate GPU-hours of training on: a100, h100, h200.")] = None,
+    mfu: Annotated[float, typer.Option(help="With --gpu: assumed share of the card's peak (model FLOPs use).")] = 0.4,
+    epochs: Annotated[float, typer.Option(help="With --gpu: passes over the training videos.")] = 15,
+    videos: Annotated[int | None, typer.Option(min=1, help="With --gpu: number of training videos.")] = None,
+    price: Annotated[float | None, typer.Option(help="With --gpu: price of one GPU-hour, in any currency.")] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="File for the table of costs: .csv, .tex or .md; repeatable.")
+    ] = None,
     scheme_file: SchemeFile = None,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +95,8 @@ def cost(
     Nothing is run and no weights are needed. Defaults are those of the paper: ViT-B/16, 8 frames of 224 pixels, 400
     classes. One multiply-accumulate counts as one FLOP.
 
-    With --batch or --train, peak memory is predicted too, and the largest batch that fits on a GPU.
+    With --batch or --train, peak memory is predicted too, and the largest batch that fits on a GPU. With --gpu and
+    --videos, the GPU-hours of training are estimated from the counted MACs and a stated utilisation.
 
     With --break-even, executed MACs and the memory of a training step are compared with those of joint and divided
     attention over frames and resolutions.
@@ -96,6 +107,16 @@ def cost(
     from timesformer_experiments.cost.count import cost as count
     from timesformer_experiments.cost.memory import CARDS_GIB, forecast
 
+    budget = None
+    if gpu is not None:
+        from timesformer_experiments.cost.gpu_hours import Budget
+
+        if videos is None:
+            raise bad_input("--gpu: expected --videos too, the number of training videos")
+        budget = Budget(gpu, mfu, precision, price)  # type: ignore[arg-type]  # checked there
+    for path in out or []:
+        if path.suffix not in WRITERS:
+            raise bad_input(f"--out {path}: expected a name that ends in {', '.join(WRITERS)}")
     if baseline is not None and (attention is not None or scheme_file is not None):
         raise bad_input("--baseline: a CNN has no attention scheme; remove --attention and --scheme-file")
     own = tuple(scheme.name for scheme in load_file(scheme_file)) if scheme_file is not None else ()
@@ -151,22 +172,35 @@ def cost(
 
             compared = [each.to_dict() for each in even.break_even(config, progress=progress)]
             evens.append({"sizes": compared, **asdict(even.waste(config))})
+    hours: list[dict[str, Any]] = []
+    if budget is not None:
+        from timesformer_experiments.cost.gpu_hours import training_macs
+
+        assert videos is not None
+        hours = [budget.to_dict(training_macs(each.macs_per_view, epochs, videos)) for each in costs]
+    table = _cost_table(costs, hours)
+    for path in out or []:
+        _write(path, table)
     if as_json:
         found = [each.to_dict() for each in costs]
         for each, memory in zip(found, memories, strict=False):
             each["memory"] = memory
         for each, compared in zip(found, evens, strict=False):
             each["break_even"] = compared
+        for each, spent in zip(found, hours, strict=False):
+            each["gpu_hours"] = spent
         print_json(found[0] if len(found) == 1 and attention != "all" else {"costs": found})
         return
-    console().print(_cost_table(costs))
+    console().print(_to_rich(table))
+    if hours:
+        console().print(f"{hours[0]['how']}.", markup=False, highlight=False)
     if any(found.reach_grid for found in costs):
         console().print(_reach_table(costs))
     if evens:
         console().print(_even_table(evens))
     if memories:
         console().print(_memory_table(costs, memories))
-        console().print(memories[0]["how"], markup=False, highlight=False, soft_wrap=True)
+        console().print(memories[0]["how"], markup=False, highlight=False)
 
 
 def _others(texts: list[str]) -> dict[str, Any]:
@@ -182,13 +216,36 @@ def _others(texts: list[str]) -> dict[str, Any]:
     return found
 
 
-def _cost_table(costs: list[Cost]) -> Any:
+WRITERS = (".csv", ".tex", ".md")
+
+
+def _write(path: Path, table: Table) -> None:
+    from timesformer.files import write_atomic
+    from timesformer_experiments.report import tables
+
+    if path.suffix == ".tex":
+        text = tables.to_latex(table, path.stem)
+    else:
+        text = tables.to_csv(table) if path.suffix == ".csv" else tables.to_markdown(table)
+    write_atomic(path, text)
+
+
+def _to_rich(table: Table) -> Any:
+    from timesformer_experiments.report.tables import to_rich
+
+    return to_rich(table)
+
+
+def _cost_table(costs: list[Cost], hours: list[dict[str, Any]]) -> Table:
     import pandas as pd
 
-    from timesformer_experiments.report.tables import Column, Table, to_rich
+    from timesformer_experiments.report.tables import Column, Table
 
     first = costs[0]
-    frame = pd.DataFrame([found.to_dict() for found in costs])
+    spent = [{"predicted_gpu_hours": each["gpu_hours"], "predicted_price": each["price"]} for each in hours]
+    frame = pd.DataFrame(
+        [found.to_dict() | more for found, more in zip(costs, spent or [{}] * len(costs), strict=True)]
+    )
     columns = (
         Column("attention", "Attention", "label"),
         Column("params", "Parameters", "counted", decimals=0),
@@ -197,9 +254,11 @@ def _cost_table(costs: list[Cost]) -> Any:
         Column("macs_fvcore", "GMACs, fvcore", "counted", decimals=2, scale=1e9),
         Column("comparisons_per_patch", "Comparisons per patch", "counted", decimals=1),
         Column("tflops_total", f"TFLOPs, {first.views} view{'s' if first.views > 1 else ''}", "counted", decimals=3),
+        *([Column("predicted_gpu_hours", f"GPU-hours, {hours[0]['gpu'].upper()}", "predicted", 1)] if hours else []),
+        *([Column("predicted_price", "Price", "predicted", 0)] if hours and hours[0]["price"] is not None else []),
     )
     size = f"{first.num_frames} x {first.image_height} x {first.image_width}, {first.num_classes} classes"
-    return to_rich(Table(frame, columns, f"Cost at {size}; one multiply-accumulate counts as one FLOP"))
+    return Table(frame, columns, f"Cost at {size}; one multiply-accumulate counts as one FLOP")
 
 
 def _reach_table(costs: list[Cost]) -> Any:

@@ -14,7 +14,9 @@ from timesformer_experiments.cli.options import (
     DataDir,
     Json,
     Runs,
+    SchemeFile,
     SchemeOptions,
+    Trust,
     attention_named,
     bad_input,
     model_source,
@@ -124,6 +126,8 @@ def evaluate(
             "`name in the data: name in the model`."
         ),
     ] = "names",
+    scheme_file: SchemeFile = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -151,6 +155,7 @@ def evaluate(
     if option and attention is None:
         raise bad_input("--option: expected with --attention")
     scheme = {} if attention is None else {"attention": attention_named(attention, option), "schedule": None}
+    loading = {"trust": trust, "scheme_file": scheme_file}
     place = _device(device)
     if data.suffix.lower() in (".yaml", ".yml"):
         for name, given in (("format", format), ("root", root), ("group", group), *sizes.items(), *record.items()):
@@ -159,7 +164,9 @@ def evaluate(
                 raise bad_input(
                     f"--{option}: expected only with an annotation file; for {data} set it in the YAML file"
                 )
-        jobs = _runs_of(data, checkpoint, protocol, views, allow_unreadable, scores, classes, runs, data_dir, scheme)
+        jobs = _runs_of(
+            data, checkpoint, protocol, views, allow_unreadable, scores, classes, loading, runs, data_dir, scheme
+        )
     else:
         job = _of_annotations(
             data,
@@ -170,7 +177,7 @@ def evaluate(
             protocol,
             views,
             allow_unreadable,
-            sizes | scheme,
+            sizes | scheme | loading,
             record,
             classes,
             runs,
@@ -221,6 +228,7 @@ def _runs_of(
     allow_unreadable: bool,
     scores: Path | None,
     classes: str,
+    loading: Overrides,
     runs: Path,
     data_dir: Path | None,
     scheme: Overrides,
@@ -240,7 +248,7 @@ def _runs_of(
         folder = checkpoint if checkpoint is not None else str(RunFolder(runs, spec.hash()).model)
         if checkpoint is None and not Path(folder).is_dir():
             raise bad_input(f"{folder}: no model in this folder; train it with `timesformer train {file}`")
-        loaded = loaded_with(folder, scheme)
+        loaded = loaded_with(folder, scheme | loading)
         chosen = protocol_named(protocol or spec.protocol, **views)
         _require_fitting(loaded, spec, folder)
         _, test, labels = datasets(spec, data_dir or default_data_dir(runs))

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from timesformer_experiments.cli.options import Json, SchemeFile
+from timesformer_experiments.cli.options import Json, Runs, SchemeFile, Trust, model_source
 from timesformer_experiments.report.terminal import print_json, progress
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="Folder, file or hub name of a checkpoint in any supported format.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Folder, file or hub name of a checkpoint, or the YAML file of a run."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     format: Annotated[
         str,
@@ -23,19 +26,18 @@ def export(
     ] = "hf-timesformer",
     strict: Annotated[bool, typer.Option(help="Fail if a weight of the checkpoint is not recognised.")] = True,
     scheme_file: SchemeFile = None,
+    trust: Trust = False,
+    runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Convert a checkpoint to another format.
 
     A report on standard error accounts for every weight.
     """
-    from timesformer.attention import load_file
     from timesformer.checkpoints import export as write
     from timesformer.checkpoints import load_model
 
-    if scheme_file is not None:
-        load_file(scheme_file)
-    loaded = load_model(source, strict=strict)
+    loaded = load_model(model_source(source, runs), strict=strict, trust=trust, scheme_file=scheme_file)
     progress(str(loaded.report))
     folder = write(loaded, out, format)
     if as_json:

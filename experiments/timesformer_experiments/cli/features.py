@@ -17,6 +17,8 @@ from timesformer_experiments.cli.options import (
     Json,
     ProtocolName,
     Runs,
+    SchemeFile,
+    Trust,
     Workers,
     bad_input,
     chosen_device,
@@ -49,6 +51,8 @@ def features(
     batch_size: BatchSize = 8,
     workers: Workers = 0,
     device: Device = None,
+    scheme_file: SchemeFile = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -60,7 +64,7 @@ def features(
 
     chosen = chosen_protocol(protocol or "paper", clips, crops)
     samples = _samples(sources, format, root)
-    model, record, _ = loaded_model(checkpoint, runs)
+    model, record, _ = loaded_model(checkpoint, runs, trust, scheme_file)
     result = write_features(
         out,
         model,
@@ -81,7 +85,7 @@ def features(
     else:
         for path in result.files:
             print(path)
-    finish(result.unreadable, result.rows > 0, allow_unreadable)
+    finish(result.unreadable, result.rows > 0, allow_unreadable, result.metadata["videos_enlarged"])
 
 
 def _samples(sources: list[str], format: str | None, root: Path | None) -> list[Any]:

@@ -15,14 +15,21 @@ import warnings
 from collections.abc import Callable
 from inspect import cleandoc
 from io import TextIOWrapper
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from timesformer_experiments import cli
 
-FAILED, BAD_INPUT = 1, 2
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+GO_ON = {
+    "train": "the same command goes on from the last checkpoint, and repeats no finished run",
+    "sweep": "the same command goes on: finished runs are kept, the others resume from their checkpoints; `timesformer "
+    "status` and `timesformer report` show what is there",
+    "reproduce": "the same command goes on: finished runs are kept, the others resume from their checkpoints",
+}
+"""Advice on how to go on after Ctrl-C, by command; other commands start anew."""
 _PLAIN_WARNING = warnings.formatwarning
 
 
@@ -38,6 +45,10 @@ class _Group(TyperGroup):
                 raise
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(code) from error
+        except KeyboardInterrupt as error:
+            name = ctx.invoked_subcommand or ""
+            print(f"\ninterrupted: {GO_ON.get(name, 'nothing half-written is left')}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from error
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -53,9 +64,23 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the boxes of rich cut long names of options in a terminal of 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-FIRST = ("reproduce", "cost", "train", "evaluate", "probe", "draw", "report", "sweep", "status", "bench", "audit")
+FIRST = (
+    "reproduce",
+    "cost",
+    "train",
+    "evaluate",
+    "probe",
+    "draw",
+    "report",
+    "sweep",
+    "status",
+    "runs",
+    "bench",
+    "audit",
+)
 """The order of `--help`; commands that are not named here follow in alphabetical order."""
 
 
@@ -71,6 +96,23 @@ def _help(command: Callable[..., None]) -> str:
     """Return a command's docstring with one line per paragraph, which the terminal wraps at its own width."""
     paragraphs = cleandoc(command.__doc__ or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"timesformer-ablations {version('timesformer-ablations')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Attention ablations in video transformers: one backbone, every attention scheme, and the paper's tables."""
 
 
 for command in commands():

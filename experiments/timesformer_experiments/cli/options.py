@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,10 @@ Jobs = Annotated[int, typer.Option(min=0, help="Number of runs in parallel; 0: o
 SchemeFile = Annotated[
     Path | None, typer.Option(help="Python file that declares your own scheme. The file is executed.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the attention scheme that the model's folder keeps as Python code."),
+]
 
 SchemeOptions = Annotated[
     list[str] | None,
@@ -50,7 +55,9 @@ Clips = Annotated[
     str | None, typer.Option(help="Clips per video, overriding the protocol: a number, or `cover` for the whole video.")
 ]
 Crops = Annotated[int | None, typer.Option(min=1, help="Crops per clip, overriding the protocol.")]
-AllowUnreadable = Annotated[bool, typer.Option(help="Do not fail if a video cannot be read; it is still listed.")]
+AllowUnreadable = Annotated[
+    bool, typer.Option("--allow-unreadable", help="Do not fail if a video cannot be read; it is still listed.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Views per batch.")]
 Workers = Annotated[int, typer.Option(min=0, help="Number of processes that read videos; 0: the main process.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … Default: an accelerator if there is one.")]
@@ -150,6 +157,17 @@ def model_source(checkpoint: str, runs: Path) -> str | Path:
     return folder
 
 
+def run_name(checkpoint: str, runs: Path) -> str | None:
+    """Return the name of the run whose file or folder `--checkpoint` names; None for another checkpoint."""
+    folder = Path(model_source(checkpoint, runs))
+    if folder.name != "model" or not (folder / "provenance.json").is_file():
+        return None
+    import json
+
+    name = json.loads((folder / "provenance.json").read_text(encoding="utf-8")).get("name")
+    return None if name is None else str(name)
+
+
 def chosen_device(name: str | None) -> torch.device:
     """Return the device with this name, or without a name an accelerator if there is one.
 
@@ -175,12 +193,14 @@ def chosen_protocol(name: str, clips: str | None, crops: int | None) -> Protocol
     return protocol_named(name, clips=clips, crops=crops)
 
 
-def loaded_model(checkpoint: str, runs: Path) -> tuple[Any, Preprocessing, Any]:
+def loaded_model(
+    checkpoint: str, runs: Path, trust: bool = False, scheme_file: Path | None = None
+) -> tuple[Any, Preprocessing, Any]:
     """Load model, preprocessing and labels of the source that `--checkpoint` names."""
     from timesformer.checkpoints import load_model
     from timesformer.data import Preprocessing
 
-    loaded = load_model(model_source(checkpoint, runs))
+    loaded = load_model(model_source(checkpoint, runs), trust=trust, scheme_file=scheme_file)
     return loaded.model, Preprocessing.from_dict(loaded.preprocessing), loaded.labels
 
 
@@ -189,11 +209,13 @@ def listed(unreadable: list[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in unreadable]
 
 
-def finish(unreadable: list[tuple[str, str]], any_read: bool, allowed: bool) -> None:
-    """List unreadable videos on standard error.
+def finish(unreadable: list[tuple[str, str]], any_read: bool, allowed: bool, enlarged: Sequence[str] = ()) -> None:
+    """List enlarged and unreadable videos on standard error.
 
     Exit with code 1 if there are any, unless they are allowed and at least one video could be read.
     """
+    for path in enlarged:
+        progress(f"enlarged until the crop fits: {plain_text(path)}")
     for path, reason in unreadable:
         progress(f"unreadable: {plain_text(path)}: {plain_text(reason)}")
     if unreadable and not (allowed and any_read):

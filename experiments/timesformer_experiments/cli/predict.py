@@ -17,6 +17,8 @@ from timesformer_experiments.cli.options import (
     Json,
     ProtocolName,
     Runs,
+    SchemeFile,
+    Trust,
     Workers,
     bad_input,
     chosen_device,
@@ -55,6 +57,8 @@ def predict(
     batch_size: BatchSize = 8,
     workers: Workers = 0,
     device: Device = None,
+    scheme_file: SchemeFile = None,
+    trust: Trust = False,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -77,7 +81,7 @@ def predict(
     found = list(map(str, find_videos(videos)))
     if plot is not None and len(set(found)) > MOST_ROWS:
         raise bad_input(f"--plot: expected at most {MOST_ROWS} videos, got {len(set(found))}")
-    model, record, labels = loaded_model(checkpoint, runs)
+    model, record, labels = loaded_model(checkpoint, runs, trust, scheme_file)
     options: dict[str, Any] = {
         "protocol": chosen,
         "top": top,
@@ -95,8 +99,8 @@ def predict(
         shown = _show_predictions(result, as_json)
     if as_json:
         stated = {"checkpoint": checkpoint, **result.protocol.statement()}
-        print_json({**stated, **shown, "unreadable": listed(result.unreadable)})
-    finish(result.unreadable, bool(result.videos), allow_unreadable)
+        print_json({**stated, **shown, "enlarged": result.enlarged, "unreadable": listed(result.unreadable)})
+    finish(result.unreadable, bool(result.videos), allow_unreadable, result.enlarged)
 
 
 def _show_predictions(result: Predictions, as_json: bool) -> dict[str, Any]:
@@ -151,7 +155,7 @@ def _table(title: Any, first: str) -> Any:
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column(first, overflow="fold")
     table.add_column("Class", overflow="fold")
-    table.add_column("Probability", justify="right")
+    table.add_column("Probability", justify="right", no_wrap=True)
     return table
 
 

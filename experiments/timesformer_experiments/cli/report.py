@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_experiments.cli.options import Json, bad_input
-from timesformer_experiments.cli.show import show_artefact, show_together
+from timesformer_experiments.paper.show import show_artefact, show_together
 from timesformer_experiments.report.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -30,6 +30,15 @@ def report(
     diff: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Two folders with records: show how the second differs.")
     ] = None,
+    latex: Annotated[
+        Path | None, typer.Option(help="Also write a table for a paper: .tex, plain numbers, the best in bold.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="With --latex: its columns, such as attention,num_frames,top1_percent,params.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="With --latex: display name of a column or value, OLD=NEW; repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write tables, figures and a page from records, without training.
@@ -40,9 +49,13 @@ def report(
         _difference(*diff, out, as_json)
         return
     found = _artefacts(what, out)
+    if latex is None and (columns or name):
+        raise bad_input("--columns, --name: expected only with --latex")
     if found is None:
-        _sweep(Path(what), out, compare, as_json)
+        _sweep(Path(what), out, compare, as_json, latex, (columns or "").split(",") if columns else [], name or [])
         return
+    if latex is not None:
+        raise bad_input(f"--latex {latex}: expected only with a folder of records, not with {what}")
     if compare is not None:
         raise bad_input(f"--compare {compare}: expected only with a folder of records, not with {what}")
     from timesformer_experiments.paper.registry import load
@@ -84,19 +97,48 @@ def _artefacts(what: str, out: Path | None) -> list[tuple[str, Profile, Path]] |
     return found
 
 
-def _sweep(folder: Path, out: Path | None, compare: str | None, as_json: bool) -> None:
+def _sweep(
+    folder: Path,
+    out: Path | None,
+    compare: str | None,
+    as_json: bool,
+    latex: Path | None,
+    columns: list[str],
+    names: list[str],
+) -> None:
     from timesformer_experiments.analysis.report import sweep_report, write_sweep_report
     from timesformer_experiments.report.tables import to_rich
 
     target = out or (folder if folder.is_dir() else folder.parent)
     made = sweep_report(folder, compare)
-    files = write_sweep_report(made, folder, target)
+    files = []
+    if latex is not None:
+        from timesformer.files import write_atomic
+        from timesformer_experiments.analysis.paper_table import paper_table
+
+        if latex.suffix != ".tex":
+            raise bad_input(f"--latex {latex}: expected a name that ends in .tex")
+        wanted = [column.strip() for column in columns]
+        write_atomic(latex, paper_table(made.summary, wanted, _display_names(names), latex.stem))
+        files.append(latex)
+    files += write_sweep_report(made, folder, target)
     if as_json:
         print_json({**made.to_dict(), "files": [str(path) for path in files]})
         return
     for table in made.tables.values():
         console().print(to_rich(table))
     _print([*(f"- {finding}" for finding in made.findings), *map(str, files)])
+
+
+def _display_names(pairs: list[str]) -> dict[str, str]:
+    """Return display names from `OLD=NEW`.  Raises InputError for another text."""
+    found = {}
+    for pair in pairs:
+        old, sign, new = pair.partition("=")
+        if not sign or not old.strip():
+            raise bad_input(f"--name {pair}: expected OLD=NEW, such as attention=Scheme")
+        found[old.strip()] = new.strip()
+    return found
 
 
 def _difference(first: Path, second: Path, out: Path | None, as_json: bool) -> None:

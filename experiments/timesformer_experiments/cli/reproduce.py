@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_experiments.cli.options import DataDir, Jobs, Json, Out, Runs, bad_input, folders, profile_named
-from timesformer_experiments.cli.show import show_artefact, show_together
+from timesformer_experiments.paper.show import show_artefact, show_together
 from timesformer_experiments.report.terminal import console, print_json, progress
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,10 @@ def sweep(
     ray: Annotated[
         str | None, typer.Option(help="Run on a Ray cluster: auto, HOST:PORT, or local to start one on this machine.")
     ] = None,
+    gpu: Annotated[str | None, typer.Option(help="With --dry-run: GPU-hours on a100, h100 or h200.")] = None,
+    mfu: Annotated[float, typer.Option(help="With --gpu: assumed share of the card's peak (model FLOPs use).")] = 0.4,
+    precision: Annotated[str, typer.Option(help="With --gpu: precision of the card's peak, bf16 or fp32.")] = "bf16",
+    price: Annotated[float | None, typer.Option(help="With --gpu: price of one GPU-hour, in any currency.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -42,15 +47,21 @@ def sweep(
 
     if retry not in ("none", "failed"):
         raise bad_input(f"--retry {retry}: expected failed or none")
+    if gpu is not None and not dry_run:
+        raise bad_input("--gpu: expected with --dry-run, which estimates GPU-hours")
     opened = open_sweep(file, out, data_dir, "failed" if retry == "failed" else "none")
     plan, most_runs = opened.outlook()
     slots = jobs or default_jobs(opened)
     expected = forecast(opened.sweep.name, plan, slots, memory=dry_run, say=progress, most_runs=most_runs)
+    if gpu is not None:
+        from timesformer_experiments.cost.gpu_hours import Budget
+
+        expected = replace(expected, budget=Budget(gpu, mfu, precision, price))  # type: ignore[arg-type]
     if dry_run:
         if as_json:
             print_json(expected.to_dict())
         else:
-            console().print(show(expected), soft_wrap=True)
+            console().print(show(expected))
         return
     progress(summary(expected))
     result = carry_out_sweep(opened, jobs=jobs, ray=ray)

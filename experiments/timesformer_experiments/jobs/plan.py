@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from timesformer.errors import InputError
+from timesformer.parallel import cores
 from timesformer_experiments.jobs.attempt import failed
 from timesformer_experiments.jobs.watching import Watch
 from timesformer_experiments.jobs.workers import Event, InTurn, Places, Pool, Workers
@@ -63,7 +63,7 @@ def run_all(
         raise InputError(f"jobs: expected 0 or more, got {jobs}")
     specs, runs_dir = resolve(specs), Path(runs_dir)
     data_dir = Path(data_dir) if data_dir is not None else default_data_dir(runs_dir)
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs or cores()
     plan = Plan(jobs_of(with_dependencies(specs).values()), runs_dir, data_dir)
     plan.recall(retry=True)
     if plan.left():

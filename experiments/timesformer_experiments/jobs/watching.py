@@ -177,7 +177,7 @@ class Watch:
         """Return the table and the summary line shown on a terminal."""
         table = Table(box=None, pad_edge=False)
         for heading in ("run", "step", "loss", "clips/s", "running for", "left"):
-            table.add_column(heading, justify="left" if heading == "run" else "right")
+            table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=heading != "run")
         now = time.perf_counter()
         for run in list(self.running.values())[:SHOWN_RUNS]:
             table.add_row(

@@ -135,12 +135,24 @@ def _of_log(log: Path, name: str) -> list[Found]:
     return found
 
 
+def planned_cells(folder: Path) -> dict[str, dict[str, Any]]:
+    """The cells of a sweep's folder, finished or not: their values on the axes by the hash of their run.
+
+    Empty for another folder.  Raises InputError for a file of cells that cannot be read.
+    """
+    return _cells((folder if folder.is_dir() else folder.parent) / CELLS_FILE)
+
+
 def _order(cells: Path) -> dict[str, None]:
     """The hashes of a sweep's cells in their order, as far as they are known."""
+    return dict.fromkeys(_cells(cells))
+
+
+def _cells(cells: Path) -> dict[str, dict[str, Any]]:
     if not cells.is_file():
         return {}
     try:
-        return {entry["hash"]: None for entry in json.loads(cells.read_bytes())["cells"]}
+        return {entry["hash"]: dict(entry.get("cell") or {}) for entry in json.loads(cells.read_bytes())["cells"]}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{cells}: not the cells of a sweep ({type(error).__name__}: {error})") from error
 

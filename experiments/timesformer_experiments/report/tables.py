@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-from rich.table import Table as RichTable
 
 from timesformer.text import printable
+from timesformer_experiments.report.fitted import Fitted
 
 Origin = Literal["label", "counted", "predicted", "measured", "needs_data", "published"]
 MARKS: dict[Origin, str] = {
@@ -82,7 +82,10 @@ def missing(value: Any) -> bool:
 
 
 def _number(value: float, decimals: int | None) -> str:
-    return f"{value:,.6g}" if decimals is None else f"{value:,.{decimals}f}"
+    text = f"{value:,.6g}" if decimals is None else f"{value:,.{decimals}f}"
+    if not text.startswith("-"):
+        return text
+    return text[1:] if float(text.replace(",", "")) == 0 else f"−{text[1:]}"  # a minus sign, not a hyphen
 
 
 def _interval(value: float, low: float, high: float, decimals: int | None) -> str:
@@ -216,12 +219,15 @@ def to_latex(table: Table, label: str) -> str:
     label: label of the table without `tab:`.
     """
     columns = "".join("l" if column.origin == "label" else "r" for column in table.columns)
-    head = " & ".join(_latex(column.title) for column in table.columns) + r" \\"
+    head = " & ".join(latex_text(column.title) for column in table.columns) + r" \\"
     body = [
-        " & ".join(_latex(text) + _latex_mark(text, column) for text, column in row) + r" \\" for row in table.cells()
+        " & ".join(latex_text(text) + _latex_mark(text, column) for text, column in row) + r" \\"
+        for row in table.cells()
     ]
-    legend = r" $\cdot$ ".join(rf"\textsuperscript{{{mark}}}\,{_latex(meaning)}" for _, mark, meaning in table.legend())
-    caption = rf"\caption{{{_latex(table.caption)}.{' ' + legend + '.' if legend else ''}}}\label{{tab:{label}}}"
+    legend = r" $\cdot$ ".join(
+        rf"\textsuperscript{{{mark}}}\,{latex_text(meaning)}" for _, mark, meaning in table.legend()
+    )
+    caption = rf"\caption{{{latex_text(table.caption)}.{' ' + legend + '.' if legend else ''}}}\label{{tab:{label}}}"
     if len(body) > LONG_ROWS:
         lines = [
             r"% needs \usepackage{booktabs,longtable}",
@@ -253,7 +259,7 @@ def to_latex(table: Table, label: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     """Escape text for LaTeX."""
     return "".join(LATEX.get(char, char) for char in text)
 
@@ -263,13 +269,14 @@ def _latex_mark(text: str, column: Column) -> str:
     return rf"\textsuperscript{{{mark}}}" if mark and text != NO_VALUE else ""
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return a table for the terminal; origins are marked by letter and colour."""
+def to_rich(table: Table) -> Fitted:
+    """Return a table for the terminal; origins are marked by letter and colour, and no number is broken."""
     legend = " · ".join(f"{mark} {meaning}" for _, mark, meaning in table.legend())
-    shown = RichTable(title=table.caption, caption=legend, header_style="bold", title_justify="left")
-    for column in table.columns:
+    shown = Fitted(title=table.caption, caption=legend, header_style="bold", title_justify="left")
+    for column, numeric in zip(table.columns, table.numeric(), strict=True):
         justify: Literal["left", "right"] = "left" if column.origin == "label" else "right"
-        shown.add_column(_rich(column.title), justify=justify, style=RICH_STYLES[column.origin], overflow="fold")
+        is_text = column.origin == "label" and not numeric
+        shown.add_fitted(_rich(column.title), is_text, justify=justify, style=RICH_STYLES[column.origin])
     for row in table.cells():
         shown.add_row(*(_rich(_marked(printable(text), column)) for text, column in row))
     return shown

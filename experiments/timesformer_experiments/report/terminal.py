@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -28,5 +29,6 @@ def plain_text(text: str) -> Text:
 
 
 def console() -> Console:
-    """Return a console for tables on standard output, with a fixed width if the output is not a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    """Return a console for tables on standard output; where that is no terminal, as wide as COLUMNS says, or 160."""
+    stated = os.environ.get("COLUMNS", "")
+    return Console() if sys.stdout.isatty() else Console(width=int(stated) if stated.isdecimal() else 160)

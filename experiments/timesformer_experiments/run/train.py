@@ -16,6 +16,7 @@ from timesformer.evaluation.evaluate import EvalResult, evaluate
 from timesformer.evaluation.scores import write_scores
 from timesformer.files import write_atomic
 from timesformer.heads import Labels, heads_of
+from timesformer.parallel import loaders
 from timesformer.progress import OnStep
 from timesformer.training.loop import FitResult, fit
 from timesformer_experiments.records.folder import RunFolder, default_data_dir
@@ -94,7 +95,13 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
         videos=identity.train,
     )
     tested = evaluate(
-        model, test_set, spec.protocol, batch, workers=recipe.workers, precision=recipe.precision, progress=False
+        model,
+        test_set,
+        spec.protocol,
+        batch,
+        workers=loaders(recipe.workers, next(model.parameters()).device),
+        precision=recipe.precision,
+        progress=False,
     )
     model.to("cpu")
     provenance = {"name": spec.name, "hash": spec.hash(), "definition": spec.definition(), "started_from": started_from}
@@ -114,13 +121,18 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     identity.require_unchanged(Identities(data_dir).of(spec), spec.name)
     identity.write(folder)
     audit = audit_of(train_set, trained.unreadable, identity.train, data_dir)
+    if trained.enlarged:
+        audit["num_enlarged"] = len(trained.enlarged)
+    tested_audit = audit_of(test_set, tested.unreadable, identity.evaluated, data_dir)
+    if tested.num_enlarged:
+        tested_audit["num_enlarged"] = tested.num_enlarged
     return {
         "metrics": _metrics(model, trained, tested) | {"train_videos_unreadable": _left_out(train_set, trained)},
         "confusion": _confusion(model, labels, tested),
         **({"validation": trained.validation} if trained.validation else {}),
         "dataset": {
             "train": audit,
-            spec.evaluate_on: audit_of(test_set, tested.unreadable, identity.evaluated, data_dir),
+            spec.evaluate_on: tested_audit,
             "identity": identity.stated(),
         },
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator, model_validator
 
 from timesformer.config.registry import ModelConfig, read_config
 from timesformer.data.fingerprint import content_hash
@@ -25,6 +26,20 @@ class CostRecipe(Strict):
     precision: Precision = "fp32"
     optimiser: Optimiser = "sgd"
     gradient_checkpointing: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_cost(cls, values: Any) -> Any:
+        """Tell fields that decide no cost from unknown ones."""
+        if isinstance(values, dict):
+            known = {field.name for field in fields(Recipe)} - set(cls.model_fields)
+            for name in values:
+                if name in known:
+                    raise InputError(
+                        f"{name}: it is no part of a cost: without `data` nothing is trained. Leave it out, or give "
+                        f"the sweep its `data`; of a recipe, a cost has {', '.join(cls.model_fields)}"
+                    )
+        return values
 
     @classmethod
     def of(cls, recipe: Recipe) -> CostRecipe:

@@ -10,7 +10,6 @@ DIR/sweep.yaml       copy of the sweep file
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
+from timesformer.parallel import cores, threads_of
 from timesformer_experiments.cost.measures import timed
 from timesformer_experiments.jobs.plan import Plan, carry_out, prepare_probes
 from timesformer_experiments.jobs.watching import Watch
@@ -125,7 +125,7 @@ def default_jobs(opened: Opened) -> int:
     gpus = len(visible_gpus())
     if gpus or opened.trains or opened.timed:
         return gpus or 1
-    return os.cpu_count() or 1
+    return cores()
 
 
 def carry_out_sweep(opened: Opened, *, jobs: int = 0, ray: str | None = None, progress: bool = True) -> SweepResult:
@@ -157,7 +157,7 @@ def carry_out_sweep(opened: Opened, *, jobs: int = 0, ray: str | None = None, pr
             left = True
             while left:
                 if ray is None:
-                    prepare_probes(plan, os.cpu_count() or 1, watch.say)
+                    prepare_probes(plan, cores(), watch.say)
                 carry_out(plan, pool, watch)
                 left = opened.sweep.staged and opened.go_on()
                 if left:
@@ -182,8 +182,7 @@ def _pool(
         from timesformer_experiments.jobs.cluster import Cluster
 
         return Cluster(ray, plan.runs_dir, plan.data_dir, plan.since, on_step, say)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    places = Places(plan.runs_dir, plan.data_dir, threads, plan.since)
+    places = Places(plan.runs_dir, plan.data_dir, threads_of(jobs), plan.since)
     return Workers(places, on_step, jobs, gpus[:jobs])
 
 

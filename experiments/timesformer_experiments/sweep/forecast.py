@@ -16,6 +16,7 @@ from rich.text import Text
 from timesformer.config.registry import macs_per_view
 from timesformer.evaluation.evaluate import protocol_named
 from timesformer.progress import duration
+from timesformer_experiments.cost.gpu_hours import Budget
 from timesformer_experiments.cost.measures import predicted_memory, timed
 from timesformer_experiments.cost.training import train_macs
 from timesformer_experiments.jobs.plan import Plan
@@ -55,7 +56,8 @@ class Forecast:
     """Forecast of a whole sweep; MACs, memory and time are those of the remaining runs.
 
     equalised: for cells at equal cost, by name, what was solved (`specs.equalise`).  phases: runs in every state, for a
-    sweep whose runs depend on one another; most_runs: their number if no claim is decided early.
+    sweep whose runs depend on one another; most_runs: their number if no claim is decided early.  budget: the GPU for
+    which GPU-hours are estimated.
     """
 
     sweep: str
@@ -66,6 +68,7 @@ class Forecast:
     equalised: dict[str, dict[str, Any]] = field(default_factory=dict)
     phases: dict[str, dict[str, int]] = field(default_factory=dict)
     most_runs: int = 0
+    budget: Budget | None = None
 
     @property
     def left(self) -> tuple[RunForecast, ...]:
@@ -89,8 +92,12 @@ class Forecast:
             "jobs": self.slots,
             "seconds": sum(run.seconds for run in left) / self.slots,
             "seconds_how": self.how,
-            "each": [asdict(run) for run in self.runs],
+            "each": [
+                asdict(run) | ({"gpu_hours": self.budget.hours(run.train_macs)} if self.budget else {})
+                for run in self.runs
+            ],
             **({"equalised": self.equalised} if self.equalised else {}),
+            **({"gpu_hours": self.budget.to_dict(sum(run.train_macs for run in left))} if self.budget else {}),
             **({"phases": self.phases, "most_runs": self.most_runs} if self.phases else {}),
         }
 
@@ -239,25 +246,35 @@ def show(found: Forecast) -> Group:
     left = sorted(found.left, key=lambda run: -run.train_macs)
     if left:
         table = Table("run", box=None, pad_edge=False)
-        for heading in ("GMACs to train", "to test", "memory [GiB]", "time"):
-            table.add_column(heading, justify="right")
+        headings = ("GMACs to train", "to test", "memory [GiB]", "time")
+        for heading in (*headings, "GPU-hours") if found.budget else headings:
+            table.add_column(heading, justify="right", no_wrap=True)
         for run in left[:SHOWN]:
             memory = "–" if run.memory_bytes is None else f"{run.memory_bytes / 2**30:,.2f}"
             macs = (f"{value / 1e9:,.1f}" for value in (run.train_macs, run.test_macs))
-            table.add_row(plain_text(run.name), *macs, memory, duration(run.seconds))
+            hours = [f"{found.budget.hours(run.train_macs):,.3g}"] if found.budget else []
+            table.add_row(plain_text(run.name), *macs, memory, duration(run.seconds), *hours)
         parts.append(table)
         if len(left) > SHOWN:
             parts.append(Text(f"… and {len(left) - SHOWN} more; see all with --json"))
+    if found.budget:
+        parts.append(Text(_total(found, found.budget)))
     if found.equalised:
         parts.append(_equal_cost(found.equalised))
     return Group(*parts)
+
+
+def _total(found: Forecast, budget: Budget) -> str:
+    hours = budget.hours(sum(run.train_macs for run in found.left))
+    price = "" if budget.price is None else f", {hours * budget.price:,.0f} at {budget.price:g} an hour"
+    return f"{hours:,.3g} GPU-hours in all{price}. {budget.statement()}."
 
 
 def _equal_cost(notes: Mapping[str, dict[str, Any]]) -> Table:
     first = next(iter(notes.values()))
     table = Table("at equal cost", box=None, pad_edge=False)
     for heading in (first["vary"], first["by"], "wanted", "difference"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     different: dict[str, str] = {}  # seeds and draws cost the same
     for name, note in notes.items():
         different.setdefault(str(note), name)

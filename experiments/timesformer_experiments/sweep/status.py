@@ -20,6 +20,7 @@ from timesformer.progress import duration
 from timesformer_experiments.jobs.watching import number
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import LOG, latest, read_records
+from timesformer_experiments.records.read import HASH_NAMED, planned_cells
 from timesformer_experiments.report.terminal import plain_text
 from timesformer_experiments.specs.sweep import CELLS_FILE
 
@@ -114,6 +115,42 @@ def sweep_status(folder: Path) -> SweepStatus:
     return SweepStatus(sweep, runs, per_hour if left else None, seconds, listed.get("most_runs"), claims)
 
 
+def run_statuses(folder: Path) -> list[tuple[RunStatus, dict[str, Any]]]:
+    """Return the state of every run in a folder, of a sweep or not, each with its settings.
+
+    Settings are the values on a sweep's axes; of other runs scheme or baseline, frames, resolution, data and seed.
+
+    Raises InputError if the folder holds no runs.
+    """
+    cells = planned_cells(folder)
+    if cells:
+        return [(run, cells.get(run.hash, {})) for run in sweep_status(folder).runs]
+    log = folder / LOG
+    records = latest(read_records(log)) if log.exists() else {}
+    found = []
+    for place in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if HASH_NAMED.fullmatch(place.name) and (place / "spec.json").is_file():
+            spec = json.loads((place / "spec.json").read_text(encoding="utf-8"))
+            entry = {"hash": place.name, "name": spec.get("name", "")}
+            found.append((_state(folder, entry, "cell", records.get(place.name)), _settings(spec)))
+    if not found:
+        raise InputError(f"{folder}: no runs there (expected folders named by hashes, as `timesformer train` writes)")
+    return found
+
+
+def _settings(spec: dict[str, Any]) -> dict[str, Any]:
+    model, data = spec.get("model", {}), spec.get("data", {})
+    fields = {
+        "attention": model.get("attention"),
+        "baseline": model.get("baseline"),
+        "frames": model.get("num_frames"),
+        "pixels": model.get("image_size"),
+        "data": data.get("probe") or data.get("format"),
+        "seed": spec.get("seed"),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _state(folder: Path, entry: dict[str, Any], role: str, record: dict[str, Any] | None) -> RunStatus:
     key, name = entry["hash"], entry["name"]
     own = RunFolder(folder, key)
@@ -157,7 +194,9 @@ def show(status: SweepStatus) -> Group:
     parts += [Text(f"claim {claim['name']}: {claim['sentence']}") for claim in status.claims]
     running = [run for run in status.runs if run.state == "running"]
     if running:
-        table = Table("running", "step", "loss", "clips/s", box=None, pad_edge=False)
+        table = Table("running", box=None, pad_edge=False)
+        for heading in ("step", "loss", "clips/s"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for run in running:
             step = "…" if run.step is None else f"{run.step}/{run.steps}"
             loss, rate = (math.nan if value is None else value for value in (run.loss, run.clips_per_second))

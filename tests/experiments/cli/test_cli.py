@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.experiments.sweep_records import write_sweep
 from timesformer.attention import names
 from timesformer_experiments.cli import main as cli
 from timesformer_experiments.cli.main import app
@@ -163,6 +164,34 @@ def test_train_then_evaluate_agree(trained: tuple[Path, list[str]]) -> None:
     assert (found["protocol"], found["views"], found["merge"]) == ("clip 2x1 sum_logits", 16, "sum_logits")
     said = run("evaluate", str(folder / "run.yaml"), *places, "--clips", "cover").stderr
     assert 'clips "cover" needs dense sampling' in said
+
+
+def test_runs_are_listed_with_settings_state_and_folder(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, _ = trained
+    done = run("runs", str(folder / "runs"), "--json")
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)["runs"]
+    assert (found["name"], found["state"]) == ("tiny", "done")
+    assert Path(found["folder"]) == folder / "runs" / found["hash"]
+    assert Path(found["folder"], "model").is_dir()
+    assert found["settings"]["data"] == "appearance"
+    assert 0 <= found["top1_percent"] <= 100
+    shown = " ".join(run("runs", str(folder / "runs")).stdout.split())
+    assert "1 run in" in shown
+    assert "tiny" in shown
+    assert "no runs there" in run("runs", str(tmp_path)).stderr
+
+
+def test_runs_of_a_sweep_have_their_values_on_its_axes(tmp_path: Path) -> None:
+    cells = write_sweep(tmp_path, {"model.attention": ["space", "divided"], "seed": [0, 1]}, scores=False)
+    entries = [{"hash": key, "name": job.spec.name, "cell": job.belongs["cell"]} for key, job in cells.items()]
+    waiting = {"hash": "0" * 16, "name": "last", "cell": {"model.attention": "axial", "seed": 0}}
+    text = json.dumps({"sweep": "made-up", "cells": [*entries, waiting], "starts": []})
+    (tmp_path / "cells.json").write_text(text)
+    found = json.loads(run("runs", str(tmp_path), "--json").stdout)["runs"]
+    assert [each["state"] for each in found] == ["done"] * 4 + ["waiting"]
+    assert found[0]["settings"] == {"model.attention": "space", "seed": 0}
+    assert found[-1]["top1_percent"] is None
 
 
 def test_evaluate_refuses_what_does_not_fit(trained: tuple[Path, list[str]]) -> None:

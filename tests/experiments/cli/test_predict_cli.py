@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from tests.data.conftest import write_video
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_model, save_model
 from timesformer.data import Preprocessing, Sample, VideoDataset, read_annotations
@@ -318,3 +319,24 @@ def test_the_library_refuses_what_does_not_fit(videos: list[Path]) -> None:
         loaded.model.head.bias[0] = torch.nan
     with pytest.raises(InputError, match=r"000000\.mp4: the model's scores are not finite"):
         predict(loaded.model, videos[:1], record, loaded.labels)
+
+
+def test_one_portrait_video_stops_nothing(tmp_path: Path) -> None:
+    """The crop of a landscape model does not fit into it: it is enlarged, and said to be; only damage is listed."""
+    model = small_model(tmp_path / "model", ["a", "b"], {"short_side": 16, "crop": [16, 24]})
+    (tmp_path / "in").mkdir()
+    for name, size in (("landscape", (24, 48)), ("portrait", (48, 24)), ("square", (32, 32))):
+        write_video(tmp_path / "in" / f"{name}.mp4", 6, size)
+    (tmp_path / "in" / "torn.mp4").write_bytes(b"no video")
+    printed = found(tmp_path / "in", "--checkpoint", model, "--protocol", "paper", code=1)
+    assert [Path(video["path"]).stem for video in printed["videos"]] == ["landscape", "portrait", "square"]
+    assert [Path(path).stem for path in printed["enlarged"]] == ["portrait", "square"]
+    assert [Path(each["path"]).stem for each in printed["unreadable"]] == ["torn"]
+    assert found(tmp_path / "in", "--checkpoint", model, "--timeline", code=1)["enlarged"]
+    record = json.loads((model / "preprocessing.json").read_text()) | {"too_narrow": "refuse"}
+    (model / "preprocessing.json").write_text(json.dumps(record))
+    printed = found(tmp_path / "in", "--checkpoint", model, "--allow-unreadable")
+    assert [Path(video["path"]).stem for video in printed["videos"]] == ["landscape"]
+    reasons = {Path(each["path"]).stem: each["reason"] for each in printed["unreadable"]}
+    assert set(reasons) == {"portrait", "square", "torn"}
+    assert "too_narrow: refuse" in reasons["portrait"]

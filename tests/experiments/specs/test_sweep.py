@@ -193,3 +193,12 @@ def test_several_processes_are_no_part_of_the_hash_unless_they_draw_their_own_no
         small(tracker="paper")
     with pytest.raises(InputError, match="run: strategy"):
         small(strategy="dp")
+
+
+@pytest.mark.parametrize("name", ["steps", "epochs", "lr", "workers"])
+def test_a_cost_says_which_fields_of_a_recipe_it_has(name):
+    sweep = changed(COST, base={"model": SIZES, "recipe": {name: 2}})
+    with pytest.raises(InputError, match=rf"{name}: it is no part of a cost: .* a cost has batch_size"):
+        parse_sweep(sweep).jobs()
+    with pytest.raises(InputError, match=rf"recipe: {name}: it is no part of a cost"):
+        parse_sweep(changed(COST, axes={f"recipe.{name}": [1, 2]})).jobs()

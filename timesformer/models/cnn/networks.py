@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from timesformer._typing import Float
 from timesformer.config.cnn import CnnConfig
-from timesformer.config.registry import Model
 from timesformer.errors import InputError
+from timesformer.models.clip import check_clip
 from timesformer.models.cnn.residual import EXPANSION, ConvNorm, Pathway
+from timesformer.models.on_videos import OnVideos
 
 STEMS = {"c2d": 1, "i3d": 5}
 TIMES = {"c2d": ((1,), (1,), (1,), (1,)), "i3d": ((3,), (3, 1), (3, 1), (1, 3))}
@@ -28,7 +29,7 @@ SLOW_TIMES, FAST_TIMES = ((1,), (1,), (3,), (3,)), ((3,), (3,), (3,), (3,))
 LATERAL_FRAMES, LATERAL_WIDTH = 7, 2
 
 
-class Cnn(Model):
+class Cnn(OnVideos):
     """Base class of the baselines: clip in, logits (b, classes) out; the logits of several heads are concatenated."""
 
     def __init__(self, config: CnnConfig, channels: int) -> None:
@@ -54,13 +55,9 @@ class Cnn(Model):
         """Move the channels: (b, t, c, h, w) -> (b, c, t, h, w).
 
         Raises:
-            InputError: another number of dimensions or channels.
+            InputError: another number of axes or channels, or another kind of numbers.
         """
-        if clip.dim() != 5 or clip.shape[2] != self.config.in_channels:
-            raise InputError(
-                f"clip: expected (clips, frames, {self.config.in_channels} channels, height, width), "
-                f"got {tuple(clip.shape)}"
-            )
+        check_clip(clip, self.config.in_channels, self.head.weight.dtype)
         return rearrange(clip, "b t c h w -> b c t h w")
 
 

@@ -1,0 +1,148 @@
+"""What a terminal of 80 columns shows: no number, unit or option is broken, and no line is too long."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import typer
+from rich.cells import cell_len
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from tests.experiments.sweep_records import write_sweep
+from timesformer_experiments.cli import main, predict, train
+from timesformer_experiments.cli import report as report_command
+from timesformer_experiments.cli.main import app
+from timesformer_experiments.report.fitted import Fitted
+from timesformer_experiments.report.tables import Column, Table, to_latex, to_markdown, to_rich
+from timesformer_experiments.sweep.forecast import Forecast, RunForecast
+from timesformer_experiments.sweep.forecast import show as show_forecast
+from timesformer_experiments.sweep.status import RunStatus, SweepStatus
+from timesformer_experiments.sweep.status import show as show_status
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+NUMBER = re.compile(r"\d[\d.,]*\d|\d")
+
+
+def run(*words: object, columns: int = 80) -> Result:
+    return CliRunner().invoke(app, [*map(str, words)], env={"COLUMNS": str(columns)})
+
+
+def rendered(shown: Any, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(shown)
+    return console.export_text()
+
+
+def cells(text: str) -> set[str]:
+    """Numbers with their intervals and marks, as they stand in tables."""
+    return set(
+        re.findall(r"[−\d][\d.,]*(?: (?:± [\d.,]+|\([−\d.,–]+\)))?(?: [cmep])?(?= *│)", text.replace("\xa0", " "))
+    )
+
+
+def same_numbers(narrow: str, wide: str) -> None:
+    assert max(cell_len(line) for line in narrow.splitlines()) <= 80
+    assert cells(wide)
+    assert cells(narrow) == cells(wide)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_breaks_no_option(command: str) -> None:
+    shown = run(command, "--help").stdout
+    assert max(map(cell_len, shown.splitlines())) <= 80
+    for parameter in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
+        if parameter.param_type_name == "option":
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", shown), f"{command}: {name}"
+
+
+def test_costs() -> None:
+    words = ["cost", "--attention", "all", "--num-frames", 2, "--image-size", 32, "--num-classes", 8, "--embed-dim", 48]
+    words += ["--num-heads", 2, "--depth", 2, "--batch", 2]
+    narrow, wide = (run(*words, columns=columns) for columns in (80, 200))
+    assert narrow.exit_code == wide.exit_code == 0, narrow.output
+    same_numbers(narrow.stdout, wide.stdout)
+    assert "factorised_self_attention" in narrow.stdout
+
+
+def test_a_report_of_a_sweep(tmp_path: Path) -> None:
+    axes: dict[str, list[Any]] = {"model.attention": ["space", "divided"], "model.num_frames": [4], "seed": [0, 1]}
+    write_sweep(tmp_path, axes)
+    narrow, wide = (run("report", tmp_path, columns=columns).stdout for columns in (80, 250))
+    tables = [text.split("\n- ")[0] for text in (narrow, wide)]
+    same_numbers(*tables)
+    assert "corrected together for 1 comparison;" in " ".join(wide.split())
+    assert report_command
+
+
+def test_accuracies_predictions_status_and_forecast(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    long = "a-run-with-a-long-name attention=factorised_self_attention and-more-words of-its-name"
+    metrics = {"top1_percent": 71.5, "top1_low_percent": 62.25, "top1_high_percent": 80.25, "test_videos": 12345}
+    shown = {}
+    for columns in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        train._print_accuracies([(long, metrics, Path("runs/abcdefabcdefabcd"))])
+        shown[columns] = capsys.readouterr().out
+    same_numbers(shown["80"], shown["200"])
+    table = predict._table("protocol paper", "Video")
+    table.add_row("a/very/long/path/of/a/video/" * 4, "a class with a long name " * 4, "0.125")
+    assert "0.125" in rendered(table, 80)
+    running = RunStatus("0" * 16, long * 2, "cell", "running", None, None, 12345, 200000, 1.234, 4567.8)
+    text = rendered(show_status(SweepStatus("sweep", (running,), None, None)), 80)
+    for number in ("12345/200000", "1.234", "4,567.8"):
+        assert number in text
+    macs = (123_456_789 * 10**9, 2_345_678 * 10**9)
+    left = RunForecast("0" * 16, long * 2, "waiting", *macs, 34 * 2**30, 90.0)
+    text = rendered(show_forecast(Forecast("sweep", 1, (left,), 1, "assumed")), 80)
+    for number in ("123,456,789.0", "2,345,678.0", "34.00"):
+        assert number in text
+
+
+def test_a_narrow_table_is_cut_into_parts_with_the_first_columns() -> None:
+    frame = pd.DataFrame([{"name": "divided", **{f"x{place}": -1234567.5 - place for place in range(12)}}])
+    columns = (
+        Column("name", "Scheme", "label"),
+        *(Column(f"x{place}", f"Number {place} [GMACs]", "counted") for place in range(12)),
+    )
+    shown = to_rich(Table(frame, columns, "A caption"))
+    assert isinstance(shown, Fitted)
+    narrow, wide = rendered(shown, 80), rendered(shown, 400)
+    same_numbers(narrow, wide)
+    assert narrow.count("divided") > wide.count("divided") == 1
+    assert narrow.count("A caption") == narrow.count("c counted here, exactly") == 1
+    assert all(f"−1,234,5{67 + place + 0.5:.1f}" in narrow.replace("\xa0", " ") for place in range(12))
+
+
+def test_minus_signs_are_typeset_and_zero_has_none() -> None:
+    columns = (Column("x", "X", "measured", bounds=("low", "high")), Column("y", "Y", "label"))
+    frame = pd.DataFrame([{"x": -2.3, "low": -3.0, "high": -1.0, "y": -0.04}])
+    table = Table(frame, columns, "c")
+    assert "| −2.3 (−3.0–−1.0)<sup>m</sup> | 0.0 |" in to_markdown(table)
+    assert "$-$2.3" in to_latex(table, "t")
+
+
+def test_version_and_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    found = run("--version")
+    assert (found.exit_code, found.stdout) == (0, f"timesformer-ablations {version('timesformer-ablations')}\n")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    from timesformer_experiments.specs import run as specs
+    from timesformer_experiments.sweep import carry_out
+
+    monkeypatch.setattr(specs, "load_specs", interrupted)
+    monkeypatch.setattr(carry_out, "open_sweep", interrupted)
+    for words, said in (
+        (("train", "run.yaml"), "interrupted: the same command goes on from the last checkpoint"),
+        (("sweep", "sweep.yaml", "--out", tmp_path), "interrupted: the same command goes on: finished runs are kept"),
+    ):
+        stopped = run(*words)
+        assert (stopped.exit_code, stopped.stdout) == (main.INTERRUPTED, "")
+        assert said in stopped.stderr
