@@ -1,4 +1,4 @@
-"""Runs behind a table of the paper: accuracy of each class, confusions and learning curves.
+"""Classes and curves behind a table of the paper: accuracy of each class, confusions and learning curves.
 
 From the records and, where the runs have left some, `curves.parquet` beside them.
 """
