@@ -1,4 +1,4 @@
-"""Accuracy of each class, confusions and learning curves of the runs behind a table of the paper.
+"""Classes and curves behind a table of the paper: accuracy of each class, confusions and learning curves.
 
 From the records and, where the runs have left some, `curves.parquet` beside them.
 """

@@ -129,7 +129,8 @@ def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
                     spread = _spread_of(of_cell, lambda each, m=method, f=measure_: each[m][f], limits)
                     values = [metrics[method][measure_] for metrics in seeds]
                     row |= _with_interval(f"measured_{measure_}", values, spread)
-                    row["measured_interval_over"] = GIVEN if spread is None else spread.scope()
+                    alone = GIVEN if len(seeds) > 1 else None
+                    row["measured_interval_over"] = alone if spread is None else spread.scope()
                 gains = [metrics[method]["insertion_area"] - metrics[method]["deletion_area"] for metrics in seeds]
                 spread = _spread_of(of_cell, lambda each, m=method: _gains(each[m]), (-1.0, 1.0))
                 row |= _with_interval(f"measured_{GAIN}", gains, spread)
@@ -145,6 +146,11 @@ def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 row["measured_seeds"], row["measured_test_videos"] = len(seeds), seeds[0]["videos"]
                 found.append(row)
     return pd.DataFrame(found)
+
+
+def _over(frame: pd.DataFrame) -> str:
+    """Return what the intervals hold for, in words; empty without any."""
+    return " or ".join(dict.fromkeys(frame["measured_interval_over"].dropna()))
 
 
 def _gains(values: Mapping[str, Sequence[float]]) -> list[float]:
@@ -197,8 +203,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("energy inside the mask ÷ object's area\n(chance: 1)")
     axes[1, 0].set_ylabel("insertion area − deletion area\n(probability)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    over = " or ".join(dict.fromkeys(frame["measured_interval_over"]))
-    title = f"filled: trained, with 95 % interval {over}   hollow: untrained"
+    over = _over(frame)
+    title = f"filled: trained{f', with 95 % interval {over}' if over else ', one seed'}   hollow: untrained"
     figure.legend(handles, labels, loc="outside lower center", ncols=len(SCHEMES), frameon=False, title=title)
     return figure
 
@@ -219,7 +225,7 @@ def findings(frame: pd.DataFrame) -> tuple[str, ...]:
         ratio = (energy / area).groupby(real["method"], sort=False).mean().sort_values(ascending=False)
         best = real.iloc[int((energy / area).argmax())]
         known = real["measured_energy_inside_percent_low"].notna().any()
-        over = " or ".join(dict.fromkeys(real["measured_interval_over"]))
+        over = _over(real)
         low = real["measured_energy_inside_percent_low"].astype(float) if known else energy
         untrained = real["measured_untrained_energy_inside_percent"]
         over_chance, over_untrained = int((low > area).sum()), int((low > untrained).sum())
@@ -262,7 +268,7 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
     """Make the table from the records of the measurements."""
     frame = rows(records)
     seeds, videos = int(frame["measured_seeds"].min()), int(frame["measured_test_videos"].min())
-    over = " or ".join(dict.fromkeys(frame["measured_interval_over"]))
+    over = _over(frame)
     known = frame["measured_energy_inside_percent_low"].notna().any()
     interval = f"mean and 95 % interval {over}" if known else "one seed, so no interval"
     return Report(
