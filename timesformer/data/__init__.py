@@ -13,8 +13,9 @@ from timesformer.data.cache import FrameCache
 from timesformer.data.dataset import Unreadable, VideoDataset, Views, collate
 from timesformer.data.preprocessing import Preprocessing
 from timesformer.data.sampling import dense_indices, uniform_indices
+from timesformer.data.video.error import VideoError
 from timesformer.data.video.open import FrameFolder, open_video
-from timesformer.data.video.video import Video, VideoError
+from timesformer.data.video.video import Video
 
 __all__ = [
     "READERS",

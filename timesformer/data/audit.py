@@ -11,8 +11,8 @@ from typing import Any
 from timesformer.data.annotations import Sample
 from timesformer.data.cache import FrameCache
 from timesformer.data.fingerprint import Digests, Fingerprint
+from timesformer.data.video.error import VideoError
 from timesformer.data.video.open import frames_digest, image_names, open_video
-from timesformer.data.video.video import VideoError
 
 
 def audit(

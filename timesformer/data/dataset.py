@@ -32,8 +32,8 @@ from timesformer.data.transforms import (
     train_geometry,
 )
 from timesformer.data.video.clock import DEFAULT_FPS, Clock
+from timesformer.data.video.error import VideoError
 from timesformer.data.video.open import open_video
-from timesformer.data.video.video import VideoError
 from timesformer.data.views import Views
 from timesformer.errors import InputError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from timesformer.data.video.video import VideoError
+from timesformer.data.video.error import VideoError
 from timesformer.errors import InputError
 from timesformer.training.loop import TrainingDiverged
 

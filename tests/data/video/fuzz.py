@@ -32,6 +32,7 @@ from timesformer.data.video.container import choose_stream, open_container
 from timesformer.data.video.display import upright
 from timesformer.data.video.verdict import UNREADABLE, examine, worst
 from timesformer.files import write_json
+from timesformer_experiments.records.log import environment, now_utc
 
 SECONDS, MEMORY_BYTES = 10.0, 2**30
 """A file is failed above these: seconds to read it, growth of the resident set."""
@@ -163,10 +164,11 @@ def judge(path: Path, seed: int) -> str:
     return (excused(path) or different) if different else RIGHT
 
 
-def pictures(path: Path, most: int, skipped: int = 0, poison: int = 0) -> list[np.ndarray]:
+def pictures(path: Path, most: int, skipped: int = 0, poison: int = 0, least: int | None = None) -> list[np.ndarray]:
     """Return the first pictures of a file as FFmpeg decodes it: packets before the first picture may be beyond it.
 
     skipped: number of packets to leave out at the start, where the next one is a key frame; otherwise none is decoded
+    least: an error behind this many pictures ends the file, since a packet that is not shown may be damaged
     poison: if not 0, hold all frames in memory while decoding, and first leave this value in free memory
     """
     found: list[np.ndarray] = []
@@ -185,6 +187,8 @@ def pictures(path: Path, most: int, skipped: int = 0, poison: int = 0) -> list[n
             try:
                 decoded = packet.decode()
             except FFmpegError:
+                if least is not None and len(found) >= least:
+                    break
                 if found or holding:
                     raise
                 decoded = []
@@ -227,7 +231,7 @@ def compare(path: Path, frames: list[np.ndarray], count: int) -> str:
     A picture that a damaged packet lacks may be the one before again, as a player shows it.
     """
     try:
-        right = pictures(path, len(frames) + 1)
+        right = pictures(path, len(frames) + 1, least=count)
     except Exception as error:
         return f"read, though a decode in sequence fails ({type(error).__name__}: {error})"
     left, before = list(right), None
@@ -312,8 +316,9 @@ def record(first: int, files: int, out: Path | None) -> dict[str, Any]:
         "outcomes_by_damage": {name: dict(counts) for name, counts in sorted(by_damage.items())},
         "failures": failures,
         "seconds": round(time.time() - began, 1),
-        "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {"av": av.__version__, **{k: ".".join(map(str, v)) for k, v in av.library_versions.items()}},
+        "finished_utc": now_utc(),
+        "environment": environment(),
+        "ffmpeg": {name: ".".join(map(str, version)) for name, version in av.library_versions.items()},
     }
     if out is not None:
         write_json(out, found)

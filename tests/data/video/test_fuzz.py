@@ -1,5 +1,6 @@
 """A slice of the fuzz: damaged files are read right or reported, in a watched process."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -56,3 +57,15 @@ def test_other_pictures_are_seen(tmp_path: Path) -> None:
     assert fuzz.compare(path, frames[:9], 9) == "9 frames, in sequence 10"
     assert fuzz.excused(path) == ""
     assert np.array_equal(fuzz.pictures(path, 60, poison=7), frames)
+
+
+def test_the_documentation_has_the_records_numbers() -> None:
+    root = Path(__file__).parents[3]
+    record = json.loads((root / "results" / "video" / "fuzz.json").read_text())
+    page = (root / "docs" / "videos.md").read_text(encoding="utf-8")
+    assert record["files"] == sum(record["outcomes"].values()) >= 5000
+    assert f"of {record['files']:,} damaged files" in page
+    assert all(f"| {count:,} |" in page for count in record["outcomes"].values())
+    assert len(record["failures"]) == record["outcomes"].get("failed", 0)
+    wrong = ("crash", "hangs", "traceback", "memory")
+    assert not [each for each in record["failures"] if each["outcome"].startswith(wrong)]

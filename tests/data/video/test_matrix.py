@@ -60,8 +60,9 @@ def test_frames_are_those_of_a_decode_in_sequence(case: Case, tmp_path: Path) ->
         ):  # AVI, ASF and MXF know the decoding order alone
             if video.stamps is not None:
                 assert video.stamps.tolist() == right.stamps
-            seconds = (np.array(right.stamps) - right.stamps[0]) * video.time_base
-            np.testing.assert_allclose(video.clock.starts, seconds, atol=max(0.002, 1.6 * video.time_base))
+            if video.reader.table.times is not None:  # Dirac's number the frames, in units of nothing
+                seconds = (np.array(right.stamps) - right.stamps[0]) * video.time_base
+                np.testing.assert_allclose(video.clock.starts, seconds, atol=max(0.002, 1.6 * video.time_base))
         if case.rate is not None:
             assert video.fps == pytest.approx(case.rate, rel=0.01)
         for index in [*range(count - 1, -1, -1), *rng.permutation(count)]:

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from timesformer.data.video.video import VideoError
+from timesformer.data.video.error import VideoError
 from timesformer.errors import InputError
 from timesformer.training.loop import TrainingDiverged
 from timesformer_experiments.run import failures

@@ -38,7 +38,7 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Return the signs of a, b, c, d in the display matrix of a frame; FFmpeg makes one of an EXIF orientation."""
     # The frame's own `side_data` refers back to it, which keeps every frame until the next collection of garbage.
-    data = SideDataContainer(frame).get("DISPLAYMATRIX")
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if not isinstance(data, SideData):
         return UPRIGHT
     a, b, _, c, d, *_ = np.sign(np.frombuffer(bytes(data), np.int32)).tolist()

@@ -46,6 +46,7 @@ class FrameTable:
         for the start of the file
     source: "index", or "packets" if the whole file had to be read
     doubts: True if the packets do not tell which pictures are shown (see `timesformer.data.video.beginning`)
+    positions: offset of each frame's packet in the file, where time stamps alone do not verify a seek; otherwise None
     """
 
     num_frames: int
@@ -56,6 +57,7 @@ class FrameTable:
     targets: list[int | None]
     source: str
     doubts: bool = False
+    positions: np.ndarray | None = None
 
     def start(self, index: int) -> int:
         """Return the position in `key_frames` at which decoding of a frame must start."""
@@ -139,12 +141,13 @@ class _Packets:
     duration: np.ndarray
     size: np.ndarray
     key: np.ndarray
+    position: np.ndarray
     total: int
 
 
 def _packets(container: av.container.InputContainer, stream: VideoStream) -> _Packets:
     """Read all packets, without keeping their data."""
-    columns = [array("q") for _ in range(5)]
+    columns = [array("q") for _ in range(6)]
     hidden, total = _HIDDEN.get(stream.codec_context.name, lambda data: False), 0
     for packet in container.demux(stream):
         if not packet.size:
@@ -152,11 +155,11 @@ def _packets(container: av.container.InputContainer, stream: VideoStream) -> _Pa
         total += 1
         if packet.is_discard or hidden(memoryview(packet)):  # an edit list may remove a packet
             continue
-        fields = (packet.pts, packet.dts, packet.duration, packet.size, packet.is_keyframe)
+        fields = (packet.pts, packet.dts, packet.duration, packet.size, packet.is_keyframe, packet.pos)
         for column, field in zip(columns, fields, strict=True):
             column.append(_NONE if field is None else int(field))
-    pts, dts, duration, size, key = (np.frombuffer(column, np.int64) for column in columns)
-    return _Packets(pts, dts, duration, size, key != 0, total)
+    pts, dts, duration, size, key, position = (np.frombuffer(column, np.int64) for column in columns)
+    return _Packets(pts, dts, duration, size, key != 0, position, total)
 
 
 def _from_packets(path: Path, container: av.container.InputContainer, stream: VideoStream) -> FrameTable:
@@ -187,7 +190,9 @@ def _from_packets(path: Path, container: av.container.InputContainer, stream: Vi
         targets = np.minimum(targets, np.append(dts[keys[1:]] - 1, _MOST))
     doubts = reordering or not found.key[0] or (found.pts < found.pts[0]).any()
     times = None if kind in _NUMBERED else stamps
-    return FrameTable(count, stamps, times, last, keys.tolist(), targets.tolist(), "packets", bool(doubts))
+    # AVI has no time stamps: FFmpeg counts them from the index, which agrees with itself where it is wrong.
+    places = found.position[order] if kind == "avi" else None
+    return FrameTable(count, stamps, times, last, keys.tolist(), targets.tolist(), "packets", bool(doubts), places)
 
 
 _SMALL = 32  # bytes; a picture that is not coded takes fewer

@@ -91,7 +91,8 @@ def _edits(track: memoryview) -> int:
     if edits is None:
         return 1
     width = 8 if edits[0] == 1 else 4
-    count, size = int.from_bytes(edits[4:8], "big"), 2 * width + 4
+    size = 2 * width + 4
+    count = min(int.from_bytes(edits[4:8], "big"), (len(edits) - 8) // size)  # a damaged count may be in the billions
     starts = (edits[8 + i * size + width : 8 + i * size + 2 * width] for i in range(count))
     return sum(int.from_bytes(start, "big", signed=True) >= 0 for start in starts)
 

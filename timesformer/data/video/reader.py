@@ -6,8 +6,8 @@ frame if that skips frames; otherwise it continues.  H.264 pictures that no othe
 threads = 1).
 
 The frames are the same as after decoding the whole file.  Every seek is verified by the time stamp of the first frame
-that comes out; after a seek that fails in any way, decoding starts again at the beginning of the file.  A packet
-without a picture repeats the frame before.
+that comes out, in AVI also by where its packet lies; after a seek that fails in any way, decoding starts again at the
+beginning of the file.  A packet without a picture repeats the frame before.
 """
 
 from collections import deque
@@ -240,6 +240,11 @@ class FrameReader:
             self._decoded.extend(self.codec.decode(None))
             return True
         index = self.table.number(packet.pts)
+        places = self.table.positions
+        if self._sought is not None and index >= 0 and places is not None and packet.pos != places[index]:
+            self._give_up()
+            self._packets = None
+            return False
         # Frames after the last requested one are kept for a later call.
         skipping = skip and self._may_skip and self.table.stamps is not None and index < last and index not in unfed
         if skipping != self._skipping:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from timesformer.data.fingerprint import FileState, content_hash, file_state, sampled_hash
+from timesformer.data.video.error import VideoError
 from timesformer.data.video.open import FrameFolder
 from timesformer.data.video.square import square_size
-from timesformer.data.video.video import Video, VideoError
+from timesformer.data.video.video import Video
 
 UNREADABLE = {
     "missing": "no such file",
