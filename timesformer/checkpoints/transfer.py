@@ -23,7 +23,7 @@ from timesformer.heads import Labels
 from timesformer.positions import Resize, resize_space, resize_table, resize_time
 
 HEAD = ("head", "fc_norm.", "pooler.")
-"""Beginnings of the names after the last encoder, which a checkpoint may lack."""
+"""Beginnings of the names after the last encoder; a checkpoint may lack all that begin with one of them."""
 SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
 
 
@@ -143,9 +143,10 @@ def _checked(source: Source, config: TimeSformerConfig, report: TransferReport, 
         else:
             weights[name] = value.float()
     held = {_step(name) for name in weights if ".steps." in name}
+    lacking = ("head", *(start for start in HEAD if not any(name.startswith(start) for name in weights)))
     for name in expected:
         whole_step = ".steps." in name and _step(name) not in held and _step(name)[0] in {stack for stack, _ in held}
-        if name not in weights and name not in wrong and not name.startswith(HEAD) and not whole_step:
+        if name not in weights and name not in wrong and not name.startswith(lacking) and not whole_step:
             wrong[name] = "is missing"
     if wrong and strict:
         first = [f"{name} {reason}" for name, reason in wrong.items()]
@@ -220,14 +221,14 @@ def _leave_out(source: Source, model: Model, report: TransferReport, names: list
             other_step = step.split(".")[0] not in {each.name for each in here}
         if name.startswith("head"):
             reason = head
+        elif name.startswith(HEAD) or name.startswith("encoders.0.norm."):
+            reason = "the new model pools otherwise"
         elif other_step or name.endswith((".fc.weight", ".fc.bias")) or name.startswith("encoders.1."):
             reason = "the new scheme has no such step"
         elif name.startswith("encoders.0.positions.") or name.endswith(".cls_token"):
             reason = "the new model has no such positions or class token"
         elif name.endswith(".registers"):
             reason = "the new model has no registers"
-        elif name.startswith(HEAD) or name.startswith("encoders.0.norm."):
-            reason = "the new model pools otherwise"
         elif strict:
             raise InputError(f"{source.where}: {name} has no place in the new model")
         else:

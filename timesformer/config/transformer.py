@@ -216,7 +216,8 @@ class TimeSformerConfig:
         """Return the configuration with other values; fields that only a replaced switch reads go to their defaults."""
         defaults = {each.name: each.default for each in fields(self)}
         gone = [name for switch in sorted(set(changes) & set(DEPENDENT)) for name in DEPENDENT[switch](changes[switch])]
-        return replace(self, **{name: defaults[name] for name in gone if name not in changes} | changes)
+        reset: dict[str, Any] = {name: defaults[name] for name in gone if name not in changes}
+        return replace(self, **(reset | changes))
 
     def specials(self, encoder: Encoder) -> int:
         """Return the number of class tokens and registers in each stream of an encoder."""

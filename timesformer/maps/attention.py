@@ -97,10 +97,10 @@ class AttentionMaps(Sequence[AttentionMap]):
             "maps": [{name: getattr(one, name) for name in _PLAIN} for one in self],
         }
         arrays = {f"{name}_{i}": getattr(one, name) for i, one in enumerate(self) for name in ("weights", "on_class")}
-        registers = {f"on_registers_{i}": one.on_registers for i, one in enumerate(self) if one.on_registers.size}
+        arrays |= {f"on_registers_{i}": one.on_registers for i, one in enumerate(self) if one.on_registers.size}
         path = Path(path)
         with path.open("wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays, **registers)
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
         return path
 
     @classmethod

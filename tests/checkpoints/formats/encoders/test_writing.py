@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.checkpoints.formats.encoders.models import KINDS, saved, transformers
 from timesformer import InputError, TimeSformer, TimeSformerConfig
@@ -99,3 +100,15 @@ def test_what_a_format_cannot_express_is_named(
     with pytest.raises(InputError, match=f"cannot express {field} ="):
         export(random_model(replace(base, **changes)), tmp_path / "out", format_name)
     assert not (tmp_path / "out").exists()
+
+
+def test_part_of_a_pooler_is_not_enough(tmp_path: Path) -> None:
+    """In our own format a pooler may be missing as a whole: another head is trained then."""
+    path = random_model(VJEPA2).save_pretrained(tmp_path) / "model.safetensors"
+    state = load_file(path)
+    save_file({name: value for name, value in state.items() if name != "pooler.query"}, path)
+    with pytest.raises(InputError, match=r"pooler\.query is missing"):
+        load_model(tmp_path)
+    save_file({name: value for name, value in state.items() if not name.startswith("pooler")}, path)
+    report = load_model(tmp_path).report
+    assert all(name.startswith("pooler.") for name in report.initialised)
