@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from timesformer_experiments.cli.classes import classed_samples, fit_head
-from timesformer_experiments.cli.evaluated import compared, counted, loaded_with, orders_named, tables_of
+from timesformer_experiments.cli.shared.evaluated import compared, counted, loaded_with, orders_named, tables_of
 from timesformer_experiments.cli.options import (
     DataDir,
     Json,
