@@ -76,8 +76,8 @@ class _Gathered(torch.autograd.Function):
                 parts = _backward(wanted, *inputs, out, logsumexp, 0.0, False, attn_mask=mask)
             else:
                 with torch.enable_grad():
-                    inputs = [x.detach().requires_grad_() for x in inputs]
-                    out = F.scaled_dot_product_attention(*inputs, mask)
+                    tq, tk, tv = inputs = [x.detach().requires_grad_() for x in inputs]
+                    out = F.scaled_dot_product_attention(tq, tk, tv, mask)
                 parts = torch.autograd.grad(out, inputs, wanted)
             for total, part, numbers in zip(found, parts, (chunk.rows, chunk.keys, chunk.keys), strict=True):
                 _lines(total).index_add_(0, numbers.flatten(), _put(part))

@@ -245,12 +245,14 @@ class TimeSformerConfig:
         return self.num_frames // self.tubelet_size, height // self.patch_size, width // self.patch_size
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as plain data for JSON and YAML."""
+        """Return the configuration as plain data for JSON and YAML, without a schedule where there is none."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         name, options = chosen(self.attention)
         if options:
             values["attention"] = {"name": name, **plain(options)}
-        if self.schedule is not None:
+        if self.schedule is None:
+            del values["schedule"]
+        else:
             values["schedule"] = write_schedule(self.schedule)
         return values
 

@@ -32,7 +32,7 @@ GRID: Grid = (32, 14, 14)
 """ViT-B/16 at 32 frames of 224 pixels."""
 BASE = "joint"
 EIGHTH = "sliding_tile(tile=[2,7,7],window=[2,2,2])"
-"""A scheme with an eighth of the pairs of this grid."""
+"""Scheme with an eighth of the pairs of this grid."""
 SCHEMES = (
     BASE,
     "divided",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from timesformer_experiments.cli.classes import classed_samples, fit_head
-from timesformer_experiments.cli.evaluated import compared, counted, loaded_with, orders_named, tables_of, with_groups
 from timesformer_experiments.cli.options import (
     DataDir,
     Json,
@@ -20,6 +19,14 @@ from timesformer_experiments.cli.options import (
     attention_named,
     bad_input,
     model_source,
+)
+from timesformer_experiments.cli.shared.evaluated import (
+    compared,
+    counted,
+    loaded_with,
+    orders_named,
+    tables_of,
+    with_groups,
 )
 from timesformer_experiments.report.terminal import console, print_json
 

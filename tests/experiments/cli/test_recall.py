@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -112,13 +113,12 @@ def test_commands(tmp_path: Path) -> None:
     assert "Pairs kept" in shown.output
 
     data = [str(probe.test_csv), "--checkpoint", str(folder), "--protocol", "clip", "--classes", "number"]
-    scores = []
+    scores: list[Path] = []
     for more in ((), EVERYTHING, ("--attention", "sliding_tile", "--option", "tile=1,1,1", "--option", "window=1,1,1")):
         path = tmp_path / f"{len(scores)}.csv"
         run("evaluate", *data, "--scores", str(path), *more)
-        scores.append(path.read_text())
-    assert scores[0].split()[0] == scores[1].split()[0]
-    numbers = [[float(word) for line in text.split()[1:] for word in line.split(",")[3:]] for text in scores]
+        scores.append(path)
+    numbers = [[value for row in pd.read_csv(path)["scores"] for value in json.loads(row)] for path in scores]
     assert numbers[1] == pytest.approx(numbers[0], rel=1e-4, abs=1e-5)
     assert numbers[2] != pytest.approx(numbers[0], rel=1e-3)
     refused = CliRunner().invoke(app, ["evaluate", *data, "--attention", "trajectory"])
