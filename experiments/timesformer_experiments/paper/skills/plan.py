@@ -49,11 +49,13 @@ def cells(profile: Profile) -> tuple[Cell, ...]:
 
 
 def followups(profile: Profile) -> list[Cell]:
-    """List the runs of the follow-ups, on the first seed; none in the profile smoke."""
+    """List the runs of the follow-ups on a profile's own runs, on the first seed; none in the profile smoke."""
     if profile == "smoke":
         return []
     found = []
     for number, follow in enumerate(skills().followups):
+        if (follow.depth, follow.value) not in skills().probes[follow.probe].points(profile):
+            continue
         spec = spec_of(follow.probe, follow.value, follow.scheme, follow.depth, 0, profile, follow, number)
         found.append(Cell(follow.probe, follow.value, follow.scheme, follow.depth, 0, spec, follow))
     return found

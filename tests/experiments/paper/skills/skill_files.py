@@ -29,8 +29,13 @@ RECIPE = {"recipe.lr": 0.003, "recipe.steps": 10, "selection": SELECTION}
 def in_place(
     folder: Path, followups: Sequence[dict[str, Any]] = (), without: tuple[str, str] | None = None
 ) -> Iterator[None]:
-    """Read predictions with these follow-ups, and recipes for all schemes and probes but `without`, from `folder`."""
+    """Read predictions with these follow-ups, and recipes for all schemes and probes but `without`, from `folder`.
+
+    No profile leaves out values of a dial.
+    """
     values = yaml.safe_load(registered.SKILLS.read_text()) | {"followups": list(followups)}
+    for skill in values["probes"].values():
+        skill.pop("left_out", None)
     files = {probe: {scheme: dict(RECIPE) for scheme in values["schemes"]} for probe in values["probes"]}
     if without is not None:
         del files[without[0]][without[1]]

@@ -35,7 +35,9 @@ def test_every_scheme_is_predicted_at_every_point() -> None:
     assert found.schemes == ("joint", "divided", "local_global", "axial", "trajectory", "space")
     for name, skill in found.probes.items():
         quick = skill.points("quick")
-        assert {value for depth, value in quick if depth == 2} == set(skill.values), name
+        left_out = skill.left_out.get("quick", ())
+        assert [value for depth, value in quick if depth == 2] == [v for v in skill.values if v not in left_out], name
+        assert {each.value for each in skill.expected if each.depth == 2} == set(skill.values)
         assert (1, skill.registered) in quick
         assert len(skill.values) >= 3
         assert skill.points("smoke")[0] == (2, skill.registered)
@@ -122,6 +124,7 @@ def test_share_told_by_hand() -> None:
             "predicted_percent: 51 is above the bound 50",
         ),
         (lambda file: file["probes"]["bind"].update(registered=9), "registered: expected one of"),
+        (lambda file: file["probes"]["bind"].update(left_out={"quick": [1]}), "left_out: expected values .* got 1"),
         (lambda file: file["probes"]["contact"]["map_percent"].update({"0 0 1": [1, 2]}), "0 0 1: expected 6 numbers"),
         (lambda file: file.update(followups=[FOLLOW | {"change": {}}]), "change, start: expected one of them"),
         (lambda file: file.update(followups=[FOLLOW | {"value": 7}]), "followups: no run of bind joint 2 7"),
@@ -221,6 +224,19 @@ def test_committed_recipes_make_runs() -> None:
         skill = skills().probes[probe]
         for scheme in of_schemes:
             assert spec_of(probe, skill.registered, scheme, 2, 0, "quick").model.attention == scheme
+
+
+def test_a_value_that_is_left_out_is_not_run_and_not_followed_up(tmp_path: Path) -> None:
+    with in_place(tmp_path, [FOLLOW | {"value": 3}, FOLLOW | {"value": 2}]):
+        assert [cell.value for cell in followups("quick")] == [3, 2]
+        values = yaml.safe_load((tmp_path / "skills.yaml").read_text())
+        values["probes"]["bind"]["left_out"] = {"quick": [3]}
+        (tmp_path / "skills.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        skills.cache_clear()
+        cells.cache_clear()
+        assert [cell.value for cell in followups("quick")] == [2]
+        assert {cell.value for cell in cells("quick") if cell.probe == "bind"} == {1, 2}
+        assert {cell.value for cell in cells("full") if cell.probe == "bind"} == {1, 2, 3}
 
 
 def test_a_followup_changes_the_run_and_may_start_from_another(tmp_path: Path) -> None:
