@@ -80,7 +80,7 @@ def _draws(folder: Path, sweep: Sweep) -> pd.DataFrame:
                 "curve_percent": _curve(RunFolder(folder, key).curve),
             }
         )
-    return pd.DataFrame(rows).round(2)
+    return pd.DataFrame(rows).round({"validation_percent": 2, "train_percent": 2, "core_seconds": 2})
 
 
 def _curve(path: Path) -> str:

@@ -24,15 +24,15 @@ base:
   recipe: {steps: 3, batch_size: 4}
   evaluate_on: validation
   seed: 7
-axes: {model.attention: [joint, space], recipe.lr: [0.1, 0.2, 0.3]}
+axes: {model.attention: [joint, space], recipe.lr: [0.001, 0.002, 0.003]}
 measure: [accuracy]
 """
 PERCENTS = {
-    ("joint", 0.1): 40.0,
-    ("joint", 0.2): 90.0,
-    ("joint", 0.3): 90.0,
-    ("space", 0.1): 30.0,
-    ("space", 0.2): 20.0,
+    ("joint", 0.001): 40.0,
+    ("joint", 0.002): 90.0,
+    ("joint", 0.003): 90.0,
+    ("space", 0.001): 30.0,
+    ("space", 0.002): 20.0,
 }
 
 
@@ -63,7 +63,10 @@ def test_the_best_draw_on_validation_becomes_a_schemes_recipe(tmp_path: Path) ->
     choose([folder], file, tmp_path / "tuning")
     found = read_recipes(file).root
     assert found["bind"]["joint"].fields == {"recipe.lr": 0.5}
-    assert {scheme: each.fields["recipe.lr"] for scheme, each in found["match"].items()} == {"joint": 0.2, "space": 0.1}
+    assert {scheme: each.fields["recipe.lr"] for scheme, each in found["match"].items()} == {
+        "joint": 0.002,
+        "space": 0.001,
+    }
     joint = found["match"]["joint"]
     assert joint.fields["model.embed_dim"] == 8
     assert joint.fields["recipe.steps"] == 3
