@@ -224,6 +224,7 @@ class _Loop:
         patience = self.recipe.patience
         best = None if patience is None else self._best()
         return best is not None and len(self.state.validation) - 1 - best >= (patience or 0)
+
     def _late(self, since: float) -> bool:
         """Return True if the last checkpoint is too long ago; several processes ask the first one, now and then."""
         late = time.perf_counter() - since > 60 * self.recipe.checkpoint_minutes
