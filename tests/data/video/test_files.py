@@ -1,9 +1,11 @@
 """Files: any name, any suffix, any error, and no other file than the one that was given."""
 
+import contextlib
 import gc
 import io
 import json
 import socket
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from tests.data.images import write_folder
-from tests.data.video.made import encode, number_of, numbered, remux
+from tests.data.video.made import encode, in_sequence, number_of, numbered, patch, remux
 from timesformer.data import (
     FrameFolder,
     Preprocessing,
@@ -272,3 +274,28 @@ def test_a_ratio_that_nothing_has_is_not_believed(tmp_path: Path) -> None:
 
     with open_video(Sample(encode(tmp_path / "a.mkv", "ffv1", prepare=state), 0, square=True)) as video:
         assert (video.height, video.width) == (48, 64)
+
+
+def test_a_count_of_edits_in_the_billions_takes_no_time(tmp_path: Path) -> None:
+    def damage(content: bytearray) -> None:
+        place = content.find(b"elst") + 8
+        content[place : place + 4] = b"\xff\xff\xff\xff"
+
+    path = patch(encode(tmp_path / "a.mp4"), tmp_path / "b.mp4", damage)
+    began = time.process_time()
+    with contextlib.suppress(VideoError), Video(path) as video:
+        assert video.num_frames <= 20
+    assert time.process_time() - began < 5  # it was minutes
+
+
+def test_an_index_of_avi_that_points_to_other_frames(tmp_path: Path) -> None:
+    def damage(content: bytearray) -> None:
+        first = content.find(b"idx1") + 8  # entries of 16 bytes: name, flags, offset, size
+        content[first + 16 * 13] ^= 0x22  # the name of entry 13: it is no longer one of this stream
+
+    path = patch(encode(tmp_path / "a.avi", "utvideo"), tmp_path / "b.avi", damage)
+    right = in_sequence(path)
+    with Video(path) as video:
+        assert video.num_frames == len(right.frames)
+        for index in (17, 3, 18, 16):
+            np.testing.assert_array_equal(video.frames([index])[0], right.frames[index])
