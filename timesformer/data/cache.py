@@ -270,7 +270,7 @@ class CachedVideo:
                 pixels = np.ascontiguousarray(frame.transpose(2, 0, 1))
                 out[wanted == index] = pixels
                 if room:
-                    data = memoryview(pixels.reshape(-1))
+                    data = memoryview(pixels.reshape(-1))  # type: ignore[arg-type]  # an array is a buffer
                     os.pwrite(handle, data, kept.first + index * size)
                     os.pwrite(handle, struct.pack("<I", _checksum(data)), _HEADER.size + 4 * index)
         if room:

@@ -37,9 +37,8 @@ class OnVideos(Model):
             )
         if isinstance(record, Mapping):
             record = Preprocessing.from_dict(dict(record))
-        views: Tensor = VideoDataset([Sample(Path(video), 0)], record, train=False, views=Views(clips, crops))[0][
-            "clip"
-        ]
+        read: Any = VideoDataset([Sample(Path(video), 0)], record, train=False, views=Views(clips, crops))[0]
+        views: Tensor = read["clip"]
         return views.to(self.head.weight.device)
 
     def predict(

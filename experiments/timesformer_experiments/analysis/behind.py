@@ -131,9 +131,9 @@ def _tables(part: str, variants: Mapping[str, tuple[int, list[Confusion]]]) -> I
         for variant, (_, each) in found.items():
             frame[f"measured_{variant}_percent"] = [row["top1_percent"] for row in each.rows()]
             columns.append(Column(f"measured_{variant}_percent", f"{variant} [%]", "measured"))
-        seeds = sorted({count for count, _ in found.values()})
+        numbers = sorted({count for count, _ in found.values()})
         of_head = f", {head}" if head is not None else ""
-        many = "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds together"
+        many = "one seed" if numbers == [1] else f"{' or '.join(map(str, numbers))} seeds together"
         caption = f"Accuracy of each class on {part}{of_head}, over the test videos of {many}; no intervals"
         yield Table(frame, tuple(columns), caption, measured="measured here")
 

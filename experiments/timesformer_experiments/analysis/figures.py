@@ -183,7 +183,7 @@ def _bars(rows: pd.DataFrame, metric: Metric) -> list[pd.Series] | None:
 
 def _seeds(figure: Figure, axis: Any, x: pd.Series, summary: Summary, number: int, shift: float) -> None:
     """Draw the accuracy of each seed, small and light, where a setting has several."""
-    places = [(place, value) for row, place in x.items() for value in summary.seeds.get(row, ())]
+    places = [(place, value) for row, place in zip(x.index, x, strict=True) for value in summary.seeds.get(row, ())]
     if places:
         moved = axis.transData + ScaledTranslation((shift + 1.8) / 72, 0, figure.dpi_scale_trans)
         look = style(number) | {"linestyle": "none", "markersize": 2.2, "alpha": 0.7, "markeredgewidth": 0}

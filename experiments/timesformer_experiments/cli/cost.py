@@ -185,8 +185,8 @@ def cost(
         found = [each.to_dict() for each in costs]
         for each, memory in zip(found, memories, strict=False):
             each["memory"] = memory
-        for each, compared in zip(found, evens, strict=False):
-            each["break_even"] = compared
+        for each, even_with in zip(found, evens, strict=False):
+            each["break_even"] = even_with
         for each, spent in zip(found, hours, strict=False):
             each["gpu_hours"] = spent
         print_json(found[0] if len(found) == 1 and attention != "all" else {"costs": found})

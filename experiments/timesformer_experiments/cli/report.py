@@ -63,8 +63,8 @@ def report(
 
     made: list[dict[str, Any]] = []
     reports: dict[Profile, list[Report]] = {}
-    for name, profile, results in found:
-        made_anew, files = rebuild(load(name), profile, results)
+    for artefact, profile, results in found:
+        made_anew, files = rebuild(load(artefact), profile, results)
         reports.setdefault(profile, []).append(made_anew)
         made.append(show_artefact(made_anew, files, profile, as_json))
     show_together(reports, made, found[0][2], as_json)

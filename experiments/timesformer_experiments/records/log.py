@@ -94,7 +94,7 @@ def make_record(
 ) -> dict[str, Any]:
     """The record of a run that has just ended, on this machine."""
     source = spec.init_from
-    notes = {"equalised": equalised, "tuning": tuning, "claims_digest": claims_digest}
+    notes: dict[str, Any] = {"equalised": equalised, "tuning": tuning, "claims_digest": claims_digest}
     notes |= {"failed_below_percent": failed_below_percent}
     return {
         "record_version": RECORD_VERSION,

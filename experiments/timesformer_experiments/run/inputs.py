@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from timesformer.checkpoints import transfer
 from timesformer.config.registry import Model, build_model
 from timesformer.data import Annotations, FrameCache, VideoDataset
@@ -15,6 +17,7 @@ from timesformer.data.probes.generate import Split
 from timesformer.evaluation.evaluate import Validation, validation
 from timesformer.evaluation.protocols import protocol_named
 from timesformer.heads import Labels, default_labels
+from timesformer.parallel import loaders
 from timesformer.seeding import seed_all
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run.identity import STORE
@@ -61,7 +64,8 @@ def validating(spec: RunSpec, data_dir: Path) -> Validation | None:
         _, samples = data.annotations("validation")
     dataset = _dataset(spec, data_dir, samples, VALIDATION_PROTOCOL, train=False)
     batch = recipe.batch_size // recipe.accumulate
-    return validation(dataset, VALIDATION_PROTOCOL, batch, recipe.workers, recipe.precision)
+    workers = loaders(recipe.workers, "cuda" if torch.cuda.is_available() else "cpu", spec.processes)
+    return validation(dataset, VALIDATION_PROTOCOL, batch, workers, recipe.precision)
 
 
 def _dataset(spec: RunSpec, data_dir: Path, samples: Annotations, protocol: str, train: bool) -> VideoDataset:

@@ -94,7 +94,7 @@ def _curve(path: Path) -> str:
 
 def _recipe(sweep: Sweep, draws: pd.DataFrame) -> dict[str, Any]:
     """Return the fields of the best draw, with those that all schemes share, and how it was chosen."""
-    best = draws.loc[draws["validation_percent"].fillna(-1).idxmax()]
+    best = draws.iloc[int(draws["validation_percent"].fillna(-1).to_numpy().argmax())]
     over = {path: list(values) for path, values in sweep.axes.items() if path != SCHEME}
     shared = {
         f"{part}.{name}": value

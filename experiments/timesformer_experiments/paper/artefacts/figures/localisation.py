@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -126,19 +127,17 @@ def rows(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 row: dict[str, Any] = {"probe": probe, "attention": scheme, "method": method}
                 for measure_ in PLACES + CURVES:
                     limits = (0.0, 100.0) if measure_ in PLACES else (0.0, 1.0)
-                    spread = _spread_of(of_cell, lambda each, m=method, f=measure_: each[m][f], limits)
+                    spread = _spread_of(of_cell, partial(_figure_of, (method, measure_)), limits)
                     values = [metrics[method][measure_] for metrics in seeds]
                     row |= _with_interval(f"measured_{measure_}", values, spread)
                     alone = GIVEN if len(seeds) > 1 else None
                     row["measured_interval_over"] = alone if spread is None else spread.scope()
                 gains = [metrics[method]["insertion_area"] - metrics[method]["deletion_area"] for metrics in seeds]
-                spread = _spread_of(of_cell, lambda each, m=method: _gains(each[m]), (-1.0, 1.0))
+                spread = _spread_of(of_cell, partial(_gains_of, method), (-1.0, 1.0))
                 row |= _with_interval(f"measured_{GAIN}", gains, spread)
                 for measure_ in PLACES:
                     values = [metrics["untrained"][method][measure_] for metrics in seeds]
-                    spread = _spread_of(
-                        of_cell, lambda each, m=method, f=measure_: each["untrained"][m][f], (0.0, 100.0)
-                    )
+                    spread = _spread_of(of_cell, partial(_figure_of, ("untrained", method, measure_)), (0.0, 100.0))
                     row |= _with_interval(f"measured_untrained_{measure_}", values, spread)
                 row["measured_object_area_percent"] = float(
                     np.mean([metrics["object_area_percent"] for metrics in seeds])
@@ -153,8 +152,14 @@ def _over(frame: pd.DataFrame) -> str:
     return " or ".join(dict.fromkeys(frame["measured_interval_over"].dropna()))
 
 
-def _gains(values: Mapping[str, Sequence[float]]) -> list[float]:
-    """Return insertion less deletion of each video."""
+def _figure_of(path: Sequence[str], each: Any) -> Any:
+    """Return the values at a path of keys."""
+    return reduce(lambda found, key: found[key], path, each)
+
+
+def _gains_of(method: str, each: Any) -> list[float]:
+    """Return insertion less deletion of each video, by a method."""
+    values = each[method]
     return [a - b for a, b in zip(values["insertion_area"], values["deletion_area"], strict=True)]
 
 
