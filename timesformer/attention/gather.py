@@ -5,19 +5,32 @@ gathers them anew: what is kept between the passes is q, k, v and the output, as
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from timesformer._typing import Float
-from timesformer.attention.plan import Batch, Plan
+from timesformer.attention.plan import Plan
 
 CHUNK_BYTES = 1 << 22
 """Approximate size of the queries, keys and values that are gathered at a time."""
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+class Chunk(NamedTuple):
+    """Some groups of one batch of a plan: which batch, and which of its groups, counted through the clips.
+
+    rows, keys, mask: as in `Batch`, with tokens counted through the clips.
+    """
+
+    batch: int
+    groups: slice
+    rows: Tensor
+    keys: Tensor
+    mask: Tensor | None
 
 
 def gathered_attention(
@@ -54,12 +67,14 @@ class _Gathered(torch.autograd.Function):
             ctx.save_for_backward(q, k, v)
             return out
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        sums = []
+        kind = torch.promote_types(q.dtype, torch.float32)
+        shapes = [(q.shape[0] * batch.rows.shape[0], batch.rows.shape[1], q.shape[2]) for batch in plan]
+        sums = [torch.empty(shape, dtype=kind, device=q.device) for shape in shapes]  # log-sum-exp, (g, r, k)
         for chunk in _chunks(q, k, plan):
             inputs = _take(q, chunk.rows), _take(k, chunk.keys), _take(v, chunk.keys)
             found, logsumexp = _forward(*inputs, attn_mask=_added(chunk, q))
             _lines(out).index_copy_(0, chunk.rows.flatten(), _put(found))
-            sums.append(logsumexp)
+            sums[chunk.batch][chunk.groups] = logsumexp.transpose(1, 2)
         ctx.save_for_backward(q, k, v, out, *sums)
         return out
 
@@ -68,11 +83,11 @@ class _Gathered(torch.autograd.Function):
         given = gradients[0]
         q, k, v, *kept = ctx.saved_tensors  # read once: checkpointing recomputes them at each access
         found = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
-        for number, chunk in enumerate(_chunks(q, k, ctx.plan)):
+        for chunk in _chunks(q, k, ctx.plan):
             inputs = [_take(q, chunk.rows), _take(k, chunk.keys), _take(v, chunk.keys)]
             wanted, mask = _take(given, chunk.rows), _added(chunk, q)
             if ctx.fused:
-                out, logsumexp = _take(kept[0], chunk.rows), kept[1 + number]
+                out, logsumexp = _take(kept[0], chunk.rows), kept[1 + chunk.batch][chunk.groups].transpose(1, 2)
                 parts = _backward(wanted, *inputs, out, logsumexp, 0.0, False, attn_mask=mask)
             else:
                 with torch.enable_grad():
@@ -84,15 +99,20 @@ class _Gathered(torch.autograd.Function):
         return *found, None
 
 
-def _chunks(q: Tensor, k: Tensor, plan: Plan) -> Iterator[Batch]:
-    """Yield the groups of all clips, some at a time; tokens are numbered through the clips."""
+def spans(groups: int, together: int) -> list[slice]:
+    """Return all groups in parts of so many."""
+    return [slice(first, min(first + together, groups)) for first in range(0, groups, together)]
+
+
+def _chunks(q: Tensor, k: Tensor, plan: Plan) -> Iterator[Chunk]:
+    """Yield the groups of all clips, some at a time; on the meta device, which holds no values, all at once."""
     (clips, queries, *_), tokens = q.shape, k.shape[1]
     line = q.shape[2] * q.shape[3] * q.element_size()
-    for batch in plan:
+    for place, batch in enumerate(plan):
         groups, size = batch.rows.shape[0], batch.rows.shape[1] + 2 * batch.keys.shape[1]
-        together = max(1, CHUNK_BYTES // (line * size))
-        for first in range(0, clips * groups, together):
-            number = torch.arange(first, min(first + together, clips * groups), device=q.device)
+        together = clips * groups if q.device.type == "meta" else max(1, CHUNK_BYTES // (line * size))
+        for span in spans(clips * groups, together):
+            number = torch.arange(span.start, span.stop, device=q.device)
             clip, group = number[:, None] // groups, number % groups
             rows, keys = batch.rows[group] + clip * queries, batch.keys[group] + clip * tokens
             mask = None if batch.mask is None else batch.mask[group]
@@ -100,7 +120,7 @@ def _chunks(q: Tensor, k: Tensor, plan: Plan) -> Iterator[Batch]:
                 every = torch.arange(queries, tokens, device=q.device) + clip * tokens
                 keys = torch.cat([keys, every], 1)
                 mask = None if mask is None else F.pad(mask, (0, tokens - queries), value=True)
-            yield Batch(rows, keys, mask)
+            yield Chunk(place, span, rows, keys, mask)
 
 
 def _lines(x: Tensor) -> Tensor:
@@ -119,7 +139,7 @@ def _put(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _added(chunk: Batch, q: Tensor) -> Tensor | None:
+def _added(chunk: Chunk, q: Tensor) -> Tensor | None:
     """Mask to be added to the scores, (g, 1, r, s), minus infinity where a pair is hidden."""
     if chunk.mask is None:
         return None

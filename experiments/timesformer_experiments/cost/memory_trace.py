@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from timesformer.attention import Grid, Predicate
 from timesformer.attention import attend as attention_call
 from timesformer.attention.backends import softmax_attention
+from timesformer.attention.gather import spans
 from timesformer.attention.plan import Batch, Plan
 
 MemoryPart = Literal["params", "gradients", "optimiser", "activations", "attention"]
@@ -267,6 +268,11 @@ def attention_without_values(
     def plan(predicate: Predicate, grid: Grid, device: torch.device | str = "cpu") -> Plan:
         return plans[predicate, grid]
 
+    def first_and_last(groups: int, together: int) -> list[slice]:
+        """Return two of the parts that follow one another: all but the last are of one size, and none stays."""
+        parts = spans(groups, together)
+        return parts if len(parts) < 3 else [parts[0], parts[-1]]
+
     def flex(q: Tensor, k: Tensor, v: Tensor, predicate: Predicate, grid: Grid) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
 
@@ -276,6 +282,7 @@ def attention_without_values(
         patches.enter_context(mock.patch("timesformer.attention.attend.flex_attention", flex))
         patches.enter_context(mock.patch.object(Predicate, "mask", mask))
         patches.enter_context(mock.patch.object(Predicate, "plan", plan))
+        patches.enter_context(mock.patch("timesformer.attention.gather.spans", first_and_last))
         if softmax != "own":
             other = _attention_with(softmax)
             patches.enter_context(mock.patch("timesformer.attention.attend.softmax_attention", other))
