@@ -215,7 +215,7 @@ class VideoDataset(Dataset[Any]):
             with open_video(sample) as file:
                 chosen = self._choose(file.clock, rng)
                 pixels = np.ascontiguousarray(file.frames(np.concatenate(chosen)).transpose(0, 3, 1, 2))
-            height, width = pixels.shape[-2:]
+        height, width = pixels.shape[-2:]
         try:
             geometry = self._geometry(height, width, rng)
         except InputError as error:
