@@ -160,13 +160,13 @@ def test_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     folder = save_model(tmp_path / "someone" / "model", TimeSformer(config))
     assert locate("someone/model") == folder
     assert load_model("someone/model").model.config == config
-    assert hub.asked[0] == ("someone/model", "*.json", "*.safetensors")
+    assert hub.asked[0] == ("someone/model", "*.json", "*.safetensors", "scheme.py")
     bare = tmp_path / "someone" / "bin"
     bare.mkdir()
     torch.save({}, bare / "pytorch_model.bin")
     hub.asked.clear()
     assert locate("someone/bin") == bare
-    assert [patterns[-1] for patterns in hub.asked] == ["*.safetensors", "*.bin"]
+    assert [patterns[2] for patterns in hub.asked] == ["*.safetensors", "*.bin"]
     (tmp_path / "someone" / "empty").mkdir()
     with pytest.raises(InputError, match="no weights there"):
         load_model("someone/empty")

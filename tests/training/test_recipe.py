@@ -108,6 +108,10 @@ def test_round_trip():
         "checkpoint_every",
         "checkpoint_minutes",
         "mixup_alpha",
+        "ema_decay",
+        "validate_every",
+        "keep",
+        "patience",
     }
 
 

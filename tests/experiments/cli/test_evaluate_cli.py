@@ -27,7 +27,7 @@ DAMAGED = {
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(app, ["evaluate", *map(str, words)])
+    return CliRunner().invoke(app, ["evaluate", *map(str, words)], env={"COLUMNS": "200"})
 
 
 def found(*words: object) -> dict:

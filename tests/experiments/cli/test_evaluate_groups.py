@@ -78,7 +78,7 @@ def test_a_class_has_its_own_groups(place: Path, tmp_path: Path) -> None:
 
 def test_a_column_of_the_file(place: Path, tmp_path: Path) -> None:
     from timesformer.data import Annotations, Sample
-    from timesformer_experiments.cli.evaluated import with_groups
+    from timesformer_experiments.cli.shared.evaluated import with_groups
 
     file = tmp_path / "spoken.csv"
     file.write_text("path,speaker\na.mp4,anna\nb.mp4,ben\nc.mp4,anna\n")

@@ -109,7 +109,9 @@ def test_commands(tmp_path: Path) -> None:
     alone = [run("recall", video, "--checkpoint", str(folder), "--attention", "divided")["recall"] for video in videos]
     for together, *single in zip(found["recall"], *alone, strict=True):
         assert together["recall"] == pytest.approx(sum(each["recall"] for each in single) / 2)
-    shown = CliRunner().invoke(app, ["recall", videos[0], "--checkpoint", str(folder), *EVERYTHING])
+    shown = CliRunner().invoke(
+        app, ["recall", videos[0], "--checkpoint", str(folder), *EVERYTHING], env={"COLUMNS": "200"}
+    )
     assert "Pairs kept" in shown.output
 
     data = [str(probe.test_csv), "--checkpoint", str(folder), "--protocol", "clip", "--classes", "number"]

@@ -50,7 +50,7 @@ def test_none_where_no_patch_comes_out() -> None:
 @pytest.mark.parametrize("as_json", [True, False])
 def test_on_the_command_line(as_json: bool) -> None:
     words = ["cost", "--attention", "local_global", *WORDS, "--image-size", "40x56"]
-    done = CliRunner().invoke(app, [*words, "--json"] if as_json else words)
+    done = CliRunner().invoke(app, [*words, "--json"] if as_json else words, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     if as_json:
         found = json.loads(done.stdout)
