@@ -16,6 +16,7 @@ from tests.experiments.jobs.fake_ray import FakeRay
 from tests.experiments.sweep_fakes import in_this_process
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.checkpoints import load_model, settings_of
+from timesformer.data import Preprocessing
 from timesformer.data.probes import ProbeInfo, make_probe
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.jobs import cluster
@@ -71,7 +72,8 @@ def test_fine_tune(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / record["hash"] / "model"
     source, tuned = settings_of(checkpoint), settings_of(folder)
     assert tuned[0].drop_path_rate == values["model"]["drop_path_rate"]
-    assert (tuned[0].to_dict()["depth"], tuned[1]) == (source[0].to_dict()["depth"], source[1])
+    assert tuned[0].depth == source[0].depth
+    assert Preprocessing.from_dict(tuned[1]) == Preprocessing.from_dict(source[1])
     assert run("evaluate", tmp_path / "run.yaml", "--runs", tmp_path / "runs", "--protocol", "2x3")
 
 

@@ -94,6 +94,8 @@ class CostSpec(Strict):
 
     def definition(self) -> dict[str, Any]:
         """Everything that decides the cost."""
+        if self.scheme_file is not None:  # a worker process has not read this file yet
+            load_scheme_file(self.scheme_file)
         return {
             "kind": self.kind,
             "model": defining_fields(self.model),

@@ -166,6 +166,8 @@ class RunSpec(Strict):
 
         Raises InputError if `init_from` is neither a checkpoint nor resolved (see `resolve`).
         """
+        if self.scheme_file is not None:  # a worker process has not read this file yet
+            load_scheme_file(self.scheme_file)
         init: str | None = None
         if isinstance(self.init_from, RunSpec):
             init = self.init_from.hash()

@@ -32,7 +32,7 @@ protocol: clip
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
 
 
 @pytest.mark.integration

@@ -96,7 +96,7 @@ def test_accuracies_predictions_status_and_forecast(monkeypatch: pytest.MonkeyPa
     for number in ("12345/200000", "1.234", "4,567.8"):
         assert number in text
     macs = (123_456_789 * 10**9, 2_345_678 * 10**9)
-    left = RunForecast("0" * 16, long * 2, "waiting", *macs, 34 * 2**30, 90.0)
+    left = RunForecast("0" * 16, long * 2, "left", *macs, 34 * 2**30, 90.0)
     text = rendered(show_forecast(Forecast("sweep", 1, (left,), 1, "assumed")), 80)
     for number in ("123,456,789.0", "2,345,678.0", "34.00"):
         assert number in text

@@ -127,7 +127,7 @@ def test_costs_of_runs_are_those_of_the_model_and_its_batch():
         (changed(measure=["speed"]), r"s.yaml: measure.0"),
         (changed(measure=[]), r"s.yaml: measure"),
         (changed(cell="{model.frames}"), r"s.yaml: cell: model.frames is no field"),
-        (changed(COST, axes={"recipe.lr": [1]}), r"s.yaml: cell cost lr=1: recipe.lr: unknown field"),
+        (changed(COST, axes={"recipe.lr": [1]}), r"s.yaml: cell cost lr=1: recipe: lr: it is no part of a cost"),
         (changed(COST, base={"model": 3}, axes={}), r"s.yaml: cell cost: model: expected fields"),
         (changed(COST, base={"model": SIZES, "protocol": "x"}, axes={}), r"s.yaml: cell cost: protocol: .*'x'"),
     ],
