@@ -61,8 +61,8 @@ def test_help_breaks_no_option(command: str) -> None:
 
 
 def test_costs() -> None:
-    words = ["cost", "--attention", "all", "--num-frames", 2, "--image-size", 32, "--num-classes", 8, "--embed-dim", 48]
-    words += ["--num-heads", 2, "--depth", 2, "--batch", 2]
+    words = ["cost", "--attention", "factorised_self_attention", "--num-frames", 2, "--image-size", 32]
+    words += ["--num-classes", 8, "--embed-dim", 48, "--num-heads", 2, "--depth", 2, "--batch", 2]
     narrow, wide = (run(*words, columns=columns) for columns in (80, 200))
     assert narrow.exit_code == wide.exit_code == 0, narrow.output
     same_numbers(narrow.stdout, wide.stdout)
