@@ -30,8 +30,8 @@ COLUMNS = (
 )
 
 
-def part(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part | None:
-    """Return the table; None where no probe may rank schemes.  shut: why a probe ranks nothing, by its value."""
+def part(rows: Sequence[Row], shut: Mapping[tuple[str, Value, int], str]) -> Part | None:
+    """Return the table; None where no probe may rank schemes.  shut: why a probe ranks nothing, by value and depth."""
     compared = comparisons(rows, shut)
     if not compared:
         return None
@@ -47,11 +47,11 @@ def part(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part | N
     return Part("beaten", "Where one scheme sees what another does not", Table(found, COLUMNS, caption))
 
 
-def comparisons(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> list[Comparison]:
+def comparisons(rows: Sequence[Row], shut: Mapping[tuple[str, Value, int], str]) -> list[Comparison]:
     """Compare all pairs of schemes wherever a probe may rank them, judged as one family."""
     by_place: dict[tuple[str, Value], dict[str, Row]] = {}
     for row in rows:
-        if row.depth == skills().probes[row.probe].expected[0].depth and not shut[row.probe, row.value]:
+        if row.depth == skills().probes[row.probe].expected[0].depth and not shut[row.probe, row.value, row.depth]:
             by_place.setdefault((row.probe, row.value), {})[row.scheme] = row
     found = []
     for (probe, value), of_schemes in by_place.items():

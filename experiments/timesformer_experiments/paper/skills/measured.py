@@ -190,13 +190,13 @@ def best_cheap(entries: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], fl
     return best
 
 
-def gates(found_rows: Sequence[Row]) -> dict[tuple[str, Value], str]:
-    """Return by probe and value of its dial why it ranks nothing; empty where it may rank schemes."""
-    best: dict[tuple[str, Value], float] = {}
+def gates(found_rows: Sequence[Row]) -> dict[tuple[str, Value, int], str]:
+    """Return by probe, value of its dial and depth why it ranks nothing; empty where it may rank schemes."""
+    best: dict[tuple[str, Value, int], float] = {}
     for row in found_rows:
-        key = row.probe, row.value
+        key = row.probe, row.value, row.depth
         best[key] = max(best.get(key, 0.0), row.percent)
-    cheap = {(row.probe, row.value): row.cheap for row in found_rows}
+    cheap = {(row.probe, row.value, row.depth): row.cheap for row in found_rows}
     unknown = "accuracies of classifiers without attention are not known"
     return {
         key: unknown if (own := cheap[key]) is None else not_ranked(own, percent, "a classifier without attention")
@@ -207,7 +207,7 @@ def gates(found_rows: Sequence[Row]) -> dict[tuple[str, Value], str]:
 def frame(found_rows: Sequence[Row], results: Sequence[tuple[Followup, float]]) -> pd.DataFrame:
     """Return the rows as a data frame, with what the follow-ups say of the misses."""
     shut = gates(found_rows)
-    return pd.DataFrame([_columns(row, shut[row.probe, row.value], results) for row in found_rows])
+    return pd.DataFrame([_columns(row, shut[row.probe, row.value, row.depth], results) for row in found_rows])
 
 
 def _columns(row: Row, gate: str, results: Sequence[tuple[Followup, float]]) -> dict[str, Any]:

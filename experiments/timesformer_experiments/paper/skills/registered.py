@@ -60,6 +60,7 @@ class Skill(Strict):
     data, model: fields of a run's `data` and `model`; smoke: data fields of the profile smoke.
     depths: by profile, the depths at the registered value; the first of them is that of all other values.
     left_out: by profile, other values of the dial at which nothing is run for want of time; their predictions stay.
+    changed: what was changed of the probe after it had been registered, and after which runs; its predictions stay.
     map_percent: for a probe whose clips have offsets, the predicted accuracy at each offset ("frames rows columns"), in
     the order of the schemes.
     """
@@ -75,6 +76,7 @@ class Skill(Strict):
     expected: tuple[Expected, ...] = Field(min_length=1)
     map_percent: dict[str, tuple[Percent, ...]] = Field(default_factory=dict)
     left_out: dict[Profile, tuple[Value, ...]] = Field(default_factory=dict)
+    changed: str | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Skill:
@@ -188,9 +190,14 @@ class Skills(Strict):
                 raise InputError(f"followups: no run of {follow.probe} {follow.scheme} {follow.depth} {follow.value}")
         return self
 
+    def changes(self) -> dict[str, str]:
+        """Return what was changed of each probe after it had been registered, of those of which something was."""
+        return {name: probe.changed for name, probe in self.probes.items() if probe.changed is not None}
+
     def digest(self) -> str:
         """Return the sha256 of what was registered: everything but what came after the first run."""
-        kept = self.model_dump(mode="json", exclude={"followups": True, "probes": {"__all__": {"left_out"}}})
+        later = {"__all__": {"left_out", "changed"}}
+        kept = self.model_dump(mode="json", exclude={"followups": True, "probes": later})
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ from timesformer_experiments.report.tables import Column, Table
 Results = Sequence[tuple[Followup, float]]
 
 
-def overview(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part:
+def overview(rows: Sequence[Row], shut: Mapping[tuple[str, Value, int], str]) -> Part:
     """Return a row for each probe, value of its dial and depth, with all schemes: measured, predicted in brackets."""
     places: dict[tuple[str, Value, int], list[Row]] = {}
     for row in rows:
@@ -27,7 +27,7 @@ def overview(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part
             line[row.scheme] = f"{row.percent:.1f} [{row.predicted.predicted_percent:.0f}]{mark}"
         line["cheap_best_percent"] = own[0].cheap
         line["chance_percent"] = own[0].found.chance
-        line["ranks"] = "nothing" if shut[probe, value] else "yes"
+        line["ranks"] = "nothing" if shut[probe, value, depth] else "yes"
         table.append(line)
     columns = (
         Column("probe", "Probe", "label"),
@@ -49,7 +49,7 @@ def overview(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> Part
 
 
 def findings(
-    rows: Sequence[Row], shut: Mapping[tuple[str, Value], str], results: Results, profile: Profile
+    rows: Sequence[Row], shut: Mapping[tuple[str, Value, int], str], results: Results, profile: Profile
 ) -> tuple[str, ...]:
     """Sentences that follow from the rows."""
     seeds = skills().seeds[profile]
@@ -65,6 +65,7 @@ def findings(
     misses = [row for row in rows if not row.hit and profile != "smoke"]
     lines += [f"Miss: {_missed(row, results)}." for row in misses]
     lines.append(_cost(rows))
+    lines += [f"{name} was changed after it had been registered: {text}" for name, text in skills().changes().items()]
     lines.append(
         "A miss contradicts a hypothesis, not a proof. Predictions as registered in skills.yaml "
         f"({skills().written}), sha256 {skills().digest()}."
@@ -81,7 +82,7 @@ def _counted(rows: Sequence[Row]) -> str:
     return f"Predictions hit: {', '.join(said)}."
 
 
-def _by_probe(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> list[str]:
+def _by_probe(rows: Sequence[Row], shut: Mapping[tuple[str, Value, int], str]) -> list[str]:
     lines = []
     for probe in dict.fromkeys(row.probe for row in rows):
         own = [row for row in rows if row.probe == probe]
@@ -94,8 +95,8 @@ def _by_probe(rows: Sequence[Row], shut: Mapping[tuple[str, Value], str]) -> lis
             line += "not seen to be learnt by any scheme"
         lines.append(f"{line}.")
         lines += [
-            f"{probe}, {dial_said(probe, value)} ranks nothing: {why}."
-            for (name, value), why in shut.items()
+            f"{probe}, {dial_said(probe, value)}, {depth} block{'s' if depth > 1 else ''} ranks nothing: {why}."
+            for (name, value, depth), why in shut.items()
             if name == probe and why
         ]
     return lines
