@@ -133,7 +133,7 @@ def test_a_probe_that_classifiers_solve_ranks_nothing(made: Report) -> None:
     assert set(zip(shut["probe"], shut["dial"], strict=True)) == {("bind", "speed=3")}
     said = [finding for finding in made.findings if "ranks nothing" in finding]
     assert len(said) == 1
-    assert said[0].startswith("bind, speed=3 ranks nothing: a classifier without attention reaches 86.0 %")
+    assert said[0].startswith("bind, speed=3, 2 blocks ranks nothing: a classifier without attention reaches 86.0 %")
     ranked = part(made, "beaten").table.frame
     assert "speed=3" not in set(ranked["dial"])
     overview = part(made, "overview").table.frame
