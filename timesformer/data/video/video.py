@@ -14,6 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from timesformer.data.fingerprint import NO_FILE
 from timesformer.data.video.clock import Clock
 from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import UPRIGHT, display_matrix, is_quarter_turn, upright, upright_size
@@ -50,10 +51,10 @@ class Video:
         self.path = Path(path)
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
-        self._turned = self._quarter = False
+        self._turned = self._quarter = self._unlike_stated = False
         with self._reporting(opening=True):
             if not self.path.is_file():
-                raise VideoError(path, "no such file", "missing")
+                raise VideoError(path, NO_FILE) if self.path.exists() else VideoError(path, "no such file", "missing")
             if self.path.stat().st_size == 0:
                 raise VideoError(path, "the file is empty", "empty")
             self.reader = FrameReader(self.path, threads, strict)
@@ -181,6 +182,11 @@ class Video:
                     out = np.empty((len(indices), *pixels.shape), np.uint8)
                 out[places[index]] = pixels
         assert out is not None
+        if self._unlike_stated and 0 not in places:  # as the first frame, whatever is read first
+            size, self._size = out.shape[1:3], None
+            self.frames([0])
+            self._require_size(*size)
+        self._unlike_stated = False
         return out
 
     def all_frames(self) -> np.ndarray:
@@ -203,6 +209,7 @@ class Video:
     def _require_size(self, height: int, width: int) -> None:
         if self._size is None:
             self._size = height, width
+            self._unlike_stated = sorted(self._size) != sorted(self.reader.stated_size)
         if (height, width) != self._size:
             reason = f"the frame size changes from {self._size[1]} x {self._size[0]} to {width} x {height} pixels"
             raise VideoError(self.path, reason)
