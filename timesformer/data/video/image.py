@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import av
 from av.video.codeccontext import VideoCodecContext
@@ -64,12 +64,35 @@ def read_image(path: Path) -> VideoFrame:
     end = found.end(data)
     if end > len(data):
         raise ImageFault("is truncated")
+    if is_animated_webp(data):
+        raise ImageFault("is an animated WebP, which FFmpeg does not decode")
+    if found.decoder == "tiff" and (used := _tiff_compression(data)) not in _TIFF_COMPRESSIONS:
+        raise ImageFault(f"is a TIFF with compression {used}, which is not read")
     context = av.CodecContext.create(found.decoder, "r")
     assert isinstance(context, VideoCodecContext)
     frames = [*context.decode(av.Packet(data[:end] if end < len(data) else data)), *context.decode(None)]
     if len(frames) != 1 or not isinstance(frames[0], VideoFrame):
         raise ImageFault("cannot be decoded")
     return frames[0]
+
+
+def is_animated_webp(head: bytes) -> bool:
+    """Return True for the first bytes (21 or more) of a WebP with several pictures."""
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21] and head[20] & 2)
+
+
+_TIFF_COMPRESSIONS = (1, 5, 8, 32773, 32946)  # none, LZW, Deflate, PackBits; FFmpeg shows JPEG in wrong colours
+
+
+def _tiff_compression(data: bytes) -> int:
+    """Return the compression of the first picture, field 259 of TIFF 6.0; 1 if it is not stated."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    place = int.from_bytes(data[4:8], order)
+    for entry in range(int.from_bytes(data[place : place + 2], order)):
+        field = data[place + 2 + 12 * entry : place + 14 + 12 * entry]
+        if int.from_bytes(field[:2], order) == 259:
+            return int.from_bytes(field[8:10], order)
+    return 1
 
 
 _MARKER = re.compile(rb"\xff+([^\xff\x00])", re.DOTALL)

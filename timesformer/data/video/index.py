@@ -23,6 +23,8 @@ _INVENTED = ("mpegvideo",)
 """Formats without stamps, for which FFmpeg makes up some that are not those of the pictures."""
 _NUMBERED = ("dirac",)
 """Formats whose stamps are numbers of frames, not times."""
+_MARKED_WRONGLY = ("apng",)
+"""Formats in which pictures are marked as key frames that are drawn over the ones before."""
 _FURTHEST = 64
 """Most places between decoding and display order; in a file joined from several, stamps may begin anew."""
 
@@ -203,7 +205,8 @@ def _from_packets(path: Path, container: av.container.InputContainer, stream: Vi
         times = stamps if apart and not joined and not invented else None
         odd = not found.key[0] or _hides_pictures(stream, found)
         return FrameTable(count, None, times, last, [0], [None], "packets", bool(odd), paired=found.paired)
-    keys = np.union1d([0], np.flatnonzero(found.key[order]))
+    marked = found.key[order] & (kind not in _MARKED_WRONGLY)
+    keys = np.union1d([0], np.flatnonzero(marked))
     dts = found.dts[order]
     # Seeking in MPEG streams uses decoding times.
     decoding = kind in ("mpegts", "mpeg")

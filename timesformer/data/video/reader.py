@@ -86,7 +86,7 @@ class FrameReader:
         self.codec = self.stream.codec_context
         self.stated_size = self.codec.height, self.codec.width
         self.codec.thread_count = self._threads
-        if self._strict:
+        if self._strict and self.codec.name != "tiff":  # which finds fault with what FFmpeg itself writes
             self.codec.options = {"err_detect": "explode"}
         # Only H.264 marks in a picture's own header that no other picture refers to it.
         self._may_skip = self._threads == 1 and self.codec.name == "h264"

@@ -19,6 +19,7 @@ from timesformer.data.video.clock import Clock
 from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import UPRIGHT, display_matrix, is_quarter_turn, upright, upright_size
 from timesformer.data.video.error import VideoError, guarded
+from timesformer.data.video.image import is_animated_webp
 from timesformer.data.video.index import IndexFault
 from timesformer.data.video.reader import FrameReader
 from timesformer.data.video.whole import BEGINNINGS, TOP_BOXES, is_cut_off
@@ -94,6 +95,9 @@ class Video:
         return VideoError(self.path, f"not a video that can be opened ({error.strerror})", "not-video")
 
     def _damaged(self, error: FFmpegError | OSError) -> VideoError:
+        with open(self.path, "rb") as file:
+            if is_animated_webp(file.read(21)):
+                return VideoError(self.path, "an animated WebP, which FFmpeg does not decode")
         return VideoError(self.path, f"truncated or damaged ({error.strerror})", "damaged")
 
     def __enter__(self) -> "Video":
