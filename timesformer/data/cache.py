@@ -92,7 +92,10 @@ class FrameCache:
         return {**self.__dict__, "_known": OrderedDict(), "_used": None}
 
     def __contains__(self, source: Sample | Path | str) -> bool:
-        return self._file(frames_key(_sample(source))).is_file()
+        try:
+            return self._file(frames_key(_sample(source))).is_file()
+        except OSError:  # a file that cannot be read
+            return False
 
     @contextmanager
     def open(self, source: Sample | Path | str) -> Iterator["CachedVideo"]:

@@ -125,7 +125,7 @@ def _png_end(data: bytes) -> int:
         place += 12 + size
         if kind == b"IEND":
             return place
-    return len(data) + 1
+    return len(data) + (b"IEND" not in data)  # a damaged length is left to the decoder
 
 
 def _webp_end(data: bytes) -> int:

@@ -152,7 +152,9 @@ class FrameFolder:
             raise VideoError(path, f"the folder cannot be read ({error.strerror})") from error
         if not self._names:
             kinds = f"{', '.join(IMAGE_SUFFIXES[:-1])} or {IMAGE_SUFFIXES[-1]}"
-            raise VideoError(path, f"a folder without images (names that end in {kinds}){suffixes_of(list(map(Path, self.others)))}")
+            raise VideoError(
+                path, f"a folder without images (names that end in {kinds}){suffixes_of(list(map(Path, self.others)))}"
+            )
         self.num_frames = len(self._names)
         self.clock = Clock.at_rate(self.num_frames, self.fps)
         self._reformatter = VideoReformatter()
