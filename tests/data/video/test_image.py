@@ -1,5 +1,8 @@
 """Images of every kind that is read as frames, whole, cut and with something behind them."""
 
+import resource
+import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -126,6 +129,19 @@ def test_kinds_that_are_not_read_say_so(tmp_path: Path) -> None:
         open_video(tmp_path / "animated." / "animated.webp") as film,
     ):
         film.frames([0])
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """A file of some kilobytes may state any size."""
+    small = saved("PNG", "L")
+    head = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    large = small[:16] + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + small[33:]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VideoError, match="more than 134,217,728 pixels"):
+        read(tmp_path, "large.png", large)
+    with pytest.raises(VideoError, match="20000 x 20000 pixels, more than"):
+        open_video(tmp_path / "large.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
 
 def test_classes_of_folders_of_images(tmp_path: Path) -> None:

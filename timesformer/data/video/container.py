@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 from timesformer.data.video.error import VideoError
 
 _LISTS = {"concat", "dash", "hls", "image2", "imf", "webm_dash_manifest"}
-"""Formats that are lists of other files; image2 is told by a name such as `a%03d.gif`, which is a name like any other."""
+"""Formats that are lists of other files; image2 is told by a name such as `a%03d.gif`, which a video may have too."""
 _ALLOWED = ",".join(sorted(av.formats_available - _LISTS))
 _HEADS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"<CompositionPlaylist")
 _HEAD = 2048  # bytes in which these are searched for

@@ -4,7 +4,9 @@ Syntax: ITU-T H.264, sections 7.3.1 (NAL unit), 7.3.2.1 (sequence parameter set)
 7.3.3 (slice header).
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 _SLICES, _SPS, _PPS = (1, 5), 7, 8
@@ -17,7 +19,7 @@ class _Bits:
 
     def __init__(self, unit: bytes) -> None:
         plain = unit[1:].replace(b"\0\0\3", b"\0\0")  # without emulation prevention
-        self._bits, self._place = "".join(f"{byte:08b}" for byte in plain), 0
+        self._bits, self._place = f"{int.from_bytes(plain, 'big'):0{8 * len(plain)}b}", 0
 
     def fixed(self, count: int) -> int:
         text = self._bits[self._place : self._place + count]
@@ -35,7 +37,7 @@ class _Bits:
 
 
 class _Sequence(NamedTuple):
-    """frame_bits: length of frame_num; may_be_fields: False where every picture is a frame; planes: coded separately."""
+    """frame_bits: length of frame_num; may_be_fields: False if every picture is a frame; planes: coded separately."""
 
     frame_bits: int
     may_be_fields: bool
@@ -120,6 +122,12 @@ class SecondFields:
             bits.fixed(2)
         frame_num = bits.fixed(sequence.frame_bits)
         return _Field(frame_num, bool(bits.fixed(1))) if bits.fixed(1) else None
+
+
+def has_second_fields(path: Path, tell: SecondFields, places: Iterable[int]) -> bool:
+    """Return True if any of the packets at these offsets in a file holds a second field alone."""
+    with open(path, "rb") as file:
+        return any(tell(memoryview(os.pread(file.fileno(), _KEPT, place))) for place in places)
 
 
 def _sequence(unit: bytes) -> tuple[int, _Sequence]:

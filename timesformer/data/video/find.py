@@ -15,8 +15,8 @@ def find_videos(sources: Iterable[Path | str]) -> list[Path]:
     """List the given files, and for each given folder all videos in it, in the order of their names.
 
     In a folder, at any depth, a video is a file with a video suffix, or a folder with images but without videos (its
-    images are the frames).  Links to folders are followed, but no folder is entered twice.  Other files are passed over,
-    with a warning; names that begin with a dot are ignored.  Files are not opened here.
+    images are the frames).  Links to folders are followed, but no folder is entered twice.  Other files are passed
+    over, with a warning; names that begin with a dot are ignored.  Files are not opened here.
 
     Raises InputError for a folder without videos.
     """

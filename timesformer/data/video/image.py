@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import av
+from av.error import ArgumentError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
@@ -20,6 +21,10 @@ from timesformer.data.natural import natural_key
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 """Suffixes of images that FFmpeg decodes, in lower or upper case."""
+
+MOST_PIXELS = 2**27
+"""Largest number of pixels of a picture that is decoded: 16K video has fewer, and a hostile file may state any."""
+TOO_LARGE = f"pictures of {{}} x {{}} pixels, more than the {MOST_PIXELS:,} that are decoded"
 
 
 class ImageFault(Exception):
@@ -70,7 +75,11 @@ def read_image(path: Path) -> VideoFrame:
         raise ImageFault(f"is a TIFF with compression {used}, which is not read")
     context = av.CodecContext.create(found.decoder, "r")
     assert isinstance(context, VideoCodecContext)
-    frames = [*context.decode(av.Packet(data[:end] if end < len(data) else data)), *context.decode(None)]
+    context.options = {"max_pixels": str(MOST_PIXELS)}
+    try:
+        frames = [*context.decode(av.Packet(data[:end] if end < len(data) else data)), *context.decode(None)]
+    except ArgumentError:  # FFmpeg's answer to a size that is not allowed
+        raise ImageFault(f"cannot be decoded (damaged, or more than {MOST_PIXELS:,} pixels)") from None
     if len(frames) != 1 or not isinstance(frames[0], VideoFrame):
         raise ImageFault("cannot be decoded")
     return frames[0]

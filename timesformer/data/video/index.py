@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from timesformer.data.video.fields import SecondFields
+from timesformer.data.video.fields import SecondFields, has_second_fields
 from timesformer.data.video.mp4 import read_track
 from timesformer.data.video.whole import is_cut_off
 
@@ -92,8 +92,6 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
     entries = stream.index_entries
     if "mp4" not in container.format.name.split(",") or not entries or len(entries) != stream.frames:
         return None
-    if _second_fields(stream) is not None:
-        return None
     track = read_track(path, stream.id)
     if track is None or track.edits != 1 or (track.offsets is not None and len(track.offsets) != len(entries)):
         return None
@@ -103,6 +101,8 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
     decoded, position, size, flags = (np.ascontiguousarray(found[name]) for name in found.dtype.names or ())
     key = (flags & _KEY) != 0
     if (flags & _DISCARD).any() or not key[0] or (size <= 0).any() or (np.diff(decoded) <= 0).any():
+        return None
+    if (second := _second_fields(stream)) is not None and has_second_fields(path, second, position.tolist()):
         return None
     there = int((position + size <= path.stat().st_size).sum())
     if there < count:

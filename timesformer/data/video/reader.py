@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from timesformer.data.fingerprint import file_state
 from timesformer.data.video.beginning import settled
 from timesformer.data.video.container import choose_stream, open_container
+from timesformer.data.video.image import MOST_PIXELS, TOO_LARGE
 from timesformer.data.video.index import NO_FRAMES, FrameTable, IndexFault, read_table
 
 CHANGED = "the file was changed while it was being read"
@@ -85,9 +86,13 @@ class FrameReader:
         self.stream.thread_type = "NONE" if self._threads == 1 else "AUTO"
         self.codec = self.stream.codec_context
         self.stated_size = self.codec.height, self.codec.width
+        if self.codec.height * self.codec.width > MOST_PIXELS:
+            self._container.close()
+            raise IndexFault(TOO_LARGE.format(self.codec.width, self.codec.height), "unreadable")
         self.codec.thread_count = self._threads
+        self.codec.options = {"max_pixels": str(MOST_PIXELS)}  # of a frame whose size the header does not tell
         if self._strict and self.codec.name != "tiff":  # which finds fault with what FFmpeg itself writes
-            self.codec.options = {"err_detect": "explode"}
+            self.codec.options |= {"err_detect": "explode"}
         # Only H.264 marks in a picture's own header that no other picture refers to it.
         self._may_skip = self._threads == 1 and self.codec.name == "h264"
         self._skipping = False

@@ -55,7 +55,9 @@ class Video:
         self._turned = self._quarter = self._unlike_stated = False
         with self._reporting(opening=True):
             if not self.path.is_file():
-                raise VideoError(path, NO_FILE) if self.path.exists() else VideoError(path, "no such file", "missing")
+                if self.path.exists() and not self.path.is_dir():
+                    raise VideoError(path, NO_FILE)
+                raise VideoError(path, "no such file", "missing")
             if self.path.stat().st_size == 0:
                 raise VideoError(path, "the file is empty", "empty")
             self.reader = FrameReader(self.path, threads, strict)
