@@ -12,7 +12,8 @@ from timesformer.data.annotations import Sample
 from timesformer.data.cache import FrameCache
 from timesformer.data.fingerprint import Digests, Fingerprint
 from timesformer.data.video.error import VideoError
-from timesformer.data.video.open import frames_digest, image_names, open_video
+from timesformer.data.video.image import image_names
+from timesformer.data.video.open import frames_digest, open_video
 
 
 def audit(

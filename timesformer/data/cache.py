@@ -26,6 +26,7 @@ from timesformer.data.annotations import Sample
 from timesformer.data.video.clock import Clock
 from timesformer.data.video.error import VideoError
 from timesformer.data.video.open import OpenVideo, frames_key, open_video
+from timesformer.data.video.reader import CHANGED
 
 WHOLE_BYTES = 32 * 2**20
 """A video of at most this many decoded bytes is kept whole when a frame of it is asked for: other frames will be."""
@@ -91,7 +92,10 @@ class FrameCache:
         return {**self.__dict__, "_known": OrderedDict(), "_used": None}
 
     def __contains__(self, source: Sample | Path | str) -> bool:
-        return self._file(frames_key(_sample(source))).is_file()
+        try:
+            return self._file(frames_key(_sample(source))).is_file()
+        except OSError:  # a file that cannot be read
+            return False
 
     @contextmanager
     def open(self, source: Sample | Path | str) -> Iterator["CachedVideo"]:
@@ -108,7 +112,7 @@ class FrameCache:
             raise VideoError(sample.place, f"cannot be read ({error.strerror})") from error
         found = self._known.get(key)
         kept = found if found is not None and _is_whole(found) else _described(self._file(key))
-        video = CachedVideo(self, sample, kept)
+        video = CachedVideo(self, sample, key, kept)
         try:
             if kept is None:  # not there, or damaged by something outside: made anew
                 video.kept = self._begin(self._file(key), video.source, sample)
@@ -186,8 +190,8 @@ class FrameCache:
 class CachedVideo:
     """Video that is read through the cache; the video itself is opened only for frames that the cache lacks."""
 
-    def __init__(self, cache: FrameCache, sample: Sample, kept: _Kept | None) -> None:
-        self.cache, self.sample, self.kept = cache, sample, kept
+    def __init__(self, cache: FrameCache, sample: Sample, key: str, kept: _Kept | None) -> None:
+        self.cache, self.sample, self.key, self.kept = cache, sample, key, kept
         self._source: OpenVideo | None = None
 
     @property
@@ -195,7 +199,17 @@ class CachedVideo:
         """The video itself."""
         if self._source is None:
             self._source = open_video(self.sample)
+            self._require_same()
         return self._source
+
+    def _require_same(self) -> None:
+        """Require the content for which the cache has a place: nothing else may be kept there."""
+        try:
+            same = frames_key(self.sample) == self.key
+        except OSError:
+            same = False
+        if not same:
+            raise VideoError(self.sample.place, CHANGED)
 
     @property
     def clock(self) -> Clock:
@@ -266,7 +280,9 @@ class CachedVideo:
         step = max(1, _AT_ONCE // size)
         for start in range(0, len(missing), step):
             some = missing[start : start + step]
-            for index, frame in zip(some, self.source.frames(some), strict=True):
+            frames = self.source.frames(some)
+            self._require_same()
+            for index, frame in zip(some, frames, strict=True):
                 pixels = np.ascontiguousarray(frame.transpose(2, 0, 1))
                 out[wanted == index] = pixels
                 if room:

@@ -5,10 +5,12 @@ remembered by path, inode, size and time of change, between runs as well, so tha
 hold.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from typing import Any
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 
+NO_FILE = "not a file, but a pipe, a socket or a device"
 END_BYTES = 16 * 1024
 """Bytes of a file's head, and of its tail, that its sampled digest reads."""
 PIECES, PIECE_BYTES = 8, 4 * 1024
@@ -36,14 +39,21 @@ FileState = tuple[int, int, int, int]
 
 
 def content_hash(path: Path | str) -> str:
-    """sha256 of the file's bytes, in hexadecimal; remembered in this process by inode, size and times of change."""
-    status = os.stat(path)
+    """sha256 of the file's bytes, in hexadecimal; remembered in this process by inode, size and times of change.
+
+    Raises OSError for a file that cannot be read, and for what is no file.
+    """
+    status = _require_file(path)
     read = _hash if _is_settled(status) else _hash.__wrapped__
     return read(os.fspath(path), file_state(status))
 
 
 def sampled_hash(path: Path | str) -> str:
-    """sha256 of a file's size, head, tail and pieces between them; of a small file the sha256 of its bytes."""
+    """sha256 of a file's size, head, tail and pieces between them; of a small file the sha256 of its bytes.
+
+    Raises OSError for a file that cannot be read, and for what is no file.
+    """
+    _require_file(path)
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size <= WHOLE_BYTES:
@@ -57,6 +67,14 @@ def sampled_hash(path: Path | str) -> str:
         file.seek(size - END_BYTES)
         digest.update(file.read(END_BYTES))
         return digest.hexdigest()
+
+
+def _require_file(path: Path | str) -> os.stat_result:
+    """Refuse pipes, which would wait for a writer, and devices, which need not end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # folders fail when they are opened
+        raise OSError(errno.EINVAL, NO_FILE, os.fspath(path))
+    return status
 
 
 def file_state(status: os.stat_result) -> FileState:

@@ -17,6 +17,7 @@ _QUICK = r"""
 x264.mp4 x264.avi x264.asf x264.h264 x265.ts svtav1.webm vpx.webm vpx-vp9.mkv mpeg4.avi mpeg2video.mpg mjpeg.mov
 gif.gif open.ts hidden.webm uneven.mkv uneven.flv still.mkv slides.mkv browser.webm dropped_mpeg4.avi edit6.mp4
 stss_empty.mp4 inside.ts thumbnail.mkv thumbnail.mp4 turned90m.mp4 exif6.mkv single.gif 12:30.mp4 http:z.mp4
+fields.ts two2.mp4 packed.avi drawn.apng
 n\udcffo.mp4 cut.mkv cut.avi resized.ts list.m3u8
 """
 QUICK = frozenset(_QUICK.split())

@@ -167,7 +167,7 @@ def test_bad_options(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("gone.mp4", "no such file"), ("cut.mp4", "cut.mp4"), ("frames", "has no images")]
+    ("name", "said"), [("gone.mp4", "no such file"), ("cut.mp4", "cut.mp4"), ("frames", "without images")]
 )
 def test_bad_videos(video: Path, tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:700])

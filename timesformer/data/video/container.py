@@ -5,13 +5,17 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import ArgumentError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from timesformer.data.video.error import VideoError
 
-_LISTS = ("concat", "dash", "hls", "image2", "imf")
-"""Formats that are lists of other files."""
+_LISTS = {"concat", "dash", "hls", "image2", "imf", "webm_dash_manifest"}
+"""Formats that are lists of other files; image2 is told by a name such as `a%03d.gif`, which a video may have too."""
+_ALLOWED = ",".join(sorted(av.formats_available - _LISTS))
+_HEADS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"<CompositionPlaylist")
+_HEAD = 2048  # bytes in which these are searched for
 
 
 def open_container(path: Path | str) -> InputContainer:
@@ -19,11 +23,24 @@ def open_container(path: Path | str) -> InputContainer:
 
     Raises FFmpegError or OSError for a file that cannot be opened, VideoError for a list of other files.
     """
-    container = av.open("file:" + os.path.abspath(path), options={"protocol_whitelist": "file"})
-    if container.format.name in _LISTS:
-        container.close()
-        raise VideoError(path, "a list of other files, not a video", "not-video")
-    return container
+    options = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED}
+    name = os.path.abspath(path)
+    try:
+        return av.open("file:" + name, options=options)
+    except ArgumentError:
+        with open(name, "rb") as file:
+            head = file.read(_HEAD)
+        if any(begin in head for begin in _HEADS):
+            raise VideoError(path, "a list of other files, not a video", "not-video") from None
+        return av.open(_Nameless(name), options=options)
+
+
+class _Nameless:
+    """A file whose name FFmpeg does not see, so that it is told by its content alone."""
+
+    def __init__(self, path: str) -> None:
+        file = open(path, "rb")
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def choose_stream(container: InputContainer) -> VideoStream | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from timesformer.data.annotations.reading import VIDEO_SUFFIXES, suffixes_of, tell_passed_over
 from timesformer.data.natural import natural_key
-from timesformer.data.video.open import IMAGE_SUFFIXES
+from timesformer.data.video.image import IMAGE_SUFFIXES
 from timesformer.errors import InputError
 from timesformer.text import path_text
 
@@ -15,8 +15,8 @@ def find_videos(sources: Iterable[Path | str]) -> list[Path]:
     """List the given files, and for each given folder all videos in it, in the order of their names.
 
     In a folder, at any depth, a video is a file with a video suffix, or a folder with images but without videos (its
-    images are the frames).  Other files are passed over, with a warning; names that begin with a dot are ignored.
-    Files are not opened here.
+    images are the frames).  Links to folders are followed, but no folder is entered twice.  Other files are passed
+    over, with a warning; names that begin with a dot are ignored.  Files are not opened here.
 
     Raises InputError for a folder without videos.
     """
@@ -36,8 +36,11 @@ def find_videos(sources: Iterable[Path | str]) -> list[Path]:
 def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the videos in a folder, and the files that are passed over."""
     found, passed_over = list[Path](), list[Path]()
-    for path, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    entered = {os.path.realpath(folder)}
+    for path, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [
+            name for name in sorted(folders) if not name.startswith(".") and _enter(os.path.join(path, name), entered)
+        ]
         shown = [name for name in names if not name.startswith(".")]
         videos = [name for name in shown if name.lower().endswith(VIDEO_SUFFIXES)]
         images = [name for name in shown if name.lower().endswith(IMAGE_SUFFIXES)]
@@ -47,3 +50,11 @@ def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
         taken = {*videos, *(() if videos else images)}
         passed_over += [Path(path, name) for name in sorted(shown) if name not in taken]
     return sorted(found, key=lambda video: natural_key(str(video))), passed_over
+
+
+def _enter(folder: str, entered: set[str]) -> bool:
+    """Return True for a folder that was not entered before, under whatever name."""
+    real = os.path.realpath(folder)
+    new = real not in entered
+    entered.add(real)
+    return new

@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
+from timesformer.data.video.fields import SecondFields, has_second_fields
 from timesformer.data.video.mp4 import read_track
 from timesformer.data.video.whole import is_cut_off
 
@@ -22,6 +23,8 @@ _INVENTED = ("mpegvideo",)
 """Formats without stamps, for which FFmpeg makes up some that are not those of the pictures."""
 _NUMBERED = ("dirac",)
 """Formats whose stamps are numbers of frames, not times."""
+_MARKED_WRONGLY = ("apng",)
+"""Formats in which pictures are marked as key frames that are drawn over the ones before."""
 _FURTHEST = 64
 """Most places between decoding and display order; in a file joined from several, stamps may begin anew."""
 
@@ -47,6 +50,7 @@ class FrameTable:
     source: "index", or "packets" if the whole file had to be read
     doubts: True if the packets do not tell which pictures are shown (see `timesformer.data.video.beginning`)
     positions: offset of each frame's packet in the file, where time stamps alone do not verify a seek; otherwise None
+    paired: True if a picture may take two packets, one for each of its fields
     """
 
     num_frames: int
@@ -58,6 +62,7 @@ class FrameTable:
     source: str
     doubts: bool = False
     positions: np.ndarray | None = None
+    paired: bool = False
 
     def start(self, index: int) -> int:
         """Return the position in `key_frames` at which decoding of a frame must start."""
@@ -97,6 +102,8 @@ def _from_index(path: Path, container: av.container.InputContainer, stream: Vide
     key = (flags & _KEY) != 0
     if (flags & _DISCARD).any() or not key[0] or (size <= 0).any() or (np.diff(decoded) <= 0).any():
         return None
+    if (second := _second_fields(stream)) is not None and has_second_fields(path, second, position.tolist()):
+        return None
     there = int((position + size <= path.stat().st_size).sum())
     if there < count:
         raise IndexFault(f"truncated: has {there} of {count} frames")
@@ -132,9 +139,20 @@ _HIDDEN = {"vp8": _vp8_hidden, "libvpx": _vp8_hidden, "dirac": _dirac_hidden}
 """{decoder: whether a packet with these bytes is not shown}."""
 
 
+def _second_fields(stream: VideoStream) -> SecondFields | None:
+    if stream.codec_context.name != "h264":
+        return None
+    found = SecondFields(bytes(stream.codec_context.extradata or b""))
+    return found if found.possible else None
+
+
 @dataclass(frozen=True)
 class _Packets:
-    """Fields of the packets with data that are shown, in decoding order; total: number of all packets with data."""
+    """Fields of the packets with data that begin a picture that is shown, in decoding order.
+
+    total: number of all packets with data; paired: True if a picture may take two packets
+    packed: True if a packet holds two pictures, and another one none, as DivX writes B-frames
+    """
 
     pts: np.ndarray
     dts: np.ndarray
@@ -143,23 +161,29 @@ class _Packets:
     key: np.ndarray
     position: np.ndarray
     total: int
+    paired: bool
+    packed: bool
 
 
 def _packets(container: av.container.InputContainer, stream: VideoStream) -> _Packets:
     """Read all packets, without keeping their data."""
     columns = [array("q") for _ in range(6)]
-    hidden, total = _HIDDEN.get(stream.codec_context.name, lambda data: False), 0
+    second, total = _second_fields(stream), 0
+    packed, may_be_packed = False, stream.codec_context.name == "mpeg4"
+    hidden = second or _HIDDEN.get(stream.codec_context.name, lambda data: False)
     for packet in container.demux(stream):
         if not packet.size:
             continue
         total += 1
-        if packet.is_discard or hidden(memoryview(packet)):  # an edit list may remove a packet
+        data = memoryview(packet)
+        packed = packed or (may_be_packed and bytes(data).count(_MPEG4_PICTURE) > 1)
+        if hidden(data) or packet.is_discard:  # an edit list may remove a packet
             continue
         fields = (packet.pts, packet.dts, packet.duration, packet.size, packet.is_keyframe, packet.pos)
         for column, field in zip(columns, fields, strict=True):
             column.append(_NONE if field is None else int(field))
     pts, dts, duration, size, key, position = (np.frombuffer(column, np.int64) for column in columns)
-    return _Packets(pts, dts, duration, size, key != 0, position, total)
+    return _Packets(pts, dts, duration, size, key != 0, position, total, second is not None, packed)
 
 
 def _from_packets(path: Path, container: av.container.InputContainer, stream: VideoStream) -> FrameTable:
@@ -177,11 +201,12 @@ def _from_packets(path: Path, container: av.container.InputContainer, stream: Vi
     _require_whole(path, container, stream, found, last)
     kind, reordering = container.format.name, bool(stream.codec_context.has_b_frames)
     invented, reordering = reordering and kind in _INVENTED, reordering and sorted_already
-    if not apart or joined or invented or (reordering and kind in _DECODING_ORDER):
+    if not apart or joined or invented or found.packed or (reordering and kind in _DECODING_ORDER):
         times = stamps if apart and not joined and not invented else None
         odd = not found.key[0] or _hides_pictures(stream, found)
-        return FrameTable(count, None, times, last, [0], [None], "packets", bool(odd))
-    keys = np.union1d([0], np.flatnonzero(found.key[order]))
+        return FrameTable(count, None, times, last, [0], [None], "packets", bool(odd), paired=found.paired)
+    marked = found.key[order] & (kind not in _MARKED_WRONGLY)
+    keys = np.union1d([0], np.flatnonzero(marked))
     dts = found.dts[order]
     # Seeking in MPEG streams uses decoding times.
     decoding = kind in ("mpegts", "mpeg")
@@ -192,9 +217,11 @@ def _from_packets(path: Path, container: av.container.InputContainer, stream: Vi
     times = None if kind in _NUMBERED else stamps
     # AVI has no time stamps: FFmpeg counts them from the index, which agrees with itself where it is wrong.
     places = found.position[order] if kind == "avi" else None
-    return FrameTable(count, stamps, times, last, keys.tolist(), targets.tolist(), "packets", bool(doubts), places)
+    at = keys.tolist(), targets.tolist()
+    return FrameTable(count, stamps, times, last, *at, "packets", bool(doubts), places, found.paired)
 
 
+_MPEG4_PICTURE = b"\0\0\1\xb6"  # start code of a picture in MPEG-4
 _SMALL = 32  # bytes; a picture that is not coded takes fewer
 
 

@@ -7,27 +7,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-import av
 import numpy as np
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from timesformer.data.annotations import Sample
+from timesformer.data.annotations.reading import suffixes_of
 from timesformer.data.fingerprint import content_hash
-from timesformer.data.natural import natural_key
 from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import upright, upright_size
 from timesformer.data.video.error import VideoError, guarded
+from timesformer.data.video.image import IMAGE_SUFFIXES, ImageFault, image_names, other_names, read_image
 from timesformer.data.video.square import SquarePixels
 from timesformer.data.video.video import Video
 from timesformer.text import path_text
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-_DECODERS = {b"\xff\xd8": ("mjpeg", b"\xff\xda", b"\xff\xd9"), b"\x89P": ("png", b"IDAT", b"IEND")}
-"""{first bytes: (decoder, marker of the pixel data, marker of the end)}."""
 
 
 class OpenVideo(Protocol):
@@ -117,13 +111,6 @@ def _digest(*lines: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def image_names(folder: Path) -> list[str]:
-    """List the names of the images in a folder, numbers in ascending order."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
-    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
-
-
 def segment_range(sample: Sample, clock: Clock) -> tuple[int, int]:
     """Return the range of a segment in a video.
 
@@ -145,11 +132,12 @@ def segment_range(sample: Sample, clock: Clock) -> tuple[int, int]:
 
 
 class FrameFolder:
-    """Folder of jpg or png images as a video, in the order of the numbers in their names; a context manager.
+    """Folder of images as a video, in the order of the numbers in their names; a context manager.
 
     fps: frame rate, which the images do not specify (30 by default); clock: times of the images at this rate
+    others: names of the files that are no images by their suffix; they are passed over
 
-    Files of other types are ignored.  Images are turned upright as their EXIF orientation says.
+    Images are turned upright as their EXIF orientation says.
 
     Raises VideoError for a folder without images, and in `frames` for an image that cannot be decoded or that differs
     in size from the first one.
@@ -159,11 +147,14 @@ class FrameFolder:
         self.path = Path(path)
         self.fps = DEFAULT_FPS if fps is None else fps
         try:
-            self._names = image_names(self.path)
+            self._names, self.others = image_names(self.path), other_names(self.path)
         except OSError as error:
             raise VideoError(path, f"the folder cannot be read ({error.strerror})") from error
         if not self._names:
-            raise VideoError(path, f"no such file; the folder of this name has no images ({', '.join(IMAGE_SUFFIXES)})")
+            kinds = f"{', '.join(IMAGE_SUFFIXES[:-1])} or {IMAGE_SUFFIXES[-1]}"
+            raise VideoError(
+                path, f"a folder without images (names that end in {kinds}){suffixes_of(list(map(Path, self.others)))}"
+            )
         self.num_frames = len(self._names)
         self.clock = Clock.at_rate(self.num_frames, self.fps)
         self._reformatter = VideoReformatter()
@@ -203,23 +194,11 @@ class FrameFolder:
     def _decode(self, index: int) -> VideoFrame:
         """Decode an image, not yet turned as its EXIF orientation says."""
         name = path_text(self._names[index])
-        try:
-            data = (self.path / self._names[index]).read_bytes()
-        except OSError as error:
-            raise VideoError(self.path, f"image {name} cannot be read ({error.strerror})") from error
-        decoder, pixels, end = _DECODERS.get(data[:2], ("", b"", b""))
-        if not decoder:
-            raise VideoError(self.path, f"image {name} is neither a jpg nor a png file")
-        # A decoder fills in the missing part of a truncated image.
-        if data.rfind(end) < data.rfind(pixels):
-            raise VideoError(self.path, f"image {name} is truncated")
         with guarded(self.path, f"image {name} "):
-            context = av.CodecContext.create(decoder, "r")
-            assert isinstance(context, VideoCodecContext)
-            found = [*context.decode(av.Packet(data)), *context.decode(None)]
-        if len(found) != 1 or not isinstance(found[0], VideoFrame):
-            raise VideoError(self.path, f"image {name} cannot be decoded")
-        return found[0]
+            try:
+                return read_image(self.path / self._names[index])
+            except ImageFault as fault:
+                raise VideoError(self.path, f"image {name} {fault}") from fault
 
 
 class Segment:

@@ -20,10 +20,13 @@ from av.error import FFmpegError
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
+from timesformer.data.fingerprint import file_state
 from timesformer.data.video.beginning import settled
 from timesformer.data.video.container import choose_stream, open_container
+from timesformer.data.video.image import MOST_PIXELS, TOO_LARGE
 from timesformer.data.video.index import NO_FRAMES, FrameTable, IndexFault, read_table
 
+CHANGED = "the file was changed while it was being read"
 _ATTEMPTS = 3  # seeks for one frame
 _SKIP, _SEEK, _RESTART = "skip", "seek", "restart"  # ways to reach a frame, in the order in which they are tried
 
@@ -32,6 +35,7 @@ class FrameReader:
     """Frames of a file by their number in display order.
 
     table: see `timesformer.data.video.index`; stream, codec: of the open file; they change when it is opened anew
+    stated_size: (height, width) as coded, by the header
     threads: decoding threads; 0 lets FFmpeg choose.  strict: raise an error for damage that FFmpeg would conceal
     repeated: numbers of frames read so far whose packets hold no picture
 
@@ -47,6 +51,8 @@ class FrameReader:
         self._next = 0  # lower bound of the next frame from the decoder
         self._last: av.VideoFrame | None = None  # frame before it
         self._from_start = False  # decoding since the start of the file
+        self._ended = False  # all packets have been decoded
+        self._state = file_state(path.stat())
         self._open()
         try:
             self.table: FrameTable = read_table(path, self._container, self.stream)
@@ -64,6 +70,8 @@ class FrameReader:
 
     def _open(self) -> None:
         """Open the file, at its start."""
+        if file_state(self.path.stat()) != self._state:
+            raise IndexFault(CHANGED, "unreadable")
         self._container = open_container(self.path)
         stream = choose_stream(self._container)
         if stream is None:
@@ -77,9 +85,14 @@ class FrameReader:
             raise IndexFault(*(NO_FRAMES if empty else ("no decoder is available for its video stream", "unreadable")))
         self.stream.thread_type = "NONE" if self._threads == 1 else "AUTO"
         self.codec = self.stream.codec_context
+        self.stated_size = self.codec.height, self.codec.width
+        if self.codec.height * self.codec.width > MOST_PIXELS:
+            self._container.close()
+            raise IndexFault(TOO_LARGE.format(self.codec.width, self.codec.height), "unreadable")
         self.codec.thread_count = self._threads
-        if self._strict:
-            self.codec.options = {"err_detect": "explode"}
+        self.codec.options = {"max_pixels": str(MOST_PIXELS)}  # of a frame whose size the header does not tell
+        if self._strict and self.codec.name != "tiff":  # which finds fault with what FFmpeg itself writes
+            self.codec.options |= {"err_detect": "explode"}
         # Only H.264 marks in a picture's own header that no other picture refers to it.
         self._may_skip = self._threads == 1 and self.codec.name == "h264"
         self._skipping = False
@@ -112,13 +125,15 @@ class FrameReader:
 
     def _read_run(self, run: list[int], ending: bool) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the requested frames of one run.  `ending`: no frame after the run's last one will be requested."""
-        missing = run
+        missing, attempts = run, 0
         for way in (_SKIP, *[_SEEK] * _ATTEMPTS, _RESTART):
-            if way == _SKIP and not self._may_skip:
+            if way == _SKIP and not (self._may_skip and not self.table.paired):
                 continue
+            attempts += 1
+            early = ending and attempts == 1  # otherwise the decoder is fed until it shows the frames by itself
             try:
                 self._place(missing[0], way)
-                for index, frame in self._decode(missing, ending, way):
+                for index, frame in self._decode(missing, early, way):
                     yield index, frame
                     missing = missing[1:]
             except FFmpegError:  # perhaps because decoding did not start at a true key frame
@@ -134,7 +149,7 @@ class FrameReader:
     def _place(self, index: int, way: str) -> None:
         """Continue, or seek to the key frame before, so that the decoder arrives at this frame."""
         place = self.table.start(index)
-        anew = way == _SEEK and self._may_skip  # pictures were skipped before
+        anew = way == _SEEK and self._may_skip and not self.table.paired  # pictures were skipped before
         if way == _RESTART:
             self.restart()
         elif anew or self._packets is None or not self.table.key_frames[place] <= self._next <= index:
@@ -166,7 +181,7 @@ class FrameReader:
     def _begin(self, index: int) -> None:
         self._forget()
         self._packets = iter(self._container.demux(self.stream))
-        self._next = index
+        self._next, self._ended = index, False
 
     def _decode(self, run: list[int], ending: bool, way: str) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the frames of a run in decoder output order, until all are found or one is missing."""
@@ -199,7 +214,7 @@ class FrameReader:
                     yield index, frame
             if left and not self._feed(run[-1], unfed, ending, way == _SKIP):
                 break
-        while left and self._last is not None and way != _SKIP:
+        while left and self._last is not None and way != _SKIP and self._ended:
             self.repeated.add(left[0])
             yield left.popleft(), self._last
 
@@ -236,10 +251,10 @@ class FrameReader:
             return False
         packet = next((packet for packet in self._packets if packet.size), None)
         if packet is None:
-            self._packets = None
+            self._packets, self._ended = None, True
             self._decoded.extend(self.codec.decode(None))
             return True
-        index = self.table.number(packet.pts)
+        index = -1 if packet.is_discard else self.table.number(packet.pts)  # an edit list may use a stamp twice
         places = self.table.positions
         if self._sought is not None and index >= 0 and places is not None and packet.pos != places[index]:
             self._give_up()
@@ -257,7 +272,7 @@ class FrameReader:
             raise
         if self.table.stamps is not None:
             unfed.discard(index)
-            if ending and not unfed:
+            if ending and not unfed and not self.table.paired:  # the last one's second field may follow
                 self._packets = None
                 self._decoded.extend(self.codec.decode(None))
         return True

@@ -11,6 +11,7 @@ from timesformer.data.video.error import VideoError
 from timesformer.data.video.open import FrameFolder
 from timesformer.data.video.square import square_size
 from timesformer.data.video.video import Video
+from timesformer.text import path_text
 
 UNREADABLE = {
     "missing": "no such file",
@@ -30,6 +31,7 @@ ODD = {
     "duplicate": "listed before, or the same content as another file",
     "rotated": "displayed rotated or mirrored; frames are returned upright",
     "concealed": "damage that FFmpeg conceals: training reads repaired frames",
+    "passed-over": "files in a folder of images that are no images by their suffix",
     "repeated": "packets without a picture; the frame before is repeated",
     "not-square": "pixels that are not square; square_pixels in the preprocessing corrects them",
     "variable-rate": "frames at uneven intervals; they are numbered in display order",
@@ -45,6 +47,7 @@ FPS_RANGE = (10.0, 61.0)
 """Range of usual frame rates; others give the verdict `odd-rate`."""
 STATED_TOLERANCE = 0.01
 """Largest relative difference between the header's frame rate and that of the time stamps."""
+_MOST_TOLD = 5  # files that a reason names
 SMALLEST = 32
 """Shortest usual side in pixels; shorter sides give the verdict `odd-size`."""
 
@@ -114,21 +117,22 @@ def examine(path: Path, *, decode: bool = False, whole: bool = True, fps: float 
         found = Finding("missing", "no such file") if missing else Finding("unreadable", f"{error.strerror}")
         return FileFacts(-1, None, findings=(found,))
     known: dict[str, Any] = {"size_bytes": status.st_size, "state": file_state(status), "decoded": decode}
-    if path.is_file():
+    is_folder = path.is_dir()
+    if not is_folder:
         try:
             known["sample"] = sampled_hash(path)
             known["content"] = content_hash(path) if whole else None
         except OSError as error:
             return FileFacts(**known, findings=(Finding("unreadable", f"cannot be read ({error.strerror})"),))
     try:
-        if path.is_dir():
+        if is_folder:
             with FrameFolder(path, fps) as folder:
                 if decode:
                     for index in range(folder.num_frames):
                         folder.frames([index])
                 known |= {"frames": folder.num_frames, "height": folder.height, "width": folder.width}
                 known |= {"fps": folder.fps, "index": "folder"}
-                findings = _size(folder.height, folder.width)
+                findings = _size(folder.height, folder.width) + _others(folder)
         else:
             with Video(path) as video:
                 known |= {"frames": video.num_frames, "fps": video.fps, "index": video.index}
@@ -188,6 +192,13 @@ def _contradicts(video: Video) -> bool:
 def _size(height: int, width: int) -> list[Finding]:
     odd = height % 2 or width % 2 or min(height, width) < SMALLEST
     return [Finding("odd-size", f"{width} x {height} pixels")] if odd else []
+
+
+def _others(folder: FrameFolder) -> list[Finding]:
+    if not folder.others:
+        return []
+    names = ", ".join(map(path_text, folder.others[:_MOST_TOLD])) + (", …" if len(folder.others) > _MOST_TOLD else "")
+    return [Finding("passed-over", f"{len(folder.others)} files in the folder are no images by their suffix: {names}")]
 
 
 def _uneven(video: Video) -> tuple[float, float] | None:

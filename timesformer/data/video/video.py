@@ -14,10 +14,12 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from timesformer.data.fingerprint import NO_FILE
 from timesformer.data.video.clock import Clock
 from timesformer.data.video.colour import rgb
 from timesformer.data.video.display import UPRIGHT, display_matrix, is_quarter_turn, upright, upright_size
 from timesformer.data.video.error import VideoError, guarded
+from timesformer.data.video.image import is_animated_webp
 from timesformer.data.video.index import IndexFault
 from timesformer.data.video.reader import FrameReader
 from timesformer.data.video.whole import BEGINNINGS, TOP_BOXES, is_cut_off
@@ -50,9 +52,11 @@ class Video:
         self.path = Path(path)
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
-        self._turned = self._quarter = False
+        self._turned = self._quarter = self._unlike_stated = False
         with self._reporting(opening=True):
             if not self.path.is_file():
+                if self.path.exists() and not self.path.is_dir():
+                    raise VideoError(path, NO_FILE)
                 raise VideoError(path, "no such file", "missing")
             if self.path.stat().st_size == 0:
                 raise VideoError(path, "the file is empty", "empty")
@@ -93,6 +97,9 @@ class Video:
         return VideoError(self.path, f"not a video that can be opened ({error.strerror})", "not-video")
 
     def _damaged(self, error: FFmpegError | OSError) -> VideoError:
+        with open(self.path, "rb") as file:
+            if is_animated_webp(file.read(21)):
+                return VideoError(self.path, "an animated WebP, which FFmpeg does not decode")
         return VideoError(self.path, f"truncated or damaged ({error.strerror})", "damaged")
 
     def __enter__(self) -> "Video":
@@ -181,6 +188,11 @@ class Video:
                     out = np.empty((len(indices), *pixels.shape), np.uint8)
                 out[places[index]] = pixels
         assert out is not None
+        if self._unlike_stated and 0 not in places:  # as the first frame, whatever is read first
+            size, self._size = out.shape[1:3], None
+            self.frames([0])
+            self._require_size(*size)
+        self._unlike_stated = False
         return out
 
     def all_frames(self) -> np.ndarray:
@@ -203,6 +215,7 @@ class Video:
     def _require_size(self, height: int, width: int) -> None:
         if self._size is None:
             self._size = height, width
+            self._unlike_stated = sorted(self._size) != sorted(self.reader.stated_size)
         if (height, width) != self._size:
             reason = f"the frame size changes from {self._size[1]} x {self._size[0]} to {width} x {height} pixels"
             raise VideoError(self.path, reason)

@@ -4,6 +4,7 @@
 sequence is the standard.
 """
 
+from tests.data.video.matrix.camera import RECORDED
 from tests.data.video.matrix.case import Case
 from tests.data.video.matrix.container import CONTAINED, NAMED, REFUSED, STREAMS
 from tests.data.video.matrix.picture import PICTURED
@@ -11,7 +12,7 @@ from tests.data.video.matrix.plain import PLAIN
 from tests.data.video.matrix.time import REORDERED, TIMED
 from tests.data.video.matrix.told import table
 
-ODD = [*REORDERED, *TIMED, *CONTAINED, *STREAMS, *PICTURED, *NAMED]
+ODD = [*REORDERED, *TIMED, *RECORDED, *CONTAINED, *STREAMS, *PICTURED, *NAMED]
 CASES = [*PLAIN, *ODD, *REFUSED]
 
 DOCUMENTED = table([*PLAIN, *ODD], REFUSED)

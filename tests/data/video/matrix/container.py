@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,18 @@ def _resized(folder: Path) -> Path:
     return folder / "resized.ts"
 
 
+def _resized_inside(suffix: str) -> Callable[[Path], Path]:
+    def change(number: int, packet: av.Packet) -> None:
+        packet.time_base, packet.pts, packet.dts, packet.duration = Fraction(1, 25), number, number, 1
+
+    def make(folder: Path) -> Path:
+        parts = [encode(folder / f"{side}.h264", size=(side, 64), options={"bf": "0", "g": "5"}) for side in (48, 64)]
+        (folder / "both.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+        return remux(folder / "both.h264", folder / f"resized.{suffix}", change=change)
+
+    return make
+
+
 def _written(content: bytes, name: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / name).write_bytes(content)
@@ -199,6 +212,10 @@ REFUSED = [
     odd("cut off", "cut.webm", _cut("webm", "libvpx", 0.5), reported="truncated"),
     odd("cut off", "cut.avi", _cut("avi", "mpeg4", 0.5), reported="truncated"),
     odd("size changes", "resized.ts", _resized, reported="frame size changes"),
+    *(
+        odd("size changes", f"resized.{suffix}", _resized_inside(suffix), reported="frame size changes")
+        for suffix in ("mkv", "mp4", "flv")
+    ),
     odd("list of other files", "list.m3u8", _playlist, reported="list of other files"),
     odd("empty", "empty.mp4", _written(b"", "empty.mp4"), reported="empty"),
     odd("not a video", "words.mp4", _written(b"these are words\n" * 50, "words.mp4"), reported="not a video"),

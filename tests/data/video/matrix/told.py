@@ -7,6 +7,11 @@ from tests.data.video.matrix.case import Case
 EXACT = "every frame, in any order"
 OUTCOMES = {
     "interlaced": "every frame; the two fields are not separated",
+    "fields in packets of their own": "every picture once; its two fields are not separated",
+    "edit list with several parts": "the frames that FFmpeg plays, by their times",
+    "two programmes": "the one that FFmpeg would play",
+    "time stamps begin anew": "every frame at its time",
+    "hours between two pictures": "every frame at its time; the audit says `odd-rate`",
     "hidden reference frames": "frames that are shown; those that only serve as references are not counted",
     "variable frame rate": "every frame at its time; the rate is their mean; the audit says `variable-rate`",
     "first picture late": "every frame; seconds count from the first",
