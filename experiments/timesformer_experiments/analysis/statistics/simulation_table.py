@@ -12,8 +12,8 @@ TEXTS = {
     "coverage": "How often 95 % intervals for new seeds and new test videos cover the truth, with a number of seeds "
     "that is settled before [%]; goal 93 to 97 %.",
     "coverage where the looks end": "How often the 95 % interval with which a claim is reported, at the look that "
-    "decides it or at the last, covers its difference [%]: less often than with a number of seeds that is settled before, "
-    "since seeds stop where the difference looks large, or small.",
+    "decides it or at the last, covers its difference [%]: less often than with a number of seeds that is settled "
+    "before, since seeds stop where the difference looks large, or small.",
     "the level of the first look": "How often two equal variants are called different at a level of 0.005, where "
     "0.5 % is meant: by the critical value in use and by Satterthwaite's degrees of freedom.",
     "false direction in a family": "How often at least one claim of a family without a difference is called "
