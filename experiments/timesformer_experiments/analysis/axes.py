@@ -127,6 +127,22 @@ def follows(frame: pd.DataFrame, column: str, others: Sequence[str]) -> bool:
     return len(frame.drop_duplicates([*others, column])) == len(frame.drop_duplicates(list(others)))
 
 
+def also_differ(frame: pd.DataFrame, axes: Axes) -> list[str]:
+    """Return the fields, beside the compared one, in which finished runs differ where the other axes and the seed are
+    equal: recipes that go with a scheme, its width, the run that it starts from."""
+    if axes.compared is None:
+        return []
+    done, compared = frame[frame["outcome"] == "done"], axes.compared.removeprefix(CELL)
+    known = set(_paths(axes)) | ({HEIGHT, WIDTH} if compared in SIZES else set())
+    equal = [*axes.others, "seed"]
+    found = []
+    for name in [*_candidates(done), *(name for name in ("init_from",) if name in done and _varies(done, name))]:
+        if name in known or compared.startswith(f"{name}.") or follows(done, name, equal):
+            continue
+        found.append(name)
+    return found
+
+
 def shown(value: Any) -> Any:
     """Return a value of an axis as plain data: a whole number, a number or text; None if there is none."""
     if missing(value):

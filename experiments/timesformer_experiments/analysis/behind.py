@@ -17,7 +17,7 @@ from timesformer_experiments.analysis.classes import MOST_CLASSES, MOST_PANELS, 
 from timesformer_experiments.analysis.curves import CURVES, MOST_FIGURES, curve_figure, parquet, with_costs
 from timesformer_experiments.analysis.figures import style
 from timesformer_experiments.records.hits import confusions_of
-from timesformer_experiments.report.report import More
+from timesformer_experiments.report.report import Part
 from timesformer_experiments.report.tables import Column, Table
 
 NAME = re.compile(r"(?P<of>.+?)-(?:smoke|quick|full|paper)-(?P<rest>.+)-s\d+")
@@ -50,8 +50,11 @@ def runs_by_part(name: str, records: Sequence[Record]) -> Runs:
     return found
 
 
-def behind(name: str, records: Sequence[Record], curves: pd.DataFrame) -> More:
-    """Return what is shown below a table.  curves: as `curves.kept_curves` gives them."""
+def behind(name: str, records: Sequence[Record], curves: pd.DataFrame, elsewhere: bool = False) -> tuple[Part, ...]:
+    """Return the part with classes and curves, none where the records know of neither.
+
+    curves: as `curves.kept_curves` gives them; elsewhere: whether the report draws curves in another part.
+    """
     runs = runs_by_part(name, records)
     counted = {part: dict(_counted(variants)) for part, variants in runs.items()}
     counted = {part: variants for part, variants in counted.items() if variants}
@@ -76,14 +79,26 @@ def behind(name: str, records: Sequence[Record], curves: pd.DataFrame) -> More:
     figures |= dict(_curve_figures(runs, curves))
     if not curves.empty:
         files[CURVES] = parquet(curves)
+    if not (tables or figures or files):
+        return ()
     notes = []
     if rows and not matrices:
         notes.append("These records say which videos were right, not what the others were taken for: no confusion.")
     if len(matrices) > MOST_PANELS:
         notes.append(f"Confusions of {MOST_PANELS} of {len(matrices)} variants are drawn; the records hold all.")
-    if rows and curves.empty:
+    if rows and curves.empty and not elsewhere:
         notes.append("Learning curves were not kept with these records.")
-    return More(tuple(tables), figures, tuple(notes), files)
+    within = [Part(stem, stem.replace("_", " ").capitalize(), figure=figure) for stem, figure in figures.items()]
+    within += [Part("", table=table) for table in tables]
+    found = Part(
+        "classes",
+        "Classes" if elsewhere and curves.empty else "Classes and learning curves",
+        findings=tuple(notes),
+        files=files,
+        within=tuple(within),
+        on_page_only=True,
+    )
+    return (found,)
 
 
 def _counted(variants: Mapping[str, Sequence[Record]]) -> Iterator[tuple[str, tuple[int, list[Confusion]]]]:

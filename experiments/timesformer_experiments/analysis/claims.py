@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,14 @@ from typing import Any
 
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import read_scores
-from timesformer_experiments.analysis.statistics.equivalence import beyond_margin_p, direction_p, equivalence_p, judge
+from timesformer_experiments.analysis.seeds import design_of
+from timesformer_experiments.analysis.statistics.equivalence import (
+    Judgement,
+    beyond_margin_p,
+    direction_p,
+    equivalence_p,
+    judge,
+)
 from timesformer_experiments.analysis.statistics.estimators import Estimate, crossed_difference, nested_difference
 from timesformer_experiments.analysis.statistics.looks import LOOKS, Decision, Taken, decide
 from timesformer_experiments.records.folder import RunFolder
@@ -53,24 +61,40 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a claim stands."""
+    """Where a claim stands.  family: number of claims that are corrected together."""
 
     evidence: Evidence
     decision: Decision
+    family: int = 1
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The difference at the look that decided the claim, else at the last one; None before the first."""
+        known, decided = self.evidence.estimates, self.decision.decided_at
+        if decided is not None:  # later seeds are ignored
+            known = tuple(each for each in known if each.seeds <= decided)
+        return known[-1] if known else None
+
+    def judgement(self) -> Judgement:
+        """Return the word for the claim; the power is that of its last look within its family."""
+        claim, estimate, decision = self.evidence.claim, self.estimate, self.decision
+        if estimate is None:
+            return Judgement("undecided", margin=claim.margin)
+        level = LOOKS[len(self.evidence.estimates) - 1].alpha / self.family
+        p_values = (decision.direction_corrected, decision.equivalence_corrected)
+        return judge(estimate, *p_values, expected=claim.expected, alpha=level, margin=claim.margin)
+
+    def sentence(self) -> str:
+        """Return it in words, with what restricts it."""
+        estimate = self.estimate
+        if estimate is None:
+            return "undecided: no look yet, as runs of the first are missing or have failed"
+        remark = estimate.remark()
+        return f"{self.judgement().text()}{f' ({remark})' if remark else ''}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: the claim, and what is known of it."""
-        decision, estimates = self.decision, self.evidence.estimates
-        known = estimates
-        if decision.decided_at is not None:  # later seeds are ignored
-            known = tuple(each for each in estimates if each.seeds <= decision.decided_at)
-        estimate = known[-1] if known else None
-        judged = judge(
-            estimate,
-            decision.direction_corrected if known else None,
-            decision.equivalence_corrected if known else None,
-            expected=self.evidence.claim.expected,
-        )
+        decision, judged = self.decision, self.judgement()
         return {
             **self.evidence.claim.model_dump(mode="json"),
             "seeds": judged.seeds,
@@ -81,15 +105,18 @@ class Standing:
             "difference_high_points": None if judged.interval is None else judged.interval[1],
             "direction_p": judged.direction_p,
             "equivalence_p": judged.equivalence_p,
+            "smallest_difference_points": judged.found_with_power,
+            "more_seeds": judged.more_seeds,
             "verdict": judged.word,
-            "sentence": judged.text(),
+            "sentence": self.sentence(),
         }
 
 
 def stand(evidence: Sequence[Evidence]) -> list[Standing]:
     """Return where all claims stand, corrected for looks and families."""
     decisions = decide([each.taken() for each in evidence])
-    return [Standing(each, decision) for each, decision in zip(evidence, decisions, strict=True)]
+    sizes = Counter(each.claim.family for each in evidence)
+    return [Standing(each, found, sizes[each.claim.family]) for each, found in zip(evidence, decisions, strict=True)]
 
 
 def difference(first: Records, second: Records, runs_dir: Path) -> Estimate:
@@ -97,10 +124,9 @@ def difference(first: Records, second: Records, runs_dir: Path) -> Estimate:
 
     Nested, where each seed has test videos of its own, crossed, where all have the same.
 
-    Raises InputError where a run has left no scores, or the two were not tested on the same videos.
+    Raises InputError where a run has left no scores, where the two were not tested on the same videos, and where some
+    seeds share test videos and others do not.
     """
-    sets = {_fingerprint(record) for records in (first, second) for record in records.values()}
-    estimate = crossed_difference if len(sets) == 1 else nested_difference
     groups: dict[str, str] = {}
     sides = []
     for records in (first, second):
@@ -110,6 +136,7 @@ def difference(first: Records, second: Records, runs_dir: Path) -> Estimate:
             runs[seed], of_run = _right(scores, _fingerprint(record), json.dumps(data, sort_keys=True))
             join_clusters(groups, of_run)
         sides.append(runs)
+    estimate = crossed_difference if design_of(*sides) == "crossed" else nested_difference
     return estimate(sides[0], sides[1], groups)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,11 @@ def right_frame(right: Right) -> pd.DataFrame:
     return frame.astype({name: "category" for name in frame if name != "right"})
 
 
-def compare_all(frame: pd.DataFrame, axes: Axes, right: Right) -> list[Comparison]:
-    """Every two values of the compared axis, where everything else is equal, judged as one family.
+def compare_all(frame: pd.DataFrame, axes: Axes, right: Right, untested: str = "") -> list[Comparison]:
+    """Every two values of the compared axis, where the other axes are equal, judged as one family.
 
     Without scores the test is over the accuracies of the seeds.  Pairs without a common seed are left out.
+    untested: why none of them may be tested, such as a number of seeds that depends on their results.
     """
     if axes.compared is None or ACCURACY not in frame:
         return []
@@ -116,7 +118,7 @@ def compare_all(frame: pd.DataFrame, axes: Axes, right: Right) -> list[Compariso
         for (first, one), (second, other) in itertools.combinations(runs.items(), 2):
             if set(one.percent) & set(other.percent):
                 found.append(compare(one, other, names=(str(first), str(second)), setting=place))
-    return judged(found)
+    return [replace(each, untested=untested) for each in found] if untested else judged(found)
 
 
 def seeds_of(rows: pd.DataFrame, right: Right) -> Seeds:

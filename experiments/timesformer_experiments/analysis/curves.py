@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from scipy import special
 
 from timesformer.config.registry import macs_per_view, read_config
 from timesformer.errors import InputError
@@ -32,6 +33,8 @@ CURVES = "curves.parquet"
 COLUMNS = ("hash", "step", "loss", "accuracy_percent")
 VALIDATION = "validation_percent"
 POINTS = 40
+BAND_FROM = 3
+"""Seeds from which the mean of curves has a band; that of two would reach 12.7 standard errors."""
 MOST_FIGURES = 6
 """Most settings whose curves are drawn; the others are in the file."""
 OVER = {"step": "steps", "videos": "training videos", "macs": "training {}MACs (forward and backward)"}
@@ -163,7 +166,7 @@ def _lines(
 
 
 def curve_figure(lines: list[tuple[str, dict[str, Any], list[pd.DataFrame]]], said: str) -> Figure:
-    """Loss and accuracy in rows, what they are over in columns; each seed is thin, their mean is thick."""
+    """Loss and accuracy in rows, what they are over in columns; each seed is thin, their mean is thick, with a band."""
     every = [curve for _, _, curves in lines for curve in curves]
     over = [x for x in OVER if all(curve[x].notna().all() for curve in every)]
     most = max(float(curve["macs"].iloc[-1]) for curve in every) if "macs" in over else math.nan
@@ -185,6 +188,9 @@ def curve_figure(lines: list[tuple[str, dict[str, Any], list[pd.DataFrame]]], sa
                     continue
                 mean = _mean(curves, x, y)
                 axis.plot(mean[x] / scale, mean[y], **look, linewidth=1.4, label=title)
+                if "low" in mean:
+                    band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
+                    axis.fill_between(mean[x] / scale, mean["low"], mean["high"], **band)
             axis.grid(True, color="#dddddd", linewidth=0.6)
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
@@ -216,9 +222,17 @@ def _lighter(colour: str) -> tuple[float, float, float]:
 
 
 def _mean(curves: Sequence[pd.DataFrame], x: str, y: str) -> pd.DataFrame:
-    """The mean over seeds, as far as all of them go."""
+    """The mean over seeds, as far as all of them go; from `BAND_FROM` of them on the ends of its 95 % interval for new
+    seeds, at each place by itself."""
     longest = max(curves, key=len)
     places = longest[x].to_numpy(dtype=float)
     places = places[places <= min(float(curve[x].iloc[-1]) for curve in curves)]
     values = [np.interp(places, curve[x], curve[y]) for curve in curves]
-    return pd.DataFrame({x: places, y: np.mean(values, axis=0)})
+    found = pd.DataFrame({x: places, y: np.mean(values, axis=0)})
+    if len(curves) < BAND_FROM:
+        return found
+    half = special.stdtrit(len(curves) - 1, 0.975) * np.std(values, axis=0, ddof=1) / math.sqrt(len(curves))
+    low, high = found[y] - half, found[y] + half
+    if y != "loss":
+        low, high = low.clip(lower=0), high.clip(upper=100)
+    return found.assign(low=low, high=high)

@@ -16,6 +16,8 @@ from timesformer_experiments.records.read import CELLS_FILE
 from timesformer_experiments.report.tables import Column, Table
 
 CLAIMS = "claims"
+UNTESTED = "seeds were added while claims were undecided: see the claims"
+"""Why pairs are not tested in a sweep with `until`: with seeds that stop at a result, p-values err too often."""
 SAID = {"macs_per_view": "MACs a view", "params": "parameters", "train_macs": "MACs of the training"}
 
 
@@ -47,14 +49,20 @@ def sections(
         tables |= tuning.tables(variants, seeds_of)
         figures |= tuning.figures(variants, compared)
         findings += tuning.findings(variants)
+        if before := _of_cells(folder).get("superseded"):
+            findings.append(
+                f"{before} final runs of recipes that an earlier tuning chose are in this folder and left out: their "
+                "test results were known before these recipes were chosen."
+            )
     notes = [record["equalised"] for record in records if "equalised" in record and record.get("cell") is not None]
     if notes:
         tables["equal_cost"] = equal_cost(notes)
-    claims = _claims(folder)
+    claims = claims_of(folder)
     if claims:
         tables[CLAIMS] = claims_table(claims)
         decided = sum(each["decided_at_seeds"] is not None for each in claims)
         findings.append(f"Claims: {decided} of {len(claims)} decided ({100 * decided / len(claims):.0f} %).")
+        findings += [f"Claim {each['name']}: {each['sentence']}." for each in claims]
     return Sections(tables, figures, tuple(findings))
 
 
@@ -79,13 +87,18 @@ def equal_cost(notes: Sequence[Mapping[str, Any]]) -> Table:
         Column(f"counted_{first['by']}_wanted", "Wanted", "counted", 0),
         Column("counted_difference_percent", "Difference [%]", "counted", 2),
     )
-    return Table(pd.DataFrame(rows), columns, f"{first['vary']} at which each variant has the {said} of {first['to']}")
+    caption = f"{first['vary']} at which each variant comes nearest to the {said} of {first['to']}"
+    return Table(pd.DataFrame(rows), columns, caption)
 
 
-def _claims(folder: Path) -> list[dict[str, Any]]:
+def claims_of(folder: Path) -> list[dict[str, Any]]:
     """Return where the claims stood when a driver of the sweep last looked."""
+    return list(_of_cells(folder).get(CLAIMS, []))
+
+
+def _of_cells(folder: Path) -> dict[str, Any]:
     cells = (folder if folder.is_dir() else folder.parent) / CELLS_FILE
-    return json.loads(cells.read_bytes()).get(CLAIMS, []) if cells.is_file() else []
+    return dict(json.loads(cells.read_bytes())) if cells.is_file() else {}
 
 
 def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
@@ -100,6 +113,8 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
             "measured_difference_high_points": each["difference_high_points"],
             "measured_direction_p": each["direction_p"],
             "measured_equivalence_p": each["equivalence_p"],
+            "measured_smallest_difference_points": each.get("smallest_difference_points"),
+            "measured_more_seeds": each.get("more_seeds"),
             "measured_verdict": each["verdict"],
         }
         for each in claims
@@ -112,7 +127,17 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
         Column("measured_difference_points", "Difference [points]", "measured", bounds=bounds),
         Column("measured_direction_p", "p of direction", "measured", 3, least=0.001),
         Column("measured_equivalence_p", "p of equivalence", "measured", 3, least=0.001),
+        Column("measured_smallest_difference_points", "80 % power [points]", "measured"),
+        Column("measured_more_seeds", "Seeds still needed", "measured", 0),
         Column("measured_verdict", "Verdict", "measured"),
     )
-    caption = "claims registered before the runs; p corrected for looks and within each family; 95 % intervals"
-    return Table(pd.DataFrame(rows).astype({"seeds": int}), columns, caption)
+    margin = " or ".join(sorted({f"{each['margin']:g}" for each in claims}))
+    caption = (
+        "claims registered before the runs; 95 % intervals for new seeds and new test videos, p corrected for looks "
+        f"and within each family; equivalent: within {margin} points; 80 % power: the difference that so many seeds "
+        f"find at the level of their look within the family; seeds still needed: to find {margin} points, at the "
+        "spread seen"
+    )
+    frame = pd.DataFrame(rows).astype({"seeds": int})
+    kept = tuple(each for each in columns if each.origin == "label" or frame[each.key].notna().any())
+    return Table(frame, kept, caption)

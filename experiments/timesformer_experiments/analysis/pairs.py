@@ -2,7 +2,8 @@
 family of pairs, and a word.
 
 The number of seeds of a table or sweep was settled before it ran, so there is a single look; claims that are looked at
-while seeds are still running are decided by `looks`.
+while seeds are still running are decided by `looks`, and pairs of such a sweep are not tested besides: how many seeds
+they have depends on what came of the first.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Comparison:
     spread: Spread
     judgement: Judgement | None = None
     family: int = 1
+    untested: str = ""
 
     @property
     def difference_points(self) -> float:
@@ -82,10 +84,10 @@ class Comparison:
         said += f"{self.first} {self.first_percent:.1f} % and {self.second} {self.second_percent:.1f} %: "
         said += f"difference {signed(self.difference_points)} points"
         found, spread = self.judgement, self.spread
-        if found is None:
-            return f"{said}, not tested ({spread.note})"
         if spread.low is not None and spread.high is not None:
             said += f", 95 % interval {signed(spread.low)} to {signed(spread.high)} {spread.scope()}"
+        if found is None:
+            return f"{said}, not tested ({self.untested or spread.note})"
         p_values = (("direction", found.direction_p), ("equivalence", found.equivalence_p))
         tests = [f"{name} {p_text(value)}" for name, value in p_values if value is not None]
         if tests:
@@ -121,7 +123,7 @@ class Comparison:
             "design": None if estimate is None or self.spread.over == "seeds alone" else estimate.design,
             "family": self.family,
             "verdict": self.verdict,
-            "note": self.spread.note,
+            "note": self.untested or self.spread.note,
         }
 
 

@@ -29,12 +29,12 @@ from PIL import Image
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.analysis.axes import CELL, axes_of, groups
+from timesformer_experiments.analysis.axes import CELL, also_differ, axes_of, groups
 from timesformer_experiments.analysis.chance import ABOVE, CHANCE, above_chance, chance_of
 from timesformer_experiments.analysis.classes import ClassReport, class_report
 from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame, seeds_of
 from timesformer_experiments.analysis.curves import CURVES, curve_figures, parquet, read_curves
-from timesformer_experiments.analysis.fair import sections
+from timesformer_experiments.analysis.fair import UNTESTED, claims_of, sections
 from timesformer_experiments.analysis.figures import figures, front, pdf
 from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, cannot_reveal
@@ -56,7 +56,7 @@ from timesformer_experiments.report.style import png
 from timesformer_experiments.report.tables import Table, to_csv, to_latex, to_markdown
 
 SWEEP_FILE = "sweep.yaml"
-LEVEL = "failed_below_percent"
+LEVEL, DIVERGED = "failed_below_percent", "diverged"
 MOST_NAMED = 6
 """Largest number of settings that a finding names."""
 LONG_TABLE = 60
@@ -111,7 +111,7 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     levels = {key: level for key, record in records.items() if (level := record.get(LEVEL)) is not None}
     chance = {key: level for key, record in records.items() if (level := chance_of(record)) is not None}
     summary = summarise(results, axes, right, levels, chance)
-    comparisons = compare_all(results, axes, right)
+    comparisons = compare_all(results, axes, right, UNTESTED if claims_of(folder) else "")
     sweeps = [str(name) for name in results["sweep"].dropna().unique()]
     title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
     tables = {"summary": summary_table(summary, _caption(results, summary, sweeps))}
@@ -222,6 +222,12 @@ def _findings(
         kinds = failed["reason_kind"].astype(str).replace("nan", "unknown").value_counts()
         said += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
     found = [f"{said}, {left} are still to come: this is a report of an unfinished sweep." if left else f"{said}."]
+    diverged = int((failed["reason_kind"].astype(str) == DIVERGED).sum())
+    if diverged and summary.metric(ACCURACY) is not None:
+        found.append(
+            f"{_many(diverged, 'training')} diverged and {'has' if diverged == 1 else 'have'} no accuracy: means, "
+            "intervals and tests are over the others alone, which favours what diverges."
+        )
     mixed = _on_different_videos(results, summary, folder)
     if mixed:
         found.append(
@@ -248,8 +254,10 @@ def _findings(
         counts = Counter("one is better" if each.apart else each.verdict for each in tested)
         seeds = [len(each.seeds) for each in tested]
         level = "p-values corrected together" if max(seeds) > 1 else "at 5 % for each pair alone"
+        other = also_differ(results, summary.axes)
+        equal = f"settings that are equal but for {', '.join(other)}" if other else "equal settings"
         found.append(
-            f"Of {_many(len(tested), 'pair')} compared under equal settings: "
+            f"Of {_many(len(tested), 'pair')} compared under {equal}: "
             f"{', '.join(f'{count} {word}' for word, count in counts.items())} (intervals over "
             f"{' or '.join(dict.fromkeys(each.spread.over for each in tested))}; {level})."
         )

@@ -78,7 +78,8 @@ def summarise(
             if metric.name != ACCURACY.name:
                 row |= _values(metric, done)
                 continue
-            more, said = _accuracies(metric, done, Right() if right is None else right, levels or {})
+            diverged = runs[runs["reason_kind"].astype(str) == DIVERGED] if "reason_kind" in runs else runs.iloc[:0]
+            more, said = _accuracies(metric, done, Right() if right is None else right, levels or {}, len(diverged))
             place = ", ".join(f"{title} {value}" for title, value in axes.values(first).items())
             notes += [f"{place}: {each}." if place else f"{each}." for each in said]
             row |= more
@@ -115,21 +116,25 @@ def _values(metric: Metric, done: pd.DataFrame) -> dict[str, Any]:
     return {metric.key: math.fsum(values) / len(values), metric.bounds[0]: low, metric.bounds[1]: high}
 
 
+DIVERGED = "diverged"
 EACH_SEED, INTERVAL_OVER = "measured_top1_each_seed_percent", "measured_top1_interval_over"
 FAILED_SEEDS, TEST_GROUPS = "measured_top1_two_humps", "measured_top1_test_groups"
 
 
 def _accuracies(
-    metric: Metric, done: pd.DataFrame, right: Right, levels: Mapping[str, float]
+    metric: Metric, done: pd.DataFrame, right: Right, levels: Mapping[str, float], diverged: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """Mean accuracy with its interval, what the interval holds for, and the seeds' own; and what restricts it."""
+    """Mean accuracy with its interval, what the interval holds for, and the seeds' own; and what restricts it.
+
+    diverged: trainings without an accuracy, which have failed whatever the level.
+    """
     nothing = dict.fromkeys((EACH_SEED, INTERVAL_OVER, FAILED_SEEDS, TEST_GROUPS))
     known = done[done[metric.name].notna()]
     if known.empty:
         return {metric.key: math.nan, **dict.fromkeys(metric.bounds, math.nan), **nothing}, []
     seeds = seeds_of(known, right)
     found: Spread = mean_of(seeds)
-    fallen = _humps(seeds, {levels.get(str(key)) for key in known["hash"]})
+    fallen = _humps(seeds, {levels.get(str(key)) for key in known["hash"]}, diverged)
     hidden = fallen is not None and fallen.hides_the_mean
     ends = (math.nan if end is None or hidden else end for end in (found.low, found.high))
     over_videos = found.over in ("seeds and test videos", "test videos alone") and found.estimate is not None
@@ -147,10 +152,12 @@ def _accuracies(
     return row, said
 
 
-def _humps(seeds: Seeds, levels: set[float | None]) -> Humps | None:
+def _humps(seeds: Seeds, levels: set[float | None], diverged: int) -> Humps | None:
     """Return the seeds as they lie about the level that all of them have; None without one, and for one seed."""
     level = levels.pop() if len(levels) == 1 else None
-    return humps(list(seeds.each().values()), level) if level is not None and len(seeds.percent) > 1 else None
+    if level is None or len(seeds.percent) + diverged < 2:
+        return None
+    return humps(list(seeds.each().values()), level, diverged)
 
 
 def summary_table(summary: Summary, caption: str) -> Table:
@@ -250,10 +257,14 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
     over = " or ".join(dict.fromkeys(each.spread.over for each in comparisons if each.spread.over != "nothing"))
     tested = max(each.family for each in comparisons)
     many = f"{tested} comparison{'s' * (tested != 1)}"
-    caption = (
-        f"Differences of top-1 accuracy with 95 % intervals over {over or 'nothing'}; p-values of no difference and of "
-        f"one of {MARGIN_POINTS:g} points or more, corrected together for {many}; 80 % power: the "
-        f"difference that so many seeds find; seeds still needed: to find {MARGIN_POINTS:g} points. One seed gives no "
-        "p-value: the models differ, or are not told apart, at 5 % for each pair alone"
-    )
+    caption = f"Differences of top-1 accuracy with 95 % intervals over {over or 'nothing'}; "
+    if untested := comparisons[0].untested:
+        caption += f"not tested: {untested}"
+    else:
+        caption += (
+            f"p-values of no difference and of one of {MARGIN_POINTS:g} points or more, corrected together for {many}; "
+            f"80 % power: the difference that so many seeds find; seeds still needed: to find {MARGIN_POINTS:g} "
+            "points, both at the spread seen. One seed gives no p-value: the models differ, or are not told apart, at "
+            "5 % for each pair alone"
+        )
     return Table(frame, kept, caption, measured="measured here")

@@ -90,6 +90,12 @@ class Answer:
     spread: Spread | None
     decision: Decision | None
 
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that the difference is over: those of the claim's look, where it had one."""
+        estimate = self.spread.estimate if self.spread is not None else None
+        return estimate.seeds if estimate is not None else len(self.asked.seeds)
+
 
 def _of(seeds: Seeds, kept: Sequence[int]) -> Seeds:
     """Return the same with these seeds alone."""
@@ -143,14 +149,15 @@ def _taken(asked: Asked) -> Taken:
 
 
 def _answer(asked: Asked, decision: Decision | None, family: int) -> Answer:
-    spread = asked.spread(decision.decided_at if decision is not None else None)
+    taken = looks_taken(len(asked.seeds), asked.claim.most_seeds)
+    decided_at = decision.decided_at if decision is not None else None
+    spread = asked.spread(decided_at or (taken[-1].seeds if taken else None))  # seeds beyond its look say nothing
     if asked.settled:
         estimate = None if spread is None else spread.estimate
         return Answer(asked, *_worded(judge(estimate, None, None, bound=bound_said(asked))), spread, None)
     if spread is None or spread.estimate is None:
         return Answer(asked, *_worded(Judgement("not run")), spread, None)
     assert decision is not None
-    taken = looks_taken(len(asked.seeds), asked.claim.most_seeds)
     look = taken[-1] if taken else LOOKS[-1]
     counted = bool(taken) and asked.tested
     judgement = judge(
@@ -159,6 +166,7 @@ def _answer(asked: Asked, decision: Decision | None, family: int) -> Answer:
         decision.equivalence_corrected if counted else None,
         expected=asked.claim.expected,
         alpha=look.alpha / family,
+        margin=asked.claim.margin,
     )
     if judgement.more_seeds is not None:
         judgement = replace(judgement, more_seeds=max(judgement.more_seeds, LOOKS[0].seeds - len(asked.seeds)))

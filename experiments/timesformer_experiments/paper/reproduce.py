@@ -61,7 +61,7 @@ def reproduce(
         records = [with_hits(record, folders.runs) for record in _run(specs, folders, jobs)]
     records += artefact.measure(records, profile, folders, jobs)
     report = artefact.report([*records, *artefact.beside(folders.out, profile)], profile)
-    report = replace(report, more=behind(report.name, report.records, _curves(records, folders.runs)))
+    report = _with_classes(report, _curves(records, folders.runs))
     files = reports.write(report, results)
     return report, [*files, *artefact.finish(records, profile, folders)]
 
@@ -97,8 +97,14 @@ def rebuild(artefact: Artefact, profile: Profile, out: Path) -> tuple[reports.Re
     stored = results / reports.RECORDS
     records = read_records(stored) if stored.exists() else []
     report = artefact.report([*records, *artefact.beside(out, profile)], profile)
-    report = replace(report, more=behind(report.name, report.records, kept_curves(results / CURVES)))
+    report = _with_classes(report, kept_curves(results / CURVES))
     return report, reports.write(report, results)
+
+
+def _with_classes(report: reports.Report, curves: pd.DataFrame) -> reports.Report:
+    """The report with its part of classes and learning curves."""
+    elsewhere = any(part.name == "curves" for part in report.parts)
+    return replace(report, parts=(*report.parts, *behind(report.name, report.records, curves, elsewhere)))
 
 
 def stored_profiles(artefact: Artefact, out: Path) -> list[Profile]:

@@ -26,48 +26,43 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class Part:
-    """A further table or figure, or both, of a report: `<name>.csv`, `<name>.png`, and a section of its pages.
+    """A further section of a report: sentences, a table, a figure, and parts within it.
 
-    `first`: the section comes before the report's own table. `findings`: sentences that follow from its numbers.
+    Its files: `<name>.csv` of its table, `<name>.png` of its figure, and `files` by name.  `name`: empty where its
+    table is no file of its own.  `first`: the section comes before the report's own table.  `findings`: sentences that
+    follow from its numbers.  `on_page_only`: it is on the page, not in the markdown.
     """
 
     name: str
-    title: str
+    title: str = ""
     table: Table | None = None
     figure: Figure | None = None
     findings: tuple[str, ...] = ()
     first: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    within: tuple[Part, ...] = ()
+    on_page_only: bool = False
 
     def contents(self) -> dict[str, bytes]:
-        """Return the part's files by name."""
-        found = {}
-        if self.table is not None:
+        """Return the files of the part and of those within it, by name."""
+        found = dict(self.files)
+        if self.table is not None and self.name:
             found[f"{self.name}.csv"] = to_csv(self.table).encode()
         if self.figure is not None:
             found[f"{self.name}.png"] = png(self.figure)
+        for part in self.within:
+            found |= part.contents()
         return found
 
-    def markdown(self) -> list[str]:
-        """Return the part's section."""
-        lines = [f"## {self.title}", ""]
+    def markdown(self, level: int = 2) -> list[str]:
+        """Return the part's section; level: of its heading."""
+        if self.on_page_only:
+            return []
+        lines = [f"{'#' * level} {self.title}", ""] if self.title else []
         lines += [*(f"- {finding}" for finding in self.findings), ""] if self.findings else []
         lines += [self.table.caption, "", to_markdown(self.table)] if self.table is not None else []
         lines += [f"![{self.title}]({self.name}.png)", ""] if self.figure is not None else []
-        return lines
-
-
-@dataclass(frozen=True)
-class More:
-    """Material behind a table: further tables, figures by name, notes, and files by name."""
-
-    tables: tuple[Table, ...] = ()
-    figures: dict[str, Figure] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        """Return False if there is nothing."""
-        return bool(self.tables or self.figures or self.files)
+        return [*lines, *(line for part in self.within for line in part.markdown(level + 1))]
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,6 @@ class Report:
 
     `findings`: sentences that follow from the numbers of this table. `sources`: blocks of published values shown.
     `remarks`: remarks on them. `records`: records that the table was made from. `parts`: further tables and figures.
-    `more`: what lies behind the table.
     """
 
     name: str
@@ -88,7 +82,6 @@ class Report:
     remarks: tuple[Remark, ...]
     records: tuple[dict[str, Any], ...] = ()
     parts: tuple[Part, ...] = ()
-    more: More = field(default_factory=More)
 
     def source_sentences(self) -> list[str]:
         """Return the sources of the published values, one sentence per block."""
@@ -115,15 +108,12 @@ def write(report: Report, folder: Path) -> list[Path]:
     require_writable(folder)
     picture = png(report.figure)
     further = {name: content for part in report.parts for name, content in part.contents().items()}
-    below = {name: png(figure) for name, figure in report.more.figures.items()}
     contents: dict[str, bytes] = {
         f"{report.name}.csv": to_csv(report.table).encode(),
         f"{report.name}.md": markdown(report).encode(),
         f"{report.name}.png": picture,
-        "report.html": page(report, picture, further, below).encode(),
+        "report.html": page(report, picture, further).encode(),
         **further,
-        **report.more.files,
-        **{f"{name}.png": image for name, image in below.items()},
     }
     if report.records:
         lines = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n" for record in report.records)
@@ -172,15 +162,10 @@ def _published(report: Report) -> list[str]:
     ]
 
 
-def page(
-    report: Report,
-    picture: bytes,
-    further: Mapping[str, bytes] | None = None,
-    below: Mapping[str, bytes] | None = None,
-) -> str:
+def page(report: Report, picture: bytes, further: Mapping[str, bytes] | None = None) -> str:
     """Return the report as one page that needs no other file (see `timesformer_experiments.report.pages`).
 
-    further: files of its parts by name; below: images of the figures behind it.
+    further: files of its parts by name.
     """
     runs = [record for record in report.records if "top1_percent" in record["metrics"]]
     return pages.page(
@@ -192,8 +177,6 @@ def page(
         paper=paper(),
         runs=_runs(runs) if runs else None,
         machines=sorted({_machine(record["environment"]) for record in runs}),
-        more=report.more if report.more else None,
-        below=[(name.replace("_", " ").capitalize(), image) for name, image in (below or {}).items()],
     )
 
 

@@ -60,10 +60,18 @@ def _tune(sweep: Fields, tune: Tune) -> None:
             raise InputError(f"tune.over.{path}: equalise solves for it")
     if sweep.base.get("evaluate_on", "test") != "test" or "evaluate_on" in sweep.axes:
         raise InputError("evaluate_on: with tune it is left out: validation for the draws, test for the chosen recipe")
-    if sweep.until is None and tune.seed in (seeds := sweep.axes.get("seed", [sweep.base.get("seed", 0)])):
-        raise InputError(
-            f"tune.seed: {tune.seed} is a seed of the final runs too ({', '.join(map(str, seeds))}); expected another"
-        )
+    if "seed" not in sweep.axes:
+        if sweep.until is None and tune.seed == (seed := sweep.base.get("seed", 0)):
+            raise InputError(f"tune.seed: {tune.seed} is a seed of the final runs too ({seed}); expected another")
+        return
+    together = next((group for group in sweep.zipped if "seed" in group), ["seed"])
+    for path in together:
+        if path.rpartition(".")[2] == "seed" and tune.seed in (values := sweep.axes[path]):
+            what = "a seed" if path == "seed" else f"a value of {path}"
+            raise InputError(
+                f"tune.seed: {tune.seed} is {what} of the final runs too ({', '.join(map(str, values))}); expected "
+                "another"
+            )
 
 
 def _until(sweep: Fields, until: Until) -> None:
@@ -72,5 +80,3 @@ def _until(sweep: Fields, until: Until) -> None:
     seeds = sweep.axes["seed"]
     if len(seeds) < until.seeds[-1]:
         raise InputError(f"axes.seed: until asks for up to {until.seeds[-1]} seeds, got {len(seeds)}")
-    if sweep.tune is not None and sweep.tune.seed in seeds:
-        raise InputError(f"tune.seed: {sweep.tune.seed} is a seed of the final runs too; expected another")

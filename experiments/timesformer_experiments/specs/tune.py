@@ -137,10 +137,7 @@ class Tune(Strict):
         """
         if self.search == "random":
             return [
-                {
-                    path: space.at(derive_seed(self.seed, "tune", path, number) / 2**63)
-                    for path, space in self.over.items()
-                }
+                {path: space.at(self._share(path, number)) for path, space in self.over.items()}
                 for number in range(self.budget)
             ]
         count, found = self._points_a_range(), [dict[str, Any]()]

@@ -212,6 +212,8 @@ def _of_stages(opened: Opened) -> dict[str, Any]:
     found: dict[str, Any] = {"most_runs": known.most_runs}
     if opened.sweep.tune is not None:
         found["tuning"] = [_entry(key, job) for key, job in opened.plan.jobs.items() if job.role == "tuning"]
+        if superseded := opened.stages.superseded({**opened.plan.records, **opened.plan.failures}):
+            found["superseded"] = superseded
     if claims is not None:
         found |= {"claims_digest": claims.digest(), "claims": [each.to_dict() for each in known.standings]}
     return found

@@ -152,6 +152,16 @@ class Stages:
             more = max(0, all_seeds - sum(job.cell is not None for job in finals.values()))
         return len(jobs | finals) + more
 
+    def superseded(self, outcomes: Outcomes) -> int:
+        """Return how many final runs the folder has of recipes that were chosen by another tuning: their test results
+        were known before these are chosen.  0 while draws are missing."""
+        log = self.runs_dir / LOG
+        if self._tuning is None or not self._tuning.ended(outcomes) or not log.exists():
+            return 0
+        digests = {choice.digest for choice in self._tuning.choices(outcomes).values()}
+        finals = [each for each in latest(read_records(log)).values() if each.get("cell") and each.get("selection")]
+        return sum(each["outcome"] == "done" and each["selection"]["tuning_sha256"] not in digests for each in finals)
+
     def _require_frozen(self, digest: str) -> None:
         log = self.runs_dir / LOG
         for record in latest(read_records(log)).values() if log.exists() else ():

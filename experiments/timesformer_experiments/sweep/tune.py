@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timesformer.errors import InputError
 from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.sweep import Cell, Sweep
 from timesformer_experiments.specs.tune import Tune
@@ -81,7 +82,11 @@ class Tuning:
 
 
 def tuning(sweep: Sweep, source: str | Path, folder: Path) -> Tuning:
-    """Return the first phase of a sweep.  Raises InputError."""
+    """Return the first phase of a sweep.
+
+    Raises InputError, also where draws change the cost that `equalise` holds equal: variants that choose different ones
+    would then differ in it.
+    """
     tune = sweep.tune
     assert tune is not None
     draws, cells, seed = tune.draws(), [], sweep.tuning_seed()
@@ -103,11 +108,26 @@ def tuning(sweep: Sweep, source: str | Path, folder: Path) -> Tuning:
         for key, job in jobs.items()
         if job.role == "tuning"
     }
+    _require_one_cost(sweep, tune, jobs)
     found = {
         key_of(variant): tuple(hashes[key_of({"variant": variant, "values": values})] for values in draws)
         for variant in sweep.variants()
     }
     return Tuning(tune, jobs, found)
+
+
+def _require_one_cost(sweep: Sweep, tune: Tune, jobs: Mapping[str, Job]) -> None:
+    targets: dict[str, int] = {}
+    for job in jobs.values():
+        if job.role != "tuning" or "equalised" not in job.notes:
+            continue
+        note, variant = job.notes["equalised"], key_of(job.notes["tuning"]["variant"])
+        if targets.setdefault(variant, note["target"]) != note["target"]:
+            raise InputError(
+                f"tune.over: a draw of {', '.join(tune.over)} changes the {note['by']} of {note['to']!r} "
+                f"({targets[variant]} and {note['target']}), which equalise holds equal: variants that choose "
+                "different draws would not cost the same"
+            )
 
 
 def choose(keys: Sequence[str], outcomes: Outcomes) -> Choice | None:

@@ -37,11 +37,24 @@ class Looked:
 def require_registered(sweep: Sweep, until: Until, claims: Claims) -> dict[tuple[str, str], tuple[str, str]]:
     """Return by family and name of a claim its two variants.
 
-    Raises InputError for looks that are not registered, and claims that do not name one variant for each side.
+    Raises InputError for looks that are not registered, claims that end before the first, that have another margin than
+    the others, or that do not name one variant for each side.
     """
     looks = tuple(look.seeds for look in LOOKS)
     if until.seeds != looks[: len(until.seeds)]:
         raise InputError(f"until.seeds: expected the first of {list(looks)}, got {list(until.seeds)}")
+    margin = claims.claims[0].margin
+    for claim in claims.claims:
+        if claim.most_seeds < looks[0]:
+            raise InputError(
+                f"claim {claim.name!r}: most_seeds: expected at least {looks[0]}, the seeds of the first look, got "
+                f"{claim.most_seeds}"
+            )
+        if claim.margin != margin:
+            raise InputError(
+                f"claim {claim.name!r}: margin: expected {margin:g}, as of the first claim, got {claim.margin:g}: "
+                "equivalent means the same for all"
+            )
     return {(claim.family, claim.name): _sides(sweep, claim) for claim in claims.claims}
 
 

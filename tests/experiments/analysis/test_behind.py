@@ -66,17 +66,22 @@ def test_runs_are_told_apart_by_probe_and_variant(records: list[dict[str, Any]])
 
 
 def test_tables_and_notes_of_records_without_confusions(records: list[dict[str, Any]]) -> None:
-    more = behind("table1", records, NOTHING)
-    assert [table.caption.partition(",")[0] for table in more.tables] == [
+    (part,) = behind("table1", records, NOTHING)
+    tables = [each.table for each in part.within if each.table is not None]
+    assert [table.caption.partition(",")[0] for table in tables] == [
         "Accuracy of each class on stills of appearance",
         "Accuracy of each class on appearance",
         "Accuracy of each class on motion",
     ]
-    frame = more.tables[2].frame
+    frame = tables[2].frame
     assert frame["measured_divided_percent"].mean() == pytest.approx(86.75, abs=0.01)  # classes have as many videos
-    assert more.figures == {}
-    assert len(more.notes) == 2
-    assert set(more.files) == {CLASSES}
+    assert len(part.within) == len(tables)
+    assert len(part.findings) == 2
+    assert set(part.contents()) == {CLASSES}
+    assert part.markdown() == []
+    (beside,) = behind("table1", records, NOTHING, elsewhere=True)
+    assert len(beside.findings) == 1
+    assert behind("table1", [], NOTHING) == ()
 
 
 def test_confusions_and_curves_are_drawn_where_there_are_some(records: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -88,16 +93,17 @@ def test_confusions_and_curves_are_drawn_where_there_are_some(records: list[dict
         if number:
             curve["validation_percent"] = np.where(steps % 50 == 49, 40.0 + steps / 10, np.nan)
         curves.append(thinned(curve).assign(hash=record["hash"]))
-    more = behind("table1", runs, together(curves))
-    assert set(more.figures) == {"confusion", "learning_curves_motion"}
-    assert set(more.files) == {CLASSES, CURVES}
-    assert more.notes == ()
-    panels = more.figures["learning_curves_motion"].axes
+    (part,) = behind("table1", runs, together(curves))
+    figures = {each.name: each.figure for each in part.within if each.figure is not None}
+    assert set(figures) == {"confusion", "learning_curves_motion"}
+    assert set(part.contents()) == {CLASSES, CURVES, "confusion.png", "learning_curves_motion.png"}
+    assert part.findings == ()
+    panels = figures["learning_curves_motion"].axes
     assert [axis.get_ylabel() for axis in panels if axis.get_ylabel()] == [
         "training loss", "training accuracy [%]", "validation accuracy [%]",
     ]  # fmt: skip
     lines = [line for line in panels[6].get_lines() if len(line.get_xdata())]
     assert {tuple(line.get_xdata()) for line in lines} == {(51.0, 100.0)}
-    (tmp_path / CURVES).write_bytes(more.files[CURVES])
-    again = behind("table1", json.loads(json.dumps(runs)), kept_curves(tmp_path / CURVES))
-    assert again.files == more.files
+    (tmp_path / CURVES).write_bytes(part.files[CURVES])
+    (again,) = behind("table1", json.loads(json.dumps(runs)), kept_curves(tmp_path / CURVES))
+    assert again.files == part.files

@@ -13,7 +13,7 @@ from tests.experiments.sweep_records import jobs, write_cell
 from timesformer.errors import InputError
 from timesformer_experiments.analysis import classes
 from timesformer_experiments.analysis.classes import class_report
-from timesformer_experiments.analysis.curves import CURVES, POINTS, read_curves, thinned
+from timesformer_experiments.analysis.curves import CURVES, POINTS, curve_figure, read_curves, thinned
 from timesformer_experiments.analysis.report import SweepReport, sweep_report, write_sweep_report
 from timesformer_experiments.cost.training import train_macs
 from timesformer_experiments.records.log import LOG, read_records
@@ -97,6 +97,27 @@ def test_curves_over_steps_videos_and_macs(written: tuple[SweepReport, Path, Pat
             assert np.asarray(line.get_xdata())[-1] == pytest.approx(end)
             assert np.asarray(line.get_ydata()).mean() == pytest.approx(1.55, abs=0.01)
         assert len(axis.lines) == 2 + 4
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_a_band_is_drawn_from_three_seeds_on(seeds: int) -> None:
+    """Student's t of the mean: of 10, 20 and 30 % in the last place 4.303 standard errors, 5.77 points each."""
+    curves = [
+        pd.DataFrame(
+            {"step": [1, 2], "videos": [4, 8], "macs": [1e6, 2e6], "loss": 1.0, "accuracy_percent": [50.0, 10.0 * n]}
+        )
+        for n in range(1, seeds + 1)
+    ]
+    figure = curve_figure([("joint", {"color": "#0000ff", "marker": "none", "linestyle": "-"}, curves)], "")
+    bands = [axis.collections for axis in figure.axes]
+    if seeds == 2:
+        assert not any(bands)
+        return
+    assert all(len(each) == 1 for each in bands)
+    corners = bands[3][0].get_paths()[0].vertices
+    assert corners[corners[:, 0] == 1][:, 1] == pytest.approx(50.0)
+    last = corners[corners[:, 0] == 2][:, 1]
+    assert (last.min(), last.max()) == pytest.approx((0.0, 20 + 4.3027 * 10 / np.sqrt(3)), abs=1e-3)
 
 
 def test_the_same_is_made_again_from_the_copy(written: tuple[SweepReport, Path, Path], tmp_path: Path) -> None:

@@ -151,7 +151,8 @@ def test_two_seeds_that_differ_by_the_same_do_not_give_p_0(estimator: Callable[[
 def test_nothing_varies_at_all() -> None:
     always = nested_difference(runs("++++", "++++"), runs("----", "----"))
     assert always.mean == 100
-    assert always.error == pytest.approx(200 / 9)  # one more video of eight and one, at the far end
+    exact = 1 - 0.025 ** (1 / 8)  # none of eight videos differs: the share that could, by Clopper and Pearson
+    assert always.error == pytest.approx(200 * exact / 1.96)
     assert always.p_value() == pytest.approx(2 * stats.t.sf(4.5, 1))
     never = crossed_difference(runs("++++++", "++++++"), runs("++++++", "++++++"))
     assert never.p_value() == 1
@@ -160,6 +161,22 @@ def test_nothing_varies_at_all() -> None:
     perfect = nested_mean(runs("++++", "++++"))
     low, high = perfect.interval() or (0, 0)
     assert 0 <= low < high == 100
+
+
+@pytest.mark.parametrize("videos", [1, 2, 8, 64, 512])
+def test_where_no_video_differs_the_interval_reaches_as_far_as_clopper_pearsons(videos: int) -> None:
+    """All right: with many videos the exact lower end of the share, with few no nearer."""
+    found = crossed_mean({0: {str(number): 1.0 for number in range(videos)}})
+    exact = 100 * stats.beta.ppf(0.025, videos, 1)
+    interval = found.videos_interval()
+    if videos == 1:
+        assert interval is None
+        return
+    assert interval is not None
+    assert interval[0] <= exact + 1e-6
+    assert interval[1] == 100
+    if videos >= 64:
+        assert interval[0] == pytest.approx(exact, rel=0.005)
 
 
 def test_few_clusters_are_taken_as_given() -> None:

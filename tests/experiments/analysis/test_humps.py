@@ -50,6 +50,15 @@ def test_median_interval_covers_enough_and_no_more_than_it_must(values: list[flo
     assert 100 * (1 - 2 * sum(math.comb(count, k) for k in range(rank + 1)) / 2**count) < 95
 
 
+def test_a_training_that_diverged_has_failed() -> None:
+    found = humps([88.0, 87.0, 86.0, 89.0, 85.0], 70.0, diverged=1)
+    assert (found.two, found.failed.failed, found.failed.seeds, found.low) == (True, 1, 6, None)
+    assert found.failed.high == pytest.approx(failed_share([88.0] * 5 + [0.0], 70.0).high)
+    assert (found.median.median, found.mean) == (86.5, 87.0)
+    assert "1 of 6 seeds fail (below 70 %, 1 diverged)" in found.text()
+    assert found.short() == "1 of 6 below 70 % (1 diverged), median 86.5 %"
+
+
 def test_no_interval_of_a_mean_with_two_humps_below_20_seeds() -> None:
     found = humps(NINE, 70.0)
     assert found.two

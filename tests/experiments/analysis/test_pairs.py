@@ -87,7 +87,7 @@ def test_words_name_the_better_variant_or_say_what_is_missing() -> None:
     found = judged([wide, clear, equal])
     assert [each.verdict for each in found] == ["undecided", "b is better", "equivalent"]
     assert [each.apart for each in found] == [False, True, False]
-    assert "undecided; 80 % power would have found" in found[0].sentence()
+    assert "undecided; at this spread 80 % power would have found" in found[0].sentence()
     assert found[2].sentence().startswith("on motion: a 80.0 % and b 80.1 %: difference −0.1 points, 95 % interval")
     assert "for new seeds alone (direction p" in found[2].sentence()
     assert "equivalence p < 0.001 among 3 comparisons): equivalent" in found[2].sentence()

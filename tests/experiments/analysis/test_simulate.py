@@ -104,6 +104,17 @@ def test_failing_trainings() -> None:
     assert rows["share of failed trainings, Clopper-Pearson", 9].percent > 92
 
 
+def test_near_claims_and_intervals_where_the_looks_end() -> None:
+    near = simulate.near_claims(np.random.default_rng(0), 200)
+    assert {(row.what, row.claims) for row in near} == {
+        (f"nested, {word}", claims) for word in ("supported", "contradicted") for claims in simulate.FAMILIES
+    }
+    assert max(row.percent for row in near) < 9  # of 200 families 5 % are 10; 18 or more come with less than 1 in 100
+    ends = simulate.stopping(np.random.default_rng(0), 200)
+    assert all(row.goal is None and row.width is not None for row in ends)
+    assert 90 < np.mean([row.percent for row in ends]) < 97
+
+
 def test_the_same_seed_gives_the_same_rows() -> None:
     first, second = (simulate.failures(np.random.default_rng(3), 20) for _ in range(2))
     assert first == second

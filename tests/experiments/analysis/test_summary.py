@@ -1,6 +1,7 @@
 """What is said of a sweep's records: along which axes they differ, means over seeds, tests, which videos were right."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from tests.experiments.sweep_records import (
     right_answers,
     write_cell,
     write_example,
+    write_failure,
 )
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import write_scores
 from timesformer_experiments import load_results
-from timesformer_experiments.analysis.axes import axes_of, follows, groups, shown
+from timesformer_experiments.analysis.axes import also_differ, axes_of, follows, groups, shown
 from timesformer_experiments.analysis.comparisons import RIGHT, compare_all, read_right
 from timesformer_experiments.analysis.figures import front
 from timesformer_experiments.analysis.pairs import judged
@@ -229,3 +231,33 @@ def test_several_heads_are_right_together(tmp_path: Path) -> None:
     }
     write_scores(tmp_path / key / "scores.parquet", pd.DataFrame(rows), {"heads": [2, 2]})
     assert read_right(tmp_path, load_results(tmp_path)) == {key: {"a": True, "b": False}}
+
+
+def test_what_differs_with_the_compared_field_is_named(tmp_path: Path) -> None:
+    """Each scheme has its own learning rate: settings are not equal."""
+    axes = {"model.attention": ["space", "divided"], "recipe.lr": [0.1, 0.01], "seed": [0, 1]}
+    for job in jobs(axes, zip=[["model.attention", "recipe.lr"]]).values():
+        write_cell(tmp_path / "zipped", job)
+    results = load_results(tmp_path / "zipped")
+    assert also_differ(results, axes_of(results)) == ["recipe.lr"]
+    said = " ".join(sweep_report(tmp_path / "zipped").findings)
+    assert "compared under settings that are equal but for recipe.lr: " in said
+    for job in jobs(SMALL).values():
+        write_cell(tmp_path / "crossed", job)
+    results = load_results(tmp_path / "crossed")
+    assert also_differ(results, axes_of(results)) == []
+    assert "compared under equal settings: " in " ".join(sweep_report(tmp_path / "crossed").findings)
+
+
+def test_trainings_that_diverged_count_as_failed_and_means_say_that_they_lack_them(tmp_path: Path) -> None:
+    for number, job in enumerate(jobs({"model.attention": ["divided"], "seed": [0, 1, 2, 3]}).values()):
+        noted = replace(job, notes={"failed_below_percent": 40.0})
+        if number < 3:
+            write_cell(tmp_path, noted)
+        else:
+            write_failure(tmp_path, noted, "loss of step 1", "diverged")
+    report = sweep_report(tmp_path)
+    said = " ".join(report.findings)
+    assert "1 training diverged and has no accuracy: means, intervals and tests are over the others alone" in said
+    assert report.summary.frame["measured_top1_two_humps"][0].startswith("1 of 4 below 40 % (1 diverged), median")
+    assert "1 of 4 seeds fail (below 40 %, 1 diverged): 25 % of trainings (1 to 81 %)" in said

@@ -17,7 +17,7 @@ from timesformer.pages import environment, source
 from timesformer_experiments.report import style
 from timesformer_experiments.report.pages import PACKAGE, SCRIPT
 from timesformer_experiments.report.published import Published, Remark, published, remarks
-from timesformer_experiments.report.report import Report, require_writable, write, write_together
+from timesformer_experiments.report.report import Part, Report, require_writable, write, write_together
 from timesformer_experiments.report.style import new_figure
 from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown, to_rich
 
@@ -153,6 +153,26 @@ def test_files_are_the_same_from_the_same_report(tmp_path: Path) -> None:
     first, second = write(example(), tmp_path / "a"), write(example(), tmp_path / "b")
     assert [path.name for path in first] == ["example.csv", "example.md", "example.png", "report.html"]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+
+
+def test_parts_and_those_within_them_are_on_the_page_with_their_files(tmp_path: Path) -> None:
+    report = example()
+    picture, _ = new_figure(1, 1, panels=1)
+    inner = (Part("picture", "A picture", figure=picture), Part("", table=report.table))
+    shown = Part("further", "Further", report.table, findings=("so it is",), within=inner)
+    hidden = Part("hidden", "On the page", findings=("alone",), files={"more.bin": b"1"}, on_page_only=True)
+    write(replace(report, parts=(shown, hidden)), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "example.csv", "example.md", "example.png", "report.html", "further.csv", "picture.png", "more.bin",
+    }  # fmt: skip
+    text, page = (tmp_path / "example.md").read_text(), (tmp_path / "report.html").read_text()
+    for said in ("## Further", "- so it is", "### A picture", "![A picture](picture.png)"):
+        assert said in text
+    assert "On the page" not in text
+    for said in ("<h2>Further</h2>", "<h3>A picture</h3>", '<img alt="A picture"', "<h2>On the page</h2>", "alone"):
+        assert said in page
+    assert page.count("<table") == 3
+    assert page.index("<h2>Further</h2>") < page.index("<h3>A picture</h3>") < page.index("<h2>On the page</h2>")
 
 
 def test_unwritable_results_name_the_folder(tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ def test_what_cannot_be_drawn(over, message):
         parse_sweep(SWEEP | {"tune": {"budget": 2, "over": over}})
 
 
+def test_no_final_run_draws_the_data_of_the_tuning():
+    zipped = SWEEP["axes"] | {"data.seed": [100, 101]}
+    sweep = SWEEP | {"axes": zipped, "zip": [["seed", "data.seed"]], "tune": {"budget": 2, "seed": 100}}
+    with pytest.raises(InputError, match=r"tune.seed: 100 is a value of data.seed of the final runs too \(100, 101\)"):
+        parse_sweep(sweep)
+    assert parse_sweep(sweep | {"tune": {"budget": 2, "seed": 7}}).tuning_seed() == {"seed": 7, "data.seed": 7}
+
+
 def test_a_range_in_braces_stands_in_quotes():
     text = "{budget: 2, over: {recipe.lr: %s}}"
     quoted = yaml.safe_load(text % "'loguniform(1e-4, 1e-2)'")

@@ -128,6 +128,9 @@ def test_killed_twice_it_ends_with_the_report_of_an_undisturbed_one(whole, data,
     assert report == other
     assert {"tuning", "tuning_best_of", "tuning_learning_rate", "equal_cost", "claims"} <= set(report["tables"])
     assert {"tuning_best_of_draws", "tuning_learning_rate"} <= set(report["figures"])
+    assert {each["verdict"] for each in report["comparisons"]} == {"not tested"}
+    assert all(each["direction_p"] is None and each["low_points"] is not None for each in report["comparisons"])
+    assert any(said.startswith("Claim divided beats joint: ") for said in report["findings"])
     cells, others = (
         {k: v for k, v in json.loads((folder / "out" / "cells.json").read_text()).items() if k != "written_utc"}
         for folder in (tmp_path, whole[0])
@@ -226,6 +229,20 @@ def test_claims_are_frozen_once_a_final_run_is_recorded(whole, data, tmp_path):
     assert open_sweep(inline, out, data).plan.left() == 0  # the same claims, however they are written
 
 
+def test_recipes_that_are_chosen_again_after_the_test_are_told(whole, data, tmp_path):
+    """With one draw instead of two the folder has final runs of another choice."""
+    out = shutil.copytree(whole[0] / "out", tmp_path / "out")
+    opened = open_sweep(write(tmp_path, {k: v for k, v in FAIR.items() if k != "until"} | {
+        "axes": FAIR["axes"] | {"seed": [0]}, "tune": TUNE | {"budget": 1},
+    }), out, data)  # fmt: skip
+    finals = [each for each in latest(read_records(out / "records.jsonl")).values() if each.get("selection")]
+    assert opened.stages.superseded({**opened.plan.records, **opened.plan.failures}) == len(finals) == 16
+    cells = json.loads((out / "cells.json").read_text())
+    assert "superseded" not in cells
+    (out / "cells.json").write_text(json.dumps(cells | {"superseded": 16}))
+    assert any("16 final runs of recipes that an earlier tuning chose" in said for said in sweep_report(out).findings)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -237,6 +254,7 @@ def test_claims_are_frozen_once_a_final_run_is_recorded(whole, data, tmp_path):
         ({"axes": FAIR["axes"] | {"seed": [1, 2]}}, "axes.seed: until asks for up to 20 seeds, got 2"),
         ({"measure": ["params"]}, "tune: needs accuracy in measure"),
         ({"base": BASE | {"data": {k: v for k, v in DATA.items() if k != "num_val"}}}, "no validation set"),
+        ({"tune": TUNE | {"over": {"model.depth": [1, 2]}, "budget": 4}}, "changes the macs_per_view of 'divided'"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, message, data, tmp_path):

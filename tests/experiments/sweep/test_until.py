@@ -5,6 +5,8 @@ import random
 import numpy as np
 import pytest
 
+from timesformer.errors import InputError
+from timesformer_experiments.analysis.statistics.equivalence import seeds_needed, smallest_difference
 from timesformer_experiments.analysis.statistics.estimators import nested
 from timesformer_experiments.specs.claims import parse_claims
 from timesformer_experiments.specs.sweep import parse_sweep
@@ -100,6 +102,42 @@ def test_a_claim_has_no_more_seeds_than_it_is_registered_for(outcomes):
     looked = carry_out(outcomes, [CLAIMS[0], CLAIMS[1] | {"most_seeds": 8}])
     assert looked.seeds == {KEY["joint"]: 8, KEY["divided"]: 8, KEY["space"]: 5}
     assert looked.standings[1].to_dict()["seeds"] == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"most_seeds": 4}, r"claim 'close': most_seeds: expected at least 5, the seeds of the first look, got 4"),
+        ({"margin": 1}, r"claim 'close': margin: expected 2, as of the first claim, got 1"),
+    ],
+)
+def test_a_claim_that_no_look_can_judge_is_refused(outcomes, fields, message):
+    with pytest.raises(InputError, match=message):
+        carry_out(outcomes, [CLAIMS[0], CLAIMS[1] | fields])
+
+
+def test_power_is_that_of_the_look_within_the_family(looked):
+    close = looked.standings[1]
+    found = close.to_dict()
+    assert found["smallest_difference_points"] == pytest.approx(smallest_difference(close.estimate, 0.02 / 2))
+    assert found["more_seeds"] == max(0, seeds_needed(close.estimate, 2.0, 0.02 / 2) - 20)
+    assert f"{found['more_seeds']} more seeds would find 2" in found["sentence"]
+    wide = carry_out(
+        trainings(np.random.default_rng(2), LEVELS, spread=4.0), [each | {"margin": 3} for each in CLAIMS]
+    ).standings[1]
+    assert wide.to_dict()["more_seeds"] == max(0, seeds_needed(wide.estimate, 3.0, 0.02 / 2) - wide.estimate.seeds)
+    assert "would find 3" in wide.sentence()
+
+
+def test_what_restricts_a_claim_is_said(outcomes):
+    none = look(SWEEP, parse_claims({"claims": CLAIMS}, "claims"), VARIANTS, runs_of, {}, estimate).standings[0]
+    assert (none.to_dict()["verdict"], none.to_dict()["seeds"]) == ("undecided", 0)
+    assert none.sentence() == "undecided: no look yet, as runs of the first are missing or have failed"
+    same = {key: dict(record) for key, record in outcomes.items()}
+    for key, record in same.items():
+        record["points"] = LEVELS[next(scheme for scheme in SCHEMES if key.startswith(KEY[scheme]))]
+    said = carry_out(same).standings[0].sentence()
+    assert "the 5 seeds do not differ: the interval is that of one more seed, as far from them as can be" in said
 
 
 def test_near_claims_end_once_they_are_shown():

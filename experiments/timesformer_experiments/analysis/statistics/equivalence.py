@@ -115,9 +115,10 @@ class Judgement:
 
     interval: 95 %, for new seeds and test videos; points.  direction_p, equivalence_p: as they were judged, corrected
     for looks and family.  found_with_power: the smallest difference [points] that 80 % power would have found.
-    more_seeds: still needed for a difference of the margin, None where no number of seeds is enough or it is decided.
+    more_seeds: still needed for a difference of the margin, None where no number of seeds is enough or it is decided;
+    both suppose that the spread of the seeds is what these few show.
     nested: True if each seed has test videos of its own, so that more seeds bring more of them.
-    bound: what settles it by construction.
+    bound: what settles it by construction.  margin: points within which two variants count as equal.
     """
 
     word: Word
@@ -130,6 +131,7 @@ class Judgement:
     more_seeds: int | None = None
     nested: bool = False
     bound: str = ""
+    margin: float = MARGIN_POINTS
 
     @property
     def decided(self) -> bool:
@@ -155,12 +157,12 @@ class Judgement:
             return ""
         possible = self.found_with_power <= MOST_POINTS
         found = f"{self.found_with_power:.1f} points" if possible else "no difference, however large"
-        said = f"80 % power would have found {found}, "
+        said = f"at this spread 80 % power would have found {found}, "
         if self.more_seeds is None:
             if self.nested:
-                return f"{said}not even {MOST_SEEDS} seeds would find {MARGIN_POINTS:g}"
-            return f"{said}no number of seeds would find {MARGIN_POINTS:g}: more test videos are needed"
-        return f"{said}{self.more_seeds} more seed{'s' * (self.more_seeds != 1)} would find {MARGIN_POINTS:g}"
+                return f"{said}not even {MOST_SEEDS} seeds would find {self.margin:g}"
+            return f"{said}no number of seeds would find {self.margin:g}: more test videos are needed"
+        return f"{said}{self.more_seeds} more seed{'s' * (self.more_seeds != 1)} would find {self.margin:g}"
 
 
 def judge(
@@ -171,12 +173,13 @@ def judge(
     expected: Expected = "more",
     bound: str = "",
     alpha: float = ALPHA,
+    margin: float = MARGIN_POINTS,
 ) -> Judgement:
     """Return the word for a claim that the first of two variants is better, or that they are near.
 
     estimate: first minus second [points], None where it was not run.  direction, equivalence: p-values corrected for
     looks and family (`looks.decide`).  bound: of a claim that is settled by construction, what settles it; nothing
-    measured changes that word.  alpha: level of the power that is reported.
+    measured changes that word.  alpha: level of the power that is reported.  margin: of the equivalence [points].
 
     Better: supported or contradicted by the direction; where equivalence holds, equivalent, whatever the direction.
     Near: supported by equivalence, contradicted by a difference beyond the margin (`direction_p`).
@@ -193,7 +196,7 @@ def judge(
         return Judgement(word, estimate.mean, seeds=1)
     word = _word(estimate.mean, direction, equivalence, expected)
     open_ = word == "undecided"
-    needed = seeds_needed(estimate, alpha=alpha) if open_ else None
+    needed = seeds_needed(estimate, margin, alpha=alpha) if open_ else None
     return Judgement(
         word=word,
         difference=estimate.mean,
@@ -204,6 +207,7 @@ def judge(
         found_with_power=smallest_difference(estimate, alpha) if open_ else None,
         more_seeds=None if needed is None else max(0, needed - estimate.seeds),
         nested=estimate.design == "nested",
+        margin=margin,
     )
 
 

@@ -38,6 +38,8 @@ Clusters = Mapping[str, str]
 CONFIDENCE_PERCENT = 95.0
 FEW_CLUSTERS = 6
 """With fewer clusters the variance between videos cannot be estimated: results then hold for these clusters only."""
+NORMAL = 1.96
+"""Standard errors that a 95 % interval reaches, where there are many units."""
 _NOTHING = 1e-12
 """Variance in points squared that is due to rounding, where seeds or videos do not differ at all."""
 
@@ -388,9 +390,10 @@ def mean_squares(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def _error(variance: float, mean: float, units: int, limits: tuple[float, float]) -> float:
     """Return the standard error of a mean whose variance over `units` units is known; never 0.
 
-    Units that do not vary at all say little of those unseen: the error is then that of one more unit among them, at the
-    far end of what is possible.
+    Units that do not vary at all say little of those unseen: a 95 % interval then reaches as far as that of Clopper and
+    Pearson does where none of so many units differs and one could lie at the far end of what is possible.
     """
     if variance > _NOTHING:
         return math.sqrt(variance)
-    return max(mean - limits[0], limits[1] - mean) / (units + 1)
+    unseen = 1 - ((1 - CONFIDENCE_PERCENT / 100) / 2) ** (1 / units)
+    return max(mean - limits[0], limits[1] - mean) * unseen / NORMAL

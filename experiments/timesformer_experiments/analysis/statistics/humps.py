@@ -54,7 +54,8 @@ class Humps:
     """Accuracies of one variant's seeds [percent], judged by a registered level.
 
     two: True if seeds lie on both sides of the level.  mean, low, high: mean with Student's t interval over seeds; with
-    two humps and fewer than 20 seeds there is no interval.
+    two humps and fewer than 20 seeds there is no interval.  diverged: trainings without an accuracy among those that
+    failed: below every level, and in the median; the mean leaves them out.
     """
 
     level: float
@@ -64,6 +65,7 @@ class Humps:
     mean: float
     low: float | None
     high: float | None
+    diverged: int = 0
 
     @property
     def hides_the_mean(self) -> bool:
@@ -74,12 +76,15 @@ class Humps:
         """Return the failed seeds for a table's cell; None where there are not two humps."""
         if not self.two:
             return None
-        return f"{self.failed.failed} of {self.failed.seeds} below {self.level:g} %, median {self.median.median:.1f} %"
+        said = f"{self.failed.failed} of {self.failed.seeds} below {self.level:g} %"
+        diverged = f" ({self.diverged} diverged)" if self.diverged else ""
+        return f"{said}{diverged}, median {self.median.median:.1f} %"
 
     def text(self) -> str:
         """Return the description in words."""
         share = (
-            f"{self.failed.failed} of {self.failed.seeds} seeds fail (below {self.level:g} %): "
+            f"{self.failed.failed} of {self.failed.seeds} seeds fail (below {self.level:g} %"
+            f"{f', {self.diverged} diverged' if self.diverged else ''}): "
             f"{self.failed.percent:.0f} % of trainings ({self.failed.low:.0f} to {self.failed.high:.0f} %)"
         )
         median = f"median {self.median.median:.1f} %"
@@ -127,19 +132,21 @@ def _covered(rank: int, seeds: int) -> float:
     return 1 - 2 * float(stats.binom.cdf(rank - 1, seeds, 0.5))
 
 
-def humps(accuracies: Sequence[float], level: float) -> Humps:
+def humps(accuracies: Sequence[float], level: float, diverged: int = 0) -> Humps:
     """Describe the seeds of one variant [percent] by a level that was registered before they ran.
 
-    Raises InputError without seeds.
+    diverged: trainings that have no accuracy.  Raises InputError without seeds.
     """
-    failed, seeds = failed_share(accuracies, level), len(accuracies)
-    two = 0 < failed.failed < seeds
+    every = [*accuracies, *[0.0] * diverged]
+    failed, ended = failed_share(every, level), len(accuracies)
+    two = 0 < failed.failed < failed.seeds
     values = np.asarray(accuracies, float)
+    mean = float(values.mean()) if ended else 0.0
     low = high = None
-    if seeds >= (MEAN_FROM_SEEDS if two else 2):
-        half = float(stats.t.ppf(0.5 + CONFIDENCE_PERCENT / 200, seeds - 1) * values.std(ddof=1)) / math.sqrt(seeds)
-        low, high = float(values.mean()) - half, float(values.mean()) + half
-    return Humps(level, two, failed, median_interval(accuracies), float(values.mean()), low, high)
+    if ended >= 2 and (not two or failed.seeds >= MEAN_FROM_SEEDS):
+        half = float(stats.t.ppf(0.5 + CONFIDENCE_PERCENT / 200, ended - 1) * values.std(ddof=1)) / math.sqrt(ended)
+        low, high = mean - half, mean + half
+    return Humps(level, two, failed, median_interval(every), mean, low, high, diverged)
 
 
 def cannot_reveal(seeds: int) -> str:

@@ -7,9 +7,10 @@ looks depend on one another.  A claim that is decided ignores later seeds.
 Within a registered family of claims (a table, a figure) Holm's method follows (S. Holm, Scandinavian Journal of
 Statistics 6, 1979): the smallest p is multiplied by the number of claims of which something can still be wrong, then
 the next.  A claim has up to three tests: of no difference (direction), of a difference of the margin or more
-(equivalence), and of none beyond the margin.  The second errs only where the others cannot, and the third never alone
-where there is no difference, so a claim counts once for all three (J. P. Shaffer, Journal of the American Statistical
-Association 81, 1986).  It counts no more when both its questions are answered or it is known to lie beyond the margin.
+(equivalence), and of none beyond the margin.  A difference of exactly the margin counts as within it, so the second
+errs only where the others cannot, and the third never alone where there is no difference: a claim counts once for all
+three (J. P. Shaffer, Journal of the American Statistical Association 81, 1986).  It counts no more when both its
+questions are answered or it is known to lie beyond the margin.
 The 5 % of a family thus hold for false directions and false equivalences together; two corrections apart would allow
 up to 10 %.  Without equivalence this is Holm's method as it is known.  Claims that were not run count, with p = 1.
 """

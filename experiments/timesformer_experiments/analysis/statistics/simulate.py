@@ -170,11 +170,12 @@ def _looks(
     return _at(tables, seeds)
 
 
-def _tests(looks: Sequence[Means]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tests(looks: Sequence[Means], *, near: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the p-values of direction, equivalence and beyond; near: of claims that two are within the margin."""
     direction, equivalence, beyond = (
         np.stack([test(each) for each in looks], -1) for test in (Means.direction, Means.equivalence, Means.beyond)
     )
-    return direction, equivalence, beyond
+    return beyond if near else direction, equivalence, beyond
 
 
 def _apart(direction: np.ndarray, equivalence: np.ndarray) -> Course:
@@ -300,7 +301,47 @@ def _humps(
     return Row("two of nine fail", text, SMALL, seeds, 100 * float(found.mean()), len(found), goal, width=mean)
 
 
-PARTS: tuple[Callable[[np.random.Generator, int], list[Row]], ...] = (coverage, families, power, failures)
+def near_claims(rng: np.random.Generator, trials: int) -> list[Row]:
+    """Return how often a family of claims that two are near errs, all true differences being exactly the margin."""
+    rows = []
+    for spread in SPREADS_POINTS:
+        for claims in FAMILIES:
+            looks = _looks("nested", rng, trials, np.full(claims, MARGIN_POINTS), spread)
+            course = follow(*_tests(looks, near=True))
+            for word, p_values in (
+                ("contradicted", course.direction_corrected),
+                ("supported", course.equivalence_corrected),
+            ):
+                wrong = 100 * float((p_values <= ALPHA).any(-1).mean())
+                rows.append(Row("near claims", f"nested, {word}", spread, None, wrong, trials, ERRORS_GOAL, claims))
+    return rows
+
+
+def stopping(rng: np.random.Generator, trials: int) -> list[Row]:
+    """Return how often the interval that a claim is reported with covers, whose number of seeds follows from them."""
+    rows = []
+    for spread in SPREADS_POINTS:
+        for claims in (1, 5):
+            for difference in (0.0, 1.0, MARGIN_POINTS, 3.0, LARGE):
+                looks = _looks("nested", rng, trials, np.full(claims, difference), spread)
+                course = follow(*_tests(looks))
+                at = np.where(course.look < 0, len(LOOKS) - 1, course.look)[..., None]
+                means, halves = (
+                    np.take_along_axis(np.stack(each, -1), at, -1)[..., 0]
+                    for each in ([look.mean for look in looks], [look.half() for look in looks])
+                )
+                covers = 100 * float((np.abs(means - difference) <= halves).mean())
+                text = f"nested, true difference {difference:g} points"
+                width = float(2 * halves.mean())
+                rows.append(
+                    Row("coverage where the looks end", text, spread, None, covers, trials, None, claims, width)
+                )
+    return rows
+
+
+Part = Callable[[np.random.Generator, int], list[Row]]
+PARTS: tuple[Part, ...] = (coverage, families, power, failures, near_claims, stopping)
+"""In the order of their streams of random numbers: a new one comes last."""
 
 
 def simulate(trials: int = TRIALS, seed: int = SEED) -> pd.DataFrame:

@@ -9,13 +9,20 @@ from typing import Any
 import pandas as pd
 
 TEXTS = {
-    "coverage": "How often 95 % intervals for new seeds and new test videos cover the truth [%]; goal 93 to 97 %.",
+    "coverage": "How often 95 % intervals for new seeds and new test videos cover the truth, with a number of seeds "
+    "that is settled before [%]; goal 93 to 97 %.",
+    "coverage where the looks end": "How often the 95 % interval with which a claim is reported, at the look that "
+    "decides it or at the last, covers its difference [%]: less often than with a number of seeds that is settled "
+    "before, since seeds stop where the difference looks large, or small.",
     "the level of the first look": "How often two equal variants are called different at a level of 0.005, where "
     "0.5 % is meant: by the critical value in use and by Satterthwaite's degrees of freedom.",
     "false direction in a family": "How often at least one claim of a family without a difference is called "
     "supported or contradicted, over all looks [%]; goal at most 5 %.",
     "false equivalence in a family": "How often at least one claim of a family with a difference of the margin or "
     "more is called equivalent, over all looks [%]; goal at most 5 %.",
+    "near claims": "How often at least one claim of a family that two variants are near is called contradicted, which "
+    "is wrong up to the margin, or supported, which is wrong beyond it, all true differences being exactly the margin "
+    "[%]; goal at most 5 %.",
     "either in a family": "How often a family has a false direction or a false equivalence [%]; goal at most 5 %.",
     "directions found in a family": "How often a claim of such a family that has a difference is called supported or "
     "contradicted, and not equivalent [%].",

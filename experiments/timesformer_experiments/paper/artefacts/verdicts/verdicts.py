@@ -158,7 +158,7 @@ def _row(answer: Answer) -> dict[str, Any]:
         "measured_equivalence_p_corrected": decision.equivalence_corrected if decision else None,
         "measured_smallest_difference_points": found.found_with_power,
         "measured_more_seeds": found.more_seeds,
-        "measured_seeds": len(asked.seeds) if spread else None,
+        "measured_seeds": answer.seeds if spread else None,
         "counted_first_bound_percent": asked.limits[0].percent if asked.limits[0] else None,
         "counted_second_bound_percent": asked.limits[1].percent if asked.limits[1] else None,
         "bound": bound_said(asked) or None,
@@ -285,10 +285,12 @@ def _other(answer: Answer) -> str:
 
 def _remark(answer: Answer) -> str:
     """Restrictions of an estimate, and how seeds and test videos belong together."""
-    if answer.spread is None or answer.spread.estimate is None:
+    spread = answer.spread
+    if spread is None or spread.estimate is None:
         return ""
-    estimate = answer.spread.estimate
-    said = [f"{estimate.design}, {estimate.clusters} groups of test videos", estimate.remark()]
+    estimate = spread.estimate
+    design = f"{estimate.design}, {estimate.clusters} groups of test videos"
+    said = [f"over seeds alone: {spread.note}" if spread.over == "seeds alone" else design, estimate.remark()]
     if not answer.asked.above_chance:
         said.append("neither side is above chance")
     return f" ({'; '.join(filter(None, said))})"
