@@ -1,6 +1,7 @@
 """The record that travels with a model."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_affine_gives_the_ranges_of_known_models() -> None:
         ({"sampling": "dense"}, "frame_rate"),
         ({"target_fps": 0.0}, "target_fps"),
         ({"centre": "left"}, "centre"),
+        ({"short_side": True}, "short_side"),
+        ({"short_side": 224.5}, "short_side"),
+        ({"crop": True}, "crop"),
+        ({"crop": (1, 2, 3)}, "crop"),
+        ({"crop": "224"}, "crop"),
+        ({"num_frames": True}, "num_frames"),
+        ({"mean": 0.5}, "mean"),
+        ({"mean": (0.5, math.nan, 0.5)}, "mean"),
+        ({"std": (0.2, math.inf, 0.2)}, "std"),
+        ({"std": (0.2, True, 0.2)}, "std"),
+        ({"value_range": (0.0, math.inf)}, "value_range"),
+        ({"target_fps": True}, "target_fps"),
+        ({"quantised": "yes"}, "quantised"),
+        ({"sampling": "dense", "frame_rate": True}, "frame_rate"),
         ({"colour": "RGB"}, "colour"),
     ],
 )

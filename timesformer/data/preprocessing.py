@@ -1,5 +1,7 @@
 """Preprocessing record: the input format of a model, stored with its checkpoint."""
 
+import math
+import numbers
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -7,6 +9,20 @@ from timesformer.errors import InputError
 
 Triple = tuple[float, float, float]
 _LATER_FIELDS = ("target_fps", "centre", "quantised", "square_pixels", "too_narrow")
+
+
+def _whole(value: Any) -> bool:
+    """Return True for a whole number above 0; true is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _numbers(values: Any, count: int) -> bool:
+    """Return True for so many finite numbers."""
+    return (
+        isinstance(values, tuple | list)
+        and len(values) == count
+        and all(isinstance(v, numbers.Real) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    )
 
 
 @dataclass(frozen=True)
@@ -51,21 +67,25 @@ class Preprocessing:
     too_narrow: str = "enlarge"
 
     def __post_init__(self) -> None:
-        self._require("num_frames", self.num_frames >= 1, "at least 1")
-        self._require("crop", min(self.crop_size) >= 1, "at least 1 pixel")
+        self._require("num_frames", _whole(self.num_frames), "a whole number, at least 1")
+        sides = self.crop if isinstance(self.crop, tuple | list) else (self.crop, self.crop)
+        self._require("crop", len(sides) == 2 and all(map(_whole, sides)), "whole pixels, at least 1 pixel")
+        self._require("short_side", _whole(self.short_side), "a whole number of pixels")
         self._require("short_side", self.short_side >= min(self.crop_size), "at least the crop's shorter side")
-        self._require("mean", len(self.mean) == 3, "three numbers")
-        self._require("std", len(self.std) == 3 and min(self.std) > 0, "three numbers above 0")
-        rising = len(self.value_range) == 2 and self.value_range[0] < self.value_range[1]
+        self._require("mean", _numbers(self.mean, 3), "three numbers")
+        self._require("std", _numbers(self.std, 3) and min(self.std) > 0, "three numbers above 0")
+        rising = _numbers(self.value_range, 2) and self.value_range[0] < self.value_range[1]
         self._require("value_range", rising, "(low, high)")
         self._require("colour_order", self.colour_order in ("RGB", "BGR"), '"RGB" or "BGR"')
         self._require("interpolation", self.interpolation in ("bilinear", "bicubic"), '"bilinear" or "bicubic"')
         self._require("sampling", self.sampling in ("uniform", "dense"), '"uniform" or "dense"')
-        self._require("target_fps", self.target_fps > 0, "above 0")
+        self._require("target_fps", _numbers((self.target_fps,), 1) and self.target_fps > 0, "above 0")
         self._require("centre", self.centre in ("ceil", "floor"), '"ceil" or "floor"')
         self._require("too_narrow", self.too_narrow in ("enlarge", "refuse"), '"enlarge" or "refuse"')
+        for flag in ("antialias", "quantised", "square_pixels"):
+            self._require(flag, isinstance(getattr(self, flag), bool), "true or false")
         if self.sampling == "dense":
-            strided = self.frame_rate is not None and self.frame_rate >= 1
+            strided = self.frame_rate is not None and _whole(self.frame_rate)
             self._require("frame_rate", strided, "at least 1 (dense sampling)")
 
     def _require(self, field: str, holds: bool, expected: str) -> None:

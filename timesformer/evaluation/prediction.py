@@ -30,6 +30,8 @@ from timesformer.text import path_text
 UNIFORM_SECONDS = 4.0
 """Length of a timeline's segments for a model whose frames are spread over the whole video: the mean length of videos
 of Something-Something, on which such models are trained."""
+LEAST_STRETCHES = 4
+"""Number of segments that a timeline has at least, unless their length is given or the clip has too many frames."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,21 @@ class Timeline:
 
     stretches: consecutive segments without overlap, which cover the video if all of them could be read
     top: most likely classes by the mean probability over all segments
+    stretch_seconds: length in seconds that was wanted for the segments
     """
 
     path: str
     seconds: float
     top: tuple[Guess, ...]
     stretches: tuple[Stretch, ...]
+    stretch_seconds: float
 
 
 @dataclass(frozen=True)
 class Timelines:
     """Result of `timelines`; unreadable holds videos, and segments of videos as `path[first frame:end]`.
 
+    stretch_seconds: length of the segments; where videos have several, the longest
     enlarged: as in `Predictions`, with a name for each segment
     """
 
@@ -156,10 +161,11 @@ def timelines(
 ) -> Timelines:
     """Predict the `top` classes of each segment of each video, from one clip with the protocol's crops per segment.
 
-    seconds: length of a segment; None: the length of the model's clips (dense sampling), or UNIFORM_SECONDS
+    seconds: length of a segment; None: the length of the model's clips (dense sampling) or UNIFORM_SECONDS, but of a
+        video shorter than four of these a quarter of its length, as far as it has the frames for a clip of each
 
     A last segment shorter than half of this length is merged with the one before.  The frames of a clip are spread
-    evenly over its segment; with the default length their distance is the model's own stride.
+    evenly over its segment; where this is as long as the model's clips their distance is the model's own stride.
 
     Raises:
         InputError: as for `predict`, or a length that is not a positive number.
@@ -172,6 +178,7 @@ def timelines(
     samples: list[Sample] = []
     owners: list[tuple[str, tuple[float, float]]] = []  # path, start and end in seconds, by sample
     lasting: dict[str, float] = {}
+    lengths: dict[str, float] = {}
     for video in dict.fromkeys(map(str, videos)):
         try:
             with open_video(video) as file:
@@ -180,7 +187,8 @@ def timelines(
             unreadable.append((path_text(video), error.reason))
             continue
         lasting[video] = clock.lasting
-        for start, end, times in _timed(clock, length):
+        lengths[video] = length if seconds is not None else _shortened(length, clock, preprocessing.num_frames)
+        for start, end, times in _timed(clock, lengths[video]):
             samples.append(Sample(Path(video), 0, f"{video}[{start}:{end}]", start, end))
             owners.append((video, times))
     even = replace(preprocessing, sampling="uniform", frame_rate=None)
@@ -193,12 +201,16 @@ def timelines(
         parts[video].append(Stretch(path_text(video), namer.top(probabilities), probabilities, *times))
     found = [
         Timeline(
-            path_text(video), lasting[video], namer.top(np.mean([part.probabilities for part in some], 0)), tuple(some)
+            path_text(video),
+            lasting[video],
+            namer.top(np.mean([part.probabilities for part in some], 0)),
+            tuple(some),
+            lengths[video],
         )
         for video, some in parts.items()
         if some
     ]
-    return Timelines(found, unreadable, views, length, enlarged)
+    return Timelines(found, unreadable, views, max(lengths.values(), default=length), enlarged)
 
 
 def stretches(num_frames: int, length: float) -> list[tuple[int, int]]:
@@ -231,6 +243,13 @@ def _stretch_seconds(record: Preprocessing) -> float:
         assert record.frame_rate is not None
         return record.num_frames * record.frame_rate / record.target_fps
     return UNIFORM_SECONDS
+
+
+def _shortened(length: float, clock: Clock, num_frames: int) -> float:
+    """Return the length [s] with which a video has `LEAST_STRETCHES` segments, each with the frames of a clip; at most
+    the usual one."""
+    frames = clock.lasting * num_frames / max(len(clock.starts), 1)
+    return min(length, max(clock.lasting / LEAST_STRETCHES, frames))
 
 
 def top_classes(model: TimeSformer, logits: Tensor, labels: Labels, top: int = 5) -> tuple[Guess, ...]:

@@ -2,6 +2,7 @@
 
 from timesformer.maps.attention import AttentionMap, AttentionMaps, attention_maps
 from timesformer.maps.clusters import draw_features
+from timesformer.maps.difference import Difference, difference, draw_difference
 from timesformer.maps.explorer import explorer_side, write_explorer
 from timesformer.maps.gradients import grad_cam, input_gradient, relevance
 from timesformer.maps.measures import (
@@ -29,13 +30,16 @@ __all__ = [
     "AttentionMap",
     "AttentionMaps",
     "Curves",
+    "Difference",
     "Saliency",
     "Seen",
     "TopKeys",
     "attention_maps",
     "class_share",
     "deletion_insertion",
+    "difference",
     "distance",
+    "draw_difference",
     "draw_features",
     "draw_heads",
     "draw_overlays",

@@ -20,6 +20,7 @@ from timesformer.heads import Labels
 from timesformer.maps import METHODS, AttentionMap, AttentionMaps, Saliency, TopKeys
 from timesformer.maps.attention import as_queries, chosen_heads, chosen_sites, map_of
 from timesformer.maps.capture import Call, as_input, evaluating, grid_of, watching
+from timesformer.maps.difference import difference, draw_difference, not_comparable, save_difference
 from timesformer.maps.explorer import Side, explorer_side, keys_that_fit
 from timesformer.maps.films import side_by_side, write_film
 from timesformer.maps.overlay import shares
@@ -116,6 +117,27 @@ def look(
     return result
 
 
+def write_difference(
+    looks: tuple[Look, Look], clips: tuple[Seen, Seen], checkpoints: tuple[str, str], out: Path, smooth: bool = False
+) -> tuple[list[Path], dict[str, Any]]:
+    """Write difference.npz and difference.png: the first model's maps of the whole model minus the second's.
+
+    Return the files and what they hold as plain data; without files and with the reason in `left_out` where the clips
+    do not show the same.
+    """
+    if why := not_comparable(*clips):
+        return [], {"left_out": why}
+    one, other = ({name: found.weights[0, 0] for name, found in each.methods.items()} for each in looks)
+    found = difference(one, other, (looks[0].name, looks[1].name))
+    save_difference(out / "difference.npz", found, clips[0], checkpoints)
+    try:
+        figure = draw_difference(clips[0], found, smooth=smooth)
+    except InputError as error:
+        return [out / "difference.npz"], {**found.described(), "left_out": f"no picture: {error}"}
+    write_atomic(out / "difference.png", lambda to: figure.savefig(to, dpi=96, pil_kwargs={"compress_level": 1}))
+    return [out / "difference.npz", out / "difference.png"], found.described()
+
+
 def side(model: TimeSformer, seen: Seen, found: Look, note: str) -> Side:
     """Make the model's side of the explorer page."""
     guesses = [
@@ -209,7 +231,8 @@ def clear(out: Path) -> None:
             continue
         pictures = [f"{kind}-{step}.png" for step in steps for kind in ("layers", "heads", "time")]
         films = [f"{method}{suffix}" for method in METHODS for suffix in (".mp4", ".gif")]
-        for name in (*pictures, *films, "methods.png", "explorer.html", "methods.npz", "attention.npz"):
+        arrays = ("difference.npz", "methods.npz", "attention.npz")
+        for name in (*pictures, *films, "methods.png", "difference.png", "explorer.html", *arrays):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -42,32 +42,25 @@ def draw_overlays(
     Raises:
         InputError: a map whose grid does not divide the frames or their pixels.
     """
-    shown = np.unique(np.linspace(0, len(frames) - 1, min(MOST_FRAMES, len(frames))).round().astype(int))
+    shown = shown_frames(len(frames))
     height, width = frames.shape[1:3]
-    figure, axes = _rows(len(maps) + 1, len(shown), height / width)
-    _strip(axes[0], frames[shown])
-    gap = width * GAP
-    for column, number in enumerate(shown):
-        when = "" if seconds is None else f", {seconds[number]:.2f} s"
-        place = (column * (width + gap) + width / 2, 0)
-        axes[0].annotate(f"frame {number}{when}", place, (0, 3), textcoords="offset points", ha="center", fontsize=8)
-    _name(axes[0], "video")
+    figure, axes = frame_rows(frames, shown, len(maps), seconds)
     for ax, (name, weights) in zip(axes[1:], maps.items(), strict=True):
-        _strip(ax, overlay(frames, weights, smooth=smooth)[shown])
-        _name(ax, name)
+        strip(ax, overlay(frames, weights, smooth=smooth)[shown])
+        name_row(ax, name)
         _bar(figure, ax, float(weights.max()))
         times, rows, columns = weights.shape
         size = height / rows, width / columns
         half = over_frames(holding(weights), len(frames))[shown] if weights.max() > 0 else ()
         for column, inside in enumerate(half):
-            _outline(ax, inside, size, column * (width + gap))
+            _outline(ax, inside, size, offset(column, width))
         if query is not None:
             for column, number in enumerate(shown):
                 if number * times // len(frames) == query[0]:
-                    _mark(ax, min(query[1], rows - 1), min(query[2], columns - 1), size, column * (width + gap))
+                    _mark(ax, min(query[1], rows - 1), min(query[2], columns - 1), size, offset(column, width))
     left_out = len(frames) - len(shown)
     more = f" ({len(shown)} of {len(frames)} frames)" if left_out else ""
-    _title(figure, f"{title}{more}")
+    write_title(figure, f"{title}{more}")
     return figure
 
 
@@ -129,7 +122,7 @@ def draw_time(found: AttentionMap, *, title: str = "") -> Figure:
     bar = figure.add_axes((1 - 0.8 / width, 0.2, 0.15 / width, 0.6))
     figure.colorbar(image, cax=bar, label="share of weight")
     _, row, column = places[0]
-    _title(figure, title or f"layer {found.layer}, {found.step}, patch in row {row}, column {column}")
+    write_title(figure, title or f"layer {found.layer}, {found.step}, patch in row {row}, column {column}")
     plt.close(figure)
     return figure
 
@@ -138,6 +131,31 @@ def _said(query: object) -> str:
     if isinstance(query, tuple):
         return f"the patch at time {query[0]}, row {query[1]}, column {query[2]}"
     return "the class token"
+
+
+def shown_frames(count: int) -> np.ndarray:
+    """Return which of so many frames a picture shows: evenly spaced, at most `MOST_FRAMES`."""
+    return np.unique(np.linspace(0, count - 1, min(MOST_FRAMES, count)).round().astype(int))
+
+
+def offset(column: int, width: int) -> float:
+    """Return the left edge of a frame in a row of frames of this width."""
+    return column * width * (1 + GAP)
+
+
+def frame_rows(
+    frames: np.ndarray, shown: np.ndarray, rows: int, seconds: Sequence[float] | np.ndarray | None
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure with the shown frames (t, H, W, 3) in a row, and axes for so many rows of maps below it."""
+    height, width = frames.shape[1:3]
+    figure, axes = _rows(rows + 1, len(shown), height / width)
+    strip(axes[0], frames[shown])
+    for column, number in enumerate(shown):
+        when = "" if seconds is None else f", {seconds[number]:.2f} s"
+        place = (offset(column, width) + width / 2, 0)
+        axes[0].annotate(f"frame {number}{when}", place, (0, 3), textcoords="offset points", ha="center", fontsize=8)
+    name_row(axes[0], "video")
+    return figure, axes
 
 
 def _rows(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
@@ -155,14 +173,13 @@ def _rows(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
     return figure, np.array(lines)
 
 
-def _strip(ax: Axes, frames: np.ndarray) -> None:
+def strip(ax: Axes, frames: np.ndarray) -> None:
     """Draw frames side by side with small gaps, each at its own resolution."""
     count, height, width = frames.shape[:3]
-    apart = width * (1 + GAP)
     for number, pixels in enumerate(frames):
-        left = number * apart
+        left = offset(number, width)
         ax.imshow(pixels, extent=(left, left + width, height, 0), interpolation="nearest")
-    ax.set(xlim=(0, (count - 1) * apart + width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
+    ax.set(xlim=(0, offset(count - 1, width) + width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
     ax.set_frame_on(False)
 
 
@@ -206,12 +223,14 @@ def _numbers(ax: Axes, weights: np.ndarray, top: float) -> None:
         ax.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
 
 
-def _name(ax: Axes, text: str) -> None:
+def name_row(ax: Axes, text: str) -> None:
+    """Write the name of a row to its left."""
     ax.set_ylabel("x", fontsize=8).set_parse_math(False)
     ax.yaxis.label.set_text(printable(text))
 
 
-def _title(figure: Figure, text: str) -> None:
+def write_title(figure: Figure, text: str) -> None:
+    """Write the title of a figure, as it is."""
     if text:
         figure.suptitle("x", fontsize=10, y=1 - 0.08 / figure.get_figheight(), va="top").set_parse_math(False)
         figure._suptitle.set_text(printable(text))  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ class Seen:
     film: at most 64 evenly spaced frames from the clip's first to its last, cropped like the clip, uint8 (n, H, W, 3)
     film_seconds: times of the film's frames in the video, (n,)
     available: number of frames of the video, or of the part of it that was looked at
+    area: top, left, bottom and right edge of the crop, as shares of the whole frame's height and width
     """
 
     path: str
@@ -36,6 +37,7 @@ class Seen:
     film: np.ndarray
     film_seconds: np.ndarray
     available: int = 0
+    area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     @property
     def repeated(self) -> int:
@@ -95,6 +97,7 @@ def see(
         film=np.concatenate(film),
         film_seconds=begun + film_seconds,
         available=available,
+        area=_area(geometry, record),
     )
 
 
@@ -113,6 +116,11 @@ def _part(video: Path | str, start: float | None, end: float | None) -> tuple[Sa
         raise InputError(f"{video}: expected a part of its {clock.lasting:.2f} seconds, got {begin:g} to {stop:g}")
     first, after = clock.between(begin, stop)
     return Sample(Path(video), 0, str(video), first, after), float(clock.starts[first])
+
+
+def _area(geometry: Geometry, record: Preprocessing) -> tuple[float, float, float, float]:
+    ((y, x), *_), (height, width), crop = geometry.crops, geometry.size, record.crop_size
+    return y / height, x / width, (y + crop[0]) / height, (x + crop[1]) / width
 
 
 def _film(frames: np.ndarray, geometry: Geometry, record: Preprocessing) -> np.ndarray:

@@ -13,12 +13,12 @@ import pandas as pd
 
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import read_scores
-from timesformer_experiments.analysis.axes import Axes, groups
+from timesformer_experiments.analysis.axes import CELL, Axes, groups
 from timesformer_experiments.analysis.pairs import Comparison, compare, judged
 from timesformer_experiments.analysis.seeds import Seeds
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.hits import groups_of, join_clusters, names_of, right_of
-from timesformer_experiments.records.read import HASH_NAMED
+from timesformer_experiments.records.read import HASH_NAMED, find_records
 from timesformer_experiments.report.tables import missing
 
 RIGHT = "right.parquet"
@@ -144,6 +144,22 @@ def seeds_of(rows: pd.DataFrame, right: Right) -> Seeds:
             hits[seed], groups_ = _named(row, videos, right.groups.get(str(row["hash"])))
             join_clusters(clusters, groups_)
     return Seeds(percent, hits, clusters, own)
+
+
+def on_different_videos(results: pd.DataFrame, axes: Axes, folder: Path) -> int:
+    """Return the number of finished runs whose data the axes do not tell apart, though their videos differ."""
+    records = {found.record["hash"]: found.record["dataset"].get("identity") for found in find_records(folder)}
+    data = [column for column in axes.columns if column.removeprefix(CELL).startswith("data.")]
+    mixed = 0
+    for _, runs in groups(results[results["outcome"] == "done"], data):
+        states: dict[bool, list[tuple[str, str]]] = {}  # digests of all bytes and of samples cannot be compared
+        for identity in map(records.get, runs["hash"]):
+            if identity is not None and identity["kind"] == "files":
+                states.setdefault(identity["full"], []).append(
+                    (identity["train"], identity.get("test") or identity["validation"])
+                )
+        mixed += sum(len(found) for found in states.values() if len(set(found)) > 1)
+    return mixed
 
 
 def _named(

@@ -2,7 +2,8 @@
 
     results.csv               every run: `timesformer_experiments.load_results`
     summary.csv, summary.tex  a row per setting: means over seeds with intervals, counts, predictions
-    comparisons.csv, .tex     tests between the schemes, where accuracies were measured
+    comparisons.csv, .tex     tests between the schemes in each setting, where accuracies were measured
+    overall.csv, .tex         one answer for each two schemes over all settings, where there are several
     figures/*.png, *.pdf
     report.md, report.html
     per_class.csv, confusion.csv   where the records say: each class's accuracy, and which class was taken for which
@@ -29,13 +30,22 @@ from PIL import Image
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.analysis.axes import CELL, also_differ, axes_of, groups
+from timesformer_experiments.analysis.axes import CELL, also_differ, axes_of
 from timesformer_experiments.analysis.chance import ABOVE, CHANCE, above_chance, chance_of
 from timesformer_experiments.analysis.classes import ClassReport, class_report
-from timesformer_experiments.analysis.comparisons import RIGHT, Right, compare_all, read_right, right_frame, seeds_of
+from timesformer_experiments.analysis.comparisons import (
+    RIGHT,
+    Right,
+    compare_all,
+    on_different_videos,
+    read_right,
+    right_frame,
+    seeds_of,
+)
 from timesformer_experiments.analysis.curves import CURVES, curve_figures, parquet, read_curves
 from timesformer_experiments.analysis.fair import UNTESTED, claims_of, sections
 from timesformer_experiments.analysis.figures import figures, front, pdf
+from timesformer_experiments.analysis.overall import Overall, overall, overall_table
 from timesformer_experiments.analysis.pairs import Comparison
 from timesformer_experiments.analysis.statistics.humps import MEAN_FROM_SEEDS, cannot_reveal
 from timesformer_experiments.analysis.summary import (
@@ -67,8 +77,9 @@ LONG_TABLE = 60
 class SweepReport:
     """Content of the report on a folder of records.
 
-    results: as `load_results` gives them.  tables: by the stem of their files.  findings: sentences that follow from
-    the numbers.  right: see `timesformer_experiments.analysis.comparisons`.  classes: None where no record knows them.
+    results: as `load_results` gives them.  overall: see `timesformer_experiments.analysis.overall`.  tables: by the
+    stem of their files.  findings: sentences that follow from the numbers.  right: see
+    `timesformer_experiments.analysis.comparisons`.  classes: None where no record knows them.
     curves: see `timesformer_experiments.analysis.curves`.
     """
 
@@ -76,6 +87,7 @@ class SweepReport:
     results: pd.DataFrame
     summary: Summary
     comparisons: tuple[Comparison, ...]
+    overall: tuple[Overall, ...]
     tables: dict[str, Table]
     figures: dict[str, Figure]
     findings: tuple[str, ...]
@@ -92,6 +104,7 @@ class SweepReport:
             "axes": list(self.summary.axes.columns),
             "summary": json.loads(self.summary.frame.to_json(orient="records")),
             "comparisons": [each.to_dict() | {"sentence": each.sentence()} for each in self.comparisons],
+            "overall": [each.to_dict() | {"sentence": each.sentence()} for each in self.overall],
             "findings": list(self.findings),
         }
 
@@ -111,20 +124,23 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
     levels = {key: level for key, record in records.items() if (level := record.get(LEVEL)) is not None}
     chance = {key: level for key, record in records.items() if (level := chance_of(record)) is not None}
     summary = summarise(results, axes, right, levels, chance)
-    comparisons = compare_all(results, axes, right, UNTESTED if claims_of(folder) else "")
+    claims = claims_of(folder)
+    comparisons = compare_all(results, axes, right, UNTESTED if claims else "")
+    answers = [] if claims else overall(results, axes, right)
     sweeps = [str(name) for name in results["sweep"].dropna().unique()]
     title = f"Sweep {', '.join(sweeps)}" if sweeps else f"Runs of {folder.resolve().name}"
     tables = {"summary": summary_table(summary, _caption(results, summary, sweeps))}
-    for stem, table in (("comparisons", comparison_table(comparisons)), ("failures", failures_table(results))):
-        if table is not None:
-            tables[stem] = table
+    more = (("overall", overall_table(answers)), ("comparisons", comparison_table(comparisons)))
+    tables |= {stem: table for stem, table in (*more, ("failures", failures_table(results))) if table is not None}
     compared = None if axes.compared is None else axes.compared.removeprefix(CELL)
-    fair = sections(folder, compared, list(records.values()), lambda keys: seeds_of(_runs(results, keys), right))
+    hashes = results["hash"].astype(str)
+    fair = sections(folder, compared, list(records.values()), lambda keys: seeds_of(results[hashes.isin(keys)], right))
     classes, curves = class_report(results, summary, records), read_curves(folder, results)
     drawn, left = curve_figures(curves, results, summary, records)
     pictures = figures(summary) | fair.figures | (classes.figures if classes is not None else {}) | drawn
     findings = [
         *_findings(results, summary, comparisons, folder, planned),
+        *([each.sentence() + "." for each in answers] if len(answers) <= MOST_NAMED else []),
         *_groups_said(summary, right),
         *summary.notes,
         *fair.findings,
@@ -136,6 +152,7 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
         results,
         summary,
         tuple(comparisons),
+        tuple(answers),
         tables | fair.tables,
         pictures,
         tuple(findings),
@@ -143,10 +160,6 @@ def sweep_report(folder: Path, compare: str | None = None) -> SweepReport:
         classes,
         curves,
     )
-
-
-def _runs(results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    return results[results["hash"].astype(str).isin(keys)]
 
 
 def _groups_said(summary: Summary, right: Right) -> list[str]:
@@ -228,7 +241,7 @@ def _findings(
             f"{_many(diverged, 'training')} diverged and {'has' if diverged == 1 else 'have'} no accuracy: means, "
             "intervals and tests are over the others alone, which favours what diverges."
         )
-    mixed = _on_different_videos(results, summary, folder)
+    mixed = on_different_videos(results, summary.axes, folder)
     if mixed:
         found.append(
             f"{mixed} runs of the same data were made on different videos, which means and comparisons mix; "
@@ -280,22 +293,6 @@ def _at_chance(summary: Summary) -> list[str]:
         f"{f' ({places}{more})' if places else ''}. They are on no Pareto front, and differences between them say "
         "nothing of the schemes."
     ]
-
-
-def _on_different_videos(results: pd.DataFrame, summary: Summary, folder: Path) -> int:
-    """Number of finished runs whose data the axes do not tell apart, though their videos differ."""
-    records = {found.record["hash"]: found.record["dataset"].get("identity") for found in find_records(folder)}
-    data = [column for column in summary.axes.columns if column.removeprefix("cell.").startswith("data.")]
-    mixed = 0
-    for _, runs in groups(results[results["outcome"] == "done"], data):
-        states: dict[bool, list[tuple[str, str]]] = {}  # digests of all bytes and of samples cannot be compared
-        for identity in map(records.get, runs["hash"]):
-            if identity is not None and identity["kind"] == "files":
-                states.setdefault(identity["full"], []).append(
-                    (identity["train"], identity.get("test") or identity["validation"])
-                )
-        mixed += sum(len(found) for found in states.values() if len(set(found)) > 1)
-    return mixed
 
 
 def _split(summary: Summary) -> set[tuple[Any, ...]]:
@@ -370,7 +367,7 @@ def _markdown(report: SweepReport) -> str:
         parts += [table.caption, "", to_markdown(table)]
     parts += [line for name in report.figures for line in (f"![{_said(name)}](figures/{name}.png)", "")]
     if report.comparisons:
-        parts += ["## Differences in words", "", *(f"- {each.sentence()}" for each in report.comparisons), ""]
+        parts += ["## Differences in words", "", *(f"- {each}" for each in _sentences(report)), ""]
     return "\n".join(parts)
 
 
@@ -382,8 +379,13 @@ def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
         tables=_tables(report),
         figures=[(_said(name), image) for name, image in pictures.items()],
         figures_first=len(report.summary.frame) > LONG_TABLE,
-        sentences=[each.sentence() for each in report.comparisons],
+        sentences=_sentences(report),
     )
+
+
+def _sentences(report: SweepReport) -> list[str]:
+    """The answers over all settings, then those of the single ones."""
+    return [each.sentence() for each in (*report.overall, *report.comparisons)]
 
 
 def _tables(report: SweepReport) -> dict[str, Table]:

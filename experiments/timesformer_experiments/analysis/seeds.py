@@ -7,8 +7,9 @@ videos were right allow an interval over seeds alone.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +26,7 @@ from timesformer_experiments.analysis.statistics.estimators import (
     nested_difference,
     nested_mean,
 )
+from timesformer_experiments.analysis.statistics.stratified import averaged
 from timesformer_experiments.records.hits import join_clusters
 
 Over = Literal["seeds and test videos", "test videos alone", "seeds alone", "nothing"]
@@ -139,6 +141,42 @@ def difference_of(first: Seeds, second: Seeds) -> Spread:
     return Spread(differences[0], None, None, "nothing", None, f"one seed, and {why}")
 
 
+def averaged_difference(settings: Sequence[tuple[Seeds, Seeds]]) -> Spread:
+    """Estimate first minus second averaged over settings, each counted the same; the unit is the seed (`stratified`).
+
+    settings: both variants in each setting, all with the same seeds.  Where test videos cannot be paired in one of the
+    settings, the estimate is over seeds alone.
+
+    Raises InputError without settings, where the seeds are not the same, and for different groups of test videos.
+    """
+    common = sorted(settings[0][0].percent) if settings else []
+    if not common or any(set(each.percent) != set(common) for pair in settings for each in pair):
+        raise InputError("averaged difference: expected settings with the same seeds, at least one")
+    why = next(filter(None, (_not_paired(*pair, common) for pair in settings)), "")
+    if not why:
+        groups: dict[str, str] = {}
+        for variant in itertools.chain(*settings):
+            join_clusters(groups, variant.clusters)
+        names = {name for one, _ in settings for seed in common for name in one.right[seed]}
+        groups = {name: groups.get(name, name) for name in sorted(names)}
+        by_video = {
+            seed: averaged([_subtracted(one.right[seed], other.right[seed]) for one, other in settings], groups)
+            for seed in common
+        }
+        why = _shared_in_part(by_video)
+        if not why:
+            return _spread(figure_mean(by_video, groups, (-100.0, 100.0), design_of(by_video), scale=100.0))
+    points = [math.fsum(one.percent[seed] - other.percent[seed] for one, other in settings) / len(settings)
+              for seed in common]  # fmt: skip
+    if len(common) > 1:
+        return _spread(_of_seeds(points, (-100.0, 100.0)), why)
+    return Spread(points[0], None, None, "nothing", None, f"one seed, and {why}")
+
+
+def _subtracted(first: Mapping[str, bool], second: Mapping[str, bool]) -> dict[str, float]:
+    return {name: float(value) - float(second[name]) for name, value in first.items()}
+
+
 def _not_paired(first: Seeds, second: Seeds, common: list[int]) -> str:
     """Return why test videos cannot be paired; empty where they can."""
     if any(seed not in each.right for seed in common for each in (first, second)):
@@ -148,7 +186,7 @@ def _not_paired(first: Seeds, second: Seeds, common: list[int]) -> str:
     return _shared_in_part({seed: first.right[seed] for seed in common})
 
 
-def _shared_in_part(right: Hits) -> str:
+def _shared_in_part(right: ByVideo) -> str:
     """Return why seeds and test videos belong together in neither way, such as a video that one seed could not read."""
     try:
         design_of(right)

@@ -53,7 +53,7 @@ def attend(
     target: Annotated[
         str | None, typer.Option(help="Class to explain, by name or number. Default: the predicted class.")
     ] = None,
-    compare: Annotated[str | None, typer.Option(help="Second model, shown beside the first on the page.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Second model, shown beside the first.")] = None,
     start: Annotated[float | None, typer.Option(help="Start of the part of the video to use, in seconds.")] = None,
     end: Annotated[float | None, typer.Option(help="End of the part of the video to use, in seconds.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip, overriding the checkpoint's.")] = None,
@@ -81,10 +81,11 @@ def attend(
 
     attention.npz, methods.npz: the same as arrays.
 
-    With --compare, the files of the second model are in the subfolder `compare`.
+    With --compare, the files of the second model are in the subfolder `compare`, and difference.npz and difference.png
+    are the maps of the whole model of the first minus those of the second.
     """
     from timesformer.maps.explorer import write_explorer
-    from timesformer.maps.look import Choice, described
+    from timesformer.maps.look import Choice, described, write_difference
     from timesformer.text import path_text
     from timesformer_experiments.report.report import require_writable
 
@@ -99,7 +100,7 @@ def attend(
     )
     require_writable(out)
     sources = [checkpoint] if compare is None else [checkpoint, compare]
-    sides, models, files = [], [], []
+    sides, models, files, looks, clips = [], [], [], [], []
     names = _names(sources, runs)
     for number, source in enumerate(sources):
         model, record, labels = _loaded(source, runs, chosen_device(device), frames, trust, scheme_file)
@@ -112,18 +113,27 @@ def attend(
         shown = 0 if no_explorer else len(sources)
         found = _look(model, seen, labels, names[number], mine, out / "compare" if number else out, shown, source)
         files += found.files
+        looks.append(found)
+        clips.append(seen)
         models.append(described(found, model, seen) | {"checkpoint": source})
         if not no_explorer:
             sides.append(_side(model, seen, found))
         del model
     if sides:
         files.append(write_explorer(out / "explorer.html", sides, title=video.name))
+    stated: dict[str, Any] = {}
+    if compare is not None:
+        made, stated["difference"] = write_difference(
+            (looks[0], looks[1]), (clips[0], clips[1]), (checkpoint, compare), out, smooth
+        )
+        files += made
     seconds = perf_counter() - began
     if as_json:
-        print_json(
-            {"video": path_text(video), "models": models, "files": [str(path) for path in files], "seconds": seconds}
-        )
+        written = [str(path) for path in files]
+        print_json({"video": path_text(video), "models": models, **stated, "files": written, "seconds": seconds})
         return
+    if why := stated.get("difference", {}).get("left_out"):
+        progress(f"no map of differences: {why}")
     for model_found in models:
         for said in model_found["left_out"]:
             progress(f"no picture of {said}")

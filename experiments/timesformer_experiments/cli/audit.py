@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_experiments.cli.options import Json, bad_input
-from timesformer_experiments.report.terminal import console, plain_text, print_json, progress
+from timesformer_experiments.report.terminal import console, print_json, print_text, progress
 
 if TYPE_CHECKING:
     from timesformer.data.survey import SampleVerdict, Survey
@@ -109,17 +109,16 @@ def _report(suffix: str, summary: dict[str, Any], found: Survey) -> bytes:
 def _show(summary: dict[str, Any], found: Survey) -> None:
     from timesformer_experiments.report.tables import to_rich
 
-    screen = console()
     odd = sorted((one for one in found.verdicts if one.verdict != "ok"), key=_weight)
     if odd:
-        screen.print(to_rich(_table(odd[:MOST_ROWS], len(odd))))
+        console().print(to_rich(_table(odd[:MOST_ROWS], len(odd))))
     labels = list(summary["labels"].values())
     lines = [
         "verdicts     " + ", ".join(f"{kind} {count}" for kind, count in summary["verdicts"].items()),
         f"samples      {summary['num_samples']} in {summary['num_files']} files, "
         f"{summary['num_unreadable']} unreadable",
         *(
-            f"{title} {len(names)}: {plain_text(', '.join(names[:MOST_ROWS]))}"
+            f"{title} {len(names)}: {', '.join(names[:MOST_ROWS])}"
             for title, names in (
                 ("no video    ", summary["classes_without_video"]),
                 ("passed over ", summary["passed_over"]),
@@ -132,7 +131,7 @@ def _show(summary: dict[str, Any], found: Survey) -> None:
         f"speed        {found.examined} files in {summary['seconds']} s "
         f"({summary['files_per_minute'] or 0} per minute), {found.remembered} known from an earlier audit",
     ]
-    screen.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
+    print_text(*lines, indent=13)
 
 
 def _weight(one: SampleVerdict) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from timesformer_experiments.cli.options import Json, bad_input
-from timesformer_experiments.report.terminal import console, print_json, progress
+from timesformer_experiments.report.terminal import console, print_json, print_markdown, progress
 
 CPU_BENCHES = ("transformers", "loader", "memory", "results", "sparse")
 
@@ -114,6 +114,6 @@ def _bench_kernels(only: str, out: Path, device: str, minutes: float, size: str,
     if as_json:
         print_json(summary(out))
     else:
-        print((out / "gpu_targets.md").read_text(encoding="utf-8"))
+        print_markdown((out / "gpu_targets.md").read_text(encoding="utf-8"))
     if code:
         raise typer.Exit(code)

@@ -81,7 +81,8 @@ def _renumbered(found: Annotations, names: Labels, how: str, data: Path, source:
     """Samples with the model's numbers for their classes.  The data may have some of the model's classes alone."""
     if how == "number":
         return found, "by number"
-    mine, theirs = _parts(_mapped(found.labels, how)), _parts(names)
+    assert found.labels is not None
+    own, mine, theirs = _parts(found.labels), _parts(_mapped(found.labels, how)), _parts(names)
     if len(mine) != len(theirs):
         raise bad_input(f"{data}: {len(mine)} labels for each video, the checkpoint {source} has {len(theirs)} heads")
     heads = [head for head, _ in mine]
@@ -98,6 +99,7 @@ def _renumbered(found: Annotations, names: Labels, how: str, data: Path, source:
                 f"classes are {_some(there)}. --classes FILE says which class is which, --classes number compares by "
                 "number"
             )
+        _require_apart(how, [own[column][1][label] for label in used], [here[label] for label in used])
         if here == there:
             tables.append((column, list(range(len(here)))))
             continue
@@ -164,6 +166,22 @@ def _mapped(labels: Labels | None, how: str) -> Labels:
             raise bad_input(f"{file}: {name!r} is no class of the data; expected some of {sorted(known)[:8]}")
     renamed = {head: [str(words.get(name, name)) for name in names] for head, names in _parts(labels)}
     return renamed if isinstance(labels, dict) else renamed[""]
+
+
+def _require_apart(file: str, names: Sequence[str], renamed: Sequence[str]) -> None:
+    """Require each class of which there are videos to keep a class of the model for itself.
+
+    Raises InputError that names the classes that a table sends to the same one: their accuracy would be another.
+    """
+    of_model: dict[str, set[str]] = {}
+    for name, new in zip(names, renamed, strict=True):
+        of_model.setdefault(new, set()).add(name)
+    for new, old in of_model.items():
+        if len(old) > 1:
+            raise bad_input(
+                f"{file}: {_some(sorted(old))} are both {new!r} in the model (expected another class of the model for "
+                "each class of the data; to count them as one, give them one name in the data)"
+            )
 
 
 def _parts(labels: Labels) -> list[tuple[str, list[str]]]:

@@ -19,7 +19,7 @@ from timesformer_experiments.cli.options import (
 )
 from timesformer_experiments.cli.shared.evaluated import compared, counted, orders_named, tables_of
 from timesformer_experiments.cli.shared.evaluations import Job, Overrides, of_annotations, runs_of
-from timesformer_experiments.report.terminal import console, print_json
+from timesformer_experiments.report.terminal import console, print_json, print_text
 
 if TYPE_CHECKING:
     from timesformer.evaluation.evaluate import EvalResult
@@ -300,18 +300,15 @@ def _show(measured: list[dict[str, Any]]) -> None:
         Column("test_videos_unreadable", "Unreadable", "counted", decimals=0),
         Column("test_videos_substituted", "Substituted", "counted", decimals=0),
     )
-    screen = console()
     caption = "Accuracy with its 95 % interval (Wilson)"
     if grouped:
         caption += "; where videos belong together: mean over their groups, 95 % interval for this very model"
-    screen.print(to_rich(Table(pd.DataFrame(rows), columns, caption, measured="measured here")))
+    console().print(to_rich(Table(pd.DataFrame(rows), columns, caption, measured="measured here")))
     for name, said in dict.fromkeys((found["model"], found["classes"]) for found in measured):
         if said != "by name":
-            screen.print(f"{name}: classes compared {said}", markup=False, highlight=False, soft_wrap=True)
+            print_text(f"{name}: classes compared {said}")
     few = [f"{found['name']}: {found['group_note']}" for found in measured if found.get("group_note")]
-    for note in dict.fromkeys(few):
-        screen.print(note, markup=False, highlight=False, soft_wrap=True)
+    print_text(*dict.fromkeys(few))
     for found in measured:
         for video in found["unreadable"]:
-            text = f"unreadable, not evaluated: {video['path']}: {video['reason']}"
-            screen.print(text, markup=False, highlight=False, soft_wrap=True)
+            print_text(f"unreadable, not evaluated: {video['path']}: {video['reason']}")

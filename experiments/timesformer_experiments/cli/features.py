@@ -27,7 +27,7 @@ from timesformer_experiments.cli.options import (
     listed,
     loaded_model,
 )
-from timesformer_experiments.report.terminal import print_json
+from timesformer_experiments.report.terminal import print_json, progress
 
 
 def features(
@@ -58,12 +58,13 @@ def features(
 ) -> None:
     """Write the features of videos: the pooled vector before the classifier, or all tokens.
 
-    The file states how it was made: checkpoint, protocol, preprocessing, versions and unreadable videos.
+    The videos of a folder with one folder per class keep their classes as labels. The file states how it was
+    made: checkpoint, protocol, preprocessing, versions and unreadable videos.
     """
     from timesformer.evaluation.features import write_features
 
     chosen = chosen_protocol(protocol or "paper", clips, crops)
-    samples = _samples(sources, format, root)
+    samples, classes = _samples(sources, format, root)
     model, record, _ = loaded_model(checkpoint, runs, trust, scheme_file)
     result = write_features(
         out,
@@ -73,7 +74,7 @@ def features(
         protocol=chosen,
         tokens=tokens,
         per_view=per_view,
-        metadata={"checkpoint": checkpoint},
+        metadata={"checkpoint": checkpoint} | ({} if classes is None else {"classes": classes}),
         batch_size=batch_size,
         workers=workers,
         device=chosen_device(device),
@@ -88,17 +89,24 @@ def features(
     finish(result.unreadable, result.rows > 0, allow_unreadable, result.metadata["videos_enlarged"])
 
 
-def _samples(sources: list[str], format: str | None, root: Path | None) -> list[Any]:
+def _samples(sources: list[str], format: str | None, root: Path | None) -> tuple[list[Any], Any]:
+    """The samples, and the names of their classes where the sources have some."""
     from timesformer.data import Sample, read_annotations
-    from timesformer.data.video.find import find_videos
+    from timesformer.data.video.find import class_folders, find_videos
 
     listed = [source for source in sources if Path(source).suffix.lower() in (".csv", ".json", ".txt")]
     if format is None and not listed:
         if root is not None:
             raise bad_input("--root: expected only with an annotation file")
-        return [Sample(path, -1, str(path)) for path in find_videos(sources)]
+        videos = find_videos(sources)
+        classes = class_folders(Path(sources[0]), videos) if len(sources) == 1 else None
+        if classes is None:
+            return [Sample(path, -1, str(path)) for path in videos], None
+        progress(f"{sources[0]}: the labels are its {len(classes)} folders")
+        return [Sample(path, classes.index(path.parent.name), str(path)) for path in videos], classes
     if len(sources) != 1:
         raise bad_input(
             f"{(listed or sources)[0]}: expected an annotation file as the only source, got {len(sources)} sources"
         )
-    return list(read_annotations(format or "kinetics", sources[0], root))
+    found = read_annotations(format or "kinetics", sources[0], root)
+    return list(found), found.labels

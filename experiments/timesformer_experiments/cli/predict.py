@@ -49,7 +49,8 @@ def predict(
     stretch: Annotated[
         float | None,
         typer.Option(
-            help="With --timeline: seconds per stretch. Default: the duration of a clip (4 where it is not fixed)."
+            help="With --timeline: seconds per stretch. Default: the duration of a clip (4 where it is not fixed), "
+            "and at most a quarter of the video."
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="With --timeline: picture to write, .png, .svg or .pdf.")] = None,
@@ -136,6 +137,7 @@ def _show_timelines(result: Timelines, plot: Path | None, as_json: bool) -> dict
             {
                 "path": video.path,
                 "seconds": video.seconds,
+                "stretch_seconds": video.stretch_seconds,
                 "top": _guesses(video.top),
                 "stretches": [
                     {"start_seconds": part.start_seconds, "end_seconds": part.end_seconds, "top": _guesses(part.top)}

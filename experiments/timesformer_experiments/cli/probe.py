@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from timesformer_experiments.cli.options import Json, bad_input
-from timesformer_experiments.report.terminal import console, print_json
+from timesformer_experiments.report.terminal import print_json, print_text
 
 
 def probe(
@@ -85,7 +85,7 @@ def probe(
             {"folder": str(info.folder), "fingerprint": info.fingerprint, "files": [str(path) for path in files]}
         )
     else:
-        console().print(*map(str, files), sep="\n", highlight=False, soft_wrap=True)
+        print_text(*map(str, files))
 
 
 def _dial(text: str) -> tuple[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from timesformer_experiments.cli.options import Json, bad_input
 from timesformer_experiments.paper.show import show_artefact, show_together
-from timesformer_experiments.report.terminal import console, print_json
+from timesformer_experiments.report.terminal import console, print_json, print_text
 
 if TYPE_CHECKING:
     from timesformer_experiments.paper.artefact import Profile
@@ -127,7 +127,8 @@ def _sweep(
         return
     for table in made.tables.values():
         console().print(to_rich(table))
-    _print([*(f"- {finding}" for finding in made.findings), *map(str, files)])
+    print_text(*(f"- {finding}" for finding in made.findings), indent=2)
+    print_text(*map(str, files))
 
 
 def _display_names(pairs: list[str]) -> dict[str, str]:
@@ -153,11 +154,5 @@ def _difference(first: Path, second: Path, out: Path | None, as_json: bool) -> N
     for table in (changes_table(found), cells_table(found)):
         if table is not None:
             console().print(to_rich(table))
-    _print([*(f"- {finding}" for finding in found.findings()), *map(str, files)])
-
-
-def _print(lines: list[str]) -> None:
-    from timesformer.text import printable
-
-    for line in lines:
-        console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    print_text(*(f"- {finding}" for finding in found.findings()), indent=2)
+    print_text(*map(str, files))

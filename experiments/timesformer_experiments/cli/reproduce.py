@@ -11,7 +11,7 @@ import typer
 
 from timesformer_experiments.cli.options import DataDir, Jobs, Json, Out, Runs, bad_input, folders, profile_named
 from timesformer_experiments.paper.show import show_artefact, show_together
-from timesformer_experiments.report.terminal import console, print_json, progress
+from timesformer_experiments.report.terminal import console, print_json, print_text, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ def reproduce(
         else:
             lines = [f"{name:<20} {title}" for name, title in titles.items()]
             lines += [f"{group:<20} {', '.join(members)}" for group, members in GROUPS.items()]
-            console().print(*lines, sep="\n", highlight=False, soft_wrap=True)
+            print_text(*lines, indent=21)
         return
     if not artefacts:
         raise bad_input(f"ARTEFACTS: expected some of {', '.join(names())}, or the groups {', '.join(GROUPS)}, all")

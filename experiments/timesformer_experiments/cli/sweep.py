@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from timesformer_experiments.cli.options import DataDir, Json, bad_input
-from timesformer_experiments.report.terminal import console, print_json, progress
+from timesformer_experiments.report.terminal import console, print_json, print_text, progress
 
 
 def sweep(
@@ -81,4 +81,4 @@ def sweep(
 def _show(name: str, out: Path, cells: list[dict[str, Any]]) -> None:
     done = sum(cell["outcome"] == "done" for cell in cells)
     text = f"{name}: {done} of {len(cells)} cells done; records in {out / 'records.jsonl'}"
-    console().print(text, markup=False, highlight=False, soft_wrap=True)
+    print_text(text)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timesformer_experiments.report.terminal import console, print_json
+from timesformer_experiments.report.terminal import console, print_json, print_text
 
 if TYPE_CHECKING:
     from timesformer_experiments.paper.artefact import Profile
@@ -19,10 +19,9 @@ def show_artefact(found: Report, files: list[Path], profile: str, as_json: bool)
     from timesformer_experiments.report.tables import to_rich
 
     if not as_json:
-        screen = console()
-        screen.print(to_rich(found.table))
-        for line in (*(f"- {finding}" for finding in found.findings), *map(str, files)):
-            screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        console().print(to_rich(found.table))
+        print_text(*(f"- {finding}" for finding in found.findings), indent=2)
+        print_text(*map(str, files))
     return {
         "artefact": found.name,
         "profile": profile,
@@ -42,5 +41,4 @@ def show_together(
     if as_json:
         print_json({"artefacts": made, "pages": pages})
     else:
-        for page in pages:
-            console().print(page, markup=False, highlight=False, soft_wrap=True)
+        print_text(*pages)

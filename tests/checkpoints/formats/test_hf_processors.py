@@ -198,6 +198,48 @@ def test_a_class_that_is_not_known_must_say_everything() -> None:
         preprocessing_of_processor({"image_mean": 0.5, "image_std": 0.5}, Path("x"))
 
 
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"size": True}, "size"),
+        ({"size": 0}, "size"),
+        ({"size": {"shortest_edge": True}}, "size"),
+        ({"size": {"height": 224, "width": True}}, "size"),
+        ({"size": {"shortest_edge": -3}}, "size"),
+        ({"size": 224.0}, "size"),
+        ({"crop_size": True}, "crop_size"),
+        ({"crop_size": {"height": 0, "width": 224}}, "crop_size"),
+        ({"crop_size": {"width": 224}}, "crop_size"),
+        ({"crop_size": "224"}, "crop_size"),
+        ({"image_std": [0.2, 0.0, 0.2]}, "image_std"),
+        ({"image_std": 0}, "image_std"),
+        ({"image_std": [0.2, -0.2, 0.2]}, "image_std"),
+        ({"image_std": True}, "image_std"),
+        ({"image_std": float("inf")}, "image_std"),
+        ({"image_mean": True}, "image_mean"),
+        ({"image_mean": [0.5, False, 0.5]}, "image_mean"),
+        ({"image_mean": float("nan")}, "image_mean"),
+        ({"rescale_factor": True}, "rescale_factor"),
+        ({"rescale_factor": float("inf")}, "rescale_factor"),
+        ({"resample": True}, "resample"),
+        ({"do_resize": "false"}, "do_resize"),
+        ({"do_rescale": 1}, "do_rescale"),
+        ({"do_normalize": "no"}, "do_normalize"),
+        ({"do_center_crop": 0}, "do_center_crop"),
+        ({"do_flip_channel_order": "yes"}, "do_flip_channel_order"),
+        ({"offset": 1}, "offset"),
+    ],
+)
+@pytest.mark.parametrize("model_type", ["videomae", "vjepa2", "siglip"])
+def test_values_that_mean_nothing_name_their_field(values: Fields, field: str, model_type: str) -> None:
+    """true is no number of pixels, and nothing is divided by zero."""
+    given = {"do_center_crop": True, "crop_size": 224} | values
+    if model_type == "vjepa2" and field == "size":
+        return  # this class ignores the size
+    with pytest.raises(InputError, match=rf"^x: preprocessor_config: {field}: expected "):
+        preprocessing_of_processor(given, Path("x"), model_type, True)
+
+
 RECORD = Preprocessing(num_frames=2, short_side=20, crop=16, sampling="dense", frame_rate=4)
 
 

@@ -57,7 +57,7 @@ def without_memory(metrics: dict[str, Any]) -> None:
 
 def test_the_files_are_tables_figures_pages_and_copies_of_the_records(written: Written) -> None:
     names = {path.relative_to(written.out).as_posix() for path in written.files}
-    tables = {f"{stem}.{kind}" for stem in ("summary", "comparisons", "failures") for kind in ("csv", "tex")}
+    tables = {f"{stem}.{kind}" for stem in ("summary", "overall", "comparisons", "failures") for kind in ("csv", "tex")}
     costs = ("tflops", "training_memory")
     curves = {f"{name}_over_{x}" for name in ("accuracy", *costs) for x in ("frames", "resolution")}
     against = {f"accuracy_against_{cost}" for cost in costs}
@@ -91,7 +91,7 @@ def test_markdown_and_page_say_what_was_found(written: Written) -> None:
     assert "; 80 % power would have found " in text
     assert "Two seeds cannot reveal humps" in text  # of one pair, whose third run has failed
     assert report.tables["summary"].caption.endswith("; peak memory of a GPU with 4 clips")
-    assert page.count('<table class="sortable">') == 3
+    assert page.count('<table class="sortable">') == 4
     assert page.count("<figure>") == len(report.figures)
     assert page.index('<section id="summary">') < page.index("<img")
     best = max(report.summary.frame["measured_top1_percent"])

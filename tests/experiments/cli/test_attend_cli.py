@@ -70,6 +70,17 @@ def test_everything_is_written_and_points_at_the_patch(pointing: tuple[Path, Pat
     first = {"attention.npz", "methods.npz", "layers-joint.png", "heads-joint.png", "time-joint.png", "methods.png"}
     assert first | {"rollout.mp4", "rollout.gif", "explorer.html"} <= names
     assert {"compare/layers-space.png", "compare/time-time.png", "compare/rollout.mp4"} <= names
+    assert {"difference.npz", "difference.png"} <= names
+    with np.load(out / "difference.npz") as changed:
+        assert set(changed) == {"header", "seconds", "rollout", "grad_cam"}
+        header = json.loads(str(changed["header"]))
+        assert (header["first"], header["second"]) == (str(joint), str(divided))
+        assert header["sign"].startswith("first minus second")
+        ours, theirs = (np.load(place / "methods.npz")["rollout"] for place in (out, out / "compare"))
+        np.testing.assert_allclose(changed["rollout"], ours / ours.sum() - theirs / theirs.sum(), atol=1e-6)
+    said = stated["difference"]
+    assert (said["first"], said["second"], set(said["methods"])) == ("joint", "divided", {"rollout", "grad_cam"})
+    assert 0 < said["methods"]["rollout"]["moved"] < 1
     assert "compare/layers-time.png" not in names  # the class token takes no part in it, and that is said
     assert stated["models"][1]["left_out"] == [
         "time: the class token takes no part in it; --query t,h,w shows the attention of a patch"
@@ -205,7 +216,7 @@ def test_a_used_folder_holds_the_new_look_alone_and_arrays_name_what_they_are_of
     earlier = [video, "--checkpoint", CHECKPOINT, "--out", tmp_path, "--query", "0,1,1", "--method", "grad_cam"]
     assert run(*earlier, "--compare", CHECKPOINT).exit_code == 0
     stale = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"layers-time.png", "time-time.png", "grad_cam.mp4", "explorer.html"} <= stale
+    assert {"layers-time.png", "time-time.png", "grad_cam.mp4", "explorer.html", "difference.png"} <= stale
     words = [video, "--checkpoint", CHECKPOINT, "--out", tmp_path, "--no-explorer", "--json"]
     refused = run(*words, "--frames", 500)
     assert refused.exit_code == 2

@@ -159,6 +159,31 @@ def test_annotation_files_that_bring_names(place: Path, tmp_path: Path) -> None:
     assert evaluated(*words, "--classes", table)["top1_percent"] == 100.0
 
 
+def test_two_classes_of_the_data_are_not_counted_as_one_of_the_model(place: Path, tmp_path: Path) -> None:
+    """A class of the vocabulary that no video has does not matter."""
+    folder = place / "two"
+    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    for name in ("1", "2"):
+        write_video(folder / "videos" / f"{name}.webm", frames=4, size=(16, 16), codec="libvpx")
+    (folder / "something-something-v2-labels.json").write_text(json.dumps({"b": "0", "a": "1", "d": "2"}))
+    file = folder / "something-something-v2-validation.json"
+    entries = [{"id": "1", "template": "d", "label": "d"}, {"id": "2", "template": "b", "label": "b"}]
+    file.write_text(json.dumps(entries))
+    source = model(tmp_path / "m", ["a", "b", "c"], (1,))
+    words = (file, "--format", "ssv2", "--root", folder / "videos", "--checkpoint", source, "--runs", tmp_path)
+    table = tmp_path / "words.yaml"
+    table.write_text("d: b\n")
+    said = refused(*words, "--classes", table)
+    assert "words.yaml: 'b', 'd' are both 'b' in the model" in said
+    table.write_text("d: c\n")
+    assert evaluated(*words, "--classes", table)["top1_percent"] == 50.0
+    table.write_text("{d: b, b: a}\n")
+    assert evaluated(*words, "--classes", table)["classes"] == "by words.yaml, in another order"
+    table.write_text("{d: b, a: b}\n")
+    file.write_text(json.dumps(entries[:1]))
+    assert evaluated(*words, "--classes", table)["top1_percent"] == 100.0
+
+
 def test_a_vocabulary_that_cannot_be_read_is_not_passed_over(place: Path, tmp_path: Path) -> None:
     """Its numbers would be taken for the model's."""
     folder = place / "diving"

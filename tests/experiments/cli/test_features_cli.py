@@ -1,6 +1,7 @@
 """`timesformer features`: parquet, npy and npz against the model itself, streamed and whole or not there."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,32 @@ def test_labels_of_several_heads(probe: ProbeInfo, loaded: LoadedModel, tmp_path
     assert [list(label) for label in pd.read_parquet(tmp_path / "f.parquet")["label"]] == [[3, 5], [3, 5]]
     with np.load(tmp_path / "f.npz") as found:
         assert found["label"].tolist() == [[3, 5], [3, 5]]
+
+
+def test_a_folder_of_classes_keeps_them_without_a_flag(probe: ProbeInfo, tmp_path: Path) -> None:
+    """Numbered as the format `folder` does, with the names in the file; paths stay as they were given."""
+    videos = sorted((probe.folder / "test").glob("*.mp4"))[:3]
+    for number, name in enumerate(("run", "sit", "run")):
+        (tmp_path / "classes" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(videos[number], tmp_path / "classes" / name / f"{number}.mp4")
+    (tmp_path / "classes" / "jump").mkdir()  # a class without a video is a number all the same
+    out = tmp_path / "f.parquet"
+    done = run(tmp_path / "classes", "--out", out, "--protocol", "clip", "--json")
+    assert done.exit_code == 0, done.output
+    frame = pd.read_parquet(out)
+    assert frame["label"].tolist() == [1, 1, 2]
+    assert frame["path"].tolist() == [
+        str(tmp_path / "classes" / each) for each in ("run/0.mp4", "run/2.mp4", "sit/1.mp4")
+    ]
+    assert json.loads(done.stdout)["classes"] == ["jump", "run", "sit"]
+    assert json.loads(parquet.read_schema(out).metadata[b"timesformer"])["classes"] == ["jump", "run", "sit"]
+    stated = run(tmp_path / "classes", "--format", "folder", "--out", tmp_path / "g.parquet", "--protocol", "clip")
+    assert stated.exit_code == 0, stated.output
+    assert pd.read_parquet(tmp_path / "g.parquet")["label"].tolist() == [1, 1, 2]
+    # A video beside the folders: they are no classes.
+    shutil.copy(videos[0], tmp_path / "classes" / "alone.mp4")
+    assert run(tmp_path / "classes", "--out", out, "--protocol", "clip").exit_code == 0
+    assert "label" not in pd.read_parquet(out)
 
 
 def test_bad_usage(probe: ProbeInfo, loaded: LoadedModel, tmp_path: Path) -> None:

@@ -250,6 +250,27 @@ def test_stretches_are_a_clip_long(videos: list[Path], long_video: Path, tmp_pat
     assert covered["clips"] == "cover"
 
 
+def test_a_short_video_has_more_than_two_stretches(long_video: Path, videos: list[Path], tmp_path: Path) -> None:
+    """Eight seconds: a quarter of them each, whatever the model's clips would cover; fewer where frames are lacking."""
+    eight = tmp_path / "eight.mp4"
+    write_video(eight, frames=32, size=(32, 32), rate=4)
+    for settings in ({"sampling": "dense", "frame_rate": 300}, {"sampling": "uniform"}):
+        model = small_model(tmp_path / settings["sampling"], ["a", "b"], settings)
+        shown = found(eight, "--checkpoint", model, "--timeline")
+        (video,) = shown["videos"]
+        assert video["seconds"] == 8.0
+        spans = [(part["start_seconds"], part["end_seconds"]) for part in video["stretches"]]
+        assert spans == [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0), (6.0, 8.0)]
+        assert shown["stretch_seconds"] == video["stretch_seconds"] == 2.0
+    both = found(eight, long_video, "--checkpoint", model, "--timeline")
+    assert [each["stretch_seconds"] for each in both["videos"]] == [2.0, UNIFORM_SECONDS]
+    assert both["stretch_seconds"] == UNIFORM_SECONDS
+    loaded = load_model(CHECKPOINT)
+    record = Preprocessing.from_dict(loaded.preprocessing)
+    (few,) = timelines(loaded.model, [videos[0]], record, loaded.labels).videos
+    assert len(few.stretches) == frames_of(videos[0]) // record.num_frames  # a clip of frames of its own each
+
+
 def test_several_heads(videos: list[Path], tmp_path: Path) -> None:
     model = small_model(tmp_path, {"verb": ["take", "put"], "noun": ["cup", "pan", "[i]lid"]})
     (video,) = found(videos[0], "--checkpoint", model, "--top", 2)["videos"]

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from timesformer.checkpoints.formats.hf_processors import PROCESSORS, class_name
+from timesformer.checkpoints.formats.hf_processors import PROCESSORS, class_name, is_number, is_side
 from timesformer.checkpoints.source import Raw
 from timesformer.errors import InputError
 from timesformer.files import write_atomic, write_json
@@ -136,53 +136,62 @@ def _settings(
             of = f"the class {name}" if name else "its class, which the file does not name"
             raise bad(field, f"a value, as the default of {of}, is not known here")
 
-    def triple(field: str) -> list[float]:
+    def triple(field: str, positive: bool) -> list[float]:
         require(field)
-        found = values[field]
-        found = [found] * 3 if isinstance(found, int | float) else found
-        if not isinstance(found, list) or len(found) != 3 or not all(isinstance(v, int | float) for v in found):
-            raise bad(field, "three numbers")
+        found = [values[field]] * 3 if is_number(values[field]) else values[field]
+        if (
+            not isinstance(found, list)
+            or len(found) != 3
+            or not all(is_number(v) and (v > 0 or not positive) for v in found)
+        ):
+            raise bad(field, "three numbers above 0" if positive else "three numbers")
         return found
+
+    def flag(field: str, default: bool) -> bool:
+        found = values.get(field, default)
+        if not isinstance(found, bool | None):
+            raise bad(field, "true or false")
+        return bool(found)
 
     record: dict[str, Any] = {"antialias": True, "quantised": True, "centre": "floor"}  # as PIL and their centre crop
     if known is not None and not known.quantised:
         record["quantised"] = False
     notes = []
-    normalised, rescaled = values.get("do_normalize", True), values.get("do_rescale", True)
-    record["mean"] = triple("image_mean") if normalised else [0.0] * 3
-    record["std"] = triple("image_std") if normalised else [1.0] * 3
+    normalised, rescaled = flag("do_normalize", True), flag("do_rescale", True)
+    record["mean"] = triple("image_mean", positive=False) if normalised else [0.0] * 3
+    record["std"] = triple("image_std", positive=True) if normalised else [1.0] * 3
     factor = values.get("rescale_factor", 1 / 255) if rescaled else 1
-    if not isinstance(factor, int | float) or not factor > 0:
+    if not is_number(factor) or not factor > 0:
         raise bad("rescale_factor", "a positive number")
-    low = -1.0 if rescaled and values.get("offset") else 0.0
+    low = -1.0 if flag("offset", False) and rescaled else 0.0
     high = 255 * factor + low
     record["value_range"] = [low, round(high) if abs(high - round(high)) < 1e-3 else high]
-    if values.get("do_flip_channel_order"):
+    if flag("do_flip_channel_order", False):
         record["colour_order"] = "BGR"
-    if values.get("do_resize", True):
+    if flag("do_resize", True):
         require("size")
         if known is None:  # bilinear in some classes and bicubic in others
             require("resample")
         size, resample = values["size"], values.get("resample", 2)
-        if resample not in RESAMPLE:
+        if isinstance(resample, bool) or resample not in RESAMPLE:
             raise bad("resample", f"one of {RESAMPLE}")
         record["interpolation"] = RESAMPLE[resample]
         sides = size if isinstance(size, dict) else {"shortest_edge": size}
-        if isinstance(sides.get("shortest_edge"), int):
+        if is_side(sides.get("shortest_edge")):
             record["short_side"] = sides["shortest_edge"]
-        elif isinstance(sides.get("height"), int) and isinstance(sides.get("width"), int):
+        elif is_side(sides.get("height")) and is_side(sides.get("width")):
             record["short_side"] = min(sides["height"], sides["width"])
             notes.append("the processor squashes videos to a fixed size; here the short side is resized and cropped")
         else:
-            raise bad("size", "shortest_edge, or height and width")
+            raise bad("size", "shortest_edge, or height and width, in whole pixels")
     else:
         notes.append("the processor does not resize; here the short side is resized")
-    if values.get("do_center_crop", "crop_size" in values):
+    if flag("do_center_crop", "crop_size" in values):
         require("crop_size")
         crop = values["crop_size"]
         sides = crop if isinstance(crop, dict) else {"height": crop, "width": crop}
-        if not isinstance(sides.get("height"), int) or not isinstance(sides.get("width"), int):
-            raise bad("crop_size", "height and width")
+        if not (is_side(sides.get("height")) and is_side(sides.get("width"))):
+            raise bad("crop_size", "height and width, in whole pixels")
         record["crop"] = [sides["height"], sides["width"]]
     return record, notes
 

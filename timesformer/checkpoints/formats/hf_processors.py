@@ -5,6 +5,7 @@ ViViT's video processor.  Read from the sources of transformers 5.23 (`models/*/
 `models/*/video_processing_*.py`) and, for names that end in FeatureExtractor, of 4.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,16 @@ STANDARD = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BILINEAR, BICUBIC = 2, 3  # PIL's numbers
+
+
+def is_number(value: Any) -> bool:
+    """Return True for a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_side(value: Any) -> bool:
+    """Return True for a number of pixels: whole and at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,13 @@ class Processor:
             "offset": self.offset,
         }
         stated = {key: value for key, value in values.items() if value is not None}
-        if isinstance(stated.get("size"), int) and self.square:
+        if is_side(stated.get("size")) and self.square:
             stated["size"] = {"height": stated["size"], "width": stated["size"]}
         if self.short_over_crop is not None:
             crop: Any = stated.get("crop_size", self.crop)
-            stated["size"] = {
-                "shortest_edge": int((crop["height"] if isinstance(crop, dict) else crop) * self.short_over_crop)
-            }
+            height = crop.get("height") if isinstance(crop, dict) else crop
+            if is_side(height):  # anything else is refused as a crop
+                stated["size"] = {"shortest_edge": int(height * self.short_over_crop)}
         return own | stated | ({"offset": self.offset} if self.fixed else {})
 
 

@@ -33,6 +33,17 @@ def find_videos(sources: Iterable[Path | str]) -> list[Path]:
     return found
 
 
+def class_folders(folder: Path, videos: Iterable[Path]) -> list[str] | None:
+    """Return the classes of a folder with one folder per class, as the annotation format `folder` numbers them.
+
+    videos: all videos in the folder (`find_videos`).  None where one of them lies elsewhere than directly in a folder
+    of the folder, so that its place names no class.
+    """
+    if not folder.is_dir() or any(video.parent.parent != folder for video in videos):
+        return None
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
 def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the videos in a folder, and the files that are passed over."""
     found, passed_over = list[Path](), list[Path]()
