@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,13 @@ from timesformer.data.splits import Grouping, hold_out, require_apart
 from timesformer.errors import InputError
 
 EvaluateOn = Literal["test", "validation"]
-NEUTRAL: dict[str, Any] = {"val_csv": None, "val_fraction": None, "group": None, "val_shares_groups": False}
+NEUTRAL: dict[str, Any] = {
+    "val_csv": None,
+    "val_fraction": None,
+    "group": None,
+    "val_shares_groups": False,
+    "train_on_validation": False,
+}
 """Fields of `ValidationSet` where they are off: they are no part of what defines a run then."""
 
 
@@ -37,6 +44,8 @@ class ValidationSet(BaseModel):
     val_csv, or val: an annotation file of its own; val_fraction: this share of the training list, which it leaves.
     group: {pattern: …} or {column: …}, see `timesformer.data.splits.Grouping`; without it a file is a group, or what
     the format knows.  Where there is a validation set no group is on two sides; val_shares_groups: it may be.
+    train_on_validation: a run that is evaluated on test trains on its validation videos as well, after all choices were
+    made on them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +56,7 @@ class ValidationSet(BaseModel):
         None
     )
     val_shares_groups: bool = False
+    train_on_validation: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> ValidationSet:
@@ -54,6 +64,8 @@ class ValidationSet(BaseModel):
             raise InputError("val, val_fraction: expected one of them")
         if self.val_shares_groups and not self.has_validation:
             raise InputError("val_shares_groups: there is no validation set; expected val or val_fraction beside it")
+        if self.train_on_validation and not self.has_validation:
+            raise InputError("train_on_validation: there is no validation set; expected val or val_fraction beside it")
         return self
 
     @property
@@ -73,6 +85,11 @@ class ValidationSet(BaseModel):
             except InputError as error:
                 raise InputError(f"data.{error}") from error
         return train, val
+
+    def joined(self, train: Annotations, val: Annotations) -> Annotations:
+        """Training and validation videos together, in the order of their names."""
+        samples = sorted((*train, *val), key=lambda sample: (sample.name, sample.place))
+        return replace(train, samples=tuple(samples))
 
     def require_apart(self, **sides: Annotations | None) -> None:
         """InputError if a group is on two sides that may not share any.  sides: by name, None for one not in use."""
