@@ -48,7 +48,7 @@ def test_the_first_blocks_stay_as_they_are(tmp_path: Any) -> None:
     model = made()
     found = moved(model, Recipe(**STEPS, freeze={"blocks": 2}), tmp_path)  # type: ignore[arg-type]
     still = {name for name, distance in found.items() if distance == 0}
-    first = ("patch_embed.", "encoders.0.cls_token", "encoders.0.positions.", "encoders.0.blocks.0.", "encoders.0.blocks.1.")
+    first = ("patch_embed.", *(f"encoders.0.{part}" for part in ("cls_token", "positions.", "blocks.0.", "blocks.1.")))
     assert still == {name for name in found if name.startswith(first)}
     assert all(parameter.requires_grad for parameter in model.parameters())  # as before the training
 

@@ -31,6 +31,10 @@ from timesformer.models.packed import PackedLinear
 from timesformer.models.pooling import AttentivePooler
 
 
+Input = Float[Tensor, "b frames c height width"] | Float[Tensor, "b t rows d"]
+"""A clip, or after some blocks (`TimeSformer.after_stem`) its tokens."""
+
+
 class Tokens(NamedTuple):
     """Tokens after the last norm: patches (b, t, h, w, d), class token (b, d) or None, registers (b, n, d) or None."""
 
@@ -129,7 +133,7 @@ class TimeSformer(OnVideos):
         """Encoders of the model, in order."""
         return [stack for stack in self.encoders if isinstance(stack, EncoderStack)]
 
-    def forward_features(self, clip: Float[Tensor, "b frames c height width"]) -> Tokens:
+    def forward_features(self, clip: Input) -> Tokens:
         """Return the last encoder's tokens after its norm; the space scheme averages the frames before the norm."""
         patches, cls = self._encode(clip, class_only=False)
         assert patches is not None
@@ -202,7 +206,7 @@ class TimeSformer(OnVideos):
         assert tokens.cls is not None
         return torch.cat([tokens.cls, mean], -1)
 
-    def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
+    def features(self, clip: Input) -> Float[Tensor, "b d"]:
         """Return the pooled vector of each clip, which the head reads."""
         if not self.fused or self.pooled != "class" or self.blocks_done is not None:
             return self.pool(self.forward_features(clip))
@@ -210,7 +214,7 @@ class TimeSformer(OnVideos):
         assert cls is not None
         return self.stacks()[-1].split(cls)[0]
 
-    def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b classes"]:
+    def forward(self, clip: Input) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.head(self.features(clip))
         return logits
 
