@@ -93,7 +93,8 @@ class _Data(Strict):
     training clip with probability 1/2. colour_jitter: probability with which a training clip's colours are changed;
     randaugment: ops and magnitude (see `timesformer.data.Augment`). copies: number of different random clips of each
     training video (see `timesformer.data.VideoDataset`); None for a new one in every epoch. cache: keep decoded frames
-    on disk. preprocessing: fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from the model.
+    on disk. preprocessing: fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from
+    the model.
     """
 
     stills: bool = False

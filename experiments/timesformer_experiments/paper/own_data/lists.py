@@ -1,9 +1,9 @@
 """The lists of one's own videos: what is in a folder, or what a file beside it says.
 
 Without a file, a folder with `train.csv` and `test.csv` (and `val.csv`) is one split, `all`; `NAME_train.csv` and
-`NAME_test.csv` (and `NAME_val.csv`) are a split each; and folders `train` and `test` (and `val`) with a folder of videos
-per class are one split.  `classes.txt` names the classes.  Where there is no validation list, a quarter of the training
-videos is taken for it.
+`NAME_test.csv` (and `NAME_val.csv`) are a split each; and folders `train` and `test` (and `val`) with a folder of
+videos per class are one split.  `classes.txt` names the classes.  Where there is no validation list, a quarter of the
+training videos is taken for it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PATHS = ("train", "val", "test", "root", "classes")
 class Lists(Strict):
     """What a file of lists says.
 
-    splits: fields of a run's `data` by the name of the split, whose paths are taken from the folder of the videos; data:
-    fields that all splits share.  tune_on: the split on whose validation videos recipes and the scheme are chosen, by
+    splits: fields of a run's `data` by the name of the split, with paths from the folder of the videos; data: fields
+    that all splits share.  tune_on: the split on whose validation videos recipes and the scheme are chosen, by
     default the first.  model, recipe: fields of all transformers, and of all recipes, in the place of those of the
     profile.  over: what recipes are drawn from.  blocks: number of the last blocks that are trained.
     """
@@ -94,8 +94,8 @@ def _found(folder: Path) -> dict[str, dict[str, Any]]:
             found[start.removesuffix("_") or "all"] = there
     if not found:
         raise InputError(
-            f"{folder}: expected train.csv and test.csv, NAME_train.csv and NAME_test.csv, folders train and test with a "
-            f"folder of videos per class, or {FILE}"
+            f"{folder}: expected train.csv and test.csv, NAME_train.csv and NAME_test.csv, folders train and test with "
+            f"a folder of videos per class, or {FILE}"
         )
     return {name: _named(fields, folder) for name, fields in found.items()}
 
