@@ -112,6 +112,10 @@ def test_round_trip():
         "validate_every",
         "keep",
         "patience",
+        "freeze",
+        "layer_decay",
+        "lr_scale",
+        "cache_stem",
     }
 
 

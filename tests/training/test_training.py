@@ -12,7 +12,7 @@ from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.data import VideoError
 from timesformer.data.loading import SampleStream
 from timesformer.errors import InputError
-from timesformer.training import loop
+from timesformer.training import accelerating
 from timesformer.training.loop import TrainingDiverged, fit
 from timesformer.training.recipe import Recipe
 
@@ -185,7 +185,7 @@ def test_an_unknown_tracker_is_bad_input(tmp_path):
 
 @pytest.mark.parametrize("tracker", ["wandb", "comet_ml"])
 def test_a_missing_tracker_is_named_in_our_own_words(tmp_path, monkeypatch, caplog, capfd, tracker):
-    monkeypatch.setattr(loop, "get_available_trackers", lambda: ["tensorboard"])
+    monkeypatch.setattr(accelerating, "get_available_trackers", lambda: ["tensorboard"])
     with pytest.raises(InputError, match=f"tracker: '{tracker}' is not installed .*; installed here: tensorboard"):
         fit(FakeModel(), FakeDataset(), Recipe(steps=1), tmp_path, tracker=tracker)
     assert caplog.text == "".join(capfd.readouterr()) == ""

@@ -103,32 +103,48 @@ def block_runs(config: "TimeSformerConfig") -> Iterator[tuple[Encoder, int, int,
 
 def macs_per_view(config: "TimeSformerConfig", kind: MacsKind = "executed") -> int:
     """Count the multiply–accumulates of one clip and crop: embedding, linear layers, q·k, attention·v and head."""
-    d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
-    t, h, w = config.grid
-    patch = config.in_channels * config.tubelet_size * config.patch_size**2
-    total = t * h * w * patch * d + config.head_width * sum(config.heads)
-    linears = 3 if config.mlp == "swiglu" else 2
-    gate = {None: 0, "head": config.num_heads, "channel": d}[config.gate]
-    tokens = 0
+    _, h, w = config.grid
+    total, tokens = _embedding_macs(config) + config.head_width * sum(config.heads), 0
     for encoder, depth, streams, grid in block_runs(config):
-        tokens, specials = grid[0] * grid[1] * grid[2], config.specials(encoder)
-        block = (tokens + specials) * linears * d * mlp
-        for step in encoder.steps:
-            beside = specials if step.cls != "absent" else 0
-            block += (tokens + beside) * d * (d * (5 if step.extra_linear else 4) + gate)
-            width, heads = d // len(step.over), config.num_heads // len(step.over)
-            counted = step_pairs(step, grid, kind=kind, backend=config.backend, specials=specials)
-            for over, pairs in zip(step.over, counted, strict=True):
-                if pairs is not None:
-                    block += 2 * width * pairs.total
-                elif isinstance(over, Mixer):
-                    block += over.macs(grid, width, heads)
-                    block += 2 * width * beside * (tokens + beside) * (step.cls == "global")
-        total += depth * streams * block
+        tokens = grid[0] * grid[1] * grid[2]
+        total += depth * streams * _block_macs(config, encoder, grid, kind)
     if config.resolved_pool == "attentive":
         frames = config.scheme.encoders[-1].class_tokens == "frame"  # they are averaged before
         total += pooler_macs(config, tokens if not frames else h * w)
     return total
+
+
+def stem_macs(config: "TimeSformerConfig", blocks: int) -> int:
+    """Count the executed multiply–accumulates of the embedding and the first encoder's first blocks, for one clip."""
+    encoder, _, streams, grid = next(encoder_runs(config))
+    found = (_block_macs(config, encoder.at(number), grid, "executed") for number in range(blocks))
+    return _embedding_macs(config) + streams * sum(found)
+
+
+def _embedding_macs(config: "TimeSformerConfig") -> int:
+    t, h, w = config.grid
+    return t * h * w * config.in_channels * config.tubelet_size * config.patch_size**2 * config.embed_dim
+
+
+def _block_macs(config: "TimeSformerConfig", encoder: Encoder, grid: Grid, kind: MacsKind) -> int:
+    """Count the multiply–accumulates of a block of this kind in one stream."""
+    d, mlp = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
+    linears = 3 if config.mlp == "swiglu" else 2
+    gate = {None: 0, "head": config.num_heads, "channel": d}[config.gate]
+    tokens, specials = grid[0] * grid[1] * grid[2], config.specials(encoder)
+    block = (tokens + specials) * linears * d * mlp
+    for step in encoder.steps:
+        beside = specials if step.cls != "absent" else 0
+        block += (tokens + beside) * d * (d * (5 if step.extra_linear else 4) + gate)
+        width, heads = d // len(step.over), config.num_heads // len(step.over)
+        counted = step_pairs(step, grid, kind=kind, backend=config.backend, specials=specials)
+        for over, pairs in zip(step.over, counted, strict=True):
+            if pairs is not None:
+                block += 2 * width * pairs.total
+            elif isinstance(over, Mixer):
+                block += over.macs(grid, width, heads)
+                block += 2 * width * beside * (tokens + beside) * (step.cls == "global")
+    return block
 
 
 def pooler_macs(config: "TimeSformerConfig", tokens: int) -> int:

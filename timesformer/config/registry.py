@@ -32,18 +32,23 @@ class Model(nn.Module):
         """Return the pooled vector (b, d) of each clip."""
         raise NotImplementedError
 
+    def layers(self) -> list[list[str]]:
+        """Return the names of the parameters by depth: embedding, each block, and last what follows the blocks."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Entry:
     """A kind of model: its configuration, its network, and its count of multiply–accumulates for one view.
 
-    `field` is a field that only this kind's configuration has.
+    `field` is a field that only this kind's configuration has.  `stem`: count of the embedding and the first blocks.
     """
 
     field: str
     config: type[ModelConfig]
     network: Callable[[Any], Model]
     macs: Callable[[Any, MacsKind], int]
+    stem: Callable[[Any, int], int]
 
 
 _ENTRIES: dict[type[ModelConfig], Entry] = {}
@@ -54,9 +59,10 @@ def register(
     config: type[ModelConfig],
     network: Callable[[Any], Model],
     macs: Callable[[Any, MacsKind], int],
+    stem: Callable[[Any, int], int],
 ) -> None:
     """Register a kind of model; the arguments are the fields of `Entry`."""
-    _ENTRIES[config] = Entry(field, config, network, macs)
+    _ENTRIES[config] = Entry(field, config, network, macs, stem)
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
@@ -83,3 +89,8 @@ def macs_per_view(config: ModelConfig, kind: MacsKind = "executed") -> int:
     A transformer is counted from its declaration, a CNN from the shapes of its layers' inputs.
     """
     return _ENTRIES[type(config)].macs(config, kind)
+
+
+def stem_macs(config: ModelConfig, blocks: int) -> int:
+    """Count the multiply–accumulates of the embedding and the first blocks, for one clip and crop."""
+    return _ENTRIES[type(config)].stem(config, blocks)

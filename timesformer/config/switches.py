@@ -50,7 +50,7 @@ def check_switches(config: Any, defaults: dict[str, Any]) -> None:
     for name, choices in _CHOICES.items():
         if getattr(config, name) not in choices:
             raise InputError(f"{name}: expected one of {choices}, got {getattr(config, name)!r}")
-    for name in ("registers", "pooler_depth"):
+    for name in ("registers", "pooler_depth", "time_from"):
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{name}: expected 0 or a positive integer, got {value!r}")
@@ -110,6 +110,11 @@ def _check_tokens(config: Any, defaults: dict[str, Any]) -> None:
         raise InputError(f"pooler_depth: expected pool 'attentive' with it, got pool {config.pool!r}")
     if config.fc_norm and config.resolved_pool != "mean":
         raise InputError(f"fc_norm: expected pool 'mean' with it, got pool {config.resolved_pool!r}")
+    in_time = config.position or scheme.position
+    if config.time_from and (in_time != "space_time" and scheme.encoders[0].class_tokens != "frame"):
+        raise InputError(f"time_from: expected position 'space_time' with it, got {in_time!r}")
+    if config.time_from >= config.depth:
+        raise InputError(f"time_from: expected a block from 0 to {config.depth - 1}, got {config.time_from}")
     if config.fc_norm_eps != defaults["fc_norm_eps"] and not config.fc_norm:
         raise InputError("fc_norm_eps: expected fc_norm true with it")
 

@@ -60,6 +60,8 @@ class TimeSformerConfig:
       and v have biases.
     - `pool`: what the head reads; None for the scheme's own.  "attentive" is a query over the patches after
       `pooler_depth` further blocks.  `fc_norm`: the last norm follows the mean, with `fc_norm_eps`.
+    - `time_from`: number of the block before which positions in time are added (`position: space_time`), so that the
+      blocks before it are those of an image model; 0 adds them to the patches.
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -109,6 +111,7 @@ class TimeSformerConfig:
     rope_axes: tuple[int, int, int] | None = _switch(None)
     rope_scale: tuple[float, float, float] = _switch((1.0, 1.0, 1.0))
     rope_coordinates: str = _switch("index")
+    time_from: int = _switch(0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention", spelling(self.attention))

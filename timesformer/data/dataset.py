@@ -39,6 +39,8 @@ from timesformer.errors import InputError
 
 Key = int | tuple[int, int]
 """Key of a sample: index, or (epoch, index)."""
+COPIES_SEED = 0
+"""Seed by which the copies of training videos are drawn."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class VideoDataset(Dataset[Any]):
     masks: also return the object's mask, cropped with the clip (for datasets with a masks.npz in the videos' folder)
     allow_unreadable: return `Unreadable` for a video that cannot be read, instead of raising VideoError
     stills: return one frame per sample, random in training and the middle one at test time, for image models
+    copies: number of different random clips of each training video, which the epochs go through in turn; they are drawn
+        by a seed of their own, so that runs of all seeds see the same ones.  None: a new one in every epoch
 
     A sample is a dict with clip (float32), label, index and, if requested, mask (bool, the clip's shape without
     channels).  A video into which the crop did not fit (`Preprocessing.too_narrow`) has enlarged too, and a batch
@@ -96,6 +100,7 @@ class VideoDataset(Dataset[Any]):
         masks: bool = False,
         allow_unreadable: bool = False,
         stills: bool = False,
+        copies: int | None = None,
     ) -> None:
         if not samples:
             raise InputError("dataset: there are no samples")
@@ -107,6 +112,9 @@ class VideoDataset(Dataset[Any]):
             raise InputError("dataset: augment and masks exclude each other: masks follow the crops only")
         if seed < 0:
             raise InputError(f"dataset: seed must not be negative, got {seed}")
+        if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
+            raise InputError(f"dataset: copies must be a positive integer, got {copies!r}")
+        self.copies = copies if train else None
         self.samples = (
             [replace(sample, square=True) for sample in samples] if preprocessing.square_pixels else [*samples]
         )
@@ -197,7 +205,10 @@ class VideoDataset(Dataset[Any]):
     def _sample(self, key: Key) -> _Sampled | Unreadable:
         epoch, index = (0, key) if isinstance(key, int) else key
         sample = self.samples[index]
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
+        seed = self.seed
+        if self.copies is not None:
+            seed, epoch = COPIES_SEED, epoch % self.copies
+        rng = np.random.default_rng(np.random.SeedSequence([seed, epoch, index]))
         try:
             return self._read(sample, index, rng)
         except VideoError as error:

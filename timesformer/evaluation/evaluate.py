@@ -34,6 +34,7 @@ __all__ = [
     "evaluate",
     "merge_views",
     "protocol_named",
+    "result_of",
     "validation",
     "wilson_interval",
 ]
@@ -196,7 +197,7 @@ def evaluate(
         raise UnreadableVideos(sorted(unreadable), len(dataset))
     if not merged:
         raise InputError(f"dataset: none of its {len(dataset)} videos can be read")
-    result = _result(
+    result = result_of(
         torch.cat(merged),
         torch.cat(labels),
         torch.cat(indices),
@@ -236,7 +237,7 @@ def _scores(
     return torch.cat([merge_views(views[None], merge, heads_of(model)) for views in logits.split(counts)]).cpu()
 
 
-def _result(
+def result_of(
     scores: Tensor,
     label: Tensor,
     index: Tensor,
@@ -250,6 +251,10 @@ def _result(
     frame_order: FrameOrder,
     order_seed: int,
 ) -> EvalResult:
+    """Return the result of scores (b, classes) of samples `index` (b,) with their labels.
+
+    Raises InputError for labels that do not fit the scores, and ArithmeticError for scores that are not finite.
+    """
     names = [samples[i].name for i in index.tolist()]
     finite = torch.isfinite(scores).all(1)
     if not finite.all():

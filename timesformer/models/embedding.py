@@ -57,15 +57,24 @@ class Positions(nn.Module):
     - `rope` and `none` add nothing here.
 
     Registers get no position.  Resizing is bicubic in space and linear in time.
+
+    `time_from`: number of the block before which the rows of the frames are added (`before`); 0 for with the others.
     """
 
     sinusoid: Tensor
 
     def __init__(
-        self, kind: Position, grid: Grid, width: int, class_token: bool, std: float = 0.02, time_std: float = 0.0
+        self,
+        kind: Position,
+        grid: Grid,
+        width: int,
+        class_token: bool,
+        std: float = 0.02,
+        time_std: float = 0.0,
+        time_from: int = 0,
     ) -> None:
         super().__init__()
-        self.kind, self.grid, self.class_rows = kind, grid, int(class_token)
+        self.kind, self.grid, self.class_rows, self.time_from = kind, grid, int(class_token), time_from
         t, h, w = grid
         if kind in ("space", "space_time"):
             self.space = nn.Parameter(torch.empty(self.class_rows + h * w, width))
@@ -99,6 +108,13 @@ class Positions(nn.Module):
         if self.kind == "table":
             return patches + resize_table(rows, self.grid, grid), cls
         patches = patches + resize_space(rows, self.grid[1:], grid[1:])
-        if self.kind == "space_time":
-            patches = patches + resize_time(self.time, grid[0])[:, None, None]
-        return patches, cls
+        return self._in_time(patches) if self.time_from == 0 else patches, cls
+
+    def before(self, block: int, patches: Tensor) -> Tensor:
+        """Return patches (b, t, h, w, d) with what is added to them before a block; 0 is the first."""
+        return self._in_time(patches) if 0 < self.time_from == block else patches
+
+    def _in_time(self, patches: Tensor) -> Tensor:
+        if self.kind != "space_time":
+            return patches
+        return patches + resize_time(self.time, patches.shape[1])[:, None, None]

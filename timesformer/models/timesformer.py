@@ -6,27 +6,33 @@ registers, the class token and they are one tensor (b, s, d) inside an encoder.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from timesformer._typing import Float
 from timesformer.attention.backends import choose
-from timesformer.attention.scheme import Encoder
-from timesformer.config.counting import encoder_runs, macs_per_view
+from timesformer.config.counting import encoder_runs, macs_per_view, stem_macs
 from timesformer.config.registry import register
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer.models.blocks import Attention, Block, Mlp, backend_of
+from timesformer.models.blocks import Attention, Mlp, backend_of
+from timesformer.models.depth import transformer_layers
 from timesformer.models.embedding import PatchEmbed, Positions
+from timesformer.models.encoder import EncoderStack
 from timesformer.models.layers import SwiGlu, make_norm
 from timesformer.models.on_videos import OnVideos
 from timesformer.models.packed import PackedLinear
 from timesformer.models.pooling import AttentivePooler
+
+
+Input = Float[Tensor, "b frames c height width"] | Float[Tensor, "b t rows d"]
+"""A clip, or after some blocks (`TimeSformer.after_stem`) its tokens."""
 
 
 class Tokens(NamedTuple):
@@ -35,83 +41,6 @@ class Tokens(NamedTuple):
     patches: Tensor
     cls: Tensor | None
     registers: Tensor | None = None
-
-
-class EncoderStack(nn.Module):
-    """Class token, registers, positions, blocks and the last norm of one encoder.
-
-    `normed`: whether the norm is here; with `fc_norm` it follows the pooling.
-    """
-
-    def __init__(
-        self, encoder: Encoder, config: TimeSformerConfig, depth: int, positions: Positions, normed: bool = True
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.gradient_checkpointing = False
-        self.cls_token = None
-        if encoder.class_tokens != "none":
-            self.cls_token = nn.Parameter(torch.empty(config.embed_dim))
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
-        self.registers = None
-        if config.specials(encoder) > 1:
-            self.registers = nn.Parameter(torch.empty(config.registers, config.embed_dim))
-            nn.init.trunc_normal_(self.registers, std=0.02)
-        self.positions = positions
-        self.drop = nn.Dropout(config.drop_rate)
-        rates = [config.drop_path_rate * i / max(1, depth - 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(encoder.at(number), config, rate) for number, rate in enumerate(rates))
-        self.norm = make_norm(config, config.embed_dim) if normed else nn.Identity()
-
-    def forward(
-        self, patches: Tensor, average_frames: bool, class_only: bool = False
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the tokens after the norm: patches (b, t, h, w, d) and class token (b, d) or None.
-
-        With registers, the second is (b, s, d), the class token first.
-
-        Where every frame is a stream of its own, the class tokens are (b, t, d); with `average_frames` the tokens are
-        averaged over the frames before the norm, to (b, 1, h, w, d) and (b, d).  `class_only` leaves out the patches,
-        and what only they need in the last block.
-        """
-        b, frames = patches.shape[:2]
-        streams = self.encoder.class_tokens == "frame"
-        if streams:
-            patches = patches.flatten(0, 1).unsqueeze(1)
-        cls = None if self.cls_token is None else self.cls_token.expand(patches.shape[0], -1)
-        if cls is not None and self.registers is not None:
-            cls = torch.cat([cls[:, None], self.registers.expand(len(cls), -1, -1)], 1)
-        patches, cls = self.positions(patches, cls)
-        patches, cls = self.drop(patches), None if cls is None else self.drop(cls)
-        blocks = list(self.blocks)
-        final = blocks.pop() if class_only else None
-        for block in blocks:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                patches, cls = torch.utils.checkpoint.checkpoint(block, patches, cls, use_reentrant=False)
-            else:
-                patches, cls = block(patches, cls)
-        if final is not None:
-            assert isinstance(final, Block)
-            assert cls is not None
-            cls = final.class_only(patches, cls)
-            return None, self.norm(cls.unflatten(0, (b, frames)).mean(1) if streams else cls)
-        if streams:
-            assert cls is not None
-            patches, cls = patches.squeeze(1).unflatten(0, (b, frames)), cls.unflatten(0, (b, frames))
-            if average_frames:
-                patches, cls = patches.mean(1, keepdim=True), cls.mean(1)
-        return self.norm(patches), None if cls is None else self.norm(cls)
-
-    def split(self, cls: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return class token and registers, (…, d) and (…, n, d), None where there are none."""
-        return (cls, None) if self.registers is None else (cls[..., 0, :], cls[..., 1:, :])
-
-    def pool(self, patches: Tensor, cls: Tensor | None) -> Tensor:
-        """Return a pooled vector for each frame, (b, t, d), which the next encoder reads."""
-        if self.encoder.pool == "class":
-            assert cls is not None
-            return self.split(cls)[0]
-        return patches.mean((2, 3))
 
 
 class TimeSformer(OnVideos):
@@ -123,6 +52,8 @@ class TimeSformer(OnVideos):
 
     Initialisation follows the released code, unless the configuration says otherwise: weights from a truncated normal
     with standard deviation 0.02, and zero biases, temporal positions and extra linears.
+
+    `blocks_done`: number of blocks that the input has been through already (see `after_stem`), None for clips.
 
     Source: TimeSformer, arXiv 2102.05095, sections 3 and 4.  The released code adds the extra linear of the time
     step, leaves the class token out of time attention, and averages its copies over the frames in space attention;
@@ -146,7 +77,13 @@ class TimeSformer(OnVideos):
             kind = position if number == 0 or position in ("none", "sinusoid", "rope") else "table"
             with_class = encoder.class_tokens != "none"
             positions = Positions(
-                kind, grid, config.embed_dim, with_class, std=config.position_std, time_std=config.time_std
+                kind,
+                grid,
+                config.embed_dim,
+                with_class,
+                std=config.position_std,
+                time_std=config.time_std,
+                time_from=config.time_from if number == 0 else 0,
             )
             normed = number + 1 < len(self.scheme.encoders) or not config.fc_norm
             stacks.append(EncoderStack(encoder, config, depth, positions, normed))
@@ -156,6 +93,7 @@ class TimeSformer(OnVideos):
         self.head = nn.Linear(config.head_width, sum(config.heads))
         self.pooled = config.resolved_pool
         self.fused = False
+        self.blocks_done: int | None = None
         self.extras = {}
         self._initialise()
 
@@ -186,24 +124,73 @@ class TimeSformer(OnVideos):
         for stack in self.stacks():
             stack.gradient_checkpointing = value
 
+    @property
+    def embedding_dropout(self) -> nn.Dropout:
+        """Dropout of the tokens after the embedding."""
+        return self.stacks()[0].drop
+
     def stacks(self) -> list[EncoderStack]:
         """Encoders of the model, in order."""
         return [stack for stack in self.encoders if isinstance(stack, EncoderStack)]
 
-    def forward_features(self, clip: Float[Tensor, "b frames c height width"]) -> Tokens:
+    def forward_features(self, clip: Input) -> Tokens:
         """Return the last encoder's tokens after its norm; the space scheme averages the frames before the norm."""
         patches, cls = self._encode(clip, class_only=False)
         assert patches is not None
         return Tokens(patches, *((None, None) if cls is None else self.stacks()[-1].split(cls)))
 
     def _encode(self, clip: Tensor, class_only: bool) -> tuple[Tensor | None, Tensor | None]:
-        patches = self.patch_embed(clip)
+        patches, after = self._begun(clip)
         *before, final = self.stacks()
         for stack in before:
-            patches, cls = stack(patches, average_frames=False)
-            patches = stack.pool(patches, cls)[:, :, None, None]
-        out: tuple[Tensor | None, Tensor | None] = final(patches, average_frames=True, class_only=class_only)
+            patches, cls = stack(patches, average_frames=False, after=after)
+            patches, after = stack.pool(patches, cls)[:, :, None, None], None
+        out: tuple[Tensor | None, Tensor | None] = final(
+            patches, average_frames=True, class_only=class_only, after=after
+        )
         return out
+
+    def _begun(self, clip: Tensor) -> tuple[Tensor, tuple[Tensor | None, int, int] | None]:
+        """Return the patches of a clip, or of tokens the patches and what the first encoder needs besides."""
+        if self.blocks_done is None:
+            return self.patch_embed(clip), None
+        self._check_tokens(clip)
+        patches, cls = self.stacks()[0].unpack(clip, *self.config.grid[1:])
+        return patches, (cls, self.blocks_done, clip.shape[1])
+
+    def stem(self, clip: Float[Tensor, "b frames c height width"], blocks: int) -> Float[Tensor, "b t rows d"]:
+        """Return the tokens of the first encoder after so many of its blocks, in one tensor.
+
+        Each frame has its patches, row by row, then class token and registers.
+        """
+        stack = self.stacks()[0]
+        patches, cls = stack.through(*stack.begin(self.patch_embed(clip)), 0, blocks)
+        return stack.pack(patches, cls, clip.shape[1] // self.config.tubelet_size)
+
+    @contextmanager
+    def after_stem(self, blocks: int) -> Iterator[None]:
+        """Let the model take what `stem` returns in the place of clips, inside the context."""
+        self.blocks_done = blocks
+        try:
+            yield
+        finally:
+            self.blocks_done = None
+
+    def _check_tokens(self, tokens: Tensor) -> None:
+        _, height, width = self.config.grid
+        rows = height * width + self.config.specials(self.stacks()[0].encoder)
+        if tokens.dim() != 4 or tokens.shape[2:] != (rows, self.config.embed_dim):
+            raise InputError(
+                f"tokens: expected (clips, frames, {rows}, {self.config.embed_dim}), those of {height} x {width} "
+                f"patches after {self.blocks_done} blocks, got {tuple(tokens.shape)}"
+            )
+
+    def layers(self) -> list[list[str]]:
+        """Return the names of the parameters by depth: embedding, each block, and last what follows the blocks.
+
+        What stands between two encoders belongs to the first block of the second one.
+        """
+        return transformer_layers(self.config, [name for name, _ in self.named_parameters()])
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "b d"]:
         """Return the vector that the head reads; see `pool` and `fc_norm` of the configuration."""
@@ -219,15 +206,15 @@ class TimeSformer(OnVideos):
         assert tokens.cls is not None
         return torch.cat([tokens.cls, mean], -1)
 
-    def features(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b d"]:
+    def features(self, clip: Input) -> Float[Tensor, "b d"]:
         """Return the pooled vector of each clip, which the head reads."""
-        if not self.fused or self.pooled != "class":
+        if not self.fused or self.pooled != "class" or self.blocks_done is not None:
             return self.pool(self.forward_features(clip))
         _, cls = self._encode(clip, class_only=True)
         assert cls is not None
         return self.stacks()[-1].split(cls)[0]
 
-    def forward(self, clip: Float[Tensor, "b frames c height width"]) -> Float[Tensor, "b classes"]:
+    def forward(self, clip: Input) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.head(self.features(clip))
         return logits
 
@@ -343,4 +330,4 @@ def _activation(module: nn.Module) -> str:
     return "relu"
 
 
-register("attention", TimeSformerConfig, TimeSformer, lambda config, kind: macs_per_view(config, kind=kind))
+register("attention", TimeSformerConfig, TimeSformer, lambda config, kind: macs_per_view(config, kind=kind), stem_macs)

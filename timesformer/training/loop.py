@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -30,7 +28,9 @@ from timesformer.heads import cross_entropy, heads_of, is_right, predict
 from timesformer.parallel import loaders
 from timesformer.progress import OnStep, step_bar
 from timesformer.seeding import seed_all
+from timesformer.training.accelerating import make_accelerator
 from timesformer.training.averaging import average_in, copied, holding, put
+from timesformer.training.freezing import freeze_weights, rest_frozen, thaw
 from timesformer.training.mixup import draw_mix
 from timesformer.training.recipe import Recipe
 from timesformer.training.sharding import Strategy, exchanging, shard
@@ -57,6 +57,7 @@ class FitResult:
     unreadable: (path, reason) of the videos that were left out
     enlarged: indices of the samples that were resized beyond the short side until the crop fitted
     validation: metrics of each validation, with their step
+    trained_params: parameters that took gradients
     steps: taken, fewer than the recipe has if `patience` ended training; kept_step: whose weights the model has
     """
 
@@ -72,6 +73,7 @@ class FitResult:
     unreadable: list[tuple[str, str]]
     validation: list[dict[str, Any]]
     enlarged: list[int]
+    trained_params: int
 
 
 def fit(
@@ -110,7 +112,7 @@ def fit(
         TrainingDiverged: the loss is not finite.
     """
     folder = Path(folder)
-    accelerator = _accelerator(tracker, Path(tracker_folder or folder))
+    accelerator = make_accelerator(tracker, Path(tracker_folder or folder))
     if videos is None and isinstance(dataset, VideoDataset):
         videos = dataset.fingerprint()
     loop = _Loop(model, dataset, recipe, folder, validation, accelerator, strategy, collate, videos)
@@ -154,6 +156,7 @@ class _Loop:
             switch.gradient_checkpointing = recipe.gradient_checkpointing
         elif recipe.gradient_checkpointing:
             raise InputError(f"gradient_checkpointing: expected false, {type(model).__name__} does not support it")
+        self.frozen = freeze_weights(model, recipe.freeze)  # before the optimiser is built, and before sharding
         self.sharded = strategy == "fsdp" and accelerator.num_processes > 1
         if self.sharded:  # before the optimiser is built: sharding replaces the parameters
             shard(model, device, accelerator.num_processes)
@@ -179,7 +182,7 @@ class _Loop:
             self._checkpoint()  # an unwritable folder fails now, not after hours
             loaded = self._batches(state.step)
             clock, reported = time.perf_counter(), state.step
-            self.wrapped.train()
+            self._train_mode()
             for step in range(state.step, steps):
                 self._step(step, loaded)
                 state.step = step + 1
@@ -208,8 +211,13 @@ class _Loop:
         kept = state.best or state.average
         if kept:
             put(kept, self.model)
+        thaw(self.model, self.frozen)
         self.model.eval()
         return self._result()
+
+    def _train_mode(self) -> None:
+        self.wrapped.train()
+        rest_frozen(self.model)
 
     def _is_due(self, every: int | None) -> bool:
         return every is not None and self.state.step % every == 0
@@ -255,7 +263,7 @@ class _Loop:
         recipe, accelerator, curves = self.recipe, self.accelerator, self.state.curves
         rate = recipe.learning_rate(step, self.num_samples)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"]
         losses, hits = [], []
         for part in range(recipe.accumulate):
             batch = next(loaded)
@@ -320,7 +328,7 @@ class _Loop:
         self.model.eval()
         with holding(state.average, self.model):
             metrics = self.validation(self.model)
-        self.wrapped.train()
+        self._train_mode()
         state.validation.append({"step": state.step, **metrics})
         if self.recipe.keep == "best" and self._best() == len(state.validation) - 1:
             average = {name: value.clone() for name, value in state.average.items()}
@@ -358,37 +366,8 @@ class _Loop:
             unreadable=sorted(state.unreadable.items()),
             validation=state.validation,
             enlarged=sorted(state.enlarged),
+            trained_params=sum(parameter.numel() for parameter in self.parameters),
         )
-
-
-def _accelerator(tracker: str | None, folder: Path) -> Accelerator:
-    """Make an accelerator without mixed precision.
-
-    accelerate sets its precision once for the whole process, whereas ours belongs to the recipe.
-    """
-    # Some schemes have parameters without a gradient (a class token that no step reads in the last block).
-    kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    if tracker is None:
-        return Accelerator(mixed_precision="no", kwargs_handlers=kwargs)
-    known, installed = (
-        sorted(str(getattr(kind, "value", kind)) for kind in kinds)
-        for kinds in (LOGGER_TYPE_TO_CLASS, get_available_trackers())
-    )
-    if tracker not in known:
-        raise InputError(f"tracker: unknown tracker {tracker!r}; expected one of {', '.join(known)}")
-    if tracker not in installed:  # accelerate would warn in its own words, and drop it
-        raise InputError(
-            f"tracker: {tracker!r} is not installed (`pip install {tracker}`); installed here: "
-            f"{', '.join(installed) or 'none'}"
-        )
-    try:
-        accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder, kwargs_handlers=kwargs)
-    except ValueError as error:
-        raise InputError(f"tracker: {error}") from error
-    if not accelerator.log_with:  # accelerate drops a missing tracker silently
-        raise InputError(f"tracker: {tracker!r} is not installed")
-    accelerator.init_trackers("training")
-    return accelerator
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from timesformer.errors import InputError
+from timesformer.training.freezing import Freeze, plain_freeze, rates, read_freeze
 
 Optimiser = Literal["sgd", "adamw"]
 Schedule = Literal["steps", "cosine", "onecycle", "constant"]
@@ -15,9 +16,17 @@ Precision = Literal["fp32", "bf16"]
 Decay = Literal["all", "matrices"]
 Keep = Literal["last", "best"]
 
-NOT_DEFINING = ("workers", "checkpoint_every", "checkpoint_minutes")
-"""Fields that change how a run is executed, but not its result."""
-DEFINING_IF_SET = {"mixup_alpha": 0.0, "ema_decay": 0.0, "keep": "last", "patience": None}
+NOT_DEFINING = ("workers", "checkpoint_every", "checkpoint_minutes", "cache_stem")
+"""Fields that change how a run is executed, but not its result (`cache_stem`: within rounding)."""
+DEFINING_IF_SET: dict[str, Any] = {
+    "mixup_alpha": 0.0,
+    "ema_decay": 0.0,
+    "keep": "last",
+    "patience": None,
+    "freeze": None,
+    "layer_decay": 1.0,
+    "lr_scale": {},
+}
 """Fields that define a run only where they differ from this value, so that older runs keep their hash."""
 
 
@@ -47,6 +56,12 @@ class Recipe:
     validate_every: steps between two validations, with one at the end; None for none
     keep: "last" keeps the weights of the last step, "best" those of the first validation with the highest accuracy
     patience: number of validations in a row without a higher accuracy after which training ends; None trains to the end
+    freeze: the number of the first blocks, which stay as they are with what stands before them, or patterns of names of
+        parameters that do (`timesformer.training.freezing`); None for nothing
+    layer_decay: the learning rate of each layer divided by that of the layer after it; 1 for one rate
+    lr_scale: (pattern of names, factor) pairs, in files a mapping, by which rates of parameters are multiplied
+    cache_stem: the tokens after the frozen blocks are computed once for each clip and kept; the result is the same
+        within rounding
     workers: number of processes that load data, None: chosen from the machine (`timesformer.parallel.loaders`)
     checkpoint_every, checkpoint_minutes: a checkpoint is written every so many steps, and after so many minutes without
         one (like `workers`, they do not change a result)
@@ -80,12 +95,19 @@ class Recipe:
     validate_every: int | None = None
     keep: Keep = "last"
     patience: int | None = None
+    freeze: Freeze | None = None
+    layer_decay: float = 1.0
+    lr_scale: tuple[tuple[str, float], ...] = ()
+    cache_stem: bool = False
     seed: int = 0
     workers: int | None = None
     checkpoint_every: int = 200
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "freeze", read_freeze(self.freeze))
+        if isinstance(self.lr_scale, dict):
+            object.__setattr__(self, "lr_scale", tuple(self.lr_scale.items()))
         for name in ("betas", "lr_steps", "lr_factors"):
             if isinstance(getattr(self, name), list):  # as read from JSON or YAML
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -97,7 +119,7 @@ class Recipe:
             ("keep", get_args(Keep)),
         ):
             self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-        for name in ("nesterov", "gradient_checkpointing"):
+        for name in ("nesterov", "gradient_checkpointing", "cache_stem"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         self._number("lr", 0, math.inf, open_low=True)
         self._number("momentum", 0, 1)
@@ -105,6 +127,15 @@ class Recipe:
         self._number("final_lr_factor", 0, 1)
         self._number("label_smoothing", 0, 1)
         self._number("mixup_alpha", 0, math.inf)
+        self._number("layer_decay", 0, 1, open_low=True)
+        scaled = isinstance(self.lr_scale, tuple) and all(
+            isinstance(pattern, str) and isinstance(factor, int | float) and 0 < factor < math.inf
+            for pattern, factor in self.lr_scale
+        )
+        self._require("lr_scale", scaled, "positive factors by pattern of parameters' names")
+        self._require("cache_stem", not self.cache_stem or self.freeze is not None, "freeze beside it")
+        mixed = "mixup_alpha 0: mixup mixes pixels, of which it keeps none"
+        self._require("cache_stem", not (self.cache_stem and self.mixup_alpha), mixed)
         self._number("checkpoint_minutes", 0, math.inf, open_low=True)
         for name in ("warmup", "clip_grad_norm", "epochs"):
             if getattr(self, name) is not None:
@@ -213,13 +244,26 @@ class Recipe:
     def build_optimiser(self, model: nn.Module) -> Optimizer:
         """Build the optimiser over all trainable parameters of `model`.
 
+        Each group has `lr_factor`, by which the rate of a step is multiplied for it.
+
         Raises:
-            InputError: the model has no trainable parameter.
+            InputError: the model has no trainable parameter, or cannot be given the rates that are asked for.
         """
-        groups = [
-            {"params": [p for name, p in _trainable(model) if (name in decayed) == wanted], "weight_decay": decay}
-            for decayed in [self._decayed(model)]
+        decayed, factors = self._decayed(model), rates(model, self.layer_decay, self.lr_scale)
+        kinds = [
+            (wanted, decay, factor)
             for wanted, decay in ((True, self.weight_decay), (False, 0.0))
+            for factor in sorted(set(factors.values()), reverse=True)
+        ]
+        groups = [
+            {
+                "params": [
+                    p for name, p in _trainable(model) if (name in decayed) == wanted and factors[name] == factor
+                ],
+                "weight_decay": decay,
+                "lr_factor": factor,
+            }
+            for wanted, decay, factor in kinds
         ]
         groups = [group for group in groups if group["params"]]
         if not groups:
@@ -238,7 +282,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data for JSON and YAML."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return plain | {"freeze": plain_freeze(self.freeze), "lr_scale": dict(self.lr_scale)}
 
     def defining(self) -> dict[str, Any]:
         """Return `to_dict()` without the fields that change no result."""

@@ -40,7 +40,7 @@ def runs_by_part(name: str, records: Sequence[Record]) -> Runs:
         if record["outcome"] != "done" or record.get("kind") != "accuracy":
             continue
         data = record["spec"]["data"]
-        part = str(data.get("probe") or data.get("format") or "videos")
+        part = str(record.get("part") or data.get("probe") or data.get("format") or "videos")
         match = NAME.fullmatch(record["name"])
         of, variant = (match["of"], match["rest"]) if match else (name, record["name"])
         variant = variant.removeprefix(f"{part}-")

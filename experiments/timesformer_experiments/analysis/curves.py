@@ -141,6 +141,8 @@ def curve_figures(
 def with_costs(curve: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
     """A curve with the videos that were seen, and the MACs where the model can be counted here."""
     videos = curve["step"] * record["spec"]["recipe"]["batch_size"]
+    if "train_macs_per_clip" in record["metrics"]:  # it freezes weights
+        return curve.assign(videos=videos, macs=(record["metrics"]["train_macs_per_clip"] * videos).astype(float))
     macs = _macs(record)
     return curve.assign(videos=videos, macs=np.nan if macs is None else train_macs(macs, videos).astype(float))
 

@@ -18,7 +18,9 @@ from timesformer_experiments.cli.options import (
     bad_input,
 )
 from timesformer_experiments.cli.shared.evaluated import compared, counted, orders_named, tables_of
-from timesformer_experiments.cli.shared.evaluations import Job, Overrides, of_annotations, runs_of
+from timesformer_experiments.cli.shared.evaluations import ANY_CLASSES, Job, Overrides, of_annotations, runs_of
+from timesformer_experiments.cli.shared.probed import ProbeJob, lists_named, of_files, of_probe, of_run
+from timesformer_experiments.cli.shared.probed import measured as probed
 from timesformer_experiments.report.terminal import console, print_json, print_text
 
 if TYPE_CHECKING:
@@ -77,6 +79,20 @@ def evaluate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Also show each class; in JSON the confusion.")
     ] = False,
+    probe: Annotated[
+        str | None,
+        typer.Option(help="Test a classifier on the model's frozen features instead: linear, attentive or knn."),
+    ] = None,
+    train_list: Annotated[
+        Path | None, typer.Option(help="With --probe: annotation file or folder on which the probe is trained.")
+    ] = None,
+    val_list: Annotated[
+        Path | None, typer.Option(help="With --probe: annotation file on which its strength is chosen.")
+    ] = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(help="With --probe: share of the training list on which it is chosen instead (0.25)."),
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +135,7 @@ def evaluate(
     """
     from timesformer.evaluation.evaluate import MERGES
     from timesformer.training.recipe import Precision
+    from timesformer_experiments.records.folder import default_data_dir
     from timesformer_experiments.report.tables import to_rich
 
     if scores is not None and scores.suffix not in (".csv", ".parquet"):
@@ -127,7 +144,8 @@ def evaluate(
         raise bad_input(f"--merge {merge}: expected one of {', '.join(MERGES)}")
     if precision not in get_args(Precision):
         raise bad_input(f"--precision {precision}: expected one of {', '.join(get_args(Precision))}")
-    orders = orders_named(frame_order)
+    orders, in_yaml = orders_named(frame_order), data.suffix.lower() in (".yaml", ".yml")
+    lists = lists_named(probe, train_list, val_list, val_fraction, in_yaml)
     if scores is not None and len(orders) > 1:
         raise bad_input("--scores: it is for one order of frames, --frame-order all has several")
     views = {"clips": clips, "crops": crops, "merge": merge}
@@ -138,14 +156,35 @@ def evaluate(
     scheme = {} if attention is None else {"attention": attention_named(attention, option), "schedule": None}
     loading = {"trust": trust, "scheme_file": scheme_file}
     place = _device(device)
-    if data.suffix.lower() in (".yaml", ".yml"):
+    probes: list[ProbeJob] = []
+    if in_yaml:
         for name, given in (("format", format), ("root", root), ("group", group), *sizes.items(), *record.items()):
             if given is not None:
                 flag = name.replace("_", "-")
                 raise bad_input(f"--{flag}: expected only with an annotation file; for {data} set it in the YAML file")
+        classes = classes if lists is None else ANY_CLASSES
         jobs = runs_of(
             data, checkpoint, protocol, views, allow_unreadable, scores, classes, loading, runs, data_dir, scheme
         )
+        probes = [] if lists is None else [of_run(lists, jobs[0], data, data_dir or default_data_dir(runs))]
+    elif lists is not None:
+        probes = [
+            of_files(
+                lists,
+                data,
+                checkpoint,
+                format,
+                root,
+                group,
+                protocol,
+                views,
+                allow_unreadable,
+                sizes | scheme | loading,
+                record,
+                runs,
+            )
+        ]
+        jobs = [probes[0].job]
     else:
         job = of_annotations(
             data,
@@ -164,14 +203,26 @@ def evaluate(
         jobs = [job]
     measured: list[dict[str, Any]] = []
     tables: list[Table] = []
-    for job in jobs:
+    for number, job in enumerate(jobs):
         results: dict[FrameOrder, EvalResult] = {}
         for order in orders:
             result, found = _measure(
-                job, scores, batch_size, workers, precision, place, not as_json, order, order_seed, per_class
+                job,
+                scores,
+                batch_size,
+                workers,
+                precision,
+                place,
+                not as_json,
+                order,
+                order_seed,
+                per_class,
+                probes[number] if probes else None,
             )
             results[order] = result
             measured.append(found)
+        if probes:
+            job = of_probe(probes[number], next(iter(results.values())))
         tables += tables_of(job.name, results, job.model, job.labels, per_class)
     if as_json:
         print_json({"evaluations": measured, **compared(measured, tables, orders)})
@@ -210,8 +261,9 @@ def _measure(
     frame_order: FrameOrder,
     order_seed: int,
     per_class: bool,
+    probe: ProbeJob | None = None,
 ) -> tuple[EvalResult, dict[str, Any]]:
-    """Evaluate, write the scores, and return the result and the values to print."""
+    """Evaluate a model, or a probe of it, write the scores, and return the result and the values to print."""
     from timesformer.errors import InputError
     from timesformer.evaluation.evaluate import UnreadableVideos
     from timesformer.evaluation.evaluate import evaluate as measure
@@ -225,23 +277,29 @@ def _measure(
             raise UnreadableVideos(
                 [(video["path"], video["reason"]) for video in found["unreadable"]], found["num_videos"]
             )
-        result = measure(
-            job.model,
-            job.dataset,
-            job.protocol,
-            batch_size,
-            workers=workers,
-            precision=precision,
-            device=device,
-            progress=progress,
-            refuse_unreadable=not job.allow_unreadable,
-            frame_order=frame_order,
-            order_seed=order_seed,
-        )
+        said: dict[str, Any] = {}
+        if probe is not None:
+            result, said = probed(probe, batch_size, workers, precision, device, frame_order, order_seed)
+            job = of_probe(probe, result)
+        else:
+            result = measure(
+                job.model,
+                job.dataset,
+                job.protocol,
+                batch_size,
+                workers=workers,
+                precision=precision,
+                device=device,
+                progress=progress,
+                refuse_unreadable=not job.allow_unreadable,
+                frame_order=frame_order,
+                order_seed=order_seed,
+            )
     except UnreadableVideos as error:
         raise InputError(f"{error}\nuse --allow-unreadable to list these and evaluate the others") from error
     stated = {
         **result.statement(),
+        **said,
         "checkpoint": job.source,
         "heads": list(heads_of(job.model)),
         "classes": job.classes,

@@ -13,6 +13,9 @@ from timesformer_experiments.cli.options import DataDir, Jobs, Json, Out, Runs, 
 from timesformer_experiments.paper.show import show_artefact, show_together
 from timesformer_experiments.report.terminal import console, print_json, print_text, progress
 
+REAL = "real"
+"""Word for one's own videos among the artefacts."""
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -27,10 +30,20 @@ def reproduce(
     profile: Annotated[
         str, typer.Option(help="smoke (seconds), quick (minutes), full (three seeds), or paper (real datasets).")
     ] = "quick",
-    data: Annotated[str, typer.Option(help="With --profile paper: datasets, k400=FOLDER,ssv2=FOLDER,…")] = "",
+    data: Annotated[
+        str,
+        typer.Option(help="With --profile paper: datasets, k400=FOLDER,ssv2=FOLDER,…; with `real`: NAME=FOLDER."),
+    ] = "",
     init_from: Annotated[
-        str, typer.Option(help="With --profile paper: image model to start from, as init_from of a run.")
+        str,
+        typer.Option(help="With --profile paper or `real`: image model to start from, as init_from of a run."),
     ] = "google/vit-base-patch16-224-in21k",
+    lists: Annotated[
+        Path | None,
+        typer.Option(help="With `real`: YAML file of the folder's lists and groups. Default: lists.yaml there."),
+    ] = None,
+    schemes: Annotated[str, typer.Option(help="With `real`: some of the schemes, separated by commas.")] = "",
+    seeds: Annotated[int | None, typer.Option(min=1, help="With `real`: number of seeds of the final runs.")] = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="With --profile paper: check files, memory and time, and start nothing."),
@@ -58,10 +71,16 @@ def reproduce(
         else:
             lines = [f"{name:<20} {title}" for name, title in titles.items()]
             lines += [f"{group:<20} {', '.join(members)}" for group, members in GROUPS.items()]
+            lines.append(f"{REAL:<20} one's own videos: --data NAME=FOLDER --init-from CHECKPOINT")
             print_text(*lines, indent=21)
         return
     if not artefacts:
         raise bad_input(f"ARTEFACTS: expected some of {', '.join(names())}, or the groups {', '.join(GROUPS)}, all")
+    if artefacts == [REAL]:
+        _on_own_data(data, lists, init_from, profile, schemes, seeds, folders(out, runs, data_dir), jobs, as_json)
+        return
+    if lists is not None or schemes or seeds is not None:
+        raise bad_input(f"--lists, --schemes, --seeds: expected with `{REAL}` alone")
     if profile == "paper":
         _on_real_data(chosen(artefacts), data, init_from, folders(out, runs, data_dir), jobs, check, as_json)
         return
@@ -78,6 +97,34 @@ def reproduce(
         reports.append(found)
         made.append(show_artefact(found, files, of_profile, as_json))
     show_together({of_profile: reports}, made, places.out, as_json)
+
+
+def _on_own_data(
+    data: str,
+    lists: Path | None,
+    init_from: str,
+    profile: str,
+    schemes: str,
+    seeds: int | None,
+    places: Folders,
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Compare attention schemes on one's own videos, behind a frozen stem of a checkpoint."""
+    from timesformer_experiments.paper.own_data.lists import read_lists
+    from timesformer_experiments.paper.own_data.make import make
+    from timesformer_experiments.paper.own_data.plan import Study
+    from timesformer_experiments.paper.own_data.schemes import SCHEMES
+
+    name, equals, folder = data.partition("=")
+    if not equals or not name.isidentifier() or not folder:
+        raise bad_input(f"--data {data}: expected NAME=FOLDER, the videos and their lists")
+    of_profile, wanted = profile_named(profile), tuple(part for part in schemes.split(",") if part) or tuple(SCHEMES)
+    study = Study(name, read_lists(Path(folder), lists), init_from, of_profile, wanted, seeds)
+    found, files = make(study, places, jobs or 1, progress)
+    made = show_artefact(found, files, of_profile, as_json)
+    if as_json:
+        print_json({"artefacts": [made]})
 
 
 def _on_real_data(

@@ -14,7 +14,8 @@ from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, build_model, macs_per_view
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
-from timesformer_experiments.cost.training import train_macs
+from timesformer.training.recipe import Recipe
+from timesformer_experiments.cost.training import macs_per_trained_clip, train_macs
 
 By = Literal["macs_per_view", "params", "train_macs"]
 Vary = Literal["embed_dim", "depth", "steps"]
@@ -26,11 +27,12 @@ MOST = 2**30
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and how long it is trained: clips of a step, and steps."""
+    """A model and how long it is trained: clips of a step, and steps; recipe: that of a training which freezes some."""
 
     model: ModelConfig
     batch_size: int = 1
     steps: int = 1
+    recipe: Recipe | None = None
 
 
 def cost_of(subject: Subject, by: By) -> int:
@@ -39,7 +41,10 @@ def cost_of(subject: Subject, by: By) -> int:
         return _params(subject.model)
     if by == "macs_per_view":
         return macs_per_view(subject.model, kind="executed")
-    return train_macs(macs_per_view(subject.model, kind="executed"), subject.batch_size * subject.steps)
+    clips = subject.batch_size * subject.steps
+    if subject.recipe is not None:
+        return macs_per_trained_clip(subject.model, subject.recipe) * clips
+    return train_macs(macs_per_view(subject.model, kind="executed"), clips)
 
 
 @cache

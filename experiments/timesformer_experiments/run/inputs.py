@@ -19,6 +19,7 @@ from timesformer.evaluation.protocols import protocol_named
 from timesformer.heads import Labels, default_labels
 from timesformer.parallel import loaders
 from timesformer.seeding import seed_all
+from timesformer.training.stem import blocks_of_stem, tokens_of
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run.identity import STORE
 from timesformer_experiments.specs.run import ProbeData, RunSpec
@@ -50,10 +51,33 @@ def datasets(spec: RunSpec, data_dir: Path) -> tuple[VideoDataset, VideoDataset,
     return trained, tested, labels
 
 
-def validating(spec: RunSpec, data_dir: Path) -> Validation | None:
+def stem_of(spec: RunSpec, model: Model) -> int | None:
+    """Return the number of frozen blocks whose tokens a run keeps, None if it keeps none."""
+    return blocks_of_stem(model, spec.recipe) if spec.recipe.cache_stem else None
+
+
+def after_stem(spec: RunSpec, model: Model, dataset: VideoDataset, data_dir: Path, progress: bool) -> VideoDataset:
+    """Return the dataset, or if the run keeps tokens of frozen blocks, that of these; they are made if need be."""
+    blocks, recipe = stem_of(spec, model), spec.recipe
+    if blocks is None:
+        return dataset
+    return tokens_of(
+        model,
+        dataset,
+        blocks,
+        data_dir / "stems",
+        videos=fingerprint(dataset.samples, Digests(data_dir / STORE)).sha256,
+        precision=recipe.precision,
+        workers=loaders(recipe.workers, "cuda" if torch.cuda.is_available() else "cpu", 1),
+        progress=progress,
+    )
+
+
+def validating(spec: RunSpec, data_dir: Path, model: Model | None = None) -> Validation | None:
     """Return the function that validates a run while it trains, None if its recipe asks for none.
 
-    Each validation video is seen once, by the clip and crop of protocol `VALIDATION_PROTOCOL`.
+    Each validation video is seen once, by the clip and crop of protocol `VALIDATION_PROTOCOL`; with a model, which has
+    the weights of the run's frozen blocks, by their tokens if the run keeps them.
     """
     recipe, data = spec.recipe, spec.data
     if recipe.validate_every is None:
@@ -63,6 +87,8 @@ def validating(spec: RunSpec, data_dir: Path) -> Validation | None:
     else:
         _, samples = data.annotations("validation")
     dataset = _dataset(spec, data_dir, samples, VALIDATION_PROTOCOL, train=False)
+    if model is not None:
+        dataset = after_stem(spec, model, dataset, data_dir, progress=False)
     batch = recipe.batch_size // recipe.accumulate
     workers = loaders(recipe.workers, "cuda" if torch.cuda.is_available() else "cpu", spec.processes)
     return validation(dataset, VALIDATION_PROTOCOL, batch, workers, recipe.precision)
@@ -82,6 +108,7 @@ def _dataset(spec: RunSpec, data_dir: Path, samples: Annotations, protocol: str,
         cache=FrameCache(data_dir / "frames") if data.cache else None,
         allow_unreadable=data.allow_unreadable,
         stills=data.stills,
+        copies=data.copies,
     )
 
 

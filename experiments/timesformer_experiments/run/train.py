@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,19 @@ from timesformer.heads import Labels, heads_of
 from timesformer.parallel import loaders
 from timesformer.progress import OnStep
 from timesformer.training.loop import FitResult, fit
+from timesformer_experiments.cost.training import macs_per_trained_clip
 from timesformer_experiments.records.folder import RunFolder, default_data_dir
 from timesformer_experiments.run.distributed import train_in_processes
 from timesformer_experiments.run.identity import Identities
-from timesformer_experiments.run.inputs import audit_of, check_annotations, datasets, initial_model, validating
+from timesformer_experiments.run.inputs import (
+    after_stem,
+    audit_of,
+    check_annotations,
+    datasets,
+    initial_model,
+    stem_of,
+    validating,
+)
 from timesformer_experiments.run.recording import recorded
 from timesformer_experiments.specs.run import RunSpec, load_scheme_file, resolve
 
@@ -83,26 +93,29 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     tracker = spec.tracker if spec.processes == 1 else None
     views = test_set.views.per_video or 1
     batch = max(views, recipe.batch_size // recipe.accumulate)
-    trained = fit(
-        model,
-        train_set,
-        recipe,
-        folder.checkpoint,
-        validation=validating(spec, data_dir),
-        progress=progress,
-        tracker=tracker,
-        tracker_folder=folder.tracker,
-        videos=identity.train,
-    )
-    tested = evaluate(
-        model,
-        test_set,
-        spec.protocol,
-        batch,
-        workers=loaders(recipe.workers, next(model.parameters()).device),
-        precision=recipe.precision,
-        progress=False,
-    )
+    blocks = stem_of(spec, model)
+    train_set, test_set = (after_stem(spec, model, each, data_dir, progress is True) for each in (train_set, test_set))
+    with nullcontext() if blocks is None else model.after_stem(blocks):
+        trained = fit(
+            model,
+            train_set,
+            recipe,
+            folder.checkpoint,
+            validation=validating(spec, data_dir, model),
+            progress=progress,
+            tracker=tracker,
+            tracker_folder=folder.tracker,
+            videos=identity.train,
+        )
+        tested = evaluate(
+            model,
+            test_set,
+            spec.protocol,
+            batch,
+            workers=loaders(recipe.workers, next(model.parameters()).device),
+            precision=recipe.precision,
+            progress=False,
+        )
     model.to("cpu")
     provenance = {"name": spec.name, "hash": spec.hash(), "definition": spec.definition(), "started_from": started_from}
     if licence is not None:  # the licence of the initial weights
@@ -127,7 +140,9 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     if tested.num_enlarged:
         tested_audit["num_enlarged"] = tested.num_enlarged
     return {
-        "metrics": _metrics(model, trained, tested) | {"train_videos_unreadable": _left_out(train_set, trained)},
+        "metrics": _metrics(model, trained, tested)
+        | _frozen(spec, trained)
+        | {"train_videos_unreadable": _left_out(train_set, trained)},
         "confusion": _confusion(model, labels, tested),
         **({"validation": trained.validation} if trained.validation else {}),
         "dataset": {
@@ -154,6 +169,16 @@ def _metrics(model: Model, trained: FitResult, tested: EvalResult) -> dict[str, 
         "train_top1_percent": trained.train_top1_percent,
         "train_seconds": trained.seconds,
         "train_clips_per_second": trained.clips_per_second,
+    }
+
+
+def _frozen(spec: RunSpec, trained: FitResult) -> dict[str, Any]:
+    """Return what is recorded of a run that freezes weights."""
+    if spec.recipe.freeze is None:
+        return {}
+    return {
+        "trained_params": trained.trained_params,
+        "train_macs_per_clip": macs_per_trained_clip(spec.model, spec.recipe),
     }
 
 

@@ -91,8 +91,10 @@ class _Data(Strict):
 
     stills: one frame of each video, for image models. jitter: (low, high) of the short side in training. flip: mirror a
     training clip with probability 1/2. colour_jitter: probability with which a training clip's colours are changed;
-    randaugment: ops and magnitude (see `timesformer.data.Augment`). cache: keep decoded frames on disk. preprocessing:
-    fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from the model.
+    randaugment: ops and magnitude (see `timesformer.data.Augment`). copies: number of different random clips of each
+    training video (see `timesformer.data.VideoDataset`); None for a new one in every epoch. cache: keep decoded frames
+    on disk. preprocessing: fields of `timesformer.data.Preprocessing` other than num_frames and crop, which follow from
+    the model.
     """
 
     stills: bool = False
@@ -104,6 +106,7 @@ class _Data(Strict):
         PlainValidator(_randaugment),
         PlainSerializer(lambda value: None if value is None else asdict(value), return_type=dict | None),
     ] = None
+    copies: int | None = Field(default=None, ge=1)
     cache: bool = True
     allow_unreadable: bool = False
     preprocessing: Annotated[dict[str, Any], PlainValidator(_preprocessing)] = Field(default_factory=dict)
@@ -112,6 +115,11 @@ class _Data(Strict):
     @classmethod
     def _probability(cls, value: float) -> float:
         return Augment(colour_jitter=value).colour_jitter
+
+    @property
+    def trains_on_validation(self) -> bool:
+        """True if a run that is evaluated on test trains on the validation videos too."""
+        return bool(getattr(self, "train_on_validation", False))
 
     @property
     def augment(self) -> Augment:
@@ -127,7 +135,7 @@ class _Data(Strict):
 
     def _off(self) -> set[str]:
         """Fields that came later, where they are off: they are no part of what defines a run."""
-        return {name for name in ("colour_jitter", "randaugment") if not getattr(self, name)}
+        return {name for name in ("colour_jitter", "randaugment", "copies") if not getattr(self, name)}
 
     def default_short_side(self, crop: int) -> int:
         """The short side where the preprocessing does not state it."""
@@ -293,6 +301,8 @@ class CsvData(_Data, ValidationSet):
         train, val = self.parted(train, val)
         test = self._read(self.test_csv, train.labels) if on == "test" else None
         self.require_apart(train=train, validation=val, test=test)
+        if test is not None and self.train_on_validation and val is not None:
+            train = self.joined(train, val)
         evaluated = val if test is None else test
         assert evaluated is not None
         return train, evaluated

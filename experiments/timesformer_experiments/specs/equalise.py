@@ -77,7 +77,7 @@ class Equalise(Strict):
                 raise InputError("by: train_macs needs the data and the recipe of a training")
             return Subject(run.model)
         steps = run.recipe.steps if run.recipe.steps is not None else run.recipe.total_steps(_train_videos(run))
-        return Subject(run.model, run.recipe.batch_size, steps)
+        return Subject(run.model, run.recipe.batch_size, steps, run.recipe)
 
 
 def _train_videos(run: RunSpec) -> int:

@@ -35,6 +35,7 @@ from timesformer_experiments.specs.hashing import HASH_LENGTH, defining_fields, 
 from timesformer_experiments.specs.init_from import continued
 from timesformer_experiments.specs.reading import read_yaml
 from timesformer_experiments.specs.splits import EvaluateOn, Selection
+from timesformer_experiments.specs.stem import require_trainable
 
 __all__ = ["CsvData", "ProbeData", "RunSpec", "load_scheme_file", "load_specs", "resolve", "with_dependencies"]
 
@@ -150,7 +151,12 @@ class RunSpec(Strict):
                 f"processes: {self.processes} cannot share batch_size / accumulate = "
                 f"{self.recipe.batch_size // self.recipe.accumulate} clips equally"
             )
+        if self.data.trains_on_validation and self.recipe.validate_every is not None and self.evaluate_on == "test":
+            raise InputError(
+                "recipe.validate_every: data.train_on_validation leaves no validation videos to a test run"
+            )
         protocol_named(self.protocol).views.require_fitting(self.preprocessing, self.data.stills)
+        require_trainable(self)
         return self
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,14 @@ from timesformer.data.splits import Grouping, hold_out, require_apart
 from timesformer.errors import InputError
 
 EvaluateOn = Literal["test", "validation"]
-NEUTRAL: dict[str, Any] = {"val_csv": None, "val_fraction": None, "group": None, "val_shares_groups": False}
+NEUTRAL: dict[str, Any] = {
+    "val_csv": None,
+    "val_fraction": None,
+    "val_pattern": None,
+    "group": None,
+    "val_shares_groups": False,
+    "train_on_validation": False,
+}
 """Fields of `ValidationSet` where they are off: they are no part of what defines a run then."""
 
 
@@ -34,32 +43,45 @@ def _plain(value: Grouping | None) -> dict[str, str] | None:
 class ValidationSet(BaseModel):
     """Where the validation set of annotation files comes from.
 
-    val_csv, or val: an annotation file of its own; val_fraction: this share of the training list, which it leaves.
+    val_csv, or val: an annotation file of its own; val_fraction: this share of the training list, which it leaves;
+    val_pattern: the videos of the training list in whose names this regular expression is found.
     group: {pattern: …} or {column: …}, see `timesformer.data.splits.Grouping`; without it a file is a group, or what
     the format knows.  Where there is a validation set no group is on two sides; val_shares_groups: it may be.
+    train_on_validation: a run that is evaluated on test trains on its validation videos as well, after all choices were
+    made on them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     val_csv: Path | None = Field(default=None, validation_alias=AliasChoices("val_csv", "val"))
     val_fraction: float | None = Field(default=None, gt=0, lt=1)
+    val_pattern: str | None = None
     group: Annotated[Grouping | None, PlainValidator(_grouping), PlainSerializer(_plain, return_type=dict | None)] = (
         None
     )
     val_shares_groups: bool = False
+    train_on_validation: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> ValidationSet:
-        if self.val_csv is not None and self.val_fraction is not None:
-            raise InputError("val, val_fraction: expected one of them")
+        given = [each for each in (self.val_csv, self.val_fraction, self.val_pattern) if each is not None]
+        if len(given) > 1:
+            raise InputError("val, val_fraction, val_pattern: expected one of them")
+        if self.val_pattern is not None:
+            try:
+                re.compile(self.val_pattern)
+            except re.error as error:
+                raise InputError(f"val_pattern: no regular expression ({error}), got {self.val_pattern!r}") from error
         if self.val_shares_groups and not self.has_validation:
             raise InputError("val_shares_groups: there is no validation set; expected val or val_fraction beside it")
+        if self.train_on_validation and not self.has_validation:
+            raise InputError("train_on_validation: there is no validation set; expected val or val_fraction beside it")
         return self
 
     @property
     def has_validation(self) -> bool:
         """True if there is a validation set."""
-        return self.val_csv is not None or self.val_fraction is not None
+        return self.val_csv is not None or self.val_fraction is not None or self.val_pattern is not None
 
     def grouped(self, found: Annotations, path: Path) -> Annotations:
         """Annotations that were read from a file, with the groups that the run states."""
@@ -72,7 +94,21 @@ class ValidationSet(BaseModel):
                 train, val = hold_out(train, self.val_fraction, self.val_shares_groups)
             except InputError as error:
                 raise InputError(f"data.{error}") from error
+        if self.val_pattern is not None:
+            inside = [re.search(self.val_pattern, sample.name) is not None for sample in train]
+            if all(inside) or not any(inside):
+                raise InputError(
+                    f"data.val_pattern: {self.val_pattern!r} is found in {sum(inside)} of {len(inside)} names; "
+                    "expected some, and others to train on"
+                )
+            sides = [tuple(s for s, held in zip(train, inside, strict=True) if held is side) for side in (False, True)]
+            train, val = replace(train, samples=sides[0]), replace(train, samples=sides[1])
         return train, val
+
+    def joined(self, train: Annotations, val: Annotations) -> Annotations:
+        """Training and validation videos together, in the order of their names."""
+        samples = sorted((*train, *val), key=lambda sample: (sample.name, sample.place))
+        return replace(train, samples=tuple(samples))
 
     def require_apart(self, **sides: Annotations | None) -> None:
         """InputError if a group is on two sides that may not share any.  sides: by name, None for one not in use."""

@@ -18,7 +18,7 @@ from timesformer.evaluation.evaluate import protocol_named
 from timesformer.progress import duration
 from timesformer_experiments.cost.gpu_hours import Budget
 from timesformer_experiments.cost.measures import predicted_memory, timed
-from timesformer_experiments.cost.training import train_macs
+from timesformer_experiments.cost.training import macs_per_trained_clip
 from timesformer_experiments.jobs.plan import Plan
 from timesformer_experiments.report.terminal import plain_text
 from timesformer_experiments.specs.job import Job
@@ -168,7 +168,7 @@ def _macs(job: Job) -> tuple[int, int]:
     view = macs_per_view(spec.model, kind="executed")
     steps = spec.recipe.total_steps(train)
     views = protocol_named(spec.protocol).views.per_video or 1
-    return train_macs(view, spec.recipe.batch_size * steps), view * views * test
+    return macs_per_trained_clip(spec.model, spec.recipe) * spec.recipe.batch_size * steps, view * views * test
 
 
 def _speed(

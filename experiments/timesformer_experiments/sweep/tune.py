@@ -7,56 +7,24 @@ the budget would not be equal.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timesformer.errors import InputError
+from timesformer_experiments.specs.choice import DIVERGED, Choice, Outcomes, choose
 from timesformer_experiments.specs.job import Job
 from timesformer_experiments.specs.sweep import Cell, Sweep
 from timesformer_experiments.specs.tune import Tune
 
-Outcomes = Mapping[str, Mapping[str, Any]]
-"""Records of finished and failed runs by hash."""
-DIVERGED = "diverged"
+__all__ = ["DIVERGED", "Choice", "Outcomes", "Tuning", "choose", "key_of", "tuning"]
 
 
 def key_of(variant: Mapping[str, Any]) -> str:
     """Return a variant's values as text."""
     return json.dumps(variant, sort_keys=True)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The recipe of a variant.
-
-    draw: its place among the draws, None where none of them has an accuracy.  percents: accuracy of each draw on
-    validation.  digest: sha256 of the hashes and accuracies of all draws.
-    """
-
-    draw: int | None
-    percents: tuple[float | None, ...]
-    digest: str
-
-    def fields(self, tune: Tune) -> dict[str, Any]:
-        """Return what the final runs of the variant have beside its own values."""
-        assert self.draw is not None
-        values = tune.draws()[self.draw]
-        selection = {
-            "on": tune.on,
-            "search": tune.search,
-            "draws": tune.budget,
-            "over": tune.space(),
-            "chosen": values,
-            "best_percent": self.percents[self.draw],
-            "seed": tune.seed,
-            "draw": self.draw,
-            "tuning_sha256": self.digest,
-        }
-        return values | {"selection": selection}
 
 
 @dataclass(frozen=True)
@@ -128,17 +96,3 @@ def _require_one_cost(sweep: Sweep, tune: Tune, jobs: Mapping[str, Job]) -> None
                 f"({targets[variant]} and {note['target']}), which equalise holds equal: variants that choose "
                 "different draws would not cost the same"
             )
-
-
-def choose(keys: Sequence[str], outcomes: Outcomes) -> Choice | None:
-    """Return the best draw on validation, of equal ones the earlier; None while draws are missing or have failed."""
-    percents: list[float | None] = []
-    for key in keys:
-        record = outcomes.get(key)
-        if record is None or (record["outcome"] != "done" and record.get("reason_kind") != DIVERGED):
-            return None
-        percents.append(float(record["metrics"]["top1_percent"]) if record["outcome"] == "done" else None)
-    text = json.dumps([list(each) for each in zip(keys, percents, strict=True)])
-    known = [percent for percent in percents if percent is not None]
-    best = percents.index(max(known)) if known else None
-    return Choice(best, tuple(percents), hashlib.sha256(text.encode()).hexdigest())

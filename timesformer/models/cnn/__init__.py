@@ -7,9 +7,9 @@ width) and are trained, evaluated and stored by the same code.
 
 from timesformer.config.cnn import BASELINES, CnnConfig
 from timesformer.config.registry import register
-from timesformer.models.cnn.counting import macs_per_view
+from timesformer.models.cnn.counting import macs_per_view, stem_macs
 from timesformer.models.cnn.networks import Cnn, SinglePath, SlowFast, build
 
 __all__ = ["BASELINES", "Cnn", "CnnConfig", "SinglePath", "SlowFast", "build", "macs_per_view"]
 
-register("baseline", CnnConfig, build, lambda config, kind: macs_per_view(config))
+register("baseline", CnnConfig, build, lambda config, kind: macs_per_view(config), stem_macs)

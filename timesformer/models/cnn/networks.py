@@ -21,6 +21,7 @@ from timesformer.config.cnn import CnnConfig
 from timesformer.errors import InputError
 from timesformer.models.clip import check_clip
 from timesformer.models.cnn.residual import EXPANSION, ConvNorm, Pathway
+from timesformer.models.depth import network_layers
 from timesformer.models.on_videos import OnVideos
 
 STEMS = {"c2d": 1, "i3d": 5}
@@ -50,6 +51,20 @@ class Cnn(OnVideos):
         from timesformer.checkpoints import save_model
 
         return save_model(folder, self, **{**self.extras, **extras})
+
+    def layers(self) -> list[list[str]]:
+        """Return the names of the parameters by depth: stem, each bottleneck, and last the classifier.
+
+        Bottlenecks of two pathways that stand beside each other have one depth, with the lateral connection before.
+        """
+        paths = [name for name in ("path", "slow", "fast") if hasattr(self, name)]
+        blocks = []
+        for stage, count in enumerate(self.config.blocks):
+            for number in range(count):
+                lateral = [f"lateral.{stage}."] if number == 0 else []
+                blocks.append([*(f"{path}.stages.{stage}.blocks.{number}." for path in paths), *lateral])
+        names = [name for name, _ in self.named_parameters()]
+        return network_layers([f"{path}.stem." for path in paths], blocks, names)
 
     def _channels_first(self, clip: Tensor) -> Tensor:
         """Move the channels: (b, t, c, h, w) -> (b, c, t, h, w).

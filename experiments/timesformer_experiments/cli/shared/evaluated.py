@@ -69,7 +69,7 @@ def counted(result: EvalResult, model: Any, labels: Any) -> list[Confusion]:
     from timesformer.heads import heads_of
 
     heads = heads_of(model)
-    return confusions(result.per_video, labels, heads, 0 if heads else model.config.num_classes)
+    return confusions(result.per_video, labels, heads, 0 if heads else len(labels))
 
 
 def tables_of(
@@ -82,7 +82,7 @@ def tables_of(
 
     if len(results) > 1:
         heads = heads_of(model)
-        rows = order_rows(results, labels, heads, 0 if heads else model.config.num_classes)
+        rows = order_rows(results, labels, heads, 0 if heads else len(labels))
         return [order_table(rows if per_class else rows[:1], name)]
     if not per_class:
         return []

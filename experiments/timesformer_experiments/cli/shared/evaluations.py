@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from timesformer_experiments.specs.run import RunSpec
 
 Overrides = dict[str, Any]
+ANY_CLASSES = "any"
+"""Word for a model whose own classifier is not used."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def runs_of(
         chosen = protocol_named(protocol or spec.protocol, **views)
         _require_fitting(loaded, spec, folder)
         _, test, labels = datasets(spec, data_dir or default_data_dir(runs))
-        said = fit_head(loaded, labels, classes, folder)
+        said = fit_head(loaded, labels, classes, folder) if classes != ANY_CLASSES else "of the lists"
         allow = allow_unreadable or test.allow_unreadable
         test.views, test.allow_unreadable = chosen.views, True
         test.views.require_fitting(test.preprocessing, test.stills)

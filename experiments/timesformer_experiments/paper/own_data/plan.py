@@ -1,0 +1,194 @@
+"""Runs of `reproduce real`: the draws of a recipe for every model, and the final runs with the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from timesformer.checkpoints import settings_of
+from timesformer.config.transformer import TimeSformerConfig
+from timesformer.data import Preprocessing, read_annotations
+from timesformer.data.transforms import short_side_size
+from timesformer.data.video.open import open_video
+from timesformer.errors import InputError
+from timesformer_experiments.paper.artefact import Profile
+from timesformer_experiments.paper.own_data.lists import Lists
+from timesformer_experiments.paper.own_data.schemes import CNNS, SCHEMES, model_fields
+from timesformer_experiments.specs.choice import Choice
+from timesformer_experiments.specs.run import RunSpec
+from timesformer_experiments.specs.tune import Space, Tune
+
+TUNING_SEED = 100
+"""Seed of the draws and of the runs that are tuned; no final run has it."""
+NAME = "real"
+JITTER = 1.15
+"""Largest short side in training, in short sides of the test."""
+RECIPE: dict[str, Any] = {
+    "optimiser": "adamw",
+    "schedule": "onecycle",
+    "warmup": 0.2,
+    "batch_size": 16,
+    "clip_grad_norm": 1.0,
+    "label_smoothing": 0.1,
+    "weight_decay": 0.05,
+}
+OVER: dict[str, str] = {"recipe.lr": "loguniform(1e-4, 3e-3)", "recipe.weight_decay": "loguniform(0.01, 0.3)"}
+MODEL: dict[str, Any] = {"time_std": 0.3, "drop_path_rate": 0.1}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a profile asks for.  copies: random clips of each training video; draws: of a recipe; blocks: trained."""
+
+    frames: int
+    blocks: int
+    copies: int
+    draws: int
+    seeds: int
+    protocol: str
+    recipe: dict[str, Any]
+
+
+SETTINGS: dict[Profile, Setting] = {
+    "smoke": Setting(2, 1, 1, 2, 1, "clip", {"steps": 2, "batch_size": 4}),
+    "quick": Setting(8, 2, 4, 2, 1, "clip", {"epochs": 6}),
+    "full": Setting(8, 2, 8, 4, 3, "3x1", {"epochs": 12}),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One's own videos, a checkpoint and what is compared on them.
+
+    name: of the data; init_from: a checkpoint of an image model; schemes: some of `SCHEMES`; seeds: of final runs.
+    """
+
+    name: str
+    lists: Lists
+    init_from: str
+    profile: Profile
+    schemes: tuple[str, ...] = tuple(SCHEMES)
+    seeds: int | None = None
+    setting: Setting = field(init=False)
+
+    def __post_init__(self) -> None:
+        for scheme in self.schemes:
+            if scheme not in SCHEMES:
+                raise InputError(f"--schemes {scheme}: expected some of {', '.join(SCHEMES)}")
+        object.__setattr__(self, "setting", SETTINGS[self.profile])
+        if self.blocks > self.start.depth:
+            raise InputError(f"blocks: {self.init_from} has {self.start.depth} blocks, got {self.blocks}")
+
+    @property
+    def blocks(self) -> int:
+        """Number of the last blocks that are trained."""
+        return self.lists.blocks or self.setting.blocks
+
+    @property
+    def tune(self) -> Tune:
+        """Draws of a recipe, the same for every model."""
+        over = self.lists.over or {path: Space.parse(text) for path, text in OVER.items()}
+        return Tune(budget=self.setting.draws, over=over, seed=TUNING_SEED)
+
+    @cached_property
+    def _started(self) -> tuple[Any, dict[str, Any]]:
+        return settings_of(self.init_from)
+
+    @property
+    def start(self) -> TimeSformerConfig:
+        """Configuration of the checkpoint.  Raises InputError for one that is no transformer."""
+        config = self._started[0]
+        if not isinstance(config, TimeSformerConfig):
+            raise InputError(f"--init-from {self.init_from}: expected a video or image transformer")
+        return config
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the models' images: the first training video's, at most the checkpoint's short side.
+
+        Whole patches of it are taken.
+        """
+        given = self.lists.model.get("image_size")
+        if given is not None:
+            return (given, given) if isinstance(given, int) else (given[0], given[1])
+        fields = self.lists.splits[self.lists.first]
+        sample = read_annotations(fields.get("format", "kinetics"), fields["train"], fields.get("root"))[0]
+        with open_video(sample) as file:
+            height, width = file.frames([0]).shape[1:3]
+        short = min(height, width, *self.start.height_width)
+        height, width = short_side_size(height, width, short)
+        patch = self.start.patch_size
+        if min(height, width) < patch:
+            raise InputError(f"{sample.place}: {height} x {width} pixels, less than a patch of {patch}")
+        return height // patch * patch, width // patch * patch
+
+    def draws(self, scheme: str) -> list[RunSpec]:
+        """Return the runs of a model's draws, evaluated on the validation videos of the first split."""
+        return [
+            self._spec(scheme, self.lists.first, TUNING_SEED, values, f"draw{number}", evaluate_on="validation")
+            for number, values in enumerate(self.tune.draws())
+        ]
+
+    def finals(self, scheme: str, choice: Choice) -> dict[tuple[str, int], RunSpec]:
+        """Return the final runs of a model by split and seed, with the recipe that was chosen."""
+        values = choice.fields(self.tune)
+        selection = values.pop("selection")
+        return {
+            (split, seed): self._spec(scheme, split, seed, values, f"s{seed}", selection=selection)
+            for split in self.lists.splits
+            for seed in range(self.seeds or self.setting.seeds)
+        }
+
+    def _spec(self, scheme: str, split: str, seed: int, values: Mapping[str, Any], suffix: str, **more: Any) -> RunSpec:
+        setting, cnn = self.setting, scheme in CNNS
+        model = {
+            key: value for key, value in (MODEL | self.lists.model).items() if key not in ("image_size", "num_frames")
+        }
+        frames = self.lists.model.get("num_frames", setting.frames)
+        stem = self.start.depth - self.blocks
+        recipe = RECIPE | setting.recipe | self.lists.recipe
+        if not cnn:
+            recipe |= {"freeze": {"blocks": stem}, "cache_stem": stem > 0}
+        if "steps" in self.lists.recipe or "epochs" in self.lists.recipe:  # a budget of one's own
+            gone = "epochs" if "steps" in self.lists.recipe else "steps"
+            recipe.pop(gone, None)
+        short = min(self.size)
+        fields: dict[str, Any] = {
+            "name": f"{NAME}-{self.profile}-{split}-{scheme}-{suffix}",
+            "seed": seed,
+            "data": {
+                "jitter": (short, round(JITTER * short)),
+                "copies": setting.copies,
+                **self.lists.splits[split],
+                "preprocessing": self._preprocessing() | self.lists.splits[split].get("preprocessing", {}),
+            },
+            "model": model_fields(scheme, self.start, frames, self.size, self.blocks, model),
+            "recipe": recipe,
+            "protocol": setting.protocol,
+            "init_head": "fresh",
+            **more,
+        }
+        if not cnn:
+            fields["init_from"] = self.init_from
+        for path, value in values.items():
+            part, name = path.split(".", 1)
+            if not (cnn and part == "model"):
+                fields[part] = fields[part] | {name: value}
+        return RunSpec.parse(fields, f"{self.name}, {split}, {scheme}")
+
+    def _preprocessing(self) -> dict[str, Any]:
+        taken = Preprocessing.from_dict(self._started[1]).defining()
+        return {key: value for key, value in taken.items() if key not in ("num_frames", "crop", "short_side")}
+
+
+def labels_of(schemes: Sequence[str]) -> dict[str, str]:
+    """Return the titles of models."""
+    return {scheme: SCHEMES[scheme] for scheme in schemes}
+
+
+def folder_of(study: Study, out: Path) -> Path:
+    """Return the folder of a study's results."""
+    return out / NAME / (study.name if study.profile == "full" else f"{study.name}-{study.profile}")
