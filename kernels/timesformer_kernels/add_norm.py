@@ -48,7 +48,7 @@ def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) 
 
 
 def prefers_add_norm(x: Tensor, more: Tensor) -> bool:
-    """Return True if `backend="auto"` takes `add_norm`, by the rule of attention in short groups, which is not measured.
+    """Return True if `backend="auto"` takes `add_norm`, by a rule: nothing was measured.
 
     It does on a GPU in half precision, also under autocast, and never in the interpreter, which is slow, or while
     torch.compile traces, which fuses the same operations by itself.

@@ -302,9 +302,7 @@ def _occupancy(arch: int, registers: int, shared: int, threads: int) -> int:
     if shared > has.block_shared_bytes:
         return 0
     per_block = -(-registers // 8) * 8 * threads
-    return min(
-        has.registers // per_block, has.shared_bytes // (shared + RESERVED), has.threads // threads, has.blocks
-    )
+    return min(has.registers // per_block, has.shared_bytes // (shared + RESERVED), has.threads // threads, has.blocks)
 
 
 def compile_all(wanted: list[Case], processes: int = 2) -> list[Compiled]:

@@ -46,8 +46,8 @@ def grouped_attention(
     `absent`.
 
     Raises:
-        ValueError: a shape, dtype or policy that the kernels do not serve, or tiles that do not cover the grid once; the
-            message says what was expected.
+        ValueError: a shape, dtype or policy that the kernels do not serve, or tiles that do not cover the grid once;
+            the message says what was expected.
         KernelsUnavailable: no Triton, or no GPU that it can run on.
     """
     _check(qkv, cls_qkv, tiles, policy)
@@ -80,7 +80,9 @@ def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str 
     # One program takes 16 rows of a group or more.
     programs = max(tile.num_groups * (tile.group_size // SMALLEST_BLOCK + 1) for tile in tiles)
     if qkv.shape[0] * heads * programs >= 2**31:
-        return f"qkv: expected fewer than 2^31 programs, got {qkv.shape[0]} clips of {heads} heads and {programs} blocks"
+        return (
+            f"qkv: expected fewer than 2^31 programs, got {qkv.shape[0]} clips of {heads} heads and {programs} blocks"
+        )
     tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
     given = [x for x in (qkv, cls_qkv) if x is not None]
     spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]

@@ -154,7 +154,8 @@ def long_backward_kv(
     c_at = (clip * all_groups + first_group + group) * heads + head
     dk = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     dv = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
-    first: tl.constexpr = S // BLOCK_M if CLS == 3 else 0  # no tensor: the interpreter of Triton 3.6 cannot count from one
+    # A constant: the interpreter of Triton 3.6 cannot count from a tensor.
+    first: tl.constexpr = S // BLOCK_M if CLS == 3 else 0
     for start in range(first * BLOCK_M, S + CLS % 2, BLOCK_M):
         row = start + tl.arange(0, BLOCK_M)
         patch, token = (row < S) & (CLS != 3), row == S

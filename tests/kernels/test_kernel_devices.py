@@ -90,7 +90,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return capability
 
 
-def prefers(dtype: torch.dtype, length: int, batch: int = 2, heads: int = 2, width: int = 64, where: str = "cuda") -> bool:
+def prefers(
+    dtype: torch.dtype, length: int, batch: int = 2, heads: int = 2, width: int = 64, where: str = "cuda"
+) -> bool:
     """Whether `auto` takes the kernels for time attention of so many frames, on a GPU that is not there."""
     grid = (length, 3, 5)
     with FakeTensorMode():

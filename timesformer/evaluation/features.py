@@ -105,7 +105,9 @@ def write_features(
         model = model.to(device)
     running = forward_only(model.eval(), precision)
     assert isinstance(running, TimeSformer)
-    job = _Job(model, running, precision, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size)
+    job = _Job(
+        model, running, precision, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size
+    )
     rows, unreadable, enlarged = 0, list[tuple[str, str]](), list[str]()
     described: dict[str, Any] = {}
 
