@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timesformer_kernels.device import require_usable
+from timesformer_kernels.device import interpreted, on_device, require_usable, why_unusable
 from timesformer_kernels.functions import differentiable, last, looped
 
 ROWS = 16
 """Number of rows that one program of the backward pass sums over, one after the other."""
 
 MAX_CHANNELS = 8192
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -21,7 +22,7 @@ def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) 
     linear layer that follows would convert it anyway.
 
     Raises:
-        ValueError: shapes that differ, or more than 8192 channels.
+        ValueError: shapes or devices that differ, a dtype other than fp16, bf16 and fp32, or more than 8192 channels.
         KernelsUnavailable: no Triton, or no GPU that it can run on.
     """
     if x.shape != more.shape or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
@@ -29,14 +30,33 @@ def add_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) 
             f"add_norm: expected equal shapes (…, d) and weights (d,), got {tuple(x.shape)}, {tuple(more.shape)}, "
             f"{tuple(weight.shape)} and {tuple(bias.shape)}"
         )
+    given = (x, more, weight, bias)
     if x.shape[-1] > MAX_CHANNELS:
         raise ValueError(f"add_norm: expected at most {MAX_CHANNELS} channels, got {x.shape[-1]}")
+    if any(tensor.dtype not in DTYPES for tensor in given):
+        dtypes = ", ".join(str(tensor.dtype) for tensor in given)
+        raise ValueError(f"add_norm: expected float16, bfloat16 or float32, got {dtypes}")
+    if any(tensor.device != x.device for tensor in given):
+        devices = ", ".join(str(tensor.device) for tensor in given)
+        raise ValueError(f"add_norm: expected all on one device, got {devices}")
     require_usable(x.device)
     kind = x.device.type
     low = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if low else torch.promote_types(x.dtype, more.dtype)
     total, normed, _, _ = _call(x, more, weight, bias, eps, dtype)
     return total, normed
+
+
+def prefers_add_norm(x: Tensor, more: Tensor) -> bool:
+    """Return True if `backend="auto"` takes `add_norm`, by a rule: nothing was measured.
+
+    It does on a GPU in half precision, also under autocast, and never in the interpreter, which is slow, or while
+    torch.compile traces, which fuses the same operations by itself.
+    """
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or interpreted() or x.shape[-1] > MAX_CHANNELS:
+        return False
+    low = torch.is_autocast_enabled("cuda") or {x.dtype, more.dtype} & {torch.float16, torch.bfloat16}
+    return bool(low) and {x.dtype, more.dtype} <= set(DTYPES) and why_unusable(x.device) is None
 
 
 def block(width: int) -> dict[str, int]:
@@ -56,7 +76,9 @@ def _op(
     width = x.shape[-1]
     rows = x.numel() // width
     if rows:
-        add_norm_forward[(rows,)](x.contiguous(), more.contiguous(), weight, bias, *out, width, eps, **block(width))
+        given = [tensor.contiguous() for tensor in (x, more, weight, bias)]
+        with on_device(x):
+            add_norm_forward[(rows,)](*given, *out, width, eps, **block(width))
     return out
 
 
@@ -80,10 +102,12 @@ def _backward_op(
     width = total.shape[-1]
     rows = total.numel() // width
     if rows:
-        add_norm_backward[(len(dweight),)](
-            total, weight, mean, scale, dtotal.contiguous(), dnormed.contiguous(), dx, dweight, dbias,
-            rows, width, ROWS=ROWS, **block(width),
-        )  # fmt: skip
+        saved = (total.contiguous(), weight.contiguous(), mean, scale)
+        with on_device(total):
+            add_norm_backward[(len(dweight),)](
+                *saved, dtotal.contiguous(), dnormed.contiguous(), dx, dweight, dbias,
+                rows, width, ROWS=ROWS, **block(width),
+            )  # fmt: skip
     return dx, dweight, dbias
 
 

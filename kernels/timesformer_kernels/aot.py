@@ -24,8 +24,8 @@ from triton.compiler import ASTSource
 
 from timesformer_kernels import launch, norm_kernels
 from timesformer_kernels.add_norm import ROWS, block
-from timesformer_kernels.grouped import is_short
-from timesformer_kernels.layout import AxisTile, Tile
+from timesformer_kernels.address import NOT_SPECIALISED
+from timesformer_kernels.layout import AxisTile, Tile, is_short
 
 ARCHITECTURES = (80, 90, 100)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -48,8 +48,30 @@ ALLOWED_SPILLS = {
 """Exceptions to "no spills", in 32-bit words per thread.  Here the compiler stays at 168 and 48 registers, so that one
 more block fits on a multiprocessor, at the price of one or two words in the first-level cache."""
 
-# Per multiprocessor: 32-bit registers, shared memory in bytes, threads.
-MULTIPROCESSOR = {80: (65536, 163 * 1024, 2048), 90: (65536, 227 * 1024, 2048), 100: (65536, 227 * 1024, 2048)}
+RESERVED = 1024
+"""Shared memory, in bytes, that the system takes from a multiprocessor for each block."""
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """What a multiprocessor has: 32-bit registers, shared memory in bytes, threads, blocks at a time.
+
+    `block_shared_bytes` is the most that one block may ask for.  Source: CUDA C++ programming guide, technical
+    specifications by compute capability.
+    """
+
+    registers: int
+    shared_bytes: int
+    block_shared_bytes: int
+    threads: int
+    blocks: int
+
+
+MULTIPROCESSORS = {
+    80: Multiprocessor(65536, 164 * 1024, 163 * 1024, 2048, 32),
+    90: Multiprocessor(65536, 228 * 1024, 227 * 1024, 2048, 32),
+    100: Multiprocessor(65536, 228 * 1024, 227 * 1024, 2048, 32),
+}
 
 
 @dataclass(frozen=True)
@@ -156,8 +178,8 @@ def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = HAL
 def specialise(case: Case) -> Specialisation:
     """Return the specialisation that a launch of this case would get.
 
-    Triton specialises on integers equal to 1 and on those divisible by 16; the allocator's addresses are multiples
-    of 16.
+    Triton specialises on integers equal to 1 and on those divisible by 16, except `NOT_SPECIALISED`; the allocator's
+    addresses are multiples of 16.
     """
     columns, stages = 0, 2
     numbers: tuple[int | float, ...]
@@ -180,6 +202,8 @@ def specialise(case: Case) -> Specialisation:
     for name, value in zip(scalars, numbers, strict=True):
         if isinstance(value, float):
             signature[name] = "fp32"
+        elif name in NOT_SPECIALISED:
+            signature[name] = "i32"
         elif value == 1:
             constants[name] = 1
         else:
@@ -203,7 +227,7 @@ def _problem(case: Case) -> launch.Problem:
     qkv = torch.empty(1, *case.grid, 3, HEADS, case.width, dtype=DTYPES[case.dtype], device="meta")
     cls = torch.empty(1, 3, HEADS, case.width, dtype=DTYPES[case.dtype], device="meta") if case.mode else None
     tile = step_tile(case.step, case.grid)
-    return launch.Problem(qkv, cls, tile, case.mode, is_short([tile], case.mode))
+    return launch.Problem(launch.Buffers.of(qkv, cls), tile, case.mode, is_short([tile], case.mode))
 
 
 def compile_kernel(case: Case) -> Any:
@@ -269,14 +293,16 @@ def _resources(cubin: bytes) -> tuple[dict[str, int], str]:
 
 
 def _occupancy(arch: int, registers: int, shared: int, threads: int) -> int:
-    """Number of blocks of a kernel that fit on a multiprocessor.
+    """Number of blocks of a kernel that fit on a multiprocessor; 0 if a block asks for more than it may have.
 
-    Registers are allocated in units of 8 per thread; each block takes 1 KiB of shared memory beyond what the kernel
-    asks for.
+    Registers are allocated in units of 256 per warp.  All blocks share the multiprocessor's memory, of which each takes
+    `RESERVED` bytes beyond what the kernel asks for.
     """
-    all_registers, all_shared, all_threads = MULTIPROCESSOR[arch]
+    has = MULTIPROCESSORS[arch]
+    if shared > has.block_shared_bytes:
+        return 0
     per_block = -(-registers // 8) * 8 * threads
-    return min(all_registers // per_block, all_shared // (shared + 1024), all_threads // threads)
+    return min(has.registers // per_block, has.shared_bytes // (shared + RESERVED), has.threads // threads, has.blocks)
 
 
 def compile_all(wanted: list[Case], processes: int = 2) -> list[Compiled]:

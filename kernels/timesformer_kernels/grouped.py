@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from timesformer_kernels.device import require_usable
+from timesformer_kernels.device import on_device, require_usable
 from timesformer_kernels.functions import differentiable, folded, last
-from timesformer_kernels.layout import SHORT, AxisTile, Tile, numbered_tiles, tile_numbers
+from timesformer_kernels.layout import AxisTile, Tile, check_cover, is_short, layout_numbers, numbered_tiles
 
 MODES = {"absent": 0, "replicated": 1, "global": 2, "class_query": 3}
 """Role of the class token in a call of the operator: none · query and key of every group · key only · key and the only
@@ -19,6 +19,8 @@ query."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDTHS = (16, 128)
+SMALLEST_BLOCK = 16
+"""Fewest rows of a group that a program takes (`launch.blocks_for`)."""
 
 
 def grouped_attention(
@@ -44,12 +46,13 @@ def grouped_attention(
     `absent`.
 
     Raises:
-        ValueError: a shape, dtype or policy that the kernels do not serve; the message says what was expected.
+        ValueError: a shape, dtype or policy that the kernels do not serve, or tiles that do not cover the grid once;
+            the message says what was expected.
         KernelsUnavailable: no Triton, or no GPU that it can run on.
     """
     _check(qkv, cls_qkv, tiles, policy)
     require_usable(qkv.device)
-    layout = [number for tile in tiles for number in tile_numbers(tile)]
+    layout = layout_numbers(tuple(tiles))
     if policy == "absent":
         return (None if class_only else _call(qkv, None, layout, 0)[0]), None
     assert cls_qkv is not None
@@ -61,8 +64,31 @@ def grouped_attention(
         return None if class_only else out, groups.mean(1).to(qkv.dtype)
     _, t, h, w = qkv.shape[:4]
     clip = Tile(*(AxisTile(0, 1, 0, size, size, 1) for size in (t, h, w)))
-    cls = _call(qkv, cls_qkv, list(tile_numbers(clip)), MODES["class_query"])[1][:, 0].to(qkv.dtype)
+    cls = _call(qkv, cls_qkv, layout_numbers((clip,)), MODES["class_query"])[1][:, 0].to(qkv.dtype)
     return None if class_only else _call(qkv, cls_qkv, layout, MODES[policy])[0], cls
+
+
+def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str | None:
+    """Return what the kernels do not serve in these inputs of `grouped_attention`, or None."""
+    heads, width = qkv.shape[-2:]
+    if qkv.dtype not in DTYPES:
+        return f"qkv: expected float16, bfloat16 or float32, got {qkv.dtype}"
+    if not WIDTHS[0] <= width <= WIDTHS[1]:
+        return f"qkv: expected heads of {WIDTHS[0]} to {WIDTHS[1]} channels, got {width}"
+    if cls_qkv is not None and cls_qkv.dtype != qkv.dtype:
+        return f"cls_qkv: expected {qkv.dtype} as qkv, got {cls_qkv.dtype}"
+    # One program takes 16 rows of a group or more.
+    programs = max(tile.num_groups * (tile.group_size // SMALLEST_BLOCK + 1) for tile in tiles)
+    if qkv.shape[0] * heads * programs >= 2**31:
+        return (
+            f"qkv: expected fewer than 2^31 programs, got {qkv.shape[0]} clips of {heads} heads and {programs} blocks"
+        )
+    tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
+    given = [x for x in (qkv, cls_qkv) if x is not None]
+    spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
+    if max(*spans, 3 * tokens * heads * width) >= 2**31:
+        return "qkv: expected clips that span fewer than 2^31 elements"
+    return None
 
 
 def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: str) -> None:
@@ -70,38 +96,21 @@ def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: s
         raise ValueError(f"policy: expected absent, replicated or global, got {policy!r}")
     if qkv.dim() != 7 or qkv.shape[4] != 3 or 0 in qkv.shape:
         raise ValueError(f"qkv: expected (b, t, h, w, 3, k, e), got {tuple(qkv.shape)}")
-    b, *_, heads, width = qkv.shape
-    if qkv.dtype not in DTYPES:
-        raise ValueError(f"qkv: expected float16, bfloat16 or float32, got {qkv.dtype}")
-    if not WIDTHS[0] <= width <= WIDTHS[1]:
-        raise ValueError(f"qkv: expected heads of {WIDTHS[0]} to {WIDTHS[1]} channels, got {width}")
+    b, t, h, w, _, heads, width = qkv.shape
     if policy != "absent":
         if cls_qkv is None:
             raise ValueError(f"cls_qkv: expected the class token for policy {policy!r}, got None")
-        if cls_qkv.shape != (b, 3, heads, width) or cls_qkv.dtype != qkv.dtype:
-            raise ValueError(
-                f"cls_qkv: expected {(b, 3, heads, width)} of {qkv.dtype}, "
-                f"got {tuple(cls_qkv.shape)} of {cls_qkv.dtype}"
-            )
-    tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
-    covered = sum(tile.num_groups * tile.group_size for tile in tiles)
-    if covered != tokens:
-        raise ValueError(f"tiles: expected to cover the {tokens} tokens of the grid once, got {covered}")
-    if max(b, heads) > 65535:
-        raise ValueError(f"qkv: expected at most 65535 clips and heads, got {b} and {heads}")
-    given = [x for x in (qkv, cls_qkv) if x is not None]
-    spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
-    if max(*spans, 3 * tokens * heads * width) >= 2**31:
-        raise ValueError("qkv: expected clips that span fewer than 2^31 elements")
+        if cls_qkv.shape != (b, 3, heads, width):
+            raise ValueError(f"cls_qkv: expected {(b, 3, heads, width)}, got {tuple(cls_qkv.shape)}")
+    reason = unserved(qkv, None if policy == "absent" else cls_qkv, tiles)
+    if reason is not None:
+        raise ValueError(reason)
+    if not torch.compiler.is_compiling():  # sizes may be symbols there; the operator checks them when it runs
+        check_cover(tuple(tiles), (t, h, w))
 
 
 def _groups(layout: Sequence[int]) -> int:
     return sum(tile.num_groups for tile in numbered_tiles(layout))
-
-
-def is_short(tiles: Sequence[Tile], mode: int) -> bool:
-    """Return True if several groups share a kernel tile: all are short, and patches are among the queries."""
-    return mode != 3 and max(tile.group_size for tile in tiles) + (mode != 0) <= SHORT
 
 
 @torch.library.custom_op("timesformer::grouped_attention", mutates_args=())
@@ -111,8 +120,9 @@ def _op(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -
     The log-sum-exps are empty where the backward pass does not need them.
     """
     out, cls_out, lse, cls_lse = _op_fake(qkv, cls_qkv, layout, mode)
-    for problem in _problems(qkv, cls_qkv, layout, mode):
-        problem.forward(out, cls_out, lse, cls_lse)
+    with on_device(qkv):
+        for problem in _problems(qkv, cls_qkv, layout, mode):
+            problem.forward((qkv, cls_qkv), out, cls_out, lse, cls_lse)
     return out, cls_out, lse, cls_lse
 
 
@@ -154,8 +164,9 @@ def _backward_op(
         dcls.zero_()  # the class token is not a query
     saved = (out, cls_out, lse, cls_lse)
     dout, dcls_out = dout.contiguous(), dcls_out.to(dout.dtype).contiguous()  # a gradient may have strides of 0
-    for problem in _problems(qkv, cls_qkv, layout, mode):
-        problem.backward(saved, dout, dcls_out, dqkv, dcls)
+    with on_device(qkv):
+        for problem in _problems(qkv, cls_qkv, layout, mode):
+            problem.backward((qkv, cls_qkv), saved, dout, dcls_out, dqkv, dcls)
     return dqkv, dcls
 
 
@@ -177,14 +188,10 @@ def _backward_fake(
     return qkv.new_empty(qkv.shape), qkv.new_empty((b, groups, 3, heads, width), dtype=torch.float32)
 
 
-def _problems(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> list[Any]:
-    from timesformer_kernels.launch import Problem
+def _problems(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> tuple[Any, ...]:
+    from timesformer_kernels.launch import Buffers, problems
 
-    found, first, groups, tiles = [], 0, _groups(layout), numbered_tiles(layout)
-    for tile in tiles:
-        found.append(Problem(qkv, cls_qkv, tile, mode, is_short(tiles, mode), first, groups))
-        first += tile.num_groups
-    return found
+    return problems(Buffers.of(qkv, cls_qkv), tuple(layout), mode)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from timesformer_kernels import long, short
-from timesformer_kernels.layout import SHORT, Tile
+from timesformer_kernels.device import tf32_allowed
+from timesformer_kernels.layout import SHORT, Tile, check_cover, is_short, numbered_tiles
 
 KERNELS: dict[str, Any] = {
     "short_forward": short.short_forward,
@@ -52,14 +54,23 @@ def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Bloc
     return Blocks(64, 64 if kernel == "long_forward" else 32, 4)
 
 
+Inputs = tuple[Tensor, Tensor | None]
+"""Packed qkv, and that of the class token."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """Arguments of a launch: grid of programs, scalar arguments after the tensors, constants, block sizes."""
+    """Arguments of a launch: grid of programs, scalar arguments after the tensors, constants, block sizes.
 
-    grid: tuple[int, int, int]
+    The grid has one axis, with the heads fastest, then the tiles or blocks of a clip, then the clips; `options` holds
+    the constants, the warps and the stages.
+    """
+
+    grid: tuple[int]
     numbers: tuple[int | float, ...]
     constants: dict[str, int | str | bool]
     blocks: Blocks
+    options: dict[str, int | str | bool]
 
 
 @dataclass(frozen=True)
@@ -85,25 +96,56 @@ def _merged(sizes: tuple[int, ...], steps: tuple[int, ...], token_steps: tuple[i
     return _Axes(first, second, third)
 
 
+class Buffers(NamedTuple):
+    """Sizes, strides and dtype of packed qkv and of the class token's qkv, from which every launch follows."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    class_strides: tuple[int, ...] | None
+    dtype: torch.dtype
+    tf32: bool
+
+    @classmethod
+    def of(cls, qkv: Tensor, cls_qkv: Tensor | None) -> "Buffers":
+        tf32 = qkv.dtype == torch.float32 and tf32_allowed()
+        strides = None if cls_qkv is None else cls_qkv.stride()
+        return cls(tuple(qkv.shape), qkv.stride(), strides, qkv.dtype, tf32)
+
+
+@lru_cache(maxsize=1024)
+def problems(buffers: Buffers, layout: tuple[int, ...], mode: int) -> tuple["Problem", ...]:
+    """Return the launches of a layout in buffers, made once for all calls with the same sizes and strides.
+
+    Raises:
+        ValueError: the layout does not cover the grid once.
+    """
+    tiles = numbered_tiles(layout)
+    _, t, h, w, *_ = buffers.shape
+    check_cover(tuple(tiles), (t, h, w))
+    found, first, groups, short_groups = [], 0, sum(tile.num_groups for tile in tiles), is_short(tiles, mode)
+    for tile in tiles:
+        found.append(Problem(buffers, tile, mode, short_groups, first, groups))
+        first += tile.num_groups
+    return tuple(found)
+
+
 class Problem:
-    """One tile of groups in one buffer, with the strides that the kernels take."""
+    """One tile of groups in buffers of known strides, with the numbers that the kernels take."""
 
     def __init__(
         self,
-        qkv: Tensor,
-        cls: Tensor | None,
+        buffers: Buffers,
         tile: Tile,
         mode: int,
         is_short: bool,
         first_group: int = 0,
         all_groups: int | None = None,
     ) -> None:
-        b, t, h, w, _, self.heads, self.width = qkv.shape
-        self.qkv, self.cls, self.mode = qkv, qkv if cls is None else cls, mode
-        self.batch, self.tokens = b, t * h * w
-        steps, units = qkv.stride()[1:4], (h * w, w, 1)
+        self.buffers, self.mode, self.is_short = buffers, mode, is_short
+        self.batch, t, h, w, _, self.heads, self.width = buffers.shape
+        sb, st, sh, sw, s3, sk, se = buffers.strides
+        steps, units = (st, sh, sw), (h * w, w, 1)
         jumps, strides = [axis.jump for axis in tile.axes], [axis.stride for axis in tile.axes]
-        self.is_short = is_short
         self.groups, self.size = tile.num_groups, tile.group_size
         self.length = self.size + (mode != 0)
         self.across = _merged(
@@ -118,18 +160,21 @@ class Problem:
         )
         base = sum(axis.start * step for axis, step in zip(tile.axes, steps, strict=True))
         token_base = sum(axis.start * unit for axis, unit in zip(tile.axes, units, strict=True))
-        sb, *_, s3, sk, se = qkv.stride()
         self.strides = (sb, s3, sk, se, *self.across.steps, *self.inside.steps, base)
-        cb, c3, ck, ce = (0, 0, 0, 0) if cls is None else cls.stride()
-        self.class_strides = (cb, c3, ck, ce)
+        self.class_strides = buffers.class_strides or (0, 0, 0, 0)
         self.places = (*self.across.token_steps, *self.inside.token_steps, token_base)
-        self.counts = (self.tokens, self.heads, self.groups, first_group, all_groups or self.groups, self.width**-0.5)
+        self.counts = (t * h * w, self.heads, self.groups, first_group, all_groups or self.groups, self.width**-0.5)
+        self._calls: dict[str, Call] = {}
 
     def call(self, kernel: str) -> Call:
         """Arguments for launching one of the kernels on this problem."""
-        dtype, backward_kv = self.qkv.dtype, kernel == "long_backward_kv"
+        if kernel not in self._calls:
+            self._calls[kernel] = self._make_call(kernel)
+        return self._calls[kernel]
+
+    def _make_call(self, kernel: str) -> Call:
+        dtype, backward_kv = self.buffers.dtype, kernel == "long_backward_kv"
         blocks = blocks_for(kernel, self.length, self.width, dtype)
-        exact = dtype != torch.float32 or not torch.backends.cuda.matmul.allow_tf32
         constants: dict[str, int | str | bool] = {
             "S": self.size,
             "L": self.length,
@@ -141,47 +186,41 @@ class Problem:
             "S3": self.inside.sizes[2],
             "CLS": self.mode,
             "UPCAST": INTERPRETED and dtype != torch.float32,
-            "PRECISION": "ieee" if exact else "tf32",
+            "PRECISION": "tf32" if self.buffers.tf32 else "ieee",
         }
         numbers: tuple[int | float, ...] = (*self.strides, *self.class_strides, *self.places, *self.counts)
         if kernel.startswith("short"):
-            programs = triton.cdiv(self.groups, blocks.rows // self.length)
+            # Tiles of a clip and head, and how many there are.
+            count = programs = triton.cdiv(self.groups, blocks.rows // self.length)
             constants["ROWS"] = blocks.rows
         else:
-            # With the class token as the only query, start at the block that holds it.
-            first = self.size // blocks.rows if self.mode == 3 else 0
             queries = 1 if self.mode == 3 else triton.cdiv(self.size + self.mode % 2, blocks.rows)
-            count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries
-            programs, numbers = self.groups * count, (*numbers, first, count)
+            count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries  # blocks of a group
+            programs = self.groups * count
             constants |= {"BLOCK_M": blocks.rows, "BLOCK_N": blocks.columns}
-        return Call((programs, self.heads, self.batch), numbers, constants, blocks)
+        options = {**constants, "num_warps": blocks.warps, "num_stages": blocks.stages}
+        return Call((self.heads * programs * self.batch,), (*numbers, count), constants, blocks, options)
 
-    def _launch(self, kernel: str, *tensors: Tensor) -> None:
+    def _launch(self, kernel: str, qkv: Tensor, cls: Tensor | None, *tensors: Tensor) -> None:
         call = self.call(kernel)
-        KERNELS[kernel][call.grid](
-            self.qkv,
-            self.cls,
-            *tensors,
-            *call.numbers,
-            **call.constants,
-            num_warps=call.blocks.warps,
-            num_stages=call.blocks.stages,
-        )
+        KERNELS[kernel][call.grid](qkv, qkv if cls is None else cls, *tensors, *call.numbers, **call.options)
 
-    def forward(self, out: Tensor, cls_out: Tensor, lse: Tensor, cls_lse: Tensor) -> None:
+    def forward(self, inputs: Inputs, out: Tensor, cls_out: Tensor, lse: Tensor, cls_lse: Tensor) -> None:
         """Fill the outputs of this tile's tokens and groups; the log-sum-exps stay unset for short groups."""
         if self.is_short:
-            self._launch("short_forward", out, cls_out)
+            self._launch("short_forward", *inputs, out, cls_out)
         else:
-            self._launch("long_forward", out, cls_out, lse, cls_lse)
+            self._launch("long_forward", *inputs, out, cls_out, lse, cls_lse)
 
-    def backward(self, saved: Sequence[Tensor], dout: Tensor, dcls_out: Tensor, dqkv: Tensor, dcls: Tensor) -> None:
+    def backward(
+        self, inputs: Inputs, saved: Sequence[Tensor], dout: Tensor, dcls_out: Tensor, dqkv: Tensor, dcls: Tensor
+    ) -> None:
         """Fill the gradients of this tile; `saved` holds the outputs of `forward`, which short groups do not need."""
         if self.is_short:
-            self._launch("short_backward", dout, dcls_out, dqkv, dcls)
+            self._launch("short_backward", *inputs, dout, dcls_out, dqkv, dcls)
             return
         out, cls_out, lse, cls_lse = saved
         delta, cls_delta = torch.empty_like(lse), torch.empty_like(cls_lse)
         gradients = (dout, dcls_out, delta, cls_delta, dqkv, dcls)
-        self._launch("long_backward_q", out, cls_out, lse, cls_lse, *gradients)
-        self._launch("long_backward_kv", lse, cls_lse, *gradients)
+        self._launch("long_backward_q", *inputs, out, cls_out, lse, cls_lse, *gradients)
+        self._launch("long_backward_kv", *inputs, lse, cls_lse, *gradients)

@@ -9,6 +9,8 @@ in a buffer of t * h * w tokens, time slowest.  Nothing needs a gather table, a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 
 SHORT = 64
 """Longest group, in tokens with the class token, that shares a kernel tile with others; longer groups take several."""
@@ -30,6 +32,10 @@ class AxisTile:
 
     def index(self, part: int, element: int) -> int:
         return self.start + part * self.jump + element * self.stride
+
+    def indices(self) -> list[int]:
+        """Indices of all parts' elements; a sound tile has each of them once."""
+        return [self.index(part, element) for part in range(self.count) for element in range(self.size)]
 
     def slices(self) -> tuple[slice, ...]:
         """Slices of the parts, in order."""
@@ -93,3 +99,48 @@ def numbered_tiles(numbers: Sequence[int]) -> list[Tile]:
     """Rebuild tiles from the concatenated numbers of `tile_numbers`."""
     axes = [AxisTile(*numbers[i : i + 6]) for i in range(0, len(numbers), 6)]
     return [Tile(*axes[i : i + 3]) for i in range(0, len(axes), 3)]
+
+
+@lru_cache(maxsize=1024)
+def layout_numbers(tiles: tuple[Tile, ...]) -> tuple[int, ...]:
+    """Concatenate the numbers of the tiles."""
+    return tuple(number for tile in tiles for number in tile_numbers(tile))
+
+
+def is_short(tiles: Sequence[Tile], mode: int) -> bool:
+    """Return True if several groups share a kernel tile: all are short, and patches are among the queries."""
+    return mode != 3 and max(tile.group_size for tile in tiles) + (mode != 0) <= SHORT
+
+
+@lru_cache(maxsize=1024)
+def check_cover(tiles: tuple[Tile, ...], grid: tuple[int, int, int]) -> None:
+    """Check that every token of the (t, h, w) grid lies in exactly one group.
+
+    The kernels trust the tiles: a token outside the grid would be foreign memory, one in no group would stay unwritten.
+
+    Raises:
+        ValueError: an index beyond the grid, a token in two groups or in none; the message names tile and axis.
+    """
+    found = []
+    for number, tile in enumerate(tiles):
+        axes = []
+        for name, axis, length in zip("thw", tile.axes, grid, strict=True):
+            where, indices = f"tiles[{number}].{name}", axis.indices()
+            if min(axis.count, axis.size) < 1:
+                raise ValueError(f"{where}: expected at least one part and one element, got {axis.count}, {axis.size}")
+            if min(indices) < 0 or max(indices) >= length:
+                beyond = min(indices) if min(indices) < 0 else max(indices)
+                raise ValueError(f"{where}: expected indices of 0 to {length - 1}, got {beyond}")
+            if len(set(indices)) < len(indices):
+                twice = next(index for index in indices if indices.count(index) > 1)
+                raise ValueError(f"{where}: expected every index once, got {twice} twice")
+            axes.append(frozenset(indices))
+        found.append(axes)
+    for (first, ours), (second, theirs) in combinations(enumerate(found), 2):
+        shared = [mine & other for mine, other in zip(ours, theirs, strict=True)]
+        if all(shared):
+            token = tuple(min(indices) for indices in shared)
+            raise ValueError(f"tiles: expected every token in one group, got {token} in tiles {first} and {second}")
+    tokens, covered = grid[0] * grid[1] * grid[2], sum(tile.num_groups * tile.group_size for tile in tiles)
+    if covered != tokens:
+        raise ValueError(f"tiles: expected to cover the {tokens} tokens of the grid once, got {covered}")

@@ -6,9 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from timesformer_kernels import AxisTile, Tile, auto, device, grouped_attention, prefers_kernels, why_unusable
-from timesformer_kernels.auto import decide, measurements
+from tests.kernels.kernel_cases import STEPS
+from timesformer.attention.backends import choose
+from timesformer_kernels import (
+    AxisTile,
+    Tile,
+    auto,
+    device,
+    grouped_attention,
+    prefers_add_norm,
+    prefers_kernels,
+    why_unusable,
+)
+from timesformer_kernels.auto import decide, known_on, measurements, read
 from timesformer_kernels.device import KernelsUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +41,7 @@ for call in (lambda: kernels.grouped_attention(qkv, None, [tile]), lambda: kerne
         call()
     except kernels.KernelsUnavailable as error:
         print(error)
-print(kernels.prefers_kernels(torch.device("cuda"), torch.bfloat16, 8))
+print(kernels.auto.known_on(torch.device("cuda"), torch.bfloat16))
 """
 
 
@@ -47,7 +59,7 @@ def test_everything_imports_with_torch_alone_and_says_that_triton_is_missing() -
     assert tokens == "2"
     assert reason == "Triton is not installed: pip install 'timesformer-ablations[triton]'"
     assert errors == [f"Triton kernels cannot run: {reason}"] * 2
-    assert preferred == "False"
+    assert preferred == "None"
 
 
 @pytest.mark.integration
@@ -74,7 +86,18 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability[0])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "Fast GPU")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(auto, "measurements", dict)  # nothing was measured
     return capability
+
+
+def prefers(
+    dtype: torch.dtype, length: int, batch: int = 2, heads: int = 2, width: int = 64, where: str = "cuda"
+) -> bool:
+    """Whether `auto` takes the kernels for time attention of so many frames, on a GPU that is not there."""
+    grid = (length, 3, 5)
+    with FakeTensorMode():
+        qkv = torch.empty(batch, *grid, 3, heads, width, dtype=dtype, device=where)
+        return prefers_kernels(qkv, None, STEPS["time"].tiles(grid))
 
 
 def test_old_and_new_gpus(gpu: list[tuple[int, int]]) -> None:
@@ -84,13 +107,39 @@ def test_old_and_new_gpus(gpu: list[tuple[int, int]]) -> None:
     assert why_unusable("cpu") is not None
     gpu[0] = (7, 5)
     assert why_unusable("cuda") == "they need compute capability 8.0 (Ampere) or newer, this GPU has 7.5"
-    assert not prefers_kernels(torch.device("cuda"), torch.bfloat16, 8)
+    assert not prefers(torch.bfloat16, 8)
+
+
+def test_an_amd_gpu_is_refused_in_words(gpu: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch calls it cuda, and its capability reads as one of NVIDIA's."""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "AMD GPUs (ROCm) are not supported" in str(why_unusable("cuda"))
+    assert not prefers(torch.bfloat16, 8)
+
+
+@pytest.mark.parametrize(("installed", "usable"), [("3.3.1", False), ("3.4.0", True), ("3.10.0+git", True)])
+def test_the_oldest_triton(
+    gpu: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, installed: str, usable: bool
+) -> None:
+    monkeypatch.setattr(device, "triton_version", lambda: installed)
+    device.triton_missing.cache_clear()
+    try:
+        expected = None if usable else "they need Triton 3.4 or newer, this is 3.3.1"
+        assert why_unusable("cuda") == expected
+        assert prefers(torch.bfloat16, 8) == usable
+    finally:
+        device.triton_missing.cache_clear()
+
+
+def test_the_oldest_triton_is_that_of_the_package() -> None:
+    floor = "triton>={}.{};".format(*device.TRITON)
+    assert (ROOT / "pyproject.toml").read_text().count(floor) == 2
 
 
 def test_the_interpreter_counts_as_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert why_unusable("cpu") is None
-    assert not prefers_kernels(torch.device("cuda"), torch.bfloat16, 8)  # it is slow
+    assert not prefers(torch.bfloat16, 8)  # it is slow
 
 
 def test_tensors_on_a_cpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,46 +149,106 @@ def test_tensors_on_a_cpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         grouped_attention(torch.zeros(1, 1, 1, 1, 3, 1, 16), None, [Tile(one, one, one)])
 
 
-def test_auto_takes_short_groups_where_nothing_was_measured(
-    gpu: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+def test_auto_takes_short_groups_where_nothing_was_measured(gpu: list[tuple[int, int]]) -> None:
+    assert [length for length in (1, 8, 32, 33, 196) if prefers(torch.bfloat16, length)] == [1, 8, 32]
+    assert prefers(torch.float16, 8)
+    assert not prefers(torch.float32, 8)
+    assert not prefers(torch.bfloat16, 8, where="cpu")
+
+
+def test_auto_asks_everything_that_the_kernels_ask(gpu: list[tuple[int, int]]) -> None:
+    """What the kernels would refuse goes to sdpa, instead of raising."""
+    assert prefers(torch.bfloat16, 8, width=16)
+    assert prefers(torch.bfloat16, 8, width=128)
+    assert not prefers(torch.bfloat16, 8, width=15)
+    assert not prefers(torch.bfloat16, 8, width=129)
+    assert prefers(torch.bfloat16, 8, batch=65536)
+    assert not prefers(torch.bfloat16, 1, batch=2**27)  # 15 groups of 2 heads in each of them: 2^31 programs
+    assert not prefers(torch.bfloat16, 8, heads=2**17, width=128)  # a clip of 2^31 elements
+
+
+@pytest.mark.parametrize(("width", "chosen"), [(64, "triton"), (8, "sdpa")])
+def test_a_step_falls_back_to_sdpa(gpu: list[tuple[int, int]], width: int, chosen: str) -> None:
+    grid = (8, 3, 5)
+
+    def tensor(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        return torch.empty(2, *shape, 3, 2, width, dtype=dtype, device="cuda")
+
+    with FakeTensorMode():
+        qkv = tensor(*grid)
+        for token, expected in (
+            (None, chosen),
+            (tensor(1), chosen),
+            (tensor(2), "sdpa"),  # a register
+            (tensor(1, dtype=torch.float32), "sdpa"),
+        ):
+            assert choose("auto", STEPS["time"], qkv.device, qkv, token) == expected
+
+
+def test_auto_is_decided_without_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads a file and asks the driver, which torch.compile takes as a constant."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "Fast GPU")
+    monkeypatch.setattr(auto, "why_unusable", lambda where: None)
+    monkeypatch.setattr(auto, "interpreted", lambda: False)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        known = known_on(torch.device("cuda"), torch.bfloat16)
+        return x + 1 if known is not None and decide(known, len(x)) else x - 1
+
+    compiled = torch.compile(function, fullgraph=True, backend="eager", dynamic=True)
+    assert [float(compiled(torch.zeros(length)).sum()) for length in (8, 32, 33)] == [8, 32, -33]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "where", "expected"),
+    [
+        (torch.bfloat16, 768, "cuda", True),
+        (torch.float16, 768, "cuda", True),
+        (torch.float32, 768, "cuda", False),
+        (torch.float64, 768, "cuda", False),
+        (torch.bfloat16, 8200, "cuda", False),
+        (torch.bfloat16, 768, "cpu", False),
+    ],
+)
+def test_auto_fuses_residual_and_norm_in_half_precision(
+    gpu: list[tuple[int, int]], dtype: torch.dtype, channels: int, where: str, expected: bool
 ) -> None:
-    monkeypatch.setattr(auto, "measurements", tuple)
-    where = torch.device("cuda")
-    assert [length for length in (1, 8, 32, 33, 196) if prefers_kernels(where, torch.bfloat16, length)] == [1, 8, 32]
-    assert prefers_kernels(where, torch.float16, 8)
-    assert not prefers_kernels(where, torch.float32, 8)
-    assert not prefers_kernels(torch.device("cpu"), torch.bfloat16, 8)
+    with FakeTensorMode():
+        x = torch.empty(2, channels, dtype=dtype, device=where)
+        assert prefers_add_norm(x, x) == expected
+        assert prefers_add_norm(x, torch.empty_like(x, dtype=torch.float64)) is False
+
+
+TABLE = """gpu,dtype,group_length,kernels_ms,other_ms
+Fast GPU,bfloat16,8,1.0,3.0
+Fast GPU,bfloat16,96,2.0,1.0
+Fast GPU,bfloat16,784,1.0,2.0
+Fast GPU,float16,8,3.0,1.0
+Other GPU,bfloat16,8,3.0,1.0
+"""
 
 
 def test_auto_goes_by_the_nearest_measured_length() -> None:
-    def row(gpu: str, dtype: str, length: int, ours: float, theirs: float) -> dict[str, str]:
-        return {
-            "gpu": gpu,
-            "dtype": dtype,
-            "group_length": str(length),
-            "kernels_ms": str(ours),
-            "other_ms": str(theirs),
-        }
-
-    table = (
-        row("Fast GPU", "bfloat16", 8, 1.0, 3.0),
-        row("Fast GPU", "bfloat16", 96, 2.0, 1.0),
-        row("Fast GPU", "bfloat16", 784, 1.0, 2.0),
-        row("Fast GPU", "float16", 8, 3.0, 1.0),
-        row("Other GPU", "bfloat16", 8, 3.0, 1.0),
-    )
+    table = read(TABLE)
     lengths = (1, 8, 27, 28, 96, 274, 275, 2000)  # the borders: sqrt(8 * 96) = 27.7 and sqrt(96 * 784) = 274.3
-    assert [decide(table, "Fast GPU", "bfloat16", n) for n in lengths] == [True] * 3 + [False] * 3 + [True] * 2
-    assert not decide(table, "Fast GPU", "float16", 8)
-    assert not decide(table, "Other GPU", "bfloat16", 8)
-    assert decide(table, "Third GPU", "bfloat16", 8)
-    assert not decide(table, "Third GPU", "bfloat16", 96)
+    assert [decide(table["Fast GPU", "bfloat16"], n) for n in lengths] == [True] * 3 + [False] * 3 + [True] * 2
+    assert not decide(table["Fast GPU", "float16"], 8)
+    assert not decide(table["Other GPU", "bfloat16"], 8)
+    assert decide((), 8)
+    assert not decide((), 96)
+
+
+def test_auto_reads_the_table_of_its_gpu(gpu: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "measurements", lambda: read(TABLE))
+    assert [prefers(torch.bfloat16, length) for length in (8, 60, 700)] == [True, False, True]
+    assert not prefers(torch.float16, 8)
 
 
 def test_the_committed_measurements_can_be_read() -> None:
     names = ["gpu", "dtype", "group_length", "kernels_ms", "other_ms"]
-    assert (ROOT / "kernels/timesformer_kernels/measured.csv").read_text().splitlines()[0].split(",") == names
-    for row in measurements():
-        assert row["dtype"] in ("float16", "bfloat16")
-        assert int(row["group_length"]) > 0
-        assert min(float(row["kernels_ms"]), float(row["other_ms"])) > 0
+    header, *rows = (ROOT / "kernels/timesformer_kernels/measured.csv").read_text().splitlines()
+    assert header.split(",") == names
+    assert sum(len(known) for known in measurements().values()) == len(rows)
+    for (_, dtype), known in measurements().items():
+        assert dtype in ("float16", "bfloat16")
+        assert all(length > 0 for length, _ in known)

@@ -9,7 +9,7 @@ from timesformer._typing import Float
 from timesformer.attention.backends import Backend, BackendError, choose, flex_attention, softmax_attention
 from timesformer.attention.gather import gathered_attention
 from timesformer.attention.mixer import Mixer, MixerInputs
-from timesformer.attention.partition import Grid, Partition
+from timesformer.attention.partition import Grid, Partition, grid_of
 from timesformer.attention.predicate import Predicate
 from timesformer.attention.scheme import ClassPolicy, Step
 from timesformer.errors import InputError
@@ -94,9 +94,8 @@ def _attend_part(
     modules: nn.ModuleDict,
     class_only: bool,
 ) -> Output:
-    grid: Grid = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
-    specials = 0 if cls_qkv is None else cls_qkv.shape[1]
-    chosen = choose(backend, over, qkv.device, qkv.dtype, grid, specials)
+    grid = grid_of(qkv)
+    chosen = choose(backend, over, qkv.device, qkv, cls_qkv)
     if chosen == "triton":
         assert isinstance(over, Partition)
         return _attend_triton(over, policy, qkv, cls_qkv, grid, group_weights, class_only)

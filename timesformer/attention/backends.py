@@ -9,7 +9,7 @@ from torch import Tensor
 
 from timesformer._typing import Bool, Float
 from timesformer.attention.mixer import Mixer
-from timesformer.attention.partition import Grid, Partition
+from timesformer.attention.partition import Grid, Partition, grid_of
 from timesformer.attention.predicate import Predicate, coordinates
 from timesformer.errors import InputError
 from timesformer_kernels import prefers_kernels, why_unusable
@@ -26,16 +26,17 @@ def choose(
     backend: Backend,
     over: object,
     device: torch.device | None,
-    dtype: torch.dtype | None = None,
-    grid: Grid | None = None,
-    specials: int = 1,
+    qkv: Tensor | None = None,
+    cls_qkv: Tensor | None = None,
 ) -> Backend:
     """Return the backend that runs a partition, predicate or mixer on `device` (None: any device of this machine).
 
-    `specials`: number of tokens beside the patches: the class token and the registers, which only torch serves.
+    `qkv`, `cls_qkv`: what is attended to, (b, t, h, w, 3, k, e) and (b, s, 3, k, e) or None; without it `auto` is not
+    decided between kernels and `sdpa`.  Registers (s > 1) are served by torch alone.
 
-    `auto` takes the kernels for a partition on CUDA where they are expected to be fastest (`timesformer_kernels.auto`),
-    `flex` for a predicate on CUDA, where FlexAttention compiles to block-sparse kernels, and `sdpa` otherwise.
+    `auto` takes the kernels for a partition on CUDA where they serve it and are expected to be fastest
+    (`timesformer_kernels.auto`), `flex` for a predicate on CUDA, where FlexAttention compiles to block-sparse kernels,
+    and `sdpa` otherwise.
 
     Raises:
         BackendError: `triton` where the kernels cannot run, `triton` for a predicate, or `flex` for a partition.
@@ -49,7 +50,7 @@ def choose(
                 "backend 'triton': expected a partition, got a predicate; use 'flex' or 'sdpa', or 'auto' for a scheme "
                 "that has both"
             )
-        if specials > 1 and not isinstance(over, Mixer):
+        if cls_qkv is not None and cls_qkv.shape[1] > 1 and not isinstance(over, Mixer):
             raise BackendError("backend 'triton': does not serve registers yet; use 'sdpa' or 'auto'")
         reason = why_unusable(device)
         if reason is not None:
@@ -64,9 +65,9 @@ def choose(
         return backend
     if isinstance(over, Predicate) and device is not None and device.type == "cuda":
         return "flex"
-    if isinstance(over, Partition) and grid is not None and dtype is not None and device is not None:
-        longest = max(tile.group_size for tile in over.tiles(grid))
-        if specials <= 1 and prefers_kernels(device, dtype, longest):
+    if isinstance(over, Partition) and qkv is not None and qkv.device.type == "cuda":
+        alone = cls_qkv is None or cls_qkv.shape[1] == 1
+        if alone and prefers_kernels(qkv, cls_qkv, over.tiles(grid_of(qkv))):
             return "triton"
     return "sdpa"
 

@@ -3,8 +3,10 @@
 The words of a split are `all`, `each`, `blocks(k)`, `stride(k)` and `windows(n, shift=s)`.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Literal
 
@@ -65,8 +67,13 @@ class Split:
         """
         if self.word == "windows":
             return self._windows(length)
+        if self.word == "all":
+            return (AxisTile(first=0, count=1, start=0, jump=length, size=length, stride=1),)
+        if self.word == "each":
+            return (AxisTile(first=0, count=length, start=0, jump=1, size=1, stride=1),)
         count = self.count(length)
-        size, longer = divmod(length, count)
+        size = length // count  # no divmod: a length may be a symbol while torch traces
+        longer = length - size * count
         if self.word == "stride":
             tiles = (
                 AxisTile(first=0, count=longer, start=0, jump=1, size=size + 1, stride=count),
@@ -82,7 +89,8 @@ class Split:
 
     def _windows(self, length: int) -> tuple[AxisTile, ...]:
         before = self._before(length)
-        whole, rest = divmod(length - before, self.k)
+        whole = (length - before) // self.k
+        rest = length - before - whole * self.k
         first = int(before > 0)
         tiles = (
             AxisTile(first=0, count=first, start=0, jump=before, size=before, stride=1),
@@ -103,7 +111,8 @@ class Split:
             return index
         if self.word == "stride":
             return index % count
-        size, longer = divmod(length, count)
+        size = length // count
+        longer = length - size * count
         border = longer * (size + 1)
         return torch.where(index < border, index // (size + 1), longer + (index - border) // size)
 
@@ -146,8 +155,7 @@ class Partition:
 
     def tiles(self, grid: Grid) -> tuple[Tile, ...]:
         """All groups, those of one shape in one tile: one where every split is even, at most eight without windows."""
-        axes = (self.t.tiles(grid[0]), self.h.tiles(grid[1]), self.w.tiles(grid[2]))
-        return tuple(Tile(*parts) for parts in product(*axes))
+        return _tiles(self, grid) if all(type(length) is int for length in grid) else _made_tiles(self, grid)
 
     def boxes(self, grid: Grid) -> Iterator[tuple[slice, slice, slice]]:
         """Every group as slices along t, h and w, ordered by group number."""
@@ -170,3 +178,21 @@ class Partition:
         """Keys of one query, bool (t, h, w)."""
         ids = self.group_ids(grid)
         return ids == ids[query]
+
+
+def _made_tiles(over: Partition, grid: Grid) -> tuple[Tile, ...]:
+    axes = (split.tiles(length) for split, length in zip(over.splits, grid, strict=True))
+    return tuple(Tile(*parts) for parts in product(*axes))
+
+
+_tiles = lru_cache(maxsize=4096)(_made_tiles)
+
+
+def grid_of(x: Tensor) -> Grid:
+    """Return the (t, h, w) of tokens (b, t, h, w, …), as numbers also where torch.jit traces sizes as tensors."""
+    t, h, w = x.shape[1:4]
+    if torch.jit.is_tracing():
+        with warnings.catch_warnings():  # groups follow from the sizes: the trace holds for this grid alone
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            return int(t), int(h), int(w)
+    return t, h, w

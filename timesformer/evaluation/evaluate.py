@@ -16,6 +16,7 @@ from timesformer.data import Sample, VideoDataset, Views, collate
 from timesformer.data.loading import batches
 from timesformer.data.splits import group_of
 from timesformer.errors import InputError
+from timesformer.evaluation.forward import computing, forward_only
 from timesformer.evaluation.frame_order import FrameOrder, rearranged
 from timesformer.evaluation.protocols import MERGES, PROTOCOLS, Merge, Protocol, protocol_named
 from timesformer.heads import Heads, head_names, heads_of, is_right, predict
@@ -148,6 +149,8 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate `model` on all videos, on its own device or on `device`; `batch_size` counts views.
 
+    What runs is the fused copy of a TimeSformer, whose outputs are equal up to rounding.
+
     `dataset` is in test mode with the protocol's views: `dataset[i]` holds `clip` (views, frames, channels, height,
     width), `label` and `index`.  An unreadable video raises VideoError, unless the dataset allows unreadable videos.
     With `refuse_unreadable`, such a dataset is read to the end without further evaluation, so that the error names all
@@ -176,7 +179,7 @@ def evaluate(
     merged, labels, indices = [], [], []
     unreadable: list[tuple[str, str]] = []  # one for each sample: a list may name a video twice
     num_views = num_enlarged = 0
-    model.eval()
+    running = forward_only(model.eval(), precision)
     with step_bar(f"protocol {protocol.name}", progress) as on_step, torch.inference_mode():
         for number, batch in enumerate(batches(dataset, keys, collate, workers), start=1):
             unreadable += batch["unreadable"]
@@ -187,7 +190,7 @@ def evaluate(
                 clips = clip if "views" in batch else clip.flatten(0, 1)
                 names = [dataset.samples[i].name for i in batch["index"].tolist()]
                 clips = rearranged(clips, counts, names, frame_order, order_seed)
-                merged.append(_scores(model, clips, counts, protocol.merge, place, precision, batch_size))
+                merged.append(_scores(running, clips, counts, protocol.merge, place, precision, batch_size))
                 num_views += len(clips)
                 labels.append(batch["label"])
                 indices.append(batch["index"])
@@ -229,7 +232,7 @@ def _scores(
     """
     parts = []
     for some in clips.split(batch_size):
-        with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+        with computing(place, precision):
             parts.append(model(some.to(place)).float())
     logits = torch.cat(parts)
     if len(set(counts)) == 1:

@@ -25,10 +25,12 @@ from timesformer.data import Preprocessing, Sample
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import Protocol, protocol_named
 from timesformer.evaluation.feature_files import NpyFile, NpzFile, ParquetFile, Rows, Writer
+from timesformer.evaluation.forward import computing, forward_only
 from timesformer.evaluation.viewing import each_batch
 from timesformer.files import write_atomic
 from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
+from timesformer.training.recipe import Precision
 
 NO_LABEL = -1
 """Label of a sample without a label."""
@@ -77,6 +79,7 @@ def write_features(
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
+    precision: Precision = "fp32",
     progress: bool | OnStep = False,
 ) -> Written:
     """Write a row for each video that can be read: the mean of the pooled vector over its views.
@@ -98,7 +101,13 @@ def write_features(
         raise InputError(f"{out}: expected .npy or .npz for tokens, parquet holds one vector per row")
     beside = out.with_suffix(".json")
     arrays = _arrays(model, tokens)[: 1 if out.suffix == ".npy" else None]
-    job = _Job(model, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size)
+    if device is not None:
+        model = model.to(device)
+    running = forward_only(model.eval(), precision)
+    assert isinstance(running, TimeSformer)
+    job = _Job(
+        model, running, precision, list(samples), preprocessing, protocol, arrays, per_view or tokens, batch_size
+    )
     rows, unreadable, enlarged = 0, list[tuple[str, str]](), list[str]()
     described: dict[str, Any] = {}
 
@@ -125,6 +134,8 @@ def write_features(
 @dataclass(frozen=True)
 class _Job:
     model: TimeSformer
+    running: TimeSformer
+    precision: Precision
     samples: list[Sample]
     record: Preprocessing
     protocol: Protocol
@@ -142,7 +153,7 @@ class _Job:
     ) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
         """Yield rows and their arrays, batch by batch."""
         found = each_batch(
-            self.model,
+            self.running,
             self.samples,
             self.record,
             self.protocol.views,
@@ -167,9 +178,10 @@ class _Job:
     @torch.inference_mode()
     def _arrays(self, clips: Tensor) -> dict[str, np.ndarray]:
         """Compute the arrays of some views (n, t, 3, H, W)."""
-        if self.arrays == ("features",):
-            return {"features": self.model.features(clips).float().cpu().numpy()}
-        tokens = self.model.forward_features(clips)
+        with computing(clips.device, self.precision):
+            if self.arrays == ("features",):
+                return {"features": self.running.features(clips).float().cpu().numpy()}
+            tokens = self.running.forward_features(clips)
         return {name: getattr(tokens, name).float().cpu().numpy() for name in self.arrays}
 
     def _rows(self, views: list[tuple[int, int]]) -> Rows:
@@ -218,6 +230,7 @@ def _described(
         "axes": {name: list(AXES[name]) for name in job.arrays},
         "pooled": POOLED[pool],
         "model": job.model.config.to_dict(),
+        **({"precision": job.precision} if job.precision != "fp32" else {}),
         "weights_sha256": weights_sha256(job.model),
         "preprocessing": record.to_dict(),
         "videos_unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],

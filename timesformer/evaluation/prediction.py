@@ -14,18 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from timesformer.data import Preprocessing, Sample, VideoError, Views
 from timesformer.data.video.clock import DEFAULT_FPS, Clock
 from timesformer.data.video.open import open_video
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import Merge, Protocol, protocol_named
+from timesformer.evaluation.forward import computing, forward_only
 from timesformer.evaluation.viewing import each_batch
 from timesformer.heads import Labels, check_labels
 from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep
 from timesformer.text import path_text
+from timesformer.training.recipe import Precision
 
 UNIFORM_SECONDS = 4.0
 """Length of a timeline's segments for a model whose frames are spread over the whole video: the mean length of videos
@@ -124,6 +126,7 @@ def predict(
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
+    precision: Precision = "fp32",
     progress: bool | OnStep = False,
 ) -> Predictions:
     """Predict the `top` classes of each video under a protocol's views; `batch_size` counts views.
@@ -139,7 +142,7 @@ def predict(
     namer = _Namer(model, labels, top)
     found, unreadable, enlarged = [], list[tuple[str, str]](), list[str]()
     for index, probabilities in _each(
-        model, samples, preprocessing, protocol, unreadable, enlarged, batch_size, workers, device, progress
+        model, samples, preprocessing, protocol, unreadable, enlarged, batch_size, workers, device, precision, progress
     ):
         found.append(Prediction(samples[index].name, namer.top(probabilities), probabilities))
     return Predictions(found, unreadable, protocol, enlarged)
@@ -157,6 +160,7 @@ def timelines(
     batch_size: int = 8,
     workers: int = 0,
     device: torch.device | str | None = None,
+    precision: Precision = "fp32",
     progress: bool | OnStep = False,
 ) -> Timelines:
     """Predict the `top` classes of each segment of each video, from one clip with the protocol's crops per segment.
@@ -195,7 +199,7 @@ def timelines(
     views = Protocol(protocol.name, Views(1, protocol.views.crops), protocol.merge)
     parts: dict[str, list[Stretch]] = {video: [] for video in lasting}
     for index, probabilities in _each(
-        model, samples, even, views, unreadable, enlarged, batch_size, workers, device, progress
+        model, samples, even, views, unreadable, enlarged, batch_size, workers, device, precision, progress
     ):
         video, times = owners[index]
         parts[video].append(Stretch(path_text(video), namer.top(probabilities), probabilities, *times))
@@ -292,12 +296,16 @@ def _each(
     batch_size: int,
     workers: int,
     device: torch.device | str | None,
+    precision: Precision,
     progress: bool | OnStep,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (index, probabilities) of each sample that can be read; collect the reasons of others in `unreadable`,
     and the names of those that were enlarged for the crop."""
+    if device is not None:
+        model = model.to(device)
+    running = forward_only(model.eval(), precision)
     found = each_batch(
-        model,
+        running,
         samples,
         record,
         protocol.views,
@@ -310,9 +318,15 @@ def _each(
     )
     for indices, counts, parts in found:
         with torch.inference_mode():
-            logits = torch.cat([model(part).float().cpu() for part in parts])
+            logits = torch.cat([_logits(running, part, precision) for part in parts])
         for index, views in zip(indices, logits.split(counts), strict=True):
             yield index, _probabilities(views, model, protocol.merge, samples[index].name)
+
+
+def _logits(model: nn.Module, clips: Tensor, precision: Precision) -> Tensor:
+    with computing(clips.device, precision):
+        logits: Tensor = model(clips)
+    return logits.float().cpu()
 
 
 def _probabilities(logits: Tensor, model: TimeSformer, merge: Merge, name: str) -> np.ndarray:

@@ -4,17 +4,16 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from timesformer.data import Preprocessing, Sample, VideoDataset, Views, collate
 from timesformer.data.loading import batches
-from timesformer.models.timesformer import TimeSformer
 from timesformer.progress import OnStep, step_bar
 
 
 def each_batch(
-    model: TimeSformer,
+    model: nn.Module,
     samples: list[Sample],
     record: Preprocessing,
     views: Views,

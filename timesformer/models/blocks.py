@@ -15,7 +15,7 @@ from timesformer.attention.scheme import Encoder
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.models.layers import Norm, make_activation, make_norm, make_qkv
 from timesformer.models.rotary import Rotary
-from timesformer_kernels import add_norm
+from timesformer_kernels import add_norm, prefers_add_norm
 
 
 class Attention(nn.Module):
@@ -235,7 +235,8 @@ class Block(nn.Module):
         self.stages = [[step.name for step in stage] for stage in encoder.block]
         self.steps = nn.ModuleDict({step.name: Attention(step, config, drop_path) for step in encoder.steps})
         self.mlp = Mlp(config, drop_path)
-        self.fused_norm = config.backend == "triton" and config.norm == "layer"
+        # None: decided for the tokens at hand
+        self.fused_norm = {"triton": True, "auto": None}.get(config.backend, False) if config.norm == "layer" else False
 
     def forward(self, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
         normed = None
@@ -281,13 +282,17 @@ class Block(nn.Module):
         normed = None
         for number, (more_patches, more_cls) in enumerate(added, start=1):
             assert more_patches is not None
-            if norm is not None and number == len(added) and self.fused_norm:
+            if norm is not None and number == len(added) and self._fuses_norm(patches, more_patches):
                 assert isinstance(norm, nn.LayerNorm)
                 patches, normed = add_norm(patches, more_patches, norm.weight, norm.bias, norm.eps)
             else:
                 patches = patches + more_patches
             cls = cls if cls is None or more_cls is None else cls + more_cls
         return patches, cls, normed
+
+    def _fuses_norm(self, patches: Tensor, more: Tensor) -> bool:
+        """Return True if the residual addition and the norm that follows are one kernel."""
+        return prefers_add_norm(patches, more) if self.fused_norm is None else self.fused_norm
 
     def attention_steps(self) -> list[Attention]:
         """Return the attention steps, in order."""

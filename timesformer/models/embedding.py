@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from timesformer._typing import Float
-from timesformer.attention.partition import Grid
+from timesformer.attention.partition import Grid, grid_of
 from timesformer.attention.scheme import Position
 from timesformer.errors import InputError
 from timesformer.models.clip import check_clip
@@ -93,7 +93,7 @@ class Positions(nn.Module):
         """Add the positions to patches (b, t, h, w, d) and class token (b, d), which registers may follow (b, s, d)."""
         if self.kind in ("none", "rope"):
             return patches, cls
-        grid = (patches.shape[1], patches.shape[2], patches.shape[3])
+        grid = grid_of(patches)
         if self.kind == "sinusoid":
             fixed = self.sinusoid
             if grid != self.grid:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from timesformer.attention.partition import Grid
+from timesformer.attention.partition import Grid, grid_of
 from timesformer.config.switches import rope_channels
 from timesformer.config.transformer import TimeSformerConfig
 
@@ -48,7 +48,7 @@ class Rotary:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate queries or keys (b, t, h, w, …, k, e)."""
-        grid = (x.shape[1], x.shape[2], x.shape[3])
+        grid = grid_of(x)
         angles = self.angles(grid, x.device)
         while angles.dim() < x.dim() - 1:
             angles = angles.unsqueeze(3)  # over q and k, heads

@@ -27,7 +27,7 @@ from timesformer.models.embedding import PatchEmbed, Positions
 from timesformer.models.encoder import EncoderStack
 from timesformer.models.layers import SwiGlu, make_norm
 from timesformer.models.on_videos import OnVideos
-from timesformer.models.packed import PackedLinear
+from timesformer.models.packed import PackedLinear, packable
 from timesformer.models.pooling import AttentivePooler
 
 
@@ -265,16 +265,17 @@ class TimeSformer(OnVideos):
             return upload(self.save_pretrained(folder, **extras), name, private=private, message=message)
 
 
-def fuse_for_inference(model: TimeSformer) -> TimeSformer:
+def fuse_for_inference(model: TimeSformer, dtype: torch.dtype | None = None) -> TimeSformer:
     """Return a fused copy of `model` in evaluation mode, with the same outputs up to rounding; `model` is unchanged.
 
     - An extra linear is folded into the projection before it, since drop path between them is off; so is a layer scale
       into the linear before it.
     - Where the head reads only the class token, the last block computes only the class token.
-    - On a CPU in fp32 the blocks' linear layers are packed for oneDNN, together with the MLP's activation.
+    - On a CPU in fp32 and bf16 the blocks' linear layers are packed for oneDNN, together with the MLP's activation.
 
-    The copy has no gradients, cannot be trained or saved, and must stay on its device and in its precision.
-    `forward_features` still returns every token.
+    `dtype`: precision of the blocks' linear layers, the rest staying in the model's own, for use under autocast.
+
+    The copy has no gradients and cannot be trained or saved.  `forward_features` still returns every token.
 
     Raises:
         InputError: the model is already fused.
@@ -291,18 +292,18 @@ def fuse_for_inference(model: TimeSformer) -> TimeSformer:
             _scale_rows(module.proj if isinstance(module, Attention) else module.fc2, module.scale)
             module.scale = None
     weight = fused.head.weight
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if dtype is not None or packable(weight.device, weight.dtype):
         for module in list(fused.modules()):
             if isinstance(module, Attention):
                 if module.qkv is not None:
-                    module.register_module("qkv", PackedLinear(module.qkv))
-                module.register_module("proj", PackedLinear(module.proj))
+                    module.register_module("qkv", PackedLinear(module.qkv, dtype=dtype))
+                module.register_module("proj", PackedLinear(module.proj, dtype=dtype))
             elif isinstance(module, Mlp):
                 activation = _activation(module.act)
-                module.register_module("fc1", PackedLinear(module.fc1, activation))
+                module.register_module("fc1", PackedLinear(module.fc1, activation, dtype))
                 if activation != "none":
                     module.register_module("act", nn.Identity())
-                module.register_module("fc2", PackedLinear(module.fc2))
+                module.register_module("fc2", PackedLinear(module.fc2, dtype=dtype))
     return fused
 
 

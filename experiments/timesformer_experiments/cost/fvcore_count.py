@@ -8,7 +8,7 @@ of the operands.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -131,8 +131,10 @@ class _Traced(nn.Module):
             return self.model(*inputs)
 
 
-def fvcore_macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
+def fvcore_macs(model: nn.Module, inputs: Sequence[Tensor], repeats: Mapping[str, int] | None = None) -> int:
     """Count the multiply-accumulates of one call of `model(*inputs)` from its traced graph; the meta device suffices.
+
+    `repeats`: modules of the model, by name, that are counted so many times more.
 
     Operations that no output depends on are dead code and missing from the graph, so the model must return everything
     that is to be counted. Raises `UncountedOperator` if the graph contains a product without a handle.
@@ -145,7 +147,8 @@ def fvcore_macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
     level = silenced.level
     silenced.setLevel(logging.ERROR)
     try:
-        total = int(analysis.total())
+        counts = analysis.by_module()
+        total = int(counts[""]) + sum(int(counts[f"model.{name}"]) * more for name, more in (repeats or {}).items())
         missed = [name for name in analysis.unsupported_ops() if _looks_like_a_product(name)]
     finally:
         silenced.setLevel(level)

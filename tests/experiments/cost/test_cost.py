@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates against the paper's figures, and the two counts against each other."""
 
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -10,7 +11,9 @@ from torch import nn
 from tests.attention.custom import SHIPPED, has_class_token
 from timesformer import TimeSformerConfig
 from timesformer.config.counting import macs_per_view
+from timesformer.config.registry import build_model
 from timesformer.errors import InputError
+from timesformer.models.blocks import Block
 from timesformer_experiments.cost import count as cost_module
 from timesformer_experiments.cost.count import Cost, CountsDisagree, cost
 from timesformer_experiments.cost.fvcore_count import UncountedOperator, fvcore_macs
@@ -30,8 +33,8 @@ def vit_base(attention: str, **fields: object) -> TimeSformerConfig:
 
 
 def declared(config: TimeSformerConfig, views: int = 1) -> Cost:
-    """The cost by the declaration alone: tracing, which is in proportion to the depth, takes most of the time."""
-    with mock.patch.object(cost_module, "fvcore_macs", return_value=macs_per_view(config)):
+    """The cost by the declaration alone: tracing takes most of the time."""
+    with mock.patch.object(cost_module, "_traced", return_value=macs_per_view(config)):
         return cost(config, views)
 
 
@@ -42,6 +45,37 @@ def assert_traced_count_agrees(config: TimeSformerConfig) -> None:
     """
     counted = cost(replace(config, depth=2, temporal_depth=2))
     assert counted.macs_fvcore == pytest.approx(counted.macs_per_view, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attention": "divided", "depth": 3},
+        {"attention": "factorised_encoder", "depth": 2, "temporal_depth": 3},
+        {"attention": "swin", "depth": 3},
+        {"schedule": {"0-1": "space", "2": "divided"}, "depth": 3},
+        {"schedule": ["divided", "joint"], "depth": 4, "registers": 2, "gate": "head", "mlp": "swiglu"},
+        {"attention": "joint", "depth": 2, "pool": "attentive", "backend": "reference"},
+    ],
+    ids=str,
+)
+def test_one_block_of_each_kind_stands_for_all(fields: dict[str, Any]) -> None:
+    """To the last MAC: the count with repeated blocks left out, and that of the trace of every block."""
+    small = {"image_size": 64, "num_frames": 4, "embed_dim": 48, "num_heads": 4, "num_classes": 5}
+    config = TimeSformerConfig.from_dict({**small, **fields})
+    with torch.device("meta"):
+        model = build_model(config).eval()
+    every = fvcore_macs(cost_module._EveryOutput(model), [meta(1, 4, 3, 64, 64)])
+    assert cost(config).macs_fvcore == every
+    assert cost(config).params == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_twelve_equal_blocks_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[nn.Module] = []
+    forward = Block.forward
+    monkeypatch.setattr(Block, "forward", lambda self, *given: ran.append(self) or forward(self, *given))
+    cost(vit_base("divided"))
+    assert len(ran) == 1
 
 
 @pytest.mark.parametrize("attention", PAPER_SCALE)

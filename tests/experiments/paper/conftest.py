@@ -19,7 +19,7 @@ def table1_at_smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dic
     folder = tmp_path_factory.mktemp("table1")
     places = ["--out", str(folder / "results"), "--runs", str(folder / "runs")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(count, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        patch.setattr(count, "fvcore_macs", lambda model, inputs, repeats=None: macs_per_view(model.model.config))
         words = ["reproduce", "table1", "--profile", "smoke", "--jobs", "1", "--json", *places]
         done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

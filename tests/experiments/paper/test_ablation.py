@@ -34,7 +34,11 @@ RESULTS = Path(__file__).parents[3] / "results"
 def one_count() -> Iterator[None]:
     """Without the second count of MACs, which is tested elsewhere and takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(getattr(model, "model", model).config))
+        patch.setattr(
+            cost,
+            "fvcore_macs",
+            lambda model, inputs, repeats=None: macs_per_view(getattr(model, "model", model).config),
+        )
         yield
 
 
@@ -55,7 +59,11 @@ POSITIONS = {
 @pytest.fixture(scope="module")
 def positions() -> Report:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(getattr(model, "model", model).config))
+        patch.setattr(
+            cost,
+            "fvcore_macs",
+            lambda model, inputs, repeats=None: macs_per_view(getattr(model, "model", model).config),
+        )
         return load("table4").report(records(table4.ABLATION, "full", POSITIONS), "full")
 
 

@@ -79,7 +79,7 @@ def test_attention_scores_make_up_for_vivits_differences() -> None:
 )
 def test_vivits_costs_by_command(scheme: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     # The second count is test_cost's; here it would take most of the time.
-    monkeypatch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+    monkeypatch.setattr(cost, "fvcore_macs", lambda model, inputs, repeats=None: macs_per_view(model.model.config))
     sizes = ["--tubelet-size", "2", "--num-frames", "32", "--image-size", "224", "--num-classes", "400", "--json"]
     found = CliRunner().invoke(app, ["cost", "--attention", *scheme, *sizes])
     assert found.exit_code == 0, found.output

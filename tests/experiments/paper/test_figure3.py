@@ -20,7 +20,7 @@ from timesformer_experiments.report.report import Report
 def made() -> Iterator[Report]:
     """Without the second count, which takes most of the time; the slow test below makes it too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs, repeats=None: macs_per_view(model.model.config))
         yield load("figure3").report([], "quick")
 
 

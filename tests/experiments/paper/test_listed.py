@@ -22,7 +22,7 @@ from timesformer_experiments.report.published import published
 def one_count() -> Iterator[None]:
     """Without the second count of MACs, which is tested elsewhere and takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs, repeats=None: macs_per_view(model.model.config))
         yield
 
 

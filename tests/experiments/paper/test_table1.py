@@ -34,7 +34,7 @@ from timesformer_experiments.report.report import Report
 def one_count() -> Iterator[None]:
     """Without the second count of MACs, which is tested elsewhere and takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs, repeats=None: macs_per_view(model.model.config))
         yield
 
 
@@ -61,7 +61,7 @@ def without(found: list[dict[str, Any]], name: str, **other: Any) -> list[dict[s
 @pytest.fixture(scope="module")
 def one_seed() -> Report:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "fvcore_macs", lambda model, inputs: macs_per_view(model.model.config))
+        patch.setattr(cost, "fvcore_macs", lambda model, inputs, repeats=None: macs_per_view(model.model.config))
         return load("table1").report(records("quick"), "quick")
 
 

@@ -1,0 +1,233 @@
+"""What a launch is given: sound tiles, the tensors' own GPU, neighbouring bytes; and that it is prepared only once."""
+
+import ast
+import inspect
+import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.kernels.kernel_cases import DEVICE, STEPS
+from timesformer_kernels import AxisTile, Tile, add_norm, grouped_attention, launch, long, norm_kernels, short
+from timesformer_kernels.device import tf32_allowed
+from timesformer_kernels.grouped import _backward_op as attention_backward
+from timesformer_kernels.grouped import _op as attention_operator
+from timesformer_kernels.layout import layout_numbers
+
+ONE = AxisTile(0, 1, 0, 1, 1, 1)
+
+
+def tile(first: int, count: int, start: int, jump: int, size: int, stride: int) -> Tile:
+    """Groups along time, of one patch."""
+    return Tile(AxisTile(first, count, start, jump, size, stride), ONE, ONE)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        ([tile(0, 1, 8, 8, 8, 1)], r"tiles\[0\].t: expected indices of 0 to 7, got 15"),  # would read foreign memory
+        ([tile(0, 1, -1, 8, 8, 1)], r"tiles\[0\].t: expected indices of 0 to 7, got -1"),
+        ([tile(0, 2, 0, 0, 4, 1)], r"tiles\[0\].t: expected every index once, got 0 twice"),  # 4 to 7 stay unwritten
+        ([tile(0, 1, 0, 8, 8, 0)], r"tiles\[0\].t: expected every index once, got 0 twice"),
+        ([tile(0, 1, 0, 1, 0, 1)], r"tiles\[0\].t: expected at least one part and one element"),
+        ([tile(0, 1, 0, 4, 4, 1), tile(1, 1, 3, 4, 4, 1)], r"got \(3, 0, 0\) in tiles 0 and 1"),
+        ([tile(0, 1, 0, 4, 4, 1)], "expected to cover the 8 tokens of the grid once, got 4"),
+    ],
+)
+def test_tiles_that_do_not_cover_the_grid_once_are_refused(tiles: list[Tile], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grouped_attention(torch.zeros(1, 8, 1, 1, 3, 1, 16, device=DEVICE), None, tiles)
+
+
+def test_the_operator_itself_checks_its_layout() -> None:
+    """A compiled model calls it without `grouped_attention`."""
+    layout = layout_numbers((tile(0, 1, 8, 8, 8, 1),))
+    with pytest.raises(ValueError, match="expected indices of 0 to 7, got 15"):
+        torch.ops.timesformer.grouped_attention(torch.zeros(1, 8, 1, 1, 3, 1, 16, device=DEVICE), None, layout, 0)
+
+
+class Recorder:
+    """Stands in for a kernel; keeps each launch's grid, and the device that was the current one."""
+
+    def __init__(self) -> None:
+        self.current: torch.device | None = None
+        self.launches: list[tuple[tuple[int, ...], torch.device | None]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *arguments, **options: self.launches.append((grid, self.current))
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    found = Recorder()
+
+    class Guard:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            found.current = self.device
+
+        def __exit__(self, *_: Any) -> None:
+            found.current = None
+
+    monkeypatch.setattr(torch.cuda, "device", Guard)
+    monkeypatch.setattr(launch, "KERNELS", dict.fromkeys(launch.KERNELS, found))
+    for name in ("add_norm_forward", "add_norm_backward"):
+        monkeypatch.setattr(norm_kernels, name, found)
+    return found
+
+
+def test_launches_run_on_the_tensors_own_gpu(recorder: Recorder) -> None:
+    norms: Any = inspect.getmodule(add_norm)  # the module has the name of its function
+    grid, where = (8, 2, 3), torch.device("cuda:1")
+    with FakeTensorMode():
+        qkv = torch.empty(2, *grid, 3, 2, 64, device=where)
+        for step in ("time", "joint"):
+            layout = list(layout_numbers(STEPS[step].tiles(grid)))
+            saved = attention_operator._init_fn(qkv, None, layout, 0)
+            attention_backward._init_fn(saved[0], saved[1], qkv, None, *saved, layout, 0)
+        x, weight = torch.empty(4, 64, device=where), torch.empty(64, device=where)
+        total, normed, mean, scale = norms._op._init_fn(x, x, weight, weight, 1e-6, torch.float32)
+        norms._backward_op._init_fn(total, normed, total, weight, mean, scale)
+    assert [device for _, device in recorder.launches] == [where] * (2 + 2 + 2)
+
+
+def test_grids_have_one_axis_so_that_65535_is_no_limit(recorder: Recorder) -> None:
+    grid = (8, 14, 14)
+    with FakeTensorMode():
+        qkv = torch.empty(70_000, *grid, 3, 12, 64, device="cuda", dtype=torch.bfloat16)
+        for step, programs in (("time", math.ceil(196 / 8)), ("space", 8 * math.ceil(196 / 64))):
+            attention_operator._init_fn(qkv, None, list(layout_numbers(STEPS[step].tiles(grid))), 0)
+            assert recorder.launches[-1][0] == (12 * programs * 70_000,)
+
+
+def test_a_call_with_the_same_sizes_prepares_nothing(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    qkv = torch.zeros(2, 2, 3, 5, 3, 2, 16, device=DEVICE)
+    tiles = STEPS["time"].tiles((2, 3, 5))
+    grouped_attention(qkv, None, tiles)
+    made: list[Any] = []
+    monkeypatch.setattr(launch, "blocks_for", lambda *given: made.append(given))
+    monkeypatch.setattr(launch, "_merged", lambda *given: made.append(given))
+    grouped_attention(torch.ones_like(qkv), None, tiles)
+    assert len(recorder.launches) == 2
+    assert not made
+
+
+class Trace:
+    """The addresses of the first load of each program, and of its last store, as the interpreter runs them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from triton.runtime.interpreter import InterpreterBuilder
+
+        self.loads: dict[int, np.ndarray] = {}
+        self.stores: dict[int, np.ndarray] = {}
+        load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+
+        def loading(builder: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+            self.loads.setdefault(builder.grid_idx[0], pointers.data[mask.data])
+            return load(builder, pointers, mask, *rest)
+
+        def storing(builder: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+            self.stores.setdefault(builder.grid_idx[0], pointers.data[mask.data])
+            return store(builder, pointers, value, mask, *rest)
+
+        monkeypatch.setattr(InterpreterBuilder, "create_masked_load", loading)
+        monkeypatch.setattr(InterpreterBuilder, "create_masked_store", storing)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="the interpreter shows the addresses")
+@pytest.mark.parametrize("step", ["time", "joint"])
+def test_neighbouring_programs_read_and_write_neighbouring_bytes(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of all heads of a tile follow each other and together read whole rows of q and write whole rows of out."""
+    heads, width, grid = 3, 16, (4, 3, 6)
+    qkv = torch.randn(2, *grid, 3, heads, width)
+    trace = Trace(monkeypatch)
+    grouped_attention(qkv, None, STEPS[step].tiles(grid))
+    programs = len(trace.loads)
+    assert programs > heads
+    assert programs % heads == 0
+    for found, row in ((trace.loads, 3 * heads * width * 4), (trace.stores, heads * width * 4)):
+        for first in range(0, programs, heads):
+            together = np.sort(np.concatenate([found[first + head] for head in range(heads)]))
+            lines = together.reshape(-1, heads * width)
+            assert (np.diff(lines, axis=1) == 4).all()  # fp32 numbers side by side: every head of a token
+            assert ((lines[:, 0] - lines[0, 0]) % row == 0).all()
+
+
+def loops(module: Any) -> Iterator[tuple[str, ast.For, set[str]]]:
+    """The loops of a module's kernels, and the constants that a kernel takes or makes."""
+    for function in ast.parse(inspect.getsource(module)).body:
+        if isinstance(function, ast.FunctionDef):
+            constants = {a.arg for a in function.args.args if a.annotation and "constexpr" in ast.unparse(a.annotation)}
+            constants |= {
+                node.target.id
+                for node in ast.walk(function)
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+            }
+            yield from ((function.name, node, constants) for node in ast.walk(function) if isinstance(node, ast.For))
+
+
+def test_loops_begin_and_end_at_constants() -> None:
+    """The interpreter of Triton 3.6 cannot count from or to a tensor with numpy 2.4."""
+    found = [loop for module in (long, short, norm_kernels) for loop in loops(module)]
+    assert len(found) == 4
+    for name, loop, constants in found:
+        used = {node.id for node in ast.walk(loop.iter) if isinstance(node, ast.Name)} - {"range"}
+        assert used <= constants, name
+
+
+@pytest.fixture
+def precision() -> Iterator[Any]:
+    """PyTorch's setting for fp32 products, restored afterwards."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    yield torch.backends.cuda.matmul
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+def test_tf32_is_asked_of_the_newer_setting(precision: Any) -> None:
+    """After it was set, `allow_tf32` raises RuntimeError."""
+    qkv = torch.zeros(1, 2, 1, 1, 3, 1, 16, device=DEVICE)
+    for setting in ("tf32", "ieee"):
+        precision.fp32_precision = setting
+        assert tf32_allowed() == (setting == "tf32")
+        buffers = launch.Buffers.of(qkv, None)
+        (problem,) = launch.problems(buffers, layout_numbers(STEPS["time"].tiles((2, 1, 1))), 0)
+        assert problem.call("short_forward").constants["PRECISION"] == setting
+        grouped_attention(qkv, None, STEPS["time"].tiles((2, 1, 1)))
+    assert not launch.Buffers.of(qkv.bfloat16(), None).tf32
+
+
+def test_tf32_of_older_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for allowed in (True, False):
+        monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=allowed))
+        assert tf32_allowed() == allowed
+
+
+def test_add_norm_with_strided_weights() -> None:
+    torch.manual_seed(0)
+    x, more = torch.randn(5, 24, device=DEVICE), torch.randn(5, 24, device=DEVICE)
+    both = torch.randn(24, 2, device=DEVICE)
+
+    def outputs(weight: Tensor, bias: Tensor) -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        found = add_norm(leaf, more, weight, bias, 1e-6)
+        return [*found, *torch.autograd.grad(found[1].square().sum(), leaf)]
+
+    strided, plain = outputs(both[:, 0], both[:, 1]), outputs(both[:, 0].clone(), both[:, 1].clone())
+    for found, expected in zip(strided, plain, strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("which", range(4), ids=["x", "more", "weight", "bias"])
+def test_add_norm_refuses_float64(which: int) -> None:
+    given = [torch.zeros(2, 8), torch.zeros(2, 8), torch.zeros(8), torch.zeros(8)]
+    given[which] = given[which].double()
+    with pytest.raises(ValueError, match="expected float16, bfloat16 or float32"):
+        add_norm(*(x.to(DEVICE) for x in given), 1e-6)  # type: ignore[call-arg]
