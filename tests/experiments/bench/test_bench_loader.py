@@ -134,5 +134,5 @@ def test_the_documentation_says_what_the_committed_record_says() -> None:
     assert f"{min(of_files):.2f} to {max(of_files):.2f} times as fast as the best of them" in cost
     long = [row for row in rows if row["source"]["seconds"] == 60]
     plain, ours = ([row[f"{side}_median_clips_per_second"] for row in long] for side in ("plain", "ours"))
-    said = f"reads {min(plain):.1f} to {max(plain):.1f} clips a second, ours with seeking {min(ours):.0f} to {max(ours):.0f}"
-    assert said in videos
+    assert f"reads {min(plain):.1f} to {max(plain):.1f} clips a second" in videos
+    assert f"ours with seeking {min(ours):.0f} to {max(ours):.0f}" in videos
