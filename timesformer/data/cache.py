@@ -36,7 +36,7 @@ WORTH_KEEPING = 0.5
 _AT_ONCE = 16 * 2**20  # bytes that are decoded at once
 _NEAR = 4  # frames that are read for one that is wanted, rather than to read often
 _HEADER = struct.Struct("<8sIIIdd?27x")  # magic, frames, height, width, frames per second, length in seconds, even
-_MAGIC = b"TSFRAME2"
+_MAGIC = b"TSFRAME3"
 _MAX_OPEN = 4096  # descriptions held by a process
 _DECODER = " ".join((_MAGIC.decode(), av.__version__, *map(str, av.library_versions.items())))
 

@@ -24,7 +24,7 @@ from timesformer.data.video.open import open_video, segment_range
 from timesformer.data.video.verdict import KINDS, UNREADABLE, FileFacts, Finding, examine, worst
 from timesformer.errors import InputError
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 _Key = tuple[str, FileState]
 _AT_ONCE = 256  # files between two reports
 

@@ -4,6 +4,7 @@ A record's fields (`RECORD_VERSION` 2):
 
     record_version, hash, name, outcome ("done" or "failed")
     reason, reason_kind: of a failure, see `timesformer_experiments.run.failures`; else null
+    again: true for a failure of a run that had finished once and was trained anew; only where it is so
     kind: "accuracy" (of a trained model) or "cost" (of one that is only counted and measured)
     sweep, cell: name of the sweep and the values of its axes by dotted path; null for other runs
     equalised: of a cell at equal cost, what was solved and by how much it misses; tuning: of a run that is there for
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 RECORD_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 LOG = "records.jsonl"
+AGAIN = "again"
 RESERVE = ".reserve"
 RESERVE_BYTES = 2**20
 """Room that is kept beside a log, so that a full disk can still be recorded: some hundred failures."""
@@ -296,11 +298,14 @@ def records_of(path: Path, key: str, since: int = 0) -> list[dict[str, Any]]:
 
 
 def latest(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By hash the record that holds: the last of a finished run, or of its failures if it never finished."""
+    """By hash the record that holds: the last of a finished run, or of its failures if it never finished.
+
+    A failure replaces a finished run only if the run's folder had been removed, so that it was trained anew (`again`).
+    """
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         before = found.get(record["hash"])
-        if before is None or record["outcome"] == "done" or before["outcome"] != "done":
+        if before is None or record["outcome"] == "done" or before["outcome"] != "done" or record.get(AGAIN):
             found[record["hash"]] = record
     return found
 

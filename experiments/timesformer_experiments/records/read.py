@@ -18,7 +18,7 @@ import pandas as pd
 
 from timesformer.errors import InputError
 from timesformer_experiments.records.frame import frame_of
-from timesformer_experiments.records.log import LOG, READABLE_VERSIONS, latest, read_records
+from timesformer_experiments.records.log import AGAIN, LOG, READABLE_VERSIONS, latest, read_records
 
 CELLS_FILE = "cells.json"
 OUTCOMES = ("done", "failed")
@@ -49,8 +49,8 @@ class Found:
 
 def load_results(folder: str | Path, *, starts: bool = False) -> pd.DataFrame:
     """The records of a sweep, of a folder of runs, or of all logs in a folder and below: a row for each run that
-    finished or failed, as it ended last (a finished run stays finished).  For the columns see
-    `timesformer_experiments.records.frame`.
+    finished or failed, as it ended last (a finished run stays finished, unless it was trained anew).  For the columns
+    see `timesformer_experiments.records.frame`.
 
     Rows come in the order of the sweep's cells where the folder knows them, else as they were recorded; cells that the
     sweep's file had once and has no longer are left out, with a warning.  starts: also the runs of a sweep that fill no
@@ -98,6 +98,8 @@ def _holds(record: dict[str, Any], before: dict[str, Any]) -> bool:
     """True if a run's record in one log replaces that in another."""
     done, was_done = (each["outcome"] == "done" for each in (record, before))
     later = str(record.get("finished_utc")) > str(before.get("finished_utc"))
+    if record.get(AGAIN) or before.get(AGAIN):
+        return later
     return done > was_done or (done == was_done and later)
 
 

@@ -16,7 +16,7 @@ import torch
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.records.folder import RunFolder
-from timesformer_experiments.records.log import LOG, append_record, make_record, now_utc
+from timesformer_experiments.records.log import AGAIN, LOG, append_record, make_record, now_utc, records_of
 from timesformer_experiments.run.failures import kind_of, reason_of
 from timesformer_experiments.specs.cost import CostSpec
 from timesformer_experiments.specs.run import RunSpec
@@ -82,5 +82,8 @@ def record_failure(
         reason_kind=kind,
         **belongs or {},
     )
-    append_record(runs_dir / LOG, record)
+    folder, log = RunFolder(runs_dir, spec.hash()), runs_dir / LOG
+    if not folder.stored.is_file() and any(each["outcome"] == "done" for each in records_of(log, spec.hash())):
+        record[AGAIN] = True  # its folder was removed to train it anew
+    append_record(log, record)
     return record

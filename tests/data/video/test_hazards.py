@@ -1,5 +1,6 @@
 """What lies in a folder beside videos: pipes, devices, loops; and files that change while they are read."""
 
+import errno
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from timesformer.data import FrameCache, Sample, Video, VideoError, open_video, 
 from timesformer.data.audit import audit, fingerprint
 from timesformer.data.survey import survey
 from timesformer.data.video.find import find_videos
+from timesformer.errors import InputError
 
 
 @pytest.fixture
@@ -125,3 +127,28 @@ def test_the_size_is_that_of_the_first_frame_whatever_is_read_first(tmp_path: Pa
         else:
             with pytest.raises(VideoError, match="frame size changes"):
                 video.frames([first + 15])
+
+
+def test_folders_that_may_not_be_listed_do_not_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("open", "closed"):
+        (tmp_path / "class" / name).mkdir(parents=True)
+    encode(tmp_path / "class" / "open" / "a.mp4", count=2)
+    real = os.scandir
+
+    def refuse(path: str | Path) -> object:  # also where tests run as root, who may read everything
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    closed = tmp_path / "class" / "closed"
+    assert find_videos([tmp_path]) == [closed, tmp_path / "class" / "open" / "a.mp4"]
+    with pytest.raises(VideoError, match="the folder cannot be read"):
+        open_video(closed)
+    monkeypatch.setattr(Path, "iterdir", lambda folder: (folder / entry.name for entry in refuse(folder)))
+    (verdict,) = (
+        each for each in survey(read_annotations("folder", tmp_path)).verdicts if "closed" in each.sample.name
+    )
+    assert verdict.reason.startswith("the folder cannot be read (Permission denied)")
+    with pytest.raises(InputError, match="closed: the folder cannot be read"):
+        read_annotations("folder", tmp_path / "class")

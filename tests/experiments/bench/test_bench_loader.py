@@ -123,3 +123,16 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "loader.json").read_text())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"loader.json", "loader.csv", "loader.md"}
     assert CliRunner().invoke(app, ["bench", "--only", "nothing", *options]).exit_code == 2
+
+
+def test_the_documentation_says_what_the_committed_record_says() -> None:
+    root = Path(__file__).parents[3]
+    rows = json.loads((root / "results" / "bench" / "loader.json").read_text())["results"]
+    assert all(row["reached"] for row in rows)
+    of_files = [row["ratio_to_best"] for row in rows if row["side"] == "ours"]
+    cost, videos = (" ".join((root / "docs" / name).read_text().split()) for name in ("cost.md", "videos.md"))
+    assert f"{min(of_files):.2f} to {max(of_files):.2f} times as fast as the best of them" in cost
+    long = [row for row in rows if row["source"]["seconds"] == 60]
+    plain, ours = ([row[f"{side}_median_clips_per_second"] for row in long] for side in ("plain", "ours"))
+    assert f"reads {min(plain):.1f} to {max(plain):.1f} clips a second" in videos
+    assert f"ours with seeking {min(ours):.0f} to {max(ours):.0f}" in videos

@@ -114,4 +114,8 @@ def test_a_finished_run_holds_over_its_failures():
     done = record("a", number=1)
     assert latest([record("a", "failed"), done, record("a", "failed")]) == {"a": done}
     assert latest([done, record("a", number=2)])["a"]["number"] == 2
+    again = record("a", "failed", again=True)
+    assert latest([done, again, record("a", "failed", number=3)])["a"]["number"] == 3
+    assert latest([done, again]) == {"a": again}
+    assert latest([done, again, record("a", number=2)])["a"]["number"] == 2
     assert latest([record("b", "failed", number=1), record("b", "failed", number=2)])["b"]["number"] == 2

@@ -97,6 +97,21 @@ def test_the_same_list_with_another_root_is_another_result(place: Path) -> None:
         run_all([run_of(place)], place / "runs", progress=False)
 
 
+def test_a_failure_of_a_run_that_is_trained_anew_is_not_hidden(place: Path) -> None:
+    record = train(run_of(place), place)
+    whole = (place / "old" / "b.mp4").read_bytes()
+    shutil.rmtree(place / "runs" / record["hash"])
+    (place / "old" / "b.mp4").write_bytes(b"no video")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"b\.mp4: not a video"):
+            train(run_of(place), place)
+        assert list(load_results(place / "runs")["outcome"]) == ["failed"]
+    (place / "old" / "b.mp4").write_bytes(whole)
+    shutil.rmtree(place / "runs" / record["hash"])  # with its checkpoint, which belongs to the other file
+    assert train(run_of(place), place)["outcome"] == "done"
+    assert list(load_results(place / "runs")["outcome"]) == ["done"]
+
+
 def test_a_file_replaced_by_one_of_the_same_size_is_noticed_and_a_touched_one_is_not(place: Path) -> None:
     spec = run_of(place)
     record = train(spec, place)

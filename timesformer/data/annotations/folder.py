@@ -1,5 +1,6 @@
 """Datasets with one folder per class."""
 
+import os
 from pathlib import Path
 
 from timesformer.data.annotations.classes import unknown_class
@@ -20,11 +21,12 @@ def read_folder(
     video is told, both with a warning; names that begin with a dot are ignored.  Read the test set with the `labels` of
     the training set so that both use the same classes.  `root` is not used.
 
-    Raises InputError if there is no such folder, no class or no video, or if `labels` lacks a class.
+    Raises InputError if there is no such folder, no class or no video, if a folder of a class cannot be read, or if
+    `labels` lacks a class.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"{path}: no such folder of classes")
-    folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(entry.name for entry in _entries(path) if os.path.isdir(entry))
     if not folders:
         raise InputError(f"{path}: expected one folder per class, got a folder without folders")
     _, names = one_head(path, num_classes, labels if labels is not None else folders)
@@ -34,10 +36,8 @@ def read_folder(
         if name not in index:
             raise unknown_class(str(path / name), name, index)
         before = len(samples)
-        for video in sorted((path / name).iterdir(), key=lambda entry: natural_key(entry.name)):
-            if video.name.startswith("."):
-                continue
-            if video.suffix.lower() in VIDEO_SUFFIXES or video.is_dir():
+        for video in sorted(_entries(path / name), key=lambda entry: natural_key(entry.name)):
+            if video.suffix.lower() in VIDEO_SUFFIXES or os.path.isdir(video):
                 samples.append(Sample(video, index[name], f"{name}/{video.name}"))
             else:
                 passed_over.append(video)
@@ -49,6 +49,14 @@ def read_folder(
         )
     tell_passed_over(path, passed_over, empty)
     return Annotations(tuple(samples), names, passed_over=tuple(passed_over), empty=tuple(map(path_text, empty)))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """List what is not hidden in a folder."""
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{path_text(folder)}: the folder cannot be read ({error.strerror})") from error
 
 
 READERS = {"folder": read_folder}

@@ -50,7 +50,7 @@ class _Field(NamedTuple):
 
 
 class SecondFields:
-    """Tells which packets of a stream hold the second field of the picture that the packet before began.
+    """Finder of the packets of a stream that hold the second field of the picture that the packet before began.
 
     extradata: of the stream, either as in MP4 (avcC) or units with start codes
     """

@@ -22,7 +22,7 @@ def find_videos(sources: Iterable[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for source in map(Path, sources):
-        if not source.is_dir():
+        if not os.path.isdir(source):
             found.append(source)
             continue
         inside, passed_over = _inside(source)
@@ -48,7 +48,8 @@ def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the videos in a folder, and the files that are passed over."""
     found, passed_over = list[Path](), list[Path]()
     entered = {os.path.realpath(folder)}
-    for path, folders, names in os.walk(folder, followlinks=True):
+    unlisted: list[OSError] = []
+    for path, folders, names in os.walk(folder, onerror=unlisted.append, followlinks=True):
         folders[:] = [
             name for name in sorted(folders) if not name.startswith(".") and _enter(os.path.join(path, name), entered)
         ]
@@ -60,6 +61,7 @@ def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
             found.append(Path(path))
         taken = {*videos, *(() if videos else images)}
         passed_over += [Path(path, name) for name in sorted(shown) if name not in taken]
+    found += [Path(error.filename) for error in unlisted]  # reported when they are read
     return sorted(found, key=lambda video: natural_key(str(video))), passed_over
 
 

@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def _packets(container: av.container.InputContainer, stream: VideoStream) -> _Pa
     columns = [array("q") for _ in range(6)]
     second, total = _second_fields(stream), 0
     packed, may_be_packed = False, stream.codec_context.name == "mpeg4"
-    hidden = second or _HIDDEN.get(stream.codec_context.name, lambda data: False)
+    hidden: Callable[[memoryview], bool] = second or _HIDDEN.get(stream.codec_context.name, lambda data: False)
     for packet in container.demux(stream):
         if not packet.size:
             continue
