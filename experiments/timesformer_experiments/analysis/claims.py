@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 
 from timesformer.errors import InputError
 from timesformer.evaluation.scores import read_scores
-from timesformer_experiments.analysis.seeds import design_of
+from timesformer_experiments.analysis.chance import chance_of
+from timesformer_experiments.analysis.seeds import design_of, students_interval
 from timesformer_experiments.analysis.statistics.equivalence import (
     Judgement,
     beyond_margin_p,
@@ -34,11 +35,13 @@ Records = Mapping[int, Mapping[str, Any]]
 class Evidence:
     """A claim with the runs that it has so far.
 
-    estimates: first minus second at each look that both variants have all seeds for, in order.
+    estimates: first minus second at each look that both variants have all seeds for, in order.  at_chance: the numbers
+    of seeds at which neither variant was above chance: nothing is tested there.
     """
 
     claim: Claim
     estimates: tuple[Estimate, ...] = ()
+    at_chance: frozenset[int] = frozenset()
 
     @property
     def seeds(self) -> int:
@@ -48,12 +51,16 @@ class Evidence:
     def taken(self) -> Taken:
         """Return the p-values at the looks."""
         claim = self.claim
+
+        def tested(test: Callable[[Estimate], float | None]) -> tuple[float | None, ...]:
+            return tuple(None if each.seeds in self.at_chance else test(each) for each in self.estimates)
+
         return Taken(
             claim.name,
             claim.family,
-            tuple(direction_p(each, claim.expected, claim.margin) for each in self.estimates),
-            tuple(equivalence_p(each, claim.margin) for each in self.estimates),
-            tuple(beyond_margin_p(each, claim.margin) for each in self.estimates),
+            tested(lambda each: direction_p(each, claim.expected, claim.margin)),
+            tested(lambda each: equivalence_p(each, claim.margin)),
+            tested(lambda each: beyond_margin_p(each, claim.margin)),
             self.seeds,
             claim.most_seeds,
         )
@@ -89,7 +96,8 @@ class Standing:
         estimate = self.estimate
         if estimate is None:
             return "undecided: no look yet, as runs of the first are missing or have failed"
-        remark = estimate.remark()
+        chance = "neither side is above chance" if estimate.seeds in self.evidence.at_chance else ""
+        remark = "; ".join(filter(None, (estimate.remark(), chance)))
         return f"{self.judgement().text()}{f' ({remark})' if remark else ''}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,6 +125,21 @@ def stand(evidence: Sequence[Evidence]) -> list[Standing]:
     decisions = decide([each.taken() for each in evidence])
     sizes = Counter(each.claim.family for each in evidence)
     return [Standing(each, found, sizes[each.claim.family]) for each, found in zip(evidence, decisions, strict=True)]
+
+
+def at_chance(*variants: Records) -> bool:
+    """Return True if no variant is known to be above chance: neither the interval of its mean over seeds lies above it,
+    nor that of each seed over test videos.  False where the records do not say what chance is."""
+    for records in variants:
+        runs = list(records.values())
+        levels = [level for record in runs if (level := chance_of(record)) is not None]
+        if not levels:
+            return False
+        ends = students_interval([float(record["metrics"]["top1_percent"]) for record in runs])
+        lows = [float(record["metrics"].get("top1_low_percent", 0.0)) for record in runs]
+        if max(min(lows), ends[0] if ends is not None else 0.0) > max(levels):
+            return False
+    return True
 
 
 def difference(first: Records, second: Records, runs_dir: Path) -> Estimate:

@@ -257,14 +257,17 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
     over = " or ".join(dict.fromkeys(each.spread.over for each in comparisons if each.spread.over != "nothing"))
     tested = max(each.family for each in comparisons)
     many = f"{tested} comparison{'s' * (tested != 1)}"
-    caption = f"Differences of top-1 accuracy with 95 % intervals over {over or 'nothing'}; "
+    said = [f"Differences of top-1 accuracy with 95 % intervals over {over or 'nothing'}"]
+    seeds = [len(each.seeds) for each in comparisons]
     if untested := comparisons[0].untested:
-        caption += f"not tested: {untested}"
-    else:
-        caption += (
+        said.append(f"not tested: {untested}")
+    elif max(seeds) > 1:
+        said.append(
             f"p-values of no difference and of one of {MARGIN_POINTS:g} points or more, corrected together for {many}; "
             f"80 % power: the difference that so many seeds find; seeds still needed: to find {MARGIN_POINTS:g} "
-            "points, both at the spread seen. One seed gives no p-value: the models differ, or are not told apart, at "
-            "5 % for each pair alone"
+            "points, both at the spread seen"
         )
+    if min(seeds) == 1 and not untested:
+        said.append("one seed gives no p-value: the models differ, or are not told apart, at 5 % for each pair alone")
+    caption = "; ".join(said)
     return Table(frame, kept, caption, measured="measured here")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from timesformer.errors import InputError
-from timesformer_experiments.analysis.claims import Evidence, Records, Standing, difference, stand
+from timesformer_experiments.analysis.claims import Evidence, Records, Standing, at_chance, difference, stand
 from timesformer_experiments.analysis.statistics.estimators import Estimate
 from timesformer_experiments.analysis.statistics.looks import LOOKS
 from timesformer_experiments.specs.claims import Claim, Claims, Until
@@ -135,7 +135,8 @@ def _with_look(
         estimate = estimator(records[0], records[1])
     except InputError as error:
         raise InputError(f"claim {claim.name!r}, look at {count} seeds: {error}") from error
-    return Evidence(claim, (*evidence.estimates, estimate))
+    chance = {count} if at_chance(*records) else set[int]()
+    return Evidence(claim, (*evidence.estimates, estimate), evidence.at_chance | chance)
 
 
 def estimator_of(runs_dir: Path) -> Estimator:

@@ -112,7 +112,7 @@ def test_undecided_says_what_is_missing() -> None:
     assert found.more_seeds == needed - 5
     assert found.text() == (
         "undecided: +0.2 points (−2.0 to +2.4), 5 seeds, direction p = 0.800, equivalence p = 0.400; "
-        f"80 % power would have found 2.9 points, {needed - 5} more seeds would find 2"
+        f"at this spread 80 % power would have found 2.9 points, {needed - 5} more seeds would find 2"
     )
     random = np.random.default_rng(0)
     table = 40 * random.standard_normal((1, 50)) + random.standard_normal((5, 50))

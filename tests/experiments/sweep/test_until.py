@@ -137,7 +137,26 @@ def test_what_restricts_a_claim_is_said(outcomes):
     for key, record in same.items():
         record["points"] = LEVELS[next(scheme for scheme in SCHEMES if key.startswith(KEY[scheme]))]
     said = carry_out(same).standings[0].sentence()
-    assert "the 5 seeds do not differ: the interval is that of one more seed, as far from them as can be" in said
+    assert said.startswith("undecided: +30.0 points")  # so few seeds that are all the same say little
+    assert "the 20 seeds do not differ: the interval is that of one more seed, as far from them as can be" in said
+
+
+def test_at_chance_nothing_is_decided():
+    """Two schemes that learn nothing are equal to a hair; that says nothing of them."""
+    made = trainings(np.random.default_rng(0), {"joint": 12.5, "divided": 12.5, "space": 12.5}, spread=0.3)
+    for record in made.values():
+        low, high = record["points"] - 2, record["points"] + 2
+        record["metrics"] = {"top1_percent": record["points"], "top1_low_percent": low, "top1_high_percent": high}
+        record["dataset"] = {"test": {"labels": {str(label): 4 for label in range(8)}}}
+    near = [CLAIMS[0], CLAIMS[1] | {"expected": "near"}]
+    looked = carry_out(made, near)
+    for each in looked.standings:
+        assert (each.to_dict()["verdict"], each.to_dict()["direction_p"]) == ("undecided", 1.0)
+        assert "neither side is above chance" in each.sentence()
+    for key, record in made.items():
+        if key.startswith(KEY["joint"]):
+            record["metrics"] = {"top1_percent": 12.5, "top1_low_percent": 12.6, "top1_high_percent": 15.0}
+    assert carry_out(made, near).standings[1].to_dict()["verdict"] == "supported"
 
 
 def test_near_claims_end_once_they_are_shown():
