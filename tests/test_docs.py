@@ -36,6 +36,7 @@ NOT_RUN = {
     r"reproduce skills": "trains 36 models; tests/experiments/paper/test_ablation.py runs it at `smoke`, slowly",
     r"--profile paper": "needs the real datasets; tests/experiments/paper/test_real.py has stand-ins for them",
     r"runs/joint/model": "needs a model of joint attention; tests/experiments/cli/test_recall.py makes one",
+    r"--compare OTHER": "needs a second model; tests/experiments/cli/test_attend_cli.py makes one",
     r"--break-even": "compares dozens of sizes; tests/experiments/cost/test_break_even.py runs it over fewer",
     r"timesformer bench|timesformer_experiments\.bench\.gpu": "needs a GPU; tests/experiments/bench runs it, tiny",
 }

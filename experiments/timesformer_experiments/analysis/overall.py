@@ -237,11 +237,13 @@ def overall_table(found: Sequence[Overall]) -> Table | None:
 def _caption(found: Sequence[Overall]) -> str:
     over = " or ".join(dict.fromkeys(each.pair.spread.over for each in found if each.pair.spread.over != "nothing"))
     pooled = "; or ".join(dict.fromkeys(each.pooled for each in found))
-    tested = max(each.pair.family for each in found)
-    many = f"{tested} pair{'s' * (tested != 1)}"
-    one = any(len(each.pair.seeds) == 1 for each in found)
-    return (
+    seeds = [len(each.pair.seeds) for each in found]
+    said = (
         f"One answer over all settings ({pooled}): {ESTIMATOR}; unit: {UNIT}; top-1 accuracy, 95 % intervals over "
-        f"{over or 'nothing'}; p-values of no difference and of one of {MARGIN_POINTS:g} points or more, corrected "
-        f"together for {many}" + ("; one seed gives no p-value: it says nothing of others" if one else "")
+        f"{over or 'nothing'}"
     )
+    if max(seeds) > 1:
+        many = max(each.pair.family for each in found)
+        said += f"; p-values of no difference and of one of {MARGIN_POINTS:g} points or more, corrected together for "
+        said += f"{many} pair{'s' * (many != 1)}"
+    return f"{said}; one seed gives no p-value: it says nothing of others" if min(seeds) == 1 else said

@@ -57,6 +57,7 @@ def test_seeds_that_all_settings_have() -> None:
     assert common_block([{0, 1, 2}, {0}, {0, 1, 2}]) == ([0, 2], [0, 1, 2])  # else one seed would be left
     assert common_block([{0, 1}, {2, 3}, {0, 1}]) == ([0, 2], [0, 1])
     assert common_block([{0, 1}, {2, 3}]) == ([0], [0, 1])
+    assert common_block([{0}, {0, 1}]) == ([0, 1], [0])  # better one seed than one setting
     assert common_block([{0}, {0}, set()]) == ([0, 1], [0])
     assert common_block([]) == common_block([set()]) == ([], [])
 

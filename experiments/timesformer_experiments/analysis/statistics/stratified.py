@@ -61,14 +61,23 @@ def averaged(settings: Sequence[Mapping[str, float]], clusters: Clusters) -> dic
 def common_block(seeds: Sequence[set[int]]) -> tuple[list[int], list[int]]:
     """Return which settings are averaged and over which seeds: places and seeds, in order.
 
-    Seeds are those that all settings have.  Where fewer than two are common though a setting has as many, the setting
-    that shares the fewest with the others (of several the last) is left out, and so on.  Empty without any seed.
+    Seeds are those that all settings have.  Where fewer than two are common, the setting that shares the fewest with
+    the others (of several the last) is left out, and so on; where no two settings share two, one common seed is enough.
+    Empty without any seed.
     """
+    found: tuple[list[int], list[int]] = ([], [])
+    for wanted in (2, 1):
+        found = _block(seeds, wanted)
+        if len(found[0]) > 1:
+            break
+    return found
+
+
+def _block(seeds: Sequence[set[int]], wanted: int) -> tuple[list[int], list[int]]:
     kept = [place for place, each in enumerate(seeds) if each]
-    wanted = min(2, max(map(len, seeds), default=0))
     while kept:
         common = set[int].intersection(*(seeds[place] for place in kept))
-        if len(common) >= wanted:
+        if len(common) >= wanted or len(kept) == 1:
             return kept, sorted(common)
         shared = {place: sum(len(seeds[place] & seeds[other]) for other in kept) for place in kept}
         kept.remove(max(place for place in kept if shared[place] == min(shared.values())))
