@@ -81,8 +81,8 @@ class Study:
         object.__setattr__(self, "setting", SETTINGS[self.profile])
         if not 0 < self.blocks <= self.depth <= self.start.depth:
             raise InputError(
-                f"blocks, model.depth: expected blocks <= depth <= {self.start.depth}, the depth of {self.init_from}, got "
-                f"{self.blocks} and {self.depth}"
+                f"blocks, model.depth: expected blocks <= depth <= {self.start.depth}, the blocks of {self.init_from}, "
+                f"got {self.blocks} and {self.depth}"
             )
 
     @property

@@ -135,8 +135,8 @@ def _caption(study: Study, plain: Mapping[Key, Accuracy]) -> str:
     return (
         f"{study.name}, profile {study.profile}: {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{interval_said({found.over for found in plain.values()})}; of the transformers the first "
-        f"{study.depth - study.blocks} of {study.depth} blocks are frozen as in the checkpoint; recipe and model chosen "
-        f"on validation videos of {study.lists.first}, {setting.draws} draws a model; chance {chance:.1f} %"
+        f"{study.depth - study.blocks} of {study.depth} blocks are frozen as in the checkpoint; recipe and model "
+        f"chosen on validation videos of {study.lists.first}, {setting.draws} draws a model; chance {chance:.1f} %"
     )
 
 
