@@ -145,9 +145,12 @@ def test_on_the_command_line(place: Path) -> None:
     assert row["train_videos"] == 12
     assert {each["strength"] for each in row["strengths"]} == set(STRENGTHS["linear"])
     assert [len(row["confusion"][0]["classes"])] == [3]
-    orders = evaluated(place, "--probe", "knn", "--frame-order", "all", "--group", r"pattern=talker\d", "--json")
-    assert orders.exit_code == 2  # the talkers are on all sides
-    assert "talker" in orders.output + orders.stderr
+    val = ("--val-list", str(place / "val.csv"))
+    grouped = evaluated(place, "--probe", "knn", *val, "--group", r"pattern=talker\d", "--json")
+    assert json.loads(grouped.stdout)["evaluations"][0]["groups"] == 2
+    twice = evaluated(place, "--probe", "knn", "--val-list", str(place / "test.csv"))
+    assert twice.exit_code == 2
+    assert "is in validation as well" in " ".join((twice.output + twice.stderr).split())
     orders = evaluated(place, "--probe", "knn", "--frame-order", "all", "--json")
     assert len(json.loads(orders.stdout)["evaluations"]) == 6
     shown = evaluated(place, "--probe", "knn")
