@@ -21,6 +21,7 @@ from timesformer.attention import build, load_file
 from timesformer.data import read_annotations
 from timesformer.data.probes import make_probe
 from timesformer_experiments.cli.main import app
+from timesformer_experiments.paper.own_data import lists
 from timesformer_experiments.paper.probes import ceiling_percent
 from timesformer_experiments.paper.skills import recipes, registered
 from timesformer_experiments.specs.run import load_specs
@@ -34,6 +35,7 @@ NOT_RUN = {
     r"#!/bin/bash": "is the recipe of tests/test_docs_slurm.py",
     r"examples/\w+\.yaml": "is run by tests/test_examples.py",
     r"reproduce skills": "trains 36 models; tests/experiments/paper/test_ablation.py runs it at `smoke`, slowly",
+    r"reproduce real ": "tunes and trains ten models; tests/experiments/paper/test_own_data.py runs it on tiny videos",
     r"--profile paper": "needs the real datasets; tests/experiments/paper/test_real.py has stand-ins for them",
     r"runs/joint/model": "needs a model of joint attention; tests/experiments/cli/test_recall.py makes one",
     r"--compare OTHER": "needs a second model; tests/experiments/cli/test_attend_cli.py makes one",
@@ -172,8 +174,9 @@ BASE = {
 SKILLS: dict[str, Callable[[Path], object]] = {
     "skills.yaml": registered.read_skills,
     "skills_recipes.yaml": recipes.read_recipes,
+    "lists.yaml": lists.read_file,
 }
-"""Files of `timesformer reproduce skills`; of the first a block shows a part."""
+"""Files of `timesformer reproduce skills`, of which the first block shows a part, and of `reproduce real`."""
 
 
 def run_yaml(block: Block, place: Path) -> None:

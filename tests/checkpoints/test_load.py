@@ -112,6 +112,16 @@ def test_a_released_file_starts_any_scheme(attention: str, released: Path) -> No
     assert all(name.startswith("head.") or ".fc." in name for name in report.initialised)
 
 
+def test_fewer_blocks_are_the_first_ones(released: Path) -> None:
+    whole, part = load_model(released), load_model(released, depth=1)
+    assert whole.model.config.depth == 2
+    weights = whole.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in part.model.state_dict().items())
+    assert part.report.reasons["encoders.0.blocks.1.mlp.fc1.weight"] == "the new model has 1 blocks"
+    with pytest.raises(InputError, match="depth is 2 there and 3 here"):
+        load_model(released, depth=3)
+
+
 def test_the_temporal_encoders_table_follows_the_number_of_frames(tmp_path: Path) -> None:
     config = TimeSformerConfig(
         attention="factorised_encoder", num_frames=8, tubelet_size=2, image_size=16, patch_size=8,

@@ -44,6 +44,8 @@ def transfer(
     (bicubic in space, linear in time, or by a rule of the released code: see `timesformer.positions`; a full
     table starts from spatial positions repeated in time), and time positions that the source lacks stay zero.
 
+    A model with fewer blocks than the source, which has one encoder, takes the first ones.
+
     `strict=False` initialises weights that are missing or of a wrong shape, and leaves out what has no use, where they
     are an error otherwise; the report lists them.
 
@@ -75,7 +77,8 @@ def transfer(
     assumed = {name: getattr(ours, name) for name in SHARED_FIELDS if name in source.assumed}
     theirs = replace(source.config, **assumed)
     for name in SHARED_FIELDS:
-        if getattr(theirs, name) != getattr(ours, name):
+        fewer = name == "depth" and theirs.depth > ours.depth and len(theirs.scheme.encoders) == 1
+        if getattr(theirs, name) != getattr(ours, name) and not fewer:
             raise InputError(f"{where}: {name} is {getattr(theirs, name)} there and {getattr(ours, name)} here")
     require_same_kind(where, theirs, ours)
     report = TransferReport(notes=list(source.notes), licence=source.provenance.get("licence"))
@@ -221,6 +224,8 @@ def _leave_out(source: Source, model: Model, report: TransferReport, names: list
             other_step = step.split(".")[0] not in {each.name for each in here}
         if name.startswith("head"):
             reason = head
+        elif _block(name) >= model.config.depth:
+            reason = f"the new model has {model.config.depth} blocks"
         elif name.startswith(HEAD) or name.startswith("encoders.0.norm."):
             reason = "the new model pools otherwise"
         elif other_step or name.endswith((".fc.weight", ".fc.bias")) or name.startswith("encoders.1."):
@@ -235,6 +240,12 @@ def _leave_out(source: Source, model: Model, report: TransferReport, names: list
             reason = "no place in the new model"
         report.left_out.append(name)
         report.reasons.setdefault(name, reason)
+
+
+def _block(name: str) -> int:
+    """Number of the first encoder's block that a weight belongs to; -1 for another one."""
+    start = "encoders.0.blocks."
+    return int(name.removeprefix(start).split(".")[0]) if name.startswith(start) else -1
 
 
 def _resized(

@@ -30,7 +30,6 @@ from timesformer.models.on_videos import OnVideos
 from timesformer.models.packed import PackedLinear, packable
 from timesformer.models.pooling import AttentivePooler
 
-
 Input = Float[Tensor, "b frames c height width"] | Float[Tensor, "b t rows d"]
 """A clip, or after some blocks (`TimeSformer.after_stem`) its tokens."""
 

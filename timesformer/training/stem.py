@@ -6,6 +6,7 @@ as many views as the dataset has copies.
 """
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -236,15 +237,25 @@ def _layers(model: nn.Module) -> list[list[str]]:
     return found
 
 
-def _described(config: TimeSformerConfig, number: int) -> str:
+def _described(config: TimeSformerConfig, number: int) -> list[str]:
     """Return a block as text: its steps if they are over partitions, whatever the scheme, else with the scheme's name.
 
-    Other steps hold functions, of which no text tells what they compute.
+    Other steps hold functions, of which the files stand for what they compute.
     """
     block = config.scheme.encoders[0].at(number).block
-    if all(isinstance(over, Partition) for stage in block for step in stage for over in step.over):
-        return repr(block)
+    steps = [step for stage in block for step in stage]
+    others = [over for step in steps for over in step.over if not isinstance(over, Partition)]
+    if not others:
+        return [repr(block)]
     name = config.attention
     if config.schedule is not None:
         name = by_depth(config.schedule, config.attention, config.depth)[number]
-    return f"{name}: {[[(step.name, step.cls, step.extra_linear, step.qkv_from) for step in each] for each in block]}"
+    plain = [[(step.name, step.cls, step.extra_linear, step.qkv_from) for step in stage] for stage in block]
+    return [name, repr(plain), *(_code(over) for over in others)]
+
+
+def _code(over: Any) -> str:
+    """Return a digest of the files in which a step's class and functions are written."""
+    parts = [type(over), *(value for value in vars(over).values() if inspect.isfunction(value))]
+    files = [inspect.getsourcefile(part) for part in parts]
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files if file is not None)).hexdigest()

@@ -156,7 +156,7 @@ class RunSpec(Strict):
                 "recipe.validate_every: data.train_on_validation leaves no validation videos to a test run"
             )
         protocol_named(self.protocol).views.require_fitting(self.preprocessing, self.data.stills)
-        require_trainable(self)
+        require_trainable(self.model, self.recipe, self.data.copies, self.processes, self.protocol)
         return self
 
     @property

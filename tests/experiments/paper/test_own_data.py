@@ -111,7 +111,7 @@ def test_from_the_lists_to_the_page(place: Path) -> None:
     assert table["measured_shuffled_top1_percent"].between(0, 100).all()
     draws = pd.read_csv(results / "draws.csv")
     assert len(draws) == 4
-    page = (results / "real.html").read_text()
+    page = (results / "report.html").read_text()
     assert "How recipes were chosen" in page
     assert "Accuracy of each class on one" in page
     assert (results / "learning_curves_one.png").is_file()
@@ -121,7 +121,7 @@ def test_from_the_lists_to_the_page(place: Path) -> None:
     again = reproduce(place, "--schemes", "joint,c2d", "--seeds", "2")
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in (place / "runs").glob("*/record.json")} == before
-    assert (results / "real.html").read_text() == page
+    assert (results / "report.html").read_text() == page
 
 
 @pytest.mark.slow

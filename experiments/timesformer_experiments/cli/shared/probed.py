@@ -82,7 +82,7 @@ def of_files(
 ) -> ProbeJob:
     """Return a probe of a checkpoint on annotation files, whose classes need not be the checkpoint's.
 
-    Raises InputError for a list that cannot be read, and for groups on two sides.
+    Raises InputError for a list that cannot be read, and for a video on two sides.
     """
     from timesformer.data import Preprocessing, VideoDataset, read_annotations
     from timesformer.data.splits import hold_out, require_apart
@@ -113,7 +113,9 @@ def of_files(
     else:
         train, validation = hold_out(whole, lists.fraction or VAL_FRACTION)
     test = read(data)
-    require_apart({"training list": train, "validation": validation, "test": test})
+    # Lists may share groups, as speakers that were heard before, but no video.
+    sides = {"training list": train, "validation": validation, "test": test}
+    require_apart({name: [replace(sample, group="") for sample in side] for name, side in sides.items()})
     name = f"{data.name}, protocol {chosen.name}"
     job = Job(name, checkpoint, loaded.model, dataset(test), chosen, allow_unreadable, "of the lists", names)
     return ProbeJob(lists.kind, job, dataset(train), dataset(validation), dataset(whole))

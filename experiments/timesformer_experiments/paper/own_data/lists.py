@@ -59,13 +59,7 @@ def read_lists(folder: Path, file: Path | None = None) -> Lists:
     if file is None and (folder / FILE).is_file():
         file = folder / FILE
     place = str(file or folder)
-    values = read_yaml(file, "lists of videos") if file is not None else {"splits": _found(folder)}
-    try:
-        lists = Lists.model_validate(values)
-    except ValidationError as error:
-        raise InputError(describe(error, place)) from error
-    if lists.tune_on is not None and lists.tune_on not in lists.splits:
-        raise InputError(f"{place}: tune_on: expected one of {', '.join(lists.splits)}, got {lists.tune_on!r}")
+    lists = read_file(file) if file is not None else Lists(splits=_found(folder))
     splits = {name: _completed(lists.data | fields, folder) for name, fields in lists.splits.items()}
     for name, fields in splits.items():
         try:
@@ -76,6 +70,17 @@ def read_lists(folder: Path, file: Path | None = None) -> Lists:
         except InputError as error:
             raise InputError(f"{place}: splits.{name}: {error}") from error
     return lists.model_copy(update={"splits": splits})
+
+
+def read_file(file: Path) -> Lists:
+    """Return what a file of lists says.  Raises InputError that names the file and the field."""
+    try:
+        lists = Lists.model_validate(read_yaml(file, "lists of videos"))
+    except ValidationError as error:
+        raise InputError(describe(error, file)) from error
+    if lists.tune_on is not None and lists.tune_on not in lists.splits:
+        raise InputError(f"{file}: tune_on: expected one of {', '.join(lists.splits)}, got {lists.tune_on!r}")
+    return lists
 
 
 def _found(folder: Path) -> dict[str, dict[str, Any]]:

@@ -79,13 +79,22 @@ class Study:
             if scheme not in SCHEMES:
                 raise InputError(f"--schemes {scheme}: expected some of {', '.join(SCHEMES)}")
         object.__setattr__(self, "setting", SETTINGS[self.profile])
-        if self.blocks > self.start.depth:
-            raise InputError(f"blocks: {self.init_from} has {self.start.depth} blocks, got {self.blocks}")
+        if not 0 < self.blocks <= self.depth <= self.start.depth:
+            raise InputError(
+                f"blocks, model.depth: expected blocks <= depth <= {self.start.depth}, the blocks of {self.init_from}, "
+                f"got {self.blocks} and {self.depth}"
+            )
 
     @property
     def blocks(self) -> int:
         """Number of the last blocks that are trained."""
         return self.lists.blocks or self.setting.blocks
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks: the checkpoint's, or the first ones of these."""
+        depth: int = self.lists.model.get("depth", self.start.depth)
+        return depth
 
     @property
     def tune(self) -> Tune:
@@ -148,7 +157,7 @@ class Study:
             key: value for key, value in (MODEL | self.lists.model).items() if key not in ("image_size", "num_frames")
         }
         frames = self.lists.model.get("num_frames", setting.frames)
-        stem = self.start.depth - self.blocks
+        stem = self.depth - self.blocks
         recipe = RECIPE | setting.recipe | self.lists.recipe
         if not cnn:
             recipe |= {"freeze": {"blocks": stem}, "cache_stem": stem > 0}

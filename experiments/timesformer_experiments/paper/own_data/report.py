@@ -134,9 +134,9 @@ def _caption(study: Study, plain: Mapping[Key, Accuracy]) -> str:
     chance = next(iter(plain.values())).chance
     return (
         f"{study.name}, profile {study.profile}: {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{interval_said({found.over for found in plain.values()})}; {study.start.depth - study.blocks} of "
-        f"{study.start.depth} blocks of the checkpoint are frozen; recipe and model chosen on validation videos of "
-        f"{study.lists.first}, {setting.draws} draws a model; chance {chance:.1f} %"
+        f"{interval_said({found.over for found in plain.values()})}; of the transformers the first "
+        f"{study.depth - study.blocks} of {study.depth} blocks are frozen as in the checkpoint; recipe and model "
+        f"chosen on validation videos of {study.lists.first}, {setting.draws} draws a model; chance {chance:.1f} %"
     )
 
 

@@ -39,7 +39,7 @@ def model_fields(
     shape = {"num_frames": frames, "image_size": list(size)}
     if scheme in CNNS:
         return {"baseline": scheme, **CNN, **shape}
-    stem = start.depth - blocks
+    stem = more.get("depth", start.depth) - blocks
     taken = {name: value for name, value in start.to_dict().items() if name not in OF_CHECKPOINT}
     fields = taken | {"attention": scheme, "temporal_depth": blocks, "pool": "mean", **shape}
     if scheme not in PER_FRAME and stem:
