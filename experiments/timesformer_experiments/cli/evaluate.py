@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timesformer_experiments.cli.options import (
     DataDir,
     Json,
+    PrecisionName,
     Runs,
     SchemeFile,
     SchemeOptions,
     Trust,
     attention_named,
     bad_input,
+    chosen_precision,
 )
 from timesformer_experiments.cli.shared.evaluated import compared, counted, orders_named, tables_of
 from timesformer_experiments.cli.shared.evaluations import Job, Overrides, of_annotations, runs_of
@@ -89,7 +91,7 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Views per batch.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU if there is one.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: PrecisionName = "fp32",
     workers: Annotated[int, typer.Option(min=0, help="Number of processes that read videos; 0: the main process.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip, overriding the model's.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Crop in pixels, overriding the model's.")] = None,
@@ -118,15 +120,12 @@ def evaluate(
     If a video cannot be read, the command lists all such videos and stops. Videos are never replaced by others.
     """
     from timesformer.evaluation.evaluate import MERGES
-    from timesformer.training.recipe import Precision
     from timesformer_experiments.report.tables import to_rich
 
     if scores is not None and scores.suffix not in (".csv", ".parquet"):
         raise bad_input(f"--scores {scores}: expected a name that ends in .csv or .parquet")
     if merge is not None and merge not in MERGES:
         raise bad_input(f"--merge {merge}: expected one of {', '.join(MERGES)}")
-    if precision not in get_args(Precision):
-        raise bad_input(f"--precision {precision}: expected one of {', '.join(get_args(Precision))}")
     orders = orders_named(frame_order)
     if scores is not None and len(orders) > 1:
         raise bad_input("--scores: it is for one order of frames, --frame-order all has several")
@@ -138,6 +137,7 @@ def evaluate(
     scheme = {} if attention is None else {"attention": attention_named(attention, option), "schedule": None}
     loading = {"trust": trust, "scheme_file": scheme_file}
     place = _device(device)
+    numbers = chosen_precision(precision, place, quiet=as_json)
     if data.suffix.lower() in (".yaml", ".yml"):
         for name, given in (("format", format), ("root", root), ("group", group), *sizes.items(), *record.items()):
             if given is not None:
@@ -168,7 +168,7 @@ def evaluate(
         results: dict[FrameOrder, EvalResult] = {}
         for order in orders:
             result, found = _measure(
-                job, scores, batch_size, workers, precision, place, not as_json, order, order_seed, per_class
+                job, scores, batch_size, workers, numbers, place, not as_json, order, order_seed, per_class
             )
             results[order] = result
             measured.append(found)
