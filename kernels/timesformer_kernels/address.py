@@ -3,28 +3,11 @@
 import triton
 import triton.language as tl
 
-COUNTS = ("tokens", "heads", "groups", "first_group", "all_groups", "programs", "blocks")
-PLACES = ("og1", "og2", "og3", "os1", "os2", "os3", "o_base")
-NOT_SPECIALISED = (*COUNTS, *PLACES)
-"""Numbers of a launch whose values change no instruction that counts: places are multiplied by the width of a head,
-which is a constant.  Without them fewer kernels are compiled."""
-
 
 @triton.jit
 def lattice(i, N2: tl.constexpr, N3: tl.constexpr, step1, step2, step3):
     """Offset of point i in a lattice of (…, N2, N3) points with these strides; divisions by 1 are compiled away."""
     return i // (N2 * N3) * step1 + i // N3 % N2 * step2 + i % N3 * step3
-
-
-@triton.jit
-def place(heads, programs):
-    """Tile or block in its clip, head, and clip (64 bits) of this program, out of `programs` for each clip and head.
-
-    Heads are fastest: the heads of a token lie side by side, so that programs that run together read and write
-    neighbouring bytes.
-    """
-    number = tl.program_id(0)
-    return number // heads % programs, number % heads, (number // heads // programs).to(tl.int64)
 
 
 @triton.jit

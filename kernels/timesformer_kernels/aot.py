@@ -24,7 +24,6 @@ from triton.compiler import ASTSource
 
 from timesformer_kernels import launch, norm_kernels
 from timesformer_kernels.add_norm import ROWS, block
-from timesformer_kernels.address import NOT_SPECIALISED
 from timesformer_kernels.layout import AxisTile, Tile, is_short
 
 ARCHITECTURES = (80, 90, 100)
@@ -178,8 +177,8 @@ def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = HAL
 def specialise(case: Case) -> Specialisation:
     """Return the specialisation that a launch of this case would get.
 
-    Triton specialises on integers equal to 1 and on those divisible by 16, except `NOT_SPECIALISED`; the allocator's
-    addresses are multiples of 16.
+    Triton specialises on integers equal to 1 and on those divisible by 16; the allocator's addresses are multiples
+    of 16.
     """
     columns, stages = 0, 2
     numbers: tuple[int | float, ...]
@@ -202,8 +201,6 @@ def specialise(case: Case) -> Specialisation:
     for name, value in zip(scalars, numbers, strict=True):
         if isinstance(value, float):
             signature[name] = "fp32"
-        elif name in NOT_SPECIALISED:
-            signature[name] = "i32"
         elif value == 1:
             constants[name] = 1
         else:

@@ -19,8 +19,8 @@ query."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDTHS = (16, 128)
-SMALLEST_BLOCK = 16
-"""Fewest rows of a group that a program takes (`launch.blocks_for`)."""
+MOST = 65535
+"""Largest number of clips, and of heads: CUDA has no more programs along the second and third axis of a grid."""
 
 
 def grouped_attention(
@@ -68,7 +68,7 @@ def grouped_attention(
     return None if class_only else _call(qkv, cls_qkv, layout, MODES[policy])[0], cls
 
 
-def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str | None:
+def unserved(qkv: Tensor, cls_qkv: Tensor | None) -> str | None:
     """Return what the kernels do not serve in these inputs of `grouped_attention`, or None."""
     heads, width = qkv.shape[-2:]
     if qkv.dtype not in DTYPES:
@@ -77,12 +77,8 @@ def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str 
         return f"qkv: expected heads of {WIDTHS[0]} to {WIDTHS[1]} channels, got {width}"
     if cls_qkv is not None and cls_qkv.dtype != qkv.dtype:
         return f"cls_qkv: expected {qkv.dtype} as qkv, got {cls_qkv.dtype}"
-    # One program takes 16 rows of a group or more.
-    programs = max(tile.num_groups * (tile.group_size // SMALLEST_BLOCK + 1) for tile in tiles)
-    if qkv.shape[0] * heads * programs >= 2**31:
-        return (
-            f"qkv: expected fewer than 2^31 programs, got {qkv.shape[0]} clips of {heads} heads and {programs} blocks"
-        )
+    if max(qkv.shape[0], heads) > MOST:
+        return f"qkv: expected at most {MOST} clips and heads, got {qkv.shape[0]} and {heads}"
     tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
     given = [x for x in (qkv, cls_qkv) if x is not None]
     spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
@@ -102,7 +98,7 @@ def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: s
             raise ValueError(f"cls_qkv: expected the class token for policy {policy!r}, got None")
         if cls_qkv.shape != (b, 3, heads, width):
             raise ValueError(f"cls_qkv: expected {(b, 3, heads, width)}, got {tuple(cls_qkv.shape)}")
-    reason = unserved(qkv, None if policy == "absent" else cls_qkv, tiles)
+    reason = unserved(qkv, None if policy == "absent" else cls_qkv)
     if reason is not None:
         raise ValueError(reason)
     if not torch.compiler.is_compiling():  # sizes may be symbols there; the operator checks them when it runs

@@ -62,11 +62,10 @@ Inputs = tuple[Tensor, Tensor | None]
 class Call:
     """Arguments of a launch: grid of programs, scalar arguments after the tensors, constants, block sizes.
 
-    The grid has one axis, with the heads fastest, then the tiles or blocks of a clip, then the clips; `options` holds
-    the constants, the warps and the stages.
+    `options` holds the constants, the warps and the stages.
     """
 
-    grid: tuple[int]
+    grid: tuple[int, int, int]
     numbers: tuple[int | float, ...]
     constants: dict[str, int | str | bool]
     blocks: Blocks
@@ -190,16 +189,17 @@ class Problem:
         }
         numbers: tuple[int | float, ...] = (*self.strides, *self.class_strides, *self.places, *self.counts)
         if kernel.startswith("short"):
-            # Tiles of a clip and head, and how many there are.
-            count = programs = triton.cdiv(self.groups, blocks.rows // self.length)
+            programs = triton.cdiv(self.groups, blocks.rows // self.length)
             constants["ROWS"] = blocks.rows
         else:
+            # With the class token as the only query, start at the block that holds it.
+            first = self.size // blocks.rows if self.mode == 3 else 0
             queries = 1 if self.mode == 3 else triton.cdiv(self.size + self.mode % 2, blocks.rows)
-            count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries  # blocks of a group
-            programs = self.groups * count
+            count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries
+            programs, numbers = self.groups * count, (*numbers, first, count)
             constants |= {"BLOCK_M": blocks.rows, "BLOCK_N": blocks.columns}
         options = {**constants, "num_warps": blocks.warps, "num_stages": blocks.stages}
-        return Call((self.heads * programs * self.batch,), (*numbers, count), constants, blocks, options)
+        return Call((programs, self.heads, self.batch), numbers, constants, blocks, options)
 
     def _launch(self, kernel: str, qkv: Tensor, cls: Tensor | None, *tensors: Tensor) -> None:
         call = self.call(kernel)

@@ -13,9 +13,10 @@ bit, on every run.
 import triton
 import triton.language as tl
 
-from timesformer_kernels.address import NOT_SPECIALISED, lattice, operand, place
+from timesformer_kernels.address import lattice, operand
 
 LOG2E = tl.constexpr(1.4426950408889634)
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 @triton.jit
@@ -25,22 +26,20 @@ def _scores(q, k, columns, scale, L: tl.constexpr, PRECISION: tl.constexpr):
     return tl.where(columns[None, :] < L, scores, float("-inf"))
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALISED)
+@triton.jit
 def long_forward(
     qkv, cls, out, cls_out, lse, cls_lse,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, blocks,
+    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
     S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute the output of one block of queries of a group per program, for one head and one clip."""
-    block, head, clip = place(heads, groups * blocks)
-    group = block // blocks
-    first: tl.constexpr = S // BLOCK_M if CLS == 3 else 0  # the block of the only query, the class token
-    row = (first + block % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
     patch, token = (row < S) & (CLS != 3), row == S
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
@@ -75,22 +74,20 @@ def long_forward(
         tl.store(cls_lse + c_at + row * 0, logarithm, token)
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALISED)
+@triton.jit
 def long_backward_q(
     qkv, cls, out, cls_out, lse, cls_lse, dout, dcls_out, delta, cls_delta, dqkv, dcls,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, blocks,
+    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
     S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute dq of one block of queries, and store delta = sum(out * dout) for `long_backward_kv`, which runs next."""
-    block, head, clip = place(heads, groups * blocks)
-    group = block // blocks
-    first: tl.constexpr = S // BLOCK_M if CLS == 3 else 0  # the block of the only query, the class token
-    row = (first + block % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
     patch, token = (row < S) & (CLS != 3), row == S
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
@@ -128,21 +125,20 @@ def long_backward_q(
         tl.store(dc + row[:, None] * 0 + e[None, :], dq, token[:, None] & inside)
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALISED)
+@triton.jit
 def long_backward_kv(
     qkv, cls, lse, cls_lse, dout, dcls_out, delta, cls_delta, dqkv, dcls,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, blocks,
+    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
     S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Compute dk and dv of one block of keys, over the queries of its group."""
-    block, head, clip = place(heads, groups * blocks)
-    group = block // blocks
-    column = block % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    """Compute dk and dv of one block of keys, over the queries of its group from block `first_block` on."""
+    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    column = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     e = tl.arange(0, BLOCK_E)
     here, there = column < S, column == S
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
@@ -154,9 +150,9 @@ def long_backward_kv(
     c_at = (clip * all_groups + first_group + group) * heads + head
     dk = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     dv = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
-    # A constant: the interpreter of Triton 3.6 cannot count from a tensor.
-    first: tl.constexpr = S // BLOCK_M if CLS == 3 else 0
-    for start in range(first * BLOCK_M, S + CLS % 2, BLOCK_M):
+    # The interpreter of Triton 3.6 cannot count from a tensor with numpy 2.4: there the first block is a constant.
+    first: tl.constexpr = S // BLOCK_M * BLOCK_M if CLS == 3 else 0
+    for start in range(first if INTERPRETED else first_block * BLOCK_M, S + CLS % 2, BLOCK_M):
         row = start + tl.arange(0, BLOCK_M)
         patch, token = (row < S) & (CLS != 3), row == S
         q = operand(

@@ -91,45 +91,34 @@ def test_representative_kernels_and_their_64_bit_offsets() -> None:
     known = {key(row): row for row in committed()}
     for row in compiled(REPRESENTATIVE):
         check(row)
-        offsets_are_64_bits_wide(row.pop("ttir"), rows=row["kernel"] in NORMS)
+        offsets_are_64_bits_wide(row.pop("ttir"), "x" if row["kernel"] in NORMS else "z")
         if same_compiler():
             assert {name: str(value) for name, value in row.items()} == known[key(row)]
 
 
-def offsets_are_64_bits_wide(ttir: str, rows: bool = False) -> None:
-    """The number of the clip (or row) is used as 64 bits alone, and nothing is ever cut back to 32.
-
-    The clip's is that of the program divided by the heads, then by the tiles of a clip.
-    """
-    (number,) = re.findall(r"(%\w+) = tt\.get_program_id x : i32", ttir)
-    for _ in range(0 if rows else 2):
-        (number,) = re.findall(rf"(%\w+) = arith\.divsi {re.escape(number)}, ", ttir)
-    uses = [line for line in ttir.splitlines() if re.search(rf"{re.escape(number)}\b", line.split("=", 1)[-1])]
+def offsets_are_64_bits_wide(ttir: str, axis: str) -> None:
+    """The number of the clip (or row) is used as 64 bits alone, and nothing is ever cut back to 32."""
+    (clip,) = re.findall(rf"(%\w+) = tt\.get_program_id {axis} : i32", ttir)
+    uses = [line for line in ttir.splitlines() if re.search(rf"{re.escape(clip)}\b", line.split("=", 1)[-1])]
     assert uses
-    assert all(re.search(rf"arith\.extsi {re.escape(number)} : i32 to i64", line) for line in uses)
+    assert all(re.search(rf"arith\.extsi {re.escape(clip)} : i32 to i64", line) for line in uses)
     assert "arith.trunci" not in ttir
-
-
-PLACE = (
-    "%a = tt.get_program_id x : i32\n%t = arith.divsi %a, %heads : i32\n%m = arith.remsi %t, %p : i32\n"
-    "%c = arith.divsi %t, %p : i32\n"
-)
 
 
 @pytest.mark.parametrize(
     ("ttir", "found"),
     [
-        (f"{PLACE}%b = arith.extsi %c : i32 to i64\n", True),
-        (f"{PLACE}%b = arith.muli %c, %d : i32\n", False),
-        (f"{PLACE}%b = arith.extsi %c : i32 to i64\n%d = arith.trunci %b : i64 to i32", False),
+        ("%a = tt.get_program_id z : i32\n%b = arith.extsi %a : i32 to i64\n", True),
+        ("%a = tt.get_program_id z : i32\n%b = arith.muli %a, %c : i32\n", False),
+        ("%a = tt.get_program_id z : i32\n%b = arith.extsi %a : i32 to i64\n%c = arith.trunci %b : i64 to i32", False),
     ],
 )
 def test_the_check_of_offsets_can_fail(ttir: str, found: bool) -> None:
     if found:
-        offsets_are_64_bits_wide(ttir)
+        offsets_are_64_bits_wide(ttir, "z")
     else:
         with pytest.raises(AssertionError):
-            offsets_are_64_bits_wide(ttir)
+            offsets_are_64_bits_wide(ttir, "z")
 
 
 def test_the_committed_table_holds_every_configuration() -> None:

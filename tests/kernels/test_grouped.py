@@ -161,9 +161,9 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
         (qkv_of(1, 2, 1, 1, 3, 1, 16), qkv_of(1, 3, 1, 16, dtype=torch.float16), ONE, "global"),
     ),
     "tiles": ("tiles: expected to cover the 4 tokens", (qkv_of(1, 4, 1, 1, 3, 1, 16), None, ONE)),
-    "programs": (
-        r"fewer than 2\^31 programs",
-        (qkv_of(1, 2, 1, 1, 3, 1, 16).expand(2**16, -1, -1, -1, -1, 2**15, -1), None, ONE),
+    "heads": (
+        "at most 65535 clips and heads",
+        (qkv_of(1, 2, 1, 1, 3, 1, 16).expand(-1, -1, -1, -1, -1, 65536, -1), None, ONE),
     ),
     "span": (
         "clips that span fewer",

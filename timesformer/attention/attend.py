@@ -137,6 +137,7 @@ def _attend_triton(
         raise BackendError(f"backend 'triton': {error}") from error
 
 
+@torch.compiler.disable
 def _attend_gathered(
     over: Predicate, q: Tensor, k: Tensor, v: Tensor, cls_qkv: Tensor | None, grid: Grid, class_only: bool
 ) -> Output:

@@ -40,6 +40,8 @@ def gathered_attention(
 
     Keys after the last query, such as the class token, are seen by every query.
     """
+    if type(q.shape[0]) is not int:  # a symbol of torch.export, or a tensor of torch.jit
+        return _compute_for_any_batch(q, k, v, plan)
     needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if not needs_gradient or torch.jit.is_tracing():  # the tracer counts what it sees, and sees no backward pass
         return _compute(q, k, v, plan)
@@ -54,6 +56,30 @@ def _compute(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
         found = F.scaled_dot_product_attention(*inputs, _added(chunk, q))
         _lines(out).index_copy_(0, chunk.rows.flatten(), _put(found))
     return out
+
+
+def _compute_for_any_batch(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
+    """Compute all groups of a batch of the plan at once, so that a graph of it holds for any number of clips."""
+    queries, tokens = sum(batch.rows.numel() for batch in plan), int(k.shape[1])
+    every = torch.arange(queries, tokens, device=q.device)
+    parts = []
+    for rows, keys, mask in ((batch.rows, batch.keys, batch.mask) for batch in plan):
+        keys = torch.cat([keys, every.expand(len(keys), -1)], 1)
+        inputs = [_of_every_clip(x, numbers) for x, numbers in ((q, rows), (k, keys), (v, keys))]
+        added = None
+        if mask is not None:
+            mask = F.pad(mask, (0, len(every)), value=True)
+            added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, float("-inf"))
+            added = added[None, :, None].expand(q.shape[0], -1, -1, -1, -1).flatten(0, 1)
+        found = F.scaled_dot_product_attention(*inputs, added).transpose(1, 2)  # b*g r k e
+        parts.append(found.unflatten(0, (-1, len(rows))).flatten(1, 2))
+    order = torch.cat([batch.rows.flatten() for batch in plan]).argsort()
+    return torch.cat(parts, 1).index_select(1, order)
+
+
+def _of_every_clip(x: Tensor, numbers: Tensor) -> Tensor:
+    """Gather tokens of each clip: (b, n, k, e) at (g, s) -> (b * g, k, s, e)."""
+    return x.index_select(1, numbers.flatten()).unflatten(1, numbers.shape).flatten(0, 1).transpose(1, 2)
 
 
 class _Gathered(torch.autograd.Function):

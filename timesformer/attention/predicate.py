@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from timesformer.attention.partition import Grid
 from timesformer.attention.plan import Plan, place_of, plan_of_tokens
@@ -103,7 +104,8 @@ def _mask(predicate: Predicate, grid: Grid, device: str) -> Tensor:
 def _plan(predicate: Predicate, grid: Grid, device: str) -> Plan:
     if device != "cpu":
         return tuple(batch.to(device) for batch in _plan(predicate, grid, "cpu"))
-    return predicate.make_plan(grid)
+    with _disable_current_modes():  # its tensors have values also where torch traces with tensors that have none
+        return predicate.make_plan(grid)
 
 
 def coordinates(token: Tensor, grid: Grid) -> Coordinates:

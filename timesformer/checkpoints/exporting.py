@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from timesformer.checkpoints import graphs
 from timesformer.checkpoints.folder import save_model
 from timesformer.checkpoints.formats import hf_timesformer, vivit
 from timesformer.checkpoints.formats.encoders import dinov2, videomae, vjepa2
@@ -18,6 +19,8 @@ WRITERS: dict[str, Callable[..., Path]] = {
     "hf-videomae": videomae.write,
     "hf-vjepa2": vjepa2.write,
     "hf-dinov2": dinov2.write,
+    "onnx": graphs.write_onnx,
+    "torch-export": graphs.write_program,
 }
 OWN = "timesformer-ablations"
 
@@ -25,8 +28,8 @@ OWN = "timesformer-ablations"
 def export(model: Model | LoadedModel, folder: str | Path, format: str = "hf-timesformer") -> Path:
     """Write a model in the format of another library, or in our own (`timesformer-ablations`).
 
-    The others are those of `WRITERS`: `hf-timesformer`, `hf-vivit`, `hf-videomae`, `hf-vjepa2` and `hf-dinov2`.  Label
-    names, preprocessing and provenance go along.
+    The others are those of `WRITERS`: `hf-timesformer`, `hf-vivit`, `hf-videomae`, `hf-vjepa2` and `hf-dinov2`, and as
+    graphs that run without this library `onnx` and `torch-export`.  Label names, preprocessing and provenance go along.
 
     Raises:
         InputError: an unknown format, a model that the format cannot express (the message names the field), or a folder

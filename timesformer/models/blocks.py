@@ -15,6 +15,7 @@ from timesformer.attention.scheme import Encoder
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.models.layers import Norm, make_activation, make_norm, make_qkv
 from timesformer.models.rotary import Rotary
+from timesformer.models.steps import Steps
 from timesformer_kernels import add_norm, prefers_add_norm
 
 
@@ -233,7 +234,7 @@ class Block(nn.Module):
     def __init__(self, encoder: Encoder, config: TimeSformerConfig, drop_path: float) -> None:
         super().__init__()
         self.stages = [[step.name for step in stage] for stage in encoder.block]
-        self.steps = nn.ModuleDict({step.name: Attention(step, config, drop_path) for step in encoder.steps})
+        self.steps = Steps({step.name: Attention(step, config, drop_path) for step in encoder.steps})
         self.mlp = Mlp(config, drop_path)
         # None: decided for the tokens at hand
         self.fused_norm = {"triton": True, "auto": None}.get(config.backend, False) if config.norm == "layer" else False

@@ -172,12 +172,15 @@ def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, each once even where modules share it."""
-    kept = model.state_dict().keys()
-    named = dict(model.named_parameters()) | dict(model.named_buffers())
-    return {name: value for name, value in named.items() if name in kept}
+    first: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, value in state.items():
+        first.setdefault(id(value), name)
+    return {name: value for name, value in state.items() if first[id(value)] == name}
 
 
 def _parameters(model: nn.Module, optimiser: Optimizer) -> dict[str, nn.Parameter]:
     """Parameters that the optimiser updates, by name."""
     known = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in known}
+    state = model_tensors(model).items()
+    return {name: value for name, value in state if id(value) in known and isinstance(value, nn.Parameter)}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timesformer_experiments.cli.options import (
     DataDir,
     Json,
+    PrecisionName,
     Runs,
     SchemeFile,
     SchemeOptions,
     Trust,
     attention_named,
     bad_input,
+    chosen_precision,
 )
 from timesformer_experiments.cli.shared.evaluated import compared, counted, orders_named, tables_of
 from timesformer_experiments.cli.shared.evaluations import ANY_CLASSES, Job, Overrides, of_annotations, runs_of
@@ -105,7 +107,7 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Views per batch.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU if there is one.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: PrecisionName = "fp32",
     workers: Annotated[int, typer.Option(min=0, help="Number of processes that read videos; 0: the main process.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip, overriding the model's.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Crop in pixels, overriding the model's.")] = None,
@@ -134,7 +136,6 @@ def evaluate(
     If a video cannot be read, the command lists all such videos and stops. Videos are never replaced by others.
     """
     from timesformer.evaluation.evaluate import MERGES
-    from timesformer.training.recipe import Precision
     from timesformer_experiments.records.folder import default_data_dir
     from timesformer_experiments.report.tables import to_rich
 
@@ -142,8 +143,6 @@ def evaluate(
         raise bad_input(f"--scores {scores}: expected a name that ends in .csv or .parquet")
     if merge is not None and merge not in MERGES:
         raise bad_input(f"--merge {merge}: expected one of {', '.join(MERGES)}")
-    if precision not in get_args(Precision):
-        raise bad_input(f"--precision {precision}: expected one of {', '.join(get_args(Precision))}")
     orders, in_yaml = orders_named(frame_order), data.suffix.lower() in (".yaml", ".yml")
     lists = lists_named(probe, train_list, val_list, val_fraction, in_yaml)
     if scores is not None and len(orders) > 1:
@@ -156,6 +155,7 @@ def evaluate(
     scheme = {} if attention is None else {"attention": attention_named(attention, option), "schedule": None}
     loading = {"trust": trust, "scheme_file": scheme_file}
     place = _device(device)
+    numbers = chosen_precision(precision, place, quiet=as_json)
     probes: list[ProbeJob] = []
     if in_yaml:
         for name, given in (("format", format), ("root", root), ("group", group), *sizes.items(), *record.items()):
@@ -211,7 +211,7 @@ def evaluate(
                 scores,
                 batch_size,
                 workers,
-                precision,
+                numbers,
                 place,
                 not as_json,
                 order,

@@ -20,8 +20,8 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            help="Format to write: hf-timesformer, hf-vivit, hf-videomae, hf-vjepa2, hf-dinov2, or our own, "
-            "timesformer-ablations."
+            help="Format to write: hf-timesformer, hf-vivit, hf-videomae, hf-vjepa2, hf-dinov2, our own, "
+            "timesformer-ablations, or a graph that runs without this library: onnx, torch-export."
         ),
     ] = "hf-timesformer",
     strict: Annotated[bool, typer.Option(help="Fail if a weight of the checkpoint is not recognised.")] = True,

@@ -15,6 +15,7 @@ from timesformer_experiments.cli.options import (
     Crops,
     Device,
     Json,
+    PrecisionName,
     ProtocolName,
     Runs,
     SchemeFile,
@@ -22,6 +23,7 @@ from timesformer_experiments.cli.options import (
     Workers,
     bad_input,
     chosen_device,
+    chosen_precision,
     chosen_protocol,
     finish,
     listed,
@@ -51,6 +53,7 @@ def features(
     batch_size: BatchSize = 8,
     workers: Workers = 0,
     device: Device = None,
+    precision: PrecisionName = "fp32",
     scheme_file: SchemeFile = None,
     trust: Trust = False,
     runs: Runs = Path("runs"),
@@ -66,6 +69,7 @@ def features(
     chosen = chosen_protocol(protocol or "paper", clips, crops)
     samples, classes = _samples(sources, format, root)
     model, record, _ = loaded_model(checkpoint, runs, trust, scheme_file)
+    place = chosen_device(device)
     result = write_features(
         out,
         model,
@@ -77,7 +81,8 @@ def features(
         metadata={"checkpoint": checkpoint} | ({} if classes is None else {"classes": classes}),
         batch_size=batch_size,
         workers=workers,
-        device=chosen_device(device),
+        device=place,
+        precision=chosen_precision(precision, place, quiet=as_json),
         progress=not as_json,
     )
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from timesformer.data import Preprocessing
     from timesformer.evaluation.protocols import Protocol
+    from timesformer.training.recipe import Precision
     from timesformer_experiments.paper.artefact import Folders, Profile
 
 Json = Annotated[bool, typer.Option("--json", help="Print only one JSON object on standard output.")]
@@ -60,6 +61,9 @@ AllowUnreadable = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Views per batch.")]
 Workers = Annotated[int, typer.Option(min=0, help="Number of processes that read videos; 0: the main process.")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="fp32, or bf16: about as exact, faster with AVX512-BF16, AMX or a GPU.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … Default: an accelerator if there is one.")]
 
 
@@ -184,6 +188,22 @@ def chosen_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise bad_input(f"--device {name}: not available on this machine ({str(error).splitlines()[0]})") from error
     return device
+
+
+def chosen_precision(name: str, device: torch.device, quiet: bool = False) -> Precision:
+    """Return the precision with this name; unless `quiet`, propose bf16 where the device is faster with it.
+
+    Raises InputError for another name.
+    """
+    from timesformer.evaluation.forward import fast_bf16
+    from timesformer.training.recipe import Precision
+
+    for known in get_args(Precision):
+        if name == known:
+            if name == "fp32" and not quiet and (found := fast_bf16(device)) is not None:
+                progress(f"this {'GPU' if device.type == 'cuda' else 'processor'} has {found}: try --precision bf16")
+            return known  # type: ignore[no-any-return]  # one of them
+    raise bad_input(f"--precision {name}: expected one of {', '.join(get_args(Precision))}")
 
 
 def chosen_protocol(name: str, clips: str | None, crops: int | None) -> Protocol:

@@ -15,6 +15,7 @@ from timesformer_experiments.cli.options import (
     Crops,
     Device,
     Json,
+    PrecisionName,
     ProtocolName,
     Runs,
     SchemeFile,
@@ -22,6 +23,7 @@ from timesformer_experiments.cli.options import (
     Workers,
     bad_input,
     chosen_device,
+    chosen_precision,
     chosen_protocol,
     finish,
     listed,
@@ -58,6 +60,7 @@ def predict(
     batch_size: BatchSize = 8,
     workers: Workers = 0,
     device: Device = None,
+    precision: PrecisionName = "fp32",
     scheme_file: SchemeFile = None,
     trust: Trust = False,
     runs: Runs = Path("runs"),
@@ -83,12 +86,14 @@ def predict(
     if plot is not None and len(set(found)) > MOST_ROWS:
         raise bad_input(f"--plot: expected at most {MOST_ROWS} videos, got {len(set(found))}")
     model, record, labels = loaded_model(checkpoint, runs, trust, scheme_file)
+    place = chosen_device(device)
     options: dict[str, Any] = {
         "protocol": chosen,
         "top": top,
         "batch_size": batch_size,
         "workers": workers,
-        "device": chosen_device(device),
+        "device": place,
+        "precision": chosen_precision(precision, place, quiet=as_json),
         "progress": not as_json,
     }
     result: Predictions | Timelines

@@ -56,7 +56,7 @@ def test_export_says_what_is_wrong(released: Path, tmp_path: Path) -> None:
     scheme.write_text("SCHEMES = 3\n")
     for words, message in (
         ([str(tmp_path / "nothing")], "no such file or folder"),
-        ([str(released), "--format", "onnx"], "expected one of hf-timesformer, hf-vivit"),
+        ([str(released), "--format", "tflite"], "expected one of hf-timesformer, hf-vivit"),
         ([str(released), "--format", "hf-vivit"], "cannot express"),
         ([str(released), "--scheme-file", str(scheme)], "expected a list named SCHEMES"),
     ):
