@@ -103,7 +103,7 @@ def _fields(probe: str, value: Value, scheme: str, depth: int, seed: int, profil
     """Return the fields of a run, without its name and seed.  Each seed has videos of its own."""
     registered = skills()
     skill = registered.probes[probe]
-    data: Mapping[str, Any] = {"probe": probe, **skill.data, "seed": seed}
+    data: Mapping[str, Any] = {"probe": probe, **skill.data, "seed": registered.data_seed + seed}
     if skill.within == "data":
         data = {**data, skill.dial: value}
     if profile == "smoke":
