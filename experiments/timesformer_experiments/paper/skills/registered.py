@@ -83,14 +83,13 @@ class Skill(Strict):
     def _complete(self) -> Skill:
         if self.registered not in self.values:
             raise InputError(f"registered: expected one of {list(self.values)}, got {self.registered!r}")
-        for profile, left_out in self.left_out.items():
+        for left_out in self.left_out.values():
             if set(left_out) == set(self.values):
                 continue
             for value in left_out:
                 if value == self.registered or value not in self.values:
-                    raise InputError(
-                        f"left_out.{profile}: expected values of the dial that are not registered, or all, got {value!r}"
-                    )
+                    said = "left_out: expected values of the dial that are not registered, or all"
+                    raise InputError(f"{said}, got {value!r}")
         wanted = {point for profile in self.depths for point in self._all_points(profile)}
         found = [(each.depth, each.value) for each in self.expected]
         if len(set(found)) < len(found):

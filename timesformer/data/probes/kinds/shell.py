@@ -5,13 +5,13 @@ to frame each pair moves down by `patches_per_frame` rows, from the last row to 
 sides or change them, at random.  In the first frame one cup of each pair is red and the other blue; afterwards nothing
 but the textures tells them apart.  The class is the half, left or right, in which all cups end that were red.
 
-Where red is in the first frame, and where each texture ends, is drawn anew for each pair, and has one distribution in
-both classes.  The test set holds four clips of a source: with either colours of all pairs exchanged, and either last
-frame of which one has all pairs exchanged.  So
+Which cup of a pair is red, and on which side each ends, is drawn anew for each pair, and has one distribution in both
+classes.  The test set holds four clips of a source: as it is, with red and blue exchanged, with the sides of all cups
+exchanged from the second frame on, and with both.  So
 
 - whoever does not see the first frame, or nothing but it, is at one half, exactly;
-- whoever adds up what the frames say, each by itself, is at three quarters at most, exactly: both classes have the same
-  first frames and the same others, so that a sum over the two clips of one class is that over those of the other.
+- whoever adds up what the frames say, each by itself, is at three quarters at most, exactly: the two clips of one class
+  have the first frames and the later ones that the two of the other have, so that both have the same sum.
 """
 
 from dataclasses import dataclass
@@ -28,9 +28,10 @@ from timesformer.data.views import Views
 
 RED_BLUE = np.array([(-0.10, 0.18), (0.18, -0.10)], np.float32)
 """Colours (cb, cr) of the marked cups and of the others, in the first frame."""
-LEFT, RIGHT = 0, 1
+LEFT = 0
+"""A side; the other is 1."""
 MARKS, SIDES = 1, 2
-"""Bits of a clip's variant: the other cups are marked; from the second frame on, all pairs are exchanged.  Each turns its
+"""Bits of a clip's variant: the other cups are red; from the second frame on, all cups change sides.  Each turns its
 class into the other."""
 
 

@@ -2,10 +2,9 @@
 
 On grey lies a ring of whole patches, the rim of a square, each with a fresh random texture.  From frame to frame every
 texture goes on to the next patch of the ring, clockwise or anticlockwise, while the ring as a whole drifts by whole
-patches, the same way all along.  Where the ring lies and which way it drifts are drawn alike in both classes.  So each
-single frame shows a ring of independent textures, and one place over time shows independent textures and grey: both
-have one distribution whichever way the ring turns, and only who compares a patch with a patch of another place and
-another frame can do better than chance.
+patches.  Where the ring lies and which way it drifts are drawn alike in both classes.  So what a single frame shows, and
+what one place shows over time, has one distribution whichever way the ring turns, and only who compares a patch with a
+patch of another place and another frame can do better than chance.
 
 Bounds:
 - One frame of each video: one half, in expectation, by equal distributions.
@@ -33,7 +32,7 @@ class Spin(Kind):
     """The class is the direction in which a ring of textures turns; each test clip is followed by its reversal.
 
     ring: patches along each side of the ring
-    drift: patches by which the ring moves from frame to frame besides, which says nothing of its turn
+    drift: patches by which the ring moves besides, between two frames, which says nothing of its turn
     grid: patches of 8 x 8 pixels along each side of a video
     video_frames: frames of a video
     patch_noise: standard deviation of the noise in each pixel of each frame, in place of the difficulty's
@@ -61,7 +60,8 @@ class Spin(Kind):
         self._require_whole("ring", 2, self.grid)
         # A texture comes to no place where it has been: frames of one place are independent.
         self._require_whole("video_frames", 2, 4 * (self.ring - 1) - 1)
-        self._require_whole("drift", 0, (self.grid - self.ring) // (self.video_frames - 1))
+        # In more than two frames, where a drifting texture stays would tell the turn of a place near the edge.
+        self._require_whole("drift", 0, self.grid - self.ring if self.video_frames == 2 else 0)
         self._require_number("patch_noise", 0.0, 0.2)
 
     @property
