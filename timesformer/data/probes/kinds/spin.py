@@ -2,9 +2,9 @@
 
 On grey lies a ring of whole patches, the rim of a square, each with a fresh random texture.  From frame to frame every
 texture goes on to the next patch of the ring, clockwise or anticlockwise, while the ring as a whole drifts by whole
-patches.  Where the ring lies and which way it drifts are drawn alike in both classes.  So what a single frame shows, and
-what one place shows over time, has one distribution whichever way the ring turns, and only who compares a patch with a
-patch of another place and another frame can do better than chance.
+patches.  Where the ring lies and which way it drifts are drawn alike in both classes.  So what a single frame shows,
+and what one place shows over time, has one distribution whichever way the ring turns, and only who compares a patch
+with a patch of another place and another frame can do better than chance.
 
 Bounds:
 - One frame of each video: one half, in expectation, by equal distributions.
