@@ -33,7 +33,7 @@ from timesformer.data.views import Views
 
 Place = tuple[int, int, int]
 
-COLOURS = np.array([(-0.10, 0.18), (0.18, -0.10)], np.float32)
+COLOURS = np.array([(-0.035, 0.07), (0.07, -0.035)], np.float32)
 """Colours (cb, cr) of red and blue patches."""
 STRENGTH = (0.6, 1.2)
 """Range of the factors of a patch's colour."""
