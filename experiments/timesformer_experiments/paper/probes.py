@@ -36,7 +36,7 @@ COLUMNS = (
 )
 
 SEEN = "brightness and colour"
-"""What the classifiers of the gate see; those of older descriptions saw brightness alone."""
+"""Input of the classifiers of the gate; in older descriptions it was brightness alone."""
 
 
 def ceiling_percent(spec: RunSpec, order_blind: bool = False) -> float | None:

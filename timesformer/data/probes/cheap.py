@@ -24,8 +24,8 @@ SHOWN_FRAMES = 8
 PATCH = 8
 """Height and width of a patch of the bag, in pixels."""
 SCALES = (2, 4, 4)
-"""How much smaller brightness and the two colours are made before anything is computed from them: colours are stored at
-half the resolution of brightness, as video does."""
+"""Factors by which brightness and the two colours are made smaller before anything is computed from them: colours have
+half the resolution of brightness, as in video."""
 COLOURS = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
 """Brightness, blue and red difference of (red, green, blue)."""
 WORDS = 64

@@ -18,8 +18,8 @@ ALL = "all"
 PARTS = (ALL, "frame", "place", "elsewhere")
 """Parts of the clips of `contact`: all, those with an offset within a frame, in time alone, and in both."""
 SUM_PERCENT = 75.0
-"""Of four clips that show one of two things here and one of two things there, where the class is whether these go
-together, a sum of what is seen here and what is seen there has three right at most."""
+"""Bound of a sum of what is seen here and what is seen there, where four clips show one of two things here and one of
+two things there, and the class is whether these go together: three right at most."""
 
 
 def bound_percent(spec: RunSpec, part: str = ALL) -> float:

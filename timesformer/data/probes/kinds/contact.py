@@ -181,7 +181,7 @@ def _offsets(frames: int, grid: int, most: int, pairs: int) -> tuple[Place, ...]
 
 
 def _room(frames: int, grid: int, offset: Place) -> int:
-    """How many pairs at an offset share no patch: of a row of places, each an offset from the next, every second."""
+    """Number of pairs at an offset that share no patch: in a row of places, an offset apart, every second one."""
     taken: set[Place] = set()
     count = 0
     for x in _placings(frames, grid, offset):

@@ -122,7 +122,7 @@ class Shell(Kind):
 
 
 def _mark(red: np.ndarray) -> np.ndarray:
-    """What is added to cups (…, 3, PATCH, PATCH) in the first frame."""
+    """Colours that are added to cups (…, 3, PATCH, PATCH) in the first frame."""
     colours = RED_BLUE[(~red).astype(int)]
     found = np.zeros((*red.shape, 3, 1, 1), np.float32)
     found[..., 1:, 0, 0] = colours
