@@ -188,6 +188,15 @@ def test_more_than_the_bound_contradicts_a_proof(made: Report) -> None:
     assert "spin, ring=2, space, 2 blocks" in said[0]
 
 
+def test_a_probe_that_is_left_out_is_said_to_be(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
+    with in_place(tmp_path, left_out={"cue", "contact"}):
+        records = records_of(cells("quick"), right)
+        report = ARTEFACT.report([*records, *entries], "quick")
+    assert set(report.table.frame["probe"]) == {"match", "shell", "bind", "spin"}
+    assert "contact" not in {each.name for each in report.parts}
+    assert "Not run in this profile, for want of time: contact, cue; their predictions stay." in report.findings
+
+
 def test_a_missing_run_is_named() -> None:
     records = records_of(cells("smoke")[1:], lambda cell, count: share(50, count))
     with pytest.raises(InputError, match="no finished run of skills-smoke-match-axis-joint-d2-s0"):
