@@ -1,13 +1,14 @@
 """Contact sheets, the cheap classifiers, and the gate that they make."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from timesformer.data import FrameCache
+from timesformer.data import FrameCache, Sample
 from timesformer.data.probes import ProbeInfo, make_probe
-from timesformer.data.probes.cheap import GATED, count_patches, predict
+from timesformer.data.probes.cheap import GATED, count_patches, planes, predict, read_clips
 from timesformer.data.probes.diagnostics import (
     GATE_MARGIN_POINTS,
     CheapResult,
@@ -86,6 +87,35 @@ def test_each_classifier_of_the_gate_finds_what_its_feature_holds(name: str) -> 
     # And not more: with the labels of other clips it finds nothing.
     train["label"] = rng.permutation(train["label"])
     assert (predict(name, train, test) == test["label"]).mean() < 0.9
+
+
+class Coloured:
+    """In place of a cache: clips of one brightness, red or blue by their number."""
+
+    def get(self, path: str) -> SimpleNamespace:
+        pixels = np.zeros((2, 3, 16, 24), np.uint8)
+        number = int(path.rpartition("/")[2].partition(".")[0])
+        pixels[:] = np.array([(200, 80, 80), (88, 120, 192)], np.uint8)[number % 2, :, None, None]
+        return SimpleNamespace(pixels=pixels)
+
+
+def test_the_gate_sees_colour(tmp_path: Path) -> None:
+    samples = []
+    for number in range(8):
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(b"x")
+        samples.append(Sample(str(path), number % 2))
+    luma, blue, red = planes(Coloured().get("0.mp4").pixels)
+    assert (luma.shape, blue.shape, red.shape) == ((2, 8, 12), (2, 4, 6), (2, 4, 6))
+    assert np.allclose(luma, planes(Coloured().get("1.mp4").pixels)[0], atol=4)
+    assert red.mean() > 40 > -40 > planes(Coloured().get("1.mp4").pixels)[2].mean()
+    clips = read_clips(samples, Coloured())  # type: ignore[arg-type]
+    assert clips["raw_patches"].shape == (8, 2 * 2 * 3, 16 + 4 + 4)
+    assert clips["moments"].shape == (8, 5 * (96 + 24 + 24))
+    assert clips["differences"].shape == (8, 144)
+    count_patches(clips, dict(clips))
+    for name in ("moments_forest", "patches_forest"):
+        assert (predict(name, clips, clips) == clips["label"]).all()
 
 
 def test_a_gate_needs_more_than_five_points() -> None:

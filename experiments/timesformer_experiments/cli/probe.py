@@ -49,15 +49,15 @@ def probe(
 
     match: which way random textures move, by whole patches (move, distance, grid).
 
-    spin: which way the objects turn while they drift (objects, drift).
+    spin: which way a ring of textures turns (ring, drift, grid).
 
-    contact: whether textures at an offset are equal (max_offset, grid).
+    contact: whether twins at an offset have one colour (max_offset, pairs, grid).
 
     cue: where a texture was that is asked for later (gap, cue_distractors).
 
     bind: which object does which motion (speed, grid).
 
-    shell: where the marked disc ends (patches_per_frame, discs).
+    shell: where the cups end that were marked (patches_per_frame, grid).
 
     The last six also have video_frames.
     """

@@ -35,6 +35,9 @@ COLUMNS = (
     Column("within_limit", "Within the limit", "label"),
 )
 
+SEEN = "brightness and colour"
+"""Input of the classifiers of the gate; in older descriptions it was brightness alone."""
+
 
 def ceiling_percent(spec: RunSpec, order_blind: bool = False) -> float | None:
     """Return the highest accuracy in percent of any model on the probe of a run, with its reading and protocol.
@@ -65,7 +68,7 @@ def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None 
     """Write `<name>.png` (contact sheet), `.csv`, `.md` and `.json` of a probe, unless they exist.
 
     The json holds the probe's fingerprint and parameters and the names of the classifiers: a probe that has changed is
-    described anew, and so is one that was described with fewer classifiers.
+    described anew, and so is one that was described with fewer classifiers or by what saw brightness alone.
     """
     files = [folder / f"{name}.{suffix}" for suffix in ("png", "csv", "md", "json")]
     if all(path.exists() for path in files) and _describes(json.loads(files[-1].read_text()), info):
@@ -96,6 +99,7 @@ def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None 
         "labels": list(info.labels),
         "fingerprint": info.fingerprint,
         "parameters": info.parameters,
+        "cheap_sees": SEEN,
         "cheap_best_percent": best,
         "gate_margin_points": GATE_MARGIN_POINTS,
         "cheap_classifiers": {classifier: asdict(result) for classifier, result in results.items()},
@@ -113,4 +117,5 @@ def describe(info: ProbeInfo, folder: Path, name: str, cache: FrameCache | None 
 
 def _describes(stored: dict[str, Any], info: ProbeInfo) -> bool:
     """True if a description is of this probe, with all classifiers."""
-    return stored["fingerprint"] == info.fingerprint and set(stored["cheap_classifiers"]) == set(CHEAP)
+    known = stored["fingerprint"] == info.fingerprint and set(stored["cheap_classifiers"]) == set(CHEAP)
+    return known and stored.get("cheap_sees") == SEEN

@@ -21,8 +21,13 @@ Array = np.ndarray
 
 SHOWN_FRAMES = 8
 """Frames between which differences are taken, spread evenly over a clip."""
-PATCH = 4
-"""Height and width of a patch of the bag, in pixels of half the resolution: 8 of the video's."""
+PATCH = 8
+"""Height and width of a patch of the bag, in pixels."""
+SCALES = (2, 4, 4)
+"""Factors by which brightness and the two colours are made smaller before anything is computed from them: colours have
+half the resolution of brightness, as in video."""
+COLOURS = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
+"""Brightness, blue and red difference of (red, green, blue)."""
 WORDS = 64
 """Kinds of patches that a bag counts."""
 PATCHES_FOR_WORDS = 20_000
@@ -59,7 +64,8 @@ CLASSIFIERS: dict[str, Callable[[int], Classifier]] = {"forest": forest, "linear
 
 FEATURES = ("moments", "differences", "patches")
 """moments: mean frame, time-weighted mean frame and the products of both, pixel by pixel; differences: between frames
-that follow one another; patches: how many of each kind a clip has, wherever and whenever."""
+that follow one another; patches: how many of each kind a clip has, wherever and whenever.  All see brightness and
+colour."""
 
 GATED = tuple(f"{feature}_{classifier}" for feature in FEATURES for classifier in CLASSIFIERS)
 """Names of the results, features first."""
@@ -77,8 +83,9 @@ def predict(name: str, train: dict[str, Array], test: dict[str, Array]) -> Array
 
 
 def read_clips(samples: list[Sample], cache: FrameCache | None) -> dict[str, Array]:
-    """label (n,), mean_frame and first_frame (n, pixels), file_size (n, 1), moments (n, 5 · pixels), differences
-    (n, (frames - 1) · pixels) of at most `SHOWN_FRAMES` frames, and raw_patches (n, patches, pixels of a patch)."""
+    """label (n,), mean_frame and first_frame (n, pixels) in grey, file_size (n, 1), and in brightness and colour
+    moments (n, 5 · values), differences (n, (frames - 1) · values) of at most `SHOWN_FRAMES` frames, and raw_patches
+    (n, patches, values of a patch)."""
     read = cache.get if cache is not None else decode
     found: dict[str, list[Array]] = {
         name: [] for name in ("mean_frame", "first_frame", "moments", "differences", "raw_patches")
@@ -87,11 +94,11 @@ def read_clips(samples: list[Sample], cache: FrameCache | None) -> dict[str, Arr
         pixels = read(sample.path).pixels
         found["mean_frame"].append(grey(pixels.mean(axis=0)))
         found["first_frame"].append(grey(pixels[0].astype(np.float64)))
-        frames = np.stack([grey_plane(frame.astype(np.float32)) for frame in pixels]).astype(np.float32)
-        found["moments"].append(_moments(frames))
-        shown = np.linspace(0, len(frames) - 1, min(SHOWN_FRAMES, len(frames))).round().astype(int)
-        found["differences"].append(np.diff(frames[shown], axis=0).ravel())
-        found["raw_patches"].append(_patches(frames[shown]))
+        seen = planes(pixels)
+        found["moments"].append(_moments(seen))
+        shown = np.linspace(0, len(pixels) - 1, min(SHOWN_FRAMES, len(pixels))).round().astype(int)
+        found["differences"].append(np.diff(_flat([plane[shown] for plane in seen]), axis=0).ravel())
+        found["raw_patches"].append(_patches([plane[shown] for plane in seen]))
     stacked = {name: np.stack(values) for name, values in found.items()}
     return stacked | {
         "label": np.array([sample.label for sample in samples]),
@@ -117,28 +124,43 @@ def count_patches(train: dict[str, Array], test: dict[str, Array]) -> None:
 
 def grey(frame: Array) -> Array:
     """(3, H, W) to brightness at half resolution, flat."""
-    return grey_plane(frame).ravel()
-
-
-def grey_plane(frame: Array) -> Array:
-    """(3, H, W) to brightness at half resolution."""
     luma = np.tensordot(np.array([0.299, 0.587, 0.114]), frame, axes=1)
-    height, width = luma.shape[0] // 2, luma.shape[1] // 2
-    halved: Array = luma[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))
-    return halved
+    return _smaller(luma[None], 2).ravel()
 
 
-def _moments(frames: Array) -> Array:
-    """Mean frame, time-weighted mean frame, and their products, from (t, h, w)."""
+def planes(pixels: Array) -> list[Array]:
+    """Brightness (t, H / 2, W / 2) and the two colours (t, H / 4, W / 4) of (t, 3, H, W)."""
+    found = np.einsum("cr,trhw->cthw", COLOURS, pixels.astype(np.float32))
+    return [_smaller(plane, scale) for plane, scale in zip(found, SCALES, strict=True)]
+
+
+def _smaller(plane: Array, scale: int) -> Array:
+    """(t, H, W) with so many pixels made one along each side."""
+    t, height, width = plane.shape[0], plane.shape[1] // scale, plane.shape[2] // scale
+    cut = plane[:, : scale * height, : scale * width].reshape(t, height, scale, width, scale)
+    found: Array = cut.mean(axis=(2, 4))
+    return found
+
+
+def _flat(seen: list[Array]) -> Array:
+    """All values of each frame, (t, values)."""
+    return np.concatenate([plane.reshape(len(plane), -1) for plane in seen], axis=1)
+
+
+def _moments(seen: list[Array]) -> Array:
+    """Mean frame, time-weighted mean frame, and their products."""
+    frames = _flat([plane - np.median(plane) for plane in seen])
     time = np.linspace(-1, 1, len(frames)) if len(frames) > 1 else np.zeros(1)
-    centred = frames - np.median(frames)
-    mean, weighted = centred.mean(axis=0).ravel(), np.tensordot(time, centred, axes=1).ravel()
+    mean, weighted = frames.mean(axis=0), time @ frames
     return np.concatenate([mean, weighted, mean * weighted, mean**2, weighted**2]).astype(np.float32)
 
 
-def _patches(frames: Array) -> Array:
-    """(patches, PATCH · PATCH) of (t, h, w)."""
-    t, height, width = frames.shape
-    rows, columns = height // PATCH, width // PATCH
-    cut = frames[:, : rows * PATCH, : columns * PATCH].reshape(t, rows, PATCH, columns, PATCH)
-    return cut.transpose(0, 1, 3, 2, 4).reshape(-1, PATCH * PATCH)
+def _patches(seen: list[Array]) -> Array:
+    """(patches, values of a patch)."""
+    found = []
+    for plane, scale in zip(seen, SCALES, strict=True):
+        t, side = len(plane), PATCH // scale
+        rows, columns = plane.shape[1] // side, plane.shape[2] // side
+        cut = plane[:, : rows * side, : columns * side].reshape(t, rows, side, columns, side)
+        found.append(cut.transpose(0, 1, 3, 2, 4).reshape(-1, side * side))
+    return np.concatenate(found, axis=1)

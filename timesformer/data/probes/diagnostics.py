@@ -31,6 +31,8 @@ CHEAP = ("mean_frame", "first_frame", "file_size", *GATED)
 GATE_MARGIN_POINTS = 5.0
 """A probe on which a cheap classifier comes this close to the best scheme ranks no schemes."""
 
+FEW_FRAMES = 4
+
 
 @dataclass(frozen=True)
 class CheapResult:
@@ -95,8 +97,10 @@ def gate(cheap_best_percent: float, best_scheme_percent: float) -> bool:
 
 def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) -> Figure:
     """Draw test clips of every class, one per row: `frames` frames in order, or all of a shorter video, the object's
-    mask outlined on the last."""
+    mask outlined on the last; few frames are drawn large, with the mask on all."""
     frames = min(frames, info.kind.frames)
+    few = frames <= FEW_FRAMES
+    side = 2.0 if few else 1.0
     samples = read_kinetics_csv(info.test_csv, num_classes=len(info.labels))
     masks = MaskStore()
     chosen = [
@@ -104,7 +108,7 @@ def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) ->
         for label in range(len(info.labels))
         for sample in [sample for sample in samples if sample.label == label][:clips_per_class]
     ]
-    figure = Figure(figsize=(frames + 1.6, len(chosen)), layout="constrained")
+    figure = Figure(figsize=(side * frames + 1.6, side * len(chosen)), layout="constrained")
     axes = figure.subplots(len(chosen), frames, squeeze=False)
     for row, sample in enumerate(chosen):
         video, mask = decode(sample.path), masks.get(sample.path)
@@ -113,7 +117,7 @@ def contact_sheet(info: ProbeInfo, clips_per_class: int = 2, frames: int = 8) ->
             axis = axes[row, column]
             axis.imshow(video.pixels[step].transpose(1, 2, 0), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            if column == frames - 1 and 0 < mask[step].mean() < 1:
+            if (few or column == frames - 1) and 0 < mask[step].mean() < 1:
                 axis.contour(mask[step], [0.5], colors="white", linewidths=1)
             if row == 0:
                 axis.set_title(f"frame {step}", fontsize=8)

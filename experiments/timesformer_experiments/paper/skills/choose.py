@@ -25,7 +25,7 @@ from timesformer_experiments.specs.sweep import Sweep, load_sweep
 
 TUNING = Path("results/skills/tuning")
 SCHEME = "model.attention"
-OF_THE_PROBE = ("attention", "depth", "num_frames", "image_size", "patch_size")
+OF_THE_PROBE = ("attention", "depth", "num_frames", "image_size", "patch_size", "class_token", "temporal_fc")
 """Fields of the model that `skills.yaml` states."""
 POINTS = 12
 HEAD = """\

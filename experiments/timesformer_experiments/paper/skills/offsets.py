@@ -1,4 +1,4 @@
-"""`contact` read per offset: accuracy at each offset beside the share of clips in which a telling pair meets."""
+"""`contact` read per offset: accuracy at each offset beside the share of clips in which the two textures meet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from timesformer import TimeSformerConfig
 from timesformer.attention import build
 from timesformer.data.probes.kinds.contact import Contact, Place
 from timesformer_experiments.analysis.seeds import mean_of
-from timesformer_experiments.paper.skills.bounds import ALL, met_before_reading, share_told
+from timesformer_experiments.paper.skills.bounds import ALL, met, share_met
 from timesformer_experiments.paper.skills.measured import Found, Point, kept, offsets_of
 from timesformer_experiments.paper.skills.registered import skills
 from timesformer_experiments.report.report import Part
@@ -37,7 +38,13 @@ def _of_model(scheme: str, depth: int, found: Found) -> list[dict[str, Any]]:
     record = found.records[0]
     data, offsets = record["spec"]["data"], offsets_of(record)
     kind = Contact(**{name: data[name] for name in Contact().dials() if data.get(name) is not None})
-    met = met_before_reading(scheme, (kind.frames, kind.grid, kind.grid), depth)
+    model = record["spec"]["model"]
+    pairs = met(
+        TimeSformerConfig(
+            scheme, num_frames=kind.frames, image_size=kind.size, patch_size=kind.size // kind.grid, depth=depth,
+            class_token=model.get("class_token", True),
+        )
+    )  # fmt: skip
     skill, place = skills().probes[PROBE], skills().schemes.index(scheme)
     rows = []
     for offset in kind.offsets:
@@ -53,7 +60,7 @@ def _of_model(scheme: str, depth: int, found: Found) -> list[dict[str, Any]]:
                 "scheme": scheme,
                 "depth": depth,
                 **{f"offset_{axis}": part for axis, part in zip(AXES, offset, strict=True)},
-                "counted_meeting_percent": 100 * share_told(kind, met, offset),
+                "counted_meeting_percent": 100 * share_met(kind, pairs, offset),
                 "predicted_percent": predicted,
                 "measured_top1_percent": spread.mean,
                 "measured_top1_low_percent": spread.low,
@@ -69,7 +76,7 @@ COLUMNS = (
     Column("scheme", "Scheme", "label"),
     Column("depth", "Blocks", "label", decimals=0),
     *(Column(f"offset_{axis}", f"Offset, {axis}", "label", decimals=0) for axis in AXES),
-    Column("counted_meeting_percent", "Clips in which a telling pair meets [%]", "counted"),
+    Column("counted_meeting_percent", "Clips in which the two meet [%]", "counted"),
     Column("predicted_percent", "Predicted [%]", "predicted"),
     Column(
         "measured_top1_percent",
@@ -106,9 +113,9 @@ def findings(found: pd.DataFrame) -> tuple[str, ...]:
         said = [
             f"{each['measured_top1_percent'].mean():.1f} % at the {len(each)} offsets where {what}"
             for each, what in (
-                (meets, "a telling pair meets in at least half of the clips"),
-                (rows.drop(meets.index).drop(apart.index), "it does in fewer"),
-                (apart, "none does"),
+                (meets, "the two meet in at least half of the clips"),
+                (rows.drop(meets.index).drop(apart.index), "they do in fewer"),
+                (apart, "they never do"),
             )
             if len(each)
         ]
@@ -136,7 +143,7 @@ def draw(found: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(1.2 + 1.75 * len(schemes), 0.6 + 1.8 * 2 * len(times)), layout="constrained")
     axes = figure.subplots(2 * len(times), len(schemes), squeeze=False)
     kinds: Sequence[tuple[str, str, float, float, str]] = (
-        ("counted_meeting_percent", "declared: clips in which\na telling pair meets [%]", 0, 100, "Greys"),
+        ("counted_meeting_percent", "declared: clips in which\nthe two meet [%]", 0, 100, "Greys"),
         ("measured_top1_percent", "measured: top-1 accuracy [%]", 50, 100, "viridis"),
     )
     for block, (key, said, low, high, colours) in enumerate(kinds):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -103,16 +102,20 @@ def _fields(probe: str, value: Value, scheme: str, depth: int, seed: int, profil
     """Return the fields of a run, without its name and seed.  Each seed has videos of its own."""
     registered = skills()
     skill = registered.probes[probe]
-    data: Mapping[str, Any] = {"probe": probe, **skill.data, "seed": seed}
-    if skill.within == "data":
-        data = {**data, skill.dial: value}
-    if profile == "smoke":
-        data = {**data, **skill.smoke}
     fields = {
-        "data": data,
+        "data": data_of(probe, value, seed, profile),
         "model": {**registered.model, **skill.model, "attention": scheme, "depth": depth},
         "recipe": {},
         "protocol": registered.protocol,
         "selection": selection_of(probe, scheme, profile),
     }
     return changed(fields, fields_of(probe, scheme, profile))
+
+
+def data_of(probe: str, value: Value, seed: int, profile: Profile) -> dict[str, Any]:
+    """Return the field `data` of the runs of a seed at a value of a probe's dial."""
+    skill = skills().probes[probe]
+    data = {"probe": probe, **skill.data, "seed": skills().data_seed + seed}
+    if skill.within == "data":
+        data[skill.dial] = value
+    return {**data, **skill.smoke} if profile == "smoke" else data

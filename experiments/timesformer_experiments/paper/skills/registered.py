@@ -59,7 +59,8 @@ class Skill(Strict):
     model is trained on all clips, and a value is a part of the test clips (`bounds.PARTS`).
     data, model: fields of a run's `data` and `model`; smoke: data fields of the profile smoke.
     depths: by profile, the depths at the registered value; the first of them is that of all other values.
-    left_out: by profile, other values of the dial at which nothing is run for want of time; their predictions stay.
+    left_out: by profile, values of the dial at which nothing is run for want of time, not the registered one unless all
+    are left out; their predictions stay.
     changed: what was changed of the probe after it had been registered, and after which runs; its predictions stay.
     map_percent: for a probe whose clips have offsets, the predicted accuracy at each offset ("frames rows columns"), in
     the order of the schemes.
@@ -82,9 +83,13 @@ class Skill(Strict):
     def _complete(self) -> Skill:
         if self.registered not in self.values:
             raise InputError(f"registered: expected one of {list(self.values)}, got {self.registered!r}")
-        for value in (value for values in self.left_out.values() for value in values):
-            if value == self.registered or value not in self.values:
-                raise InputError(f"left_out: expected values of the dial that are not registered, got {value!r}")
+        for left_out in self.left_out.values():
+            if set(left_out) == set(self.values):
+                continue
+            for value in left_out:
+                if value == self.registered or value not in self.values:
+                    said = "left_out: expected values of the dial that are not registered, or all"
+                    raise InputError(f"{said}, got {value!r}")
         wanted = {point for profile in self.depths for point in self._all_points(profile)}
         found = [(each.depth, each.value) for each in self.expected]
         if len(set(found)) < len(found):
@@ -162,6 +167,7 @@ class Skills(Strict):
     written: str = Field(min_length=1)
     schemes: tuple[str, ...] = Field(min_length=2)
     seeds: dict[Profile, int]
+    data_seed: int = Field(default=0, ge=0)
     model: dict[str, Any]
     protocol: str
     hit: Hit

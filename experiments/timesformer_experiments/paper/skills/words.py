@@ -65,6 +65,8 @@ def findings(
     misses = [row for row in rows if not row.hit and profile != "smoke"]
     lines += [f"Miss: {_missed(row, results)}." for row in misses]
     lines.append(_cost(rows))
+    if gone := [name for name, skill in skills().probes.items() if not skill.points(profile)]:
+        lines.append(f"Not run in this profile, for want of time: {', '.join(gone)}; their predictions stay.")
     lines += [f"{name} was changed after it had been registered: {text}" for name, text in skills().changes().items()]
     lines.append(
         "A miss contradicts a hypothesis, not a proof. Predictions as registered in skills.yaml "

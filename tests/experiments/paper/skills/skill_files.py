@@ -1,6 +1,6 @@
 """Files of predictions and recipes in place of the committed ones, and records of runs that no one has trained."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,18 @@ RECIPE = {"recipe.lr": 0.003, "recipe.steps": 10, "selection": SELECTION}
 
 @contextmanager
 def in_place(
-    folder: Path, followups: Sequence[dict[str, Any]] = (), without: tuple[str, str] | None = None
+    folder: Path,
+    followups: Sequence[dict[str, Any]] = (),
+    without: tuple[str, str] | None = None,
+    left_out: Set[str] = frozenset(),
 ) -> Iterator[None]:
     """Read predictions with these follow-ups, and recipes for all schemes and probes but `without`, from `folder`.
 
-    No profile leaves out values of a dial.
+    No profile leaves out values of a dial, but quick the probes `left_out`.
     """
     values = yaml.safe_load(registered.SKILLS.read_text()) | {"followups": list(followups)}
-    for skill in values["probes"].values():
-        skill.pop("left_out", None)
+    for name, skill in values["probes"].items():
+        skill["left_out"] = {"quick": skill["values"]} if name in left_out else {}
     files = {probe: {scheme: dict(RECIPE) for scheme in values["schemes"]} for probe in values["probes"]}
     if without is not None:
         del files[without[0]][without[1]]
