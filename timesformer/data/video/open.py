@@ -153,7 +153,8 @@ class FrameFolder:
         if not self._names:
             kinds = f"{', '.join(IMAGE_SUFFIXES[:-1])} or {IMAGE_SUFFIXES[-1]}"
             raise VideoError(
-                path, f"a folder without images (names that end in {kinds}){suffixes_of(list(map(Path, self.others)))}"
+                path,
+                f"no such file; the folder of this name is without images (they end in {kinds}){suffixes_of(list(map(Path, self.others)))}",
             )
         self.num_frames = len(self._names)
         self.clock = Clock.at_rate(self.num_frames, self.fps)
