@@ -172,5 +172,5 @@ def test_classes_of_folders_of_images(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_files_names_their_kinds(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"x")
-    with pytest.raises(VideoError, match=r"a folder without images \(names that end in \.jpg,.*only files with \.heic"):
+    with pytest.raises(VideoError, match=r"without images \(they end in \.jpg,.*only files with \.heic"):
         open_video(tmp_path)

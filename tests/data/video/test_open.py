@@ -85,7 +85,7 @@ def test_a_segments_numbers_may_count_another_rate(tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened(plain_video: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(VideoError, match="a folder without images"):
+    with pytest.raises(VideoError, match="the folder of this name is without images"):
         open_video(tmp_path / "empty")
     with pytest.raises(
         VideoError, match=r"plain\.mp4\[20:40\]: frames 20 to 39 requested, but the video has frames 0 to 29"

@@ -39,7 +39,7 @@ class _Nameless:
     """A file whose name FFmpeg does not see, so that it is told by its content alone."""
 
     def __init__(self, path: str) -> None:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115 - open as long as the container reads
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 

@@ -152,9 +152,9 @@ class FrameFolder:
             raise VideoError(path, f"the folder cannot be read ({error.strerror})") from error
         if not self._names:
             kinds = f"{', '.join(IMAGE_SUFFIXES[:-1])} or {IMAGE_SUFFIXES[-1]}"
-            raise VideoError(
-                path, f"a folder without images (names that end in {kinds}){suffixes_of(list(map(Path, self.others)))}"
-            )
+            found = suffixes_of(list(map(Path, self.others)))
+            reason = f"no such file; the folder of this name is without images (they end in {kinds}){found}"
+            raise VideoError(path, reason)
         self.num_frames = len(self._names)
         self.clock = Clock.at_rate(self.num_frames, self.fps)
         self._reformatter = VideoReformatter()
