@@ -232,9 +232,7 @@ def test_claims_are_frozen_once_a_final_run_is_recorded(whole, data, tmp_path):
 def test_recipes_that_are_chosen_again_after_the_test_are_told(whole, data, tmp_path):
     """With one draw instead of two the folder has final runs of another choice."""
     out = shutil.copytree(whole[0] / "out", tmp_path / "out")
-    opened = open_sweep(write(tmp_path, {k: v for k, v in FAIR.items() if k != "until"} | {
-        "axes": FAIR["axes"] | {"seed": [0]}, "tune": TUNE | {"budget": 1},
-    }), out, data)  # fmt: skip
+    opened = open_sweep(fair(tmp_path, tune=TUNE | {"budget": 1}), out, data)
     finals = [each for each in latest(read_records(out / "records.jsonl")).values() if each.get("selection")]
     assert opened.stages.superseded({**opened.plan.records, **opened.plan.failures}) == len(finals) == 16
     cells = json.loads((out / "cells.json").read_text())
