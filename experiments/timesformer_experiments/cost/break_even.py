@@ -83,9 +83,8 @@ def break_even(
             progress(f"{reference} along {along}")
             dense = [replace(size, attention=reference, schedule=None, cls_policy=None) for size in sizes]
             theirs = [_needs(size) for size in dense]
-            first = [
-                _first([mine[part] < other[part] for mine, other in zip(ours, theirs, strict=True)]) for part in (0, 1)
-            ]
+            less = [[mine[part] < other[part] for mine, other in zip(ours, theirs, strict=True)] for part in (0, 1)]
+            first = [first_less(flags) for flags in less]
             at = [(None, None) if number is None else (values[number], tokens[number]) for number in first]
             found.append(BreakEven(config.label, reference, along, values, *at[0], *at[1]))
     return found
@@ -96,7 +95,7 @@ def _needs(config: TimeSformerConfig) -> tuple[int, int]:
     return macs_per_view(config, "executed"), predict(config, batch=1, train=True).peak_bytes
 
 
-def _first(less: Sequence[bool]) -> int | None:
+def first_less(less: Sequence[bool]) -> int | None:
     """Number of the first place from which on all are True."""
     number = len(less)
     while number and less[number - 1]:

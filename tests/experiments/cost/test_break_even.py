@@ -11,7 +11,7 @@ from timesformer.config.counting import macs_per_view
 from timesformer_experiments.bench import sparse
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.cost import break_even
-from timesformer_experiments.cost.break_even import _first
+from timesformer_experiments.cost.break_even import first_less
 from timesformer_experiments.cost.memory import predict
 from timesformer_experiments.report.tables import to_markdown
 
@@ -26,9 +26,9 @@ SMALL: dict[str, Any] = {
 
 
 def test_the_first_size_from_which_on() -> None:
-    assert _first([False, True, False, True, True]) == 3
-    assert _first([True, True]) == 0
-    assert _first([True, False]) is None
+    assert first_less([False, True, False, True, True]) == 3
+    assert first_less([True, True]) == 0
+    assert first_less([True, False]) is None
 
 
 def test_sizes_are_those_of_the_counts() -> None:
@@ -48,7 +48,7 @@ def test_sizes_are_those_of_the_counts() -> None:
             peaks = [predict(size, batch=1, train=True).peak_bytes for size in (ours, theirs)]
             less["less_memory"].append(peaks[0] < peaks[1])
         for name, flags in less.items():
-            first = _first(flags)
+            first = first_less(flags)
             assert getattr(each, f"{name}_from") == (None if first is None else each.tried[first])
     assert found[0].fewer_macs_from == 1  # four tiles of a frame, of which a tile sees one
     assert found[0].fewer_macs_tokens == 16

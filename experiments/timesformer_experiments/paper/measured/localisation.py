@@ -7,8 +7,6 @@ random numbers.
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,15 @@ from timesformer.checkpoints import load_model
 from timesformer.data import FrameCache, Sample, VideoDataset
 from timesformer.data.splits import group_of
 from timesformer.errors import InputError
-from timesformer.files import write_atomic
 from timesformer.maps import METHODS, Saliency, deletion_insertion, energy_inside, pointing_game
 from timesformer.maps.capture import grid_of
 from timesformer.maps.gradients import Target
 from timesformer.maps.methods import Method
 from timesformer.seeding import seed_all
+from timesformer_experiments.paper.measured.kept import kept
 from timesformer_experiments.records.folder import RunFolder
-from timesformer_experiments.records.log import RECORD_VERSION, environment, now_utc
 from timesformer_experiments.run.inputs import prepare
-from timesformer_experiments.specs.run import ProbeData, RunSpec, hash_of
+from timesformer_experiments.specs.run import ProbeData, RunSpec
 
 KIND = "localisation"
 VERSION = 1
@@ -66,51 +63,28 @@ def measured(record: dict[str, Any], spec: RunSpec, runs: Path, data: Path, vide
     """
     if not isinstance(spec.data, ProbeData) or not isinstance(spec.model, TimeSformerConfig):
         raise InputError(f"localisation: {spec.name}: expected a TimeSformer on a probe, which has object masks")
+    config = spec.model
     measures = {"version": VERSION, "videos": videos, "methods": list(methods()), "steps": STEPS}
-    definition = {**record["spec"], "measured_on": record["hash"], "localisation": measures}
-    key = hash_of(definition)
-    stored = RunFolder(runs, record["hash"]).path / f"localisation-{key}.json"
-    if stored.is_file():
-        found: dict[str, Any] = json.loads(stored.read_text())
-        if "each" in found:  # earlier measurements kept the means alone
-            return found
-    began, started = time.perf_counter(), now_utc()
-    trained = load_model(RunFolder(runs, record["hash"]).model).model.eval()
-    seed_all(spec.seed, "initialisation")
-    untrained = TimeSformer(spec.model).eval()
-    samples, loaded = _batches(spec, data, videos)
-    of_trained, of_untrained = _of_model(trained, loaded, curves=True), _of_model(untrained, loaded, curves=False)
-    metrics = {**_of_masks(loaded), **_means(of_trained), "untrained": _means(of_untrained)}
-    each = {
-        "videos": [sample.name for sample in samples],
-        "groups": [group_of(sample) for sample in samples],
-        **_rounded(of_trained),
-        "untrained": _rounded(of_untrained),
-    }
-    result = {
-        "record_version": RECORD_VERSION,
-        "hash": key,
-        "name": f"localisation of {record['name']}",
-        "outcome": "done",
-        "reason": None,
-        "reason_kind": None,
-        "kind": KIND,
-        "sweep": None,
-        "cell": None,
-        "seed": record["seed"],
-        "protocol": "clip",
-        "spec": definition,
-        "init_from": {"name": record["name"], "hash": record["hash"]},
-        "metrics": metrics,
-        "each": each,
-        "dataset": {"test": record["dataset"]["test"]},
-        "environment": environment() | {"processes": 1},
-        "started_utc": started,
-        "finished_utc": now_utc(),
-        "wall_seconds": round(time.perf_counter() - began, 3),
-    }
-    write_atomic(stored, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    return result
+
+    def measure() -> dict[str, Any]:
+        trained = load_model(RunFolder(runs, record["hash"]).model).model.eval()
+        seed_all(spec.seed, "initialisation")
+        untrained = TimeSformer(config).eval()
+        samples, loaded = _batches(spec, data, videos)
+        of_trained, of_untrained = _of_model(trained, loaded, curves=True), _of_model(untrained, loaded, curves=False)
+        each = {
+            "videos": [sample.name for sample in samples],
+            "groups": [group_of(sample) for sample in samples],
+            **_rounded(of_trained),
+            "untrained": _rounded(of_untrained),
+        }
+        return {
+            "metrics": {**_of_masks(loaded), **_means(of_trained), "untrained": _means(of_untrained)},
+            "each": each,
+        }
+
+    # earlier measurements kept the means alone
+    return kept(record, KIND, measures, runs, measure, whole=lambda found: "each" in found)
 
 
 Loaded = list[tuple[Tensor, np.ndarray]]

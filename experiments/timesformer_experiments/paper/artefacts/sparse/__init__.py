@@ -1,0 +1,1 @@
+"""Artefact on sparse patterns."""
