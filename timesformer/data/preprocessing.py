@@ -13,7 +13,7 @@ _LATER_FIELDS = ("target_fps", "centre", "quantised", "square_pixels", "too_narr
 
 def _whole(value: Any) -> bool:
     """Return True for a whole number above 0; true is none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _numbers(values: Any, count: int) -> bool:

@@ -66,7 +66,7 @@ class Processor:
         if self.short_over_crop is not None:
             crop: Any = stated.get("crop_size", self.crop)
             height = crop.get("height") if isinstance(crop, dict) else crop
-            if is_side(height):  # anything else is refused as a crop
+            if height is not None and is_side(height):  # anything else is refused as a crop
                 stated["size"] = {"shortest_edge": int(height * self.short_over_crop)}
         return own | stated | ({"offset": self.offset} if self.fixed else {})
 
