@@ -48,7 +48,7 @@ def test_a_dial_that_states_its_default_is_the_same_run() -> None:
         ("order", "video_frames", 64, 32),
         ("detail", "scales", [2, 4], [2]),
         ("match", "move", "axis", "knight"),
-        ("shell", "patches_per_frame", 0.5, 1.0),
+        ("shell", "patches_per_frame", 1, 2),
         ("cue", "gap", 6, 7),
     ):
         plain = spec({"probe": probe})

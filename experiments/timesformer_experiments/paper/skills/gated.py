@@ -2,9 +2,10 @@
 
     python -m timesformer_experiments.paper.skills.gated quick [DATA [RESULTS]]
 
-Describes the probes of the profile in `results/probes`, each with a contact sheet, and sums up in `gate-quick.csv` and
-`.md`.  The six probes of who must meet whom are those of `skills`, at the registered value of their dial.  DATA is the
-folder of probes and decoded frames, by default `.cache`.
+Describes the older probes of the profile in `results/probes`, each with a contact sheet, and sums up in
+`gate-quick.csv` and `.md`.  The six probes of who must meet whom are taken from the records of `skills`, at the
+registered value of their dial.  DATA is the folder of probes and decoded frames, by default `.cache`; without it,
+nothing is described, and the table is of what is there.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from timesformer.data.cache import FrameCache
-from timesformer.data.probes.diagnostics import GATE_MARGIN_POINTS
+from timesformer.data.probes import LABELS
+from timesformer.data.probes.diagnostics import CHEAP, GATE_MARGIN_POINTS
 from timesformer.files import write_atomic
-from timesformer_experiments.paper.probes import describe
+from timesformer_experiments.paper.probes import SEEN, describe
 from timesformer_experiments.paper.setting import SETTINGS, video_fields
-from timesformer_experiments.paper.skills.plan import data_of
+from timesformer_experiments.paper.skills.beside import CHEAP_FILE
 from timesformer_experiments.paper.skills.registered import Profile, skills
 from timesformer_experiments.report.tables import Column, Table, to_csv, to_markdown
 from timesformer_experiments.run.inputs import prepare
@@ -30,6 +32,7 @@ from timesformer_experiments.specs.run import ProbeData
 
 COLUMNS = (
     Column("probe", "Probe", "label"),
+    Column("sees", "Classifiers see", "label"),
     Column("num_train", "Training clips", "label", decimals=0),
     Column("chance_percent", "Chance [%]", "counted"),
     Column("classifier", "Best without attention", "label"),
@@ -38,46 +41,60 @@ COLUMNS = (
 )
 
 
-def probes_of(profile: Profile) -> dict[str, ProbeData]:
-    """Return the data of all probes in a profile, by name."""
+def older(profile: Profile) -> dict[str, ProbeData]:
+    """Return the data of the probes of other tables, by name."""
     read = TypeAdapter(ProbeData).validate_python
-    old = {name: video_fields(profile, name)["data"] for name in SETTINGS[profile].videos}
-    new = {name: data_of(name, skill.registered, 0, profile) for name, skill in skills().probes.items()}
-    return {name: read(data) for name, data in {**old, **new}.items()}
+    return {name: read(video_fields(profile, name)["data"]) for name in SETTINGS[profile].videos}
 
 
-def table(results: Path, profile: Profile) -> Table:
-    """Return the table from the descriptions in `results/probes`; probes without one are left out."""
+def table(results: Path, profile: Profile) -> tuple[Table, list[str]]:
+    """Return the table, and the names of the probes of which nothing is known."""
+    known = {name: found for name in older(profile) if (found := _described(results, name, profile))}
+    stored = results / "skills" / profile / CHEAP_FILE
+    if stored.is_file():
+        cheap = pd.read_csv(stored, dtype={"value": str})
+        for name, skill in skills().probes.items():
+            own = cheap[(cheap["probe"] == name) & (cheap["value"] == str(skill.registered))]
+            if len(own):
+                percents = dict(zip(own["classifier"], own["measured_top1_percent"], strict=True))
+                known[name] = (SEEN, int(skill.data["num_train"]), percents)
     rows: list[dict[str, Any]] = []
-    for name in probes_of(profile):
-        path = results / "probes" / f"{name}-{profile}.json"
-        if not path.is_file():
-            continue
-        facts = json.loads(path.read_text())
-        found = {key: each["top1_percent"] for key, each in facts["cheap_classifiers"].items()}
-        best = max(found, key=lambda key: found[key])
+    for name, (sees, num_train, percents) in known.items():
+        best = max(percents, key=lambda key: percents[key])
         rows.append(
             {
                 "probe": name,
-                "num_train": facts["parameters"]["num_train"],
-                "chance_percent": 100 / len(facts["labels"]),
+                "sees": sees,
+                "num_train": num_train,
+                "chance_percent": 100 / len(LABELS[name]),
                 "classifier": best.replace("_", " "),
-                "cheap_best_percent": found[best],
-                "needed_percent": min(100.0, found[best] + GATE_MARGIN_POINTS),
+                "cheap_best_percent": percents[best],
+                "needed_percent": min(100.0, percents[best] + GATE_MARGIN_POINTS),
             }
         )
     caption = f"Classifiers without attention on the probes of the profile {profile}"
-    return Table(pd.DataFrame(rows), COLUMNS, caption)
+    return Table(pd.DataFrame(rows), COLUMNS, caption), [name for name in LABELS if name not in known]
 
 
-def main(profile: Profile, data: Path = Path(".cache"), results: Path = Path("results")) -> None:
-    """Describe all probes of a profile and write the table."""
-    for name, probe in probes_of(profile).items():
+def _described(results: Path, name: str, profile: Profile) -> tuple[str, int, dict[str, float]] | None:
+    """Return what the classifiers see, training clips and accuracies from a description with all classifiers."""
+    path = results / "probes" / f"{name}-{profile}.json"
+    facts = json.loads(path.read_text()) if path.is_file() else {}
+    found = {key: float(each["top1_percent"]) for key, each in facts.get("cheap_classifiers", {}).items()}
+    if set(found) != set(CHEAP):
+        return None
+    return facts.get("cheap_sees", "brightness alone"), int(facts["parameters"]["num_train"]), found
+
+
+def main(profile: Profile, data: Path | None = None, results: Path = Path("results")) -> None:
+    """Write the table; with a data folder, describe the older probes first."""
+    for name, probe in older(profile).items() if data is not None else ():
         describe(prepare(probe, data), results / "probes", f"{name}-{profile}", FrameCache(data / "frames"))
-        print(name, flush=True)
-    found = table(results, profile)
+    found, unknown = table(results, profile)
     write_atomic(results / "probes" / f"gate-{profile}.csv", to_csv(found).encode())
     text = f"# Which probes may rank schemes\n\n{found.caption}\n\n{to_markdown(found)}\n"
+    if unknown:
+        text += f"Not known in this profile: {', '.join(unknown)}.\n"
     write_atomic(results / "probes" / f"gate-{profile}.md", text.encode())
 
 
