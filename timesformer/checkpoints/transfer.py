@@ -22,7 +22,7 @@ from timesformer.errors import InputError
 from timesformer.heads import Labels
 from timesformer.positions import Resize, resize_space, resize_table, resize_time
 
-HEAD = ("head", "fc_norm.", "pooler.")
+HEAD = ("head", "fc_norm.", "pooler.", "standardise.")
 """Beginnings of the names after the last encoder; a checkpoint may lack all that begin with one of them."""
 SHARED_FIELDS = ("embed_dim", "depth", "num_heads", "patch_size", "in_channels", "mlp_ratio")
 

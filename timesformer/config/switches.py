@@ -44,7 +44,7 @@ def check_switches(config: Any, defaults: dict[str, Any]) -> None:
     Raises:
         InputError: an unknown or impossible value, or two switches that contradict each other; names the field.
     """
-    for name in ("class_token", "qk_norm", "fc_norm"):
+    for name in ("class_token", "qk_norm", "fc_norm", "standardise"):
         if not isinstance(getattr(config, name), bool):
             raise InputError(f"{name}: expected true or false, got {getattr(config, name)!r}")
     for name, choices in _CHOICES.items():

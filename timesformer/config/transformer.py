@@ -62,6 +62,8 @@ class TimeSformerConfig:
       `pooler_depth` further blocks.  `fc_norm`: the last norm follows the mean, with `fc_norm_eps`.
     - `time_from`: number of the block before which positions in time are added (`position: space_time`), so that the
       blocks before it are those of an image model; 0 adds them to the patches.
+    - `standardise`: the vector that the head reads is standardised, channel by channel, over the batch in training and
+      by running means otherwise: features of videos that look alike differ in a small part of their size.
 
     Raises:
         InputError: an unknown or impossible value; the message names the field.
@@ -112,6 +114,7 @@ class TimeSformerConfig:
     rope_scale: tuple[float, float, float] = _switch((1.0, 1.0, 1.0))
     rope_coordinates: str = _switch("index")
     time_from: int = _switch(0)
+    standardise: bool = _switch(False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention", spelling(self.attention))

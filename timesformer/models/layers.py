@@ -41,6 +41,39 @@ def make_qkv(config: TimeSformerConfig) -> nn.Linear:
     return PartlyBiased(d, config.qkv_bias)
 
 
+class Standardise(nn.Module):
+    """Standardisation of each channel over the batch in training, and by running means otherwise, without weights.
+
+    The running means are plain means of the first batches, and forget older ones later.
+
+    Source: the batch norm without affine parameters before the classifier of MAE's linear probe, arXiv 2111.06377,
+    appendix A.1.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(self, width: int, momentum: float = 0.1, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise vectors (b, d); a batch of one is standardised by the running means."""
+        mean, variance = self.mean, self.variance
+        if self.training and len(x) > 1:
+            mean, variance = x.float().mean(0), x.float().var(0, unbiased=False)
+            with torch.no_grad():
+                self.batches += 1
+                share = (1 / self.batches).clamp(min=self.momentum)
+                self.mean.lerp_(mean.detach(), share)
+                self.variance.lerp_(variance.detach() * len(x) / (len(x) - 1), share)
+        return (x - mean) * (variance + self.eps).rsqrt()
+
+
 class SwiGlu(nn.Module):
     """Product of the second half of the channels with the SiLU of the first half."""
 

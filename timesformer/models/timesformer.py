@@ -25,7 +25,7 @@ from timesformer.models.blocks import Attention, Mlp, backend_of
 from timesformer.models.depth import transformer_layers
 from timesformer.models.embedding import PatchEmbed, Positions
 from timesformer.models.encoder import EncoderStack
-from timesformer.models.layers import SwiGlu, make_norm
+from timesformer.models.layers import Standardise, SwiGlu, make_norm
 from timesformer.models.on_videos import OnVideos
 from timesformer.models.packed import PackedLinear, packable
 from timesformer.models.pooling import AttentivePooler
@@ -89,6 +89,7 @@ class TimeSformer(OnVideos):
         self.encoders = nn.ModuleList(stacks)
         self.pooler = AttentivePooler(config) if config.resolved_pool == "attentive" else None
         self.fc_norm = make_norm(config, config.embed_dim, config.fc_norm_eps) if config.fc_norm else None
+        self.standardise = Standardise(config.head_width) if config.standardise else None
         self.head = nn.Linear(config.head_width, sum(config.heads))
         self.pooled = config.resolved_pool
         self.fused = False
@@ -192,7 +193,11 @@ class TimeSformer(OnVideos):
         return transformer_layers(self.config, [name for name, _ in self.named_parameters()])
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "b d"]:
-        """Return the vector that the head reads; see `pool` and `fc_norm` of the configuration."""
+        """Return the vector that the head reads; see `pool`, `fc_norm` and `standardise` of the configuration."""
+        pooled = self._pooled(tokens)
+        return pooled if self.standardise is None else self.standardise(pooled)
+
+    def _pooled(self, tokens: Tokens) -> Tensor:
         if self.pooler is not None:
             pooled: Tensor = self.pooler(tokens.patches)
             return pooled
@@ -211,7 +216,8 @@ class TimeSformer(OnVideos):
             return self.pool(self.forward_features(clip))
         _, cls = self._encode(clip, class_only=True)
         assert cls is not None
-        return self.stacks()[-1].split(cls)[0]
+        pooled = self.stacks()[-1].split(cls)[0]
+        return pooled if self.standardise is None else self.standardise(pooled)
 
     def forward(self, clip: Input) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.head(self.features(clip))

@@ -60,6 +60,28 @@ def test_fields_of_validation_are_neutral_where_they_are_off(lists: Path) -> Non
     assert others[2].definition()["data"]["group"] == group
 
 
+def test_validation_videos_by_their_names_and_trained_on_in_the_end(lists: Path) -> None:
+    data = {"val_pattern": "_3", "group": {"pattern": r"^(\w)_"}, "val_shares_groups": True}
+    spec = on_lists(lists, data)
+    train, val = videos_of(spec)
+    assert [sample.name for sample in val] == [f"{person}_3.mp4" for person in "abcdefgh"]
+    assert len(train) == 24
+    joined = on_lists(lists, data | {"train_on_validation": True})
+    assert isinstance(joined.data, CsvData)
+    assert [len(side) for side in joined.data.annotations("test")] == [32, 8]
+    assert [len(side) for side in videos_of(joined)] == [24, 8]
+    assert len({spec.hash(), joined.hash(), on_lists(lists).hash()}) == 3
+    for wrong, said in (
+        ({"val_pattern": "("}, "no regular expression"),
+        ({"val_pattern": "_", "val_fraction": 0.5}, "expected one of them"),
+        ({"train_on_validation": True}, "there is no validation set"),
+    ):
+        with pytest.raises(InputError, match=said):
+            on_lists(lists, wrong)
+    with pytest.raises(InputError, match=r"val_pattern: '_' is found in 32 of 32 names"):
+        videos_of(on_lists(lists, {"val_pattern": "_"}))
+
+
 def test_how_a_recipe_was_chosen_is_recorded_and_no_part_of_the_hash() -> None:
     chosen = {"search": "random", "draws": 8, "over": {"recipe.lr": "loguniform(1e-4, 1e-2)"}}
     tuned = small(selection={**chosen, "chosen": {"recipe.lr": 0.002}, "best_percent": 71.5})
@@ -114,7 +136,7 @@ def test_a_fraction_leaves_the_training_list(lists: Path) -> None:
     ("data", "fields", "message"),
     [
         ({}, {"evaluate_on": "validation"}, "evaluate_on: the data have no validation set"),
-        ({"val": "a.csv", "val_fraction": 0.5}, {}, "data: val, val_fraction: expected one of them"),
+        ({"val": "a.csv", "val_fraction": 0.5}, {}, "data: val, val_fraction, val_pattern: expected one of them"),
         ({"val_shares_groups": True}, {}, "data: val_shares_groups: there is no validation set"),
         ({"group": "person"}, {}, r"data\.group: expected \{pattern: …\} or \{column: …\}, got 'person'"),
         ({"group": {"pattern": "x"}}, {}, r"train\.csv: a_0\.mp4: group\.pattern 'x' finds nothing in this name"),

@@ -27,7 +27,7 @@ PATHS = ("train", "val", "test", "root", "classes")
 
 
 class Lists(Strict):
-    """What a file of lists says.
+    """Content of a file of lists.
 
     splits: fields of a run's `data` by the name of the split, with paths from the folder of the videos; data: fields
     that all splits share.  tune_on: the split on whose validation videos recipes and the scheme are chosen, by
