@@ -1,19 +1,18 @@
 """Models seen by tools that trace: torch.jit, fvcore, torch.export, torch.compile."""
 
 import copy
-import logging
+import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from fvcore.nn import FlopCountAnalysis
 
 from tests.attention.custom import SHIPPED
 from timesformer import TimeSformer, TimeSformerConfig
-from timesformer.checkpoints.graphs import program_of
 from timesformer.models.steps import Steps
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +28,35 @@ SMALL = {
 }
 SCHEMES = sorted(SHIPPED)
 FEW = ("divided", "local_global", "sliding_tile", "trajectory")
-MOST = [pytest.param(name, marks=[] if name in FEW[:2] else pytest.mark.slow) for name in SCHEMES]
+SETUP = f"""
+import json, logging, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+from timesformer import TimeSformer, TimeSformerConfig
+
+def make(attention):
+    torch.manual_seed(0)
+    return TimeSformer(TimeSformerConfig.from_dict({{"attention": attention, **{SMALL}}})).eval().requires_grad_(False)
+
+def same(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+clip = torch.randn(2, 4, 3, 12, 8)
+"""
+
+
+def run(script: str, *arguments: str) -> list[str]:
+    """Run a script in a process of its own: the type checks of the tests are no code to trace."""
+    paths = os.pathsep.join(str(ROOT / name) for name in ("", "kernels", "experiments"))
+    done = subprocess.run(
+        [sys.executable, "-c", SETUP + script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": paths + os.pathsep + os.environ.get("PYTHONPATH", "")},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def make(attention: str) -> tuple[TimeSformer, torch.Tensor]:
@@ -38,24 +65,38 @@ def make(attention: str) -> tuple[TimeSformer, torch.Tensor]:
     return model, torch.randn(2, 4, 3, 12, 8)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("attention", SCHEMES)
-def test_torch_jit_and_fvcore_trace_every_scheme(attention: str) -> None:
-    model, clip = make(attention)
-    traced = torch.jit.trace(model, clip, check_trace=False)
-    torch.testing.assert_close(traced(clip), model(clip), rtol=1e-4, atol=1e-5)
-    analysis = FlopCountAnalysis(model, clip)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    assert analysis.total() > 2 * 4 * 6 * 32 * 3 * 32
+TRACE = """
+from fvcore.nn import FlopCountAnalysis
+logging.disable(logging.WARNING)
+for attention in sys.argv[1:]:
+    model = make(attention)
+    for made in (model, model.fuse_for_inference()):
+        same(torch.jit.trace(made, clip, check_trace=False)(clip), made(clip))
+    assert FlopCountAnalysis(model, clip).total() > 2 * 4 * 6 * 32 * 3 * 32
+    print(attention)
+"""
 
 
-@pytest.mark.parametrize("attention", MOST)
-def test_torch_export_of_every_scheme_holds_for_any_number_of_clips(attention: str) -> None:
-    model, clip = make(attention)
+@pytest.mark.integration
+def test_torch_jit_and_fvcore_trace_every_scheme() -> None:
+    assert run(TRACE, *SCHEMES) == SCHEMES
+
+
+EXPORT = """
+from timesformer.checkpoints.graphs import program_of
+for attention in sys.argv[1:]:
+    model = make(attention)
     program = program_of(model, clip).module()
     for given in (clip, clip[:1], torch.cat([clip, clip[:1]])):
-        torch.testing.assert_close(program(given), model(given), rtol=1e-4, atol=1e-5)
+        same(program(given), model(given))
+    print(attention)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("schemes", [FEW[:2], pytest.param(SCHEMES, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_torch_export_holds_for_any_number_of_clips(schemes: Sequence[str]) -> None:
+    assert run(EXPORT, *schemes) == list(schemes)
 
 
 def test_a_step_called_by_a_keyword_keeps_its_name_in_a_state() -> None:
@@ -79,19 +120,12 @@ def test_a_step_called_by_a_keyword_keeps_its_name_in_a_state() -> None:
 
 
 COMPILE = """
-import sys, torch
-sys.path[:0] = sys.argv[3:]
-from timesformer import TimeSformer, TimeSformerConfig
-torch.manual_seed(0)
-config = TimeSformerConfig(attention=sys.argv[1], num_frames=4, depth=1, image_size=(12, 8), patch_size=4,
-                           num_classes=5, embed_dim=32, num_heads=2)
-model = TimeSformer(config).eval().requires_grad_(False)
-counts = torch._dynamo.utils.counters
+model = make(sys.argv[1])
 for made in (model, model.fuse_for_inference()):
     compiled = torch.compile(made, backend=sys.argv[2], dynamic=True)
     for shape in ((2, 4, 3, 12, 8), (3, 4, 3, 12, 8), (3, 6, 3, 16, 8), (2, 8, 3, 12, 12)):
-        clip = torch.randn(shape)
-        torch.testing.assert_close(compiled(clip), made(clip), rtol=1e-4, atol=1e-5)
+        given = torch.randn(shape)
+        same(compiled(given), made(given))
 print("same")
 """
 
@@ -100,8 +134,4 @@ print("same")
 @pytest.mark.integration
 @pytest.mark.parametrize(("attention", "backend"), [*((name, "eager") for name in FEW), ("divided", "inductor")])
 def test_compiled_for_any_size_plain_and_fused(attention: str, backend: str) -> None:
-    """In a process of its own: the type checks of the tests are no code to compile."""
-    paths = [str(ROOT / name) for name in ("", "kernels", "experiments")]
-    command = [sys.executable, "-c", COMPILE, attention, backend, *paths]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == "same", done.stderr
+    assert run(COMPILE, attention, backend) == ["same"]

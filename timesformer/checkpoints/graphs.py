@@ -46,7 +46,7 @@ def write_onnx(model: Model, folder: Path, labels: Labels | None, preprocessing:
     with _quiet():
         torch.onnx.export(
             program_of(plain, clip),
-            path,
+            f=path,
             dynamo=True,
             input_names=["clip"],
             output_names=["logits"],
