@@ -53,7 +53,7 @@ RESERVED = 1024
 
 @dataclass(frozen=True)
 class Multiprocessor:
-    """What a multiprocessor has: 32-bit registers, shared memory in bytes, threads, blocks at a time.
+    """Resources of a multiprocessor: 32-bit registers, shared memory in bytes, threads, blocks at a time.
 
     `block_shared_bytes` is the most that one block may ask for.  Source: CUDA C++ programming guide, technical
     specifications by compute capability.

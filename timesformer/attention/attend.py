@@ -189,7 +189,9 @@ def _attend_partition(
 ) -> Output:
     tiles = over.tiles(grid) if not class_only or policy == "replicated" else []
     patches, cls_sum, cls = None, None, None
-    out = torch.empty_like(q, memory_format=torch.contiguous_format) if len(tiles) > 1 and not class_only else None
+    several, out, parts = len(tiles) > 1 and not class_only, None, list[Tensor]()
+    if several and type(q.shape[0]) is int:
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for tile in tiles:
         tq, tk, tv = (_groups(x, tile) for x in (q, k, v))  # b g k s e
         if cls_qkv is not None:
@@ -206,12 +208,18 @@ def _attend_partition(
         if class_only:
             continue
         result = softmax_attention(tq.flatten(0, 1), tk, tv, None, backend).unflatten(0, (-1, tile.num_groups))
-        if out is None:
+        if out is None and several:
+            parts.append(result.transpose(2, 3).flatten(1, 2))  # b gs k e
+        elif out is None:
             patches = _ungroup(result, tile)
         else:
             view = _tile_view(out, tile)
             view.copy_(_split_groups(result, tile))
             patches = out
+    if parts:  # where torch exports, writing into views would fix the number of clips
+        token = torch.arange(grid[0] * grid[1] * grid[2], device=q.device).view(1, *grid, 1, 1)
+        order = torch.cat([_groups(token, tile).flatten() for tile in tiles]).argsort()
+        patches = torch.cat(parts, 1).index_select(1, order).unflatten(1, grid)
     if cls_qkv is not None and policy == "replicated":
         assert cls_sum is not None
         counts = over.counts(grid)

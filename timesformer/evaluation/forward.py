@@ -1,4 +1,4 @@
-"""What evaluation, prediction and feature extraction run: a model that is only asked for its outputs."""
+"""Forward passes for evaluation, prediction and feature extraction: models that are only asked for their outputs."""
 
 from contextlib import AbstractContextManager
 

@@ -1,7 +1,6 @@
 """Patch embedding and the position embeddings of an encoder."""
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from timesformer._typing import Float
@@ -40,7 +39,8 @@ class PatchEmbed(nn.Module):
                 unit_name = "tubelet_size" if name == "frames" else "patch_size"
                 raise InputError(f"clip: {name}: expected a positive multiple of {unit_name} {unit}, got {size}")
         u, p = self.tubelet, self.patch
-        out: Tensor = self.proj(rearrange(clip, "b (t u) c (h p) (w q) -> b t h w (c u p q)", u=u, p=p, q=p))
+        parts = clip.unflatten(4, (-1, p)).unflatten(3, (-1, p)).unflatten(1, (-1, u))  # b t u c h p w q
+        out: Tensor = self.proj(parts.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4))  # einops fixes b where torch exports
         return out
 
 
