@@ -28,3 +28,12 @@ def test_bounds_and_the_count_of_hits() -> None:
     assert (frame["measured_top1_low_percent"] <= frame["bound_percent"]).all()
     hits, every = int((frame["outcome"] == "hit").sum()), len(frame)
     assert f"{hits} of {every} predictions" in " ".join((ROOT / "docs/skills.md").read_text().split())
+
+
+def test_what_classifiers_without_attention_have() -> None:
+    frame = pd.read_csv(ROOT / "results" / "skills" / "quick" / "skills.csv")
+    solved = (frame["probe"] == "shell") & (frame["dial"] == "patches_per_frame=0")
+    best = frame.assign(of=frame["probe"].eq("match")).loc[~solved].groupby("of")["cheap_best_percent"].max()
+    text = " ".join((ROOT / "docs/skills.md").read_text().split())
+    assert f"at most {best[True]:.1f} % on `match` and {best[False]:.1f} % on the other three" in text
+    assert set(frame.loc[frame["ranks_nothing"].notna(), "dial"]) == {"patches_per_frame=0"}
