@@ -9,6 +9,7 @@ import numpy as np
 from timesformer import TimeSformerConfig
 from timesformer.attention import build, meet, reach
 from timesformer.attention.partition import Grid
+from timesformer.attention.scheme import Step
 from timesformer.data.probes.kinds.contact import Contact, Place, plus
 from timesformer.data.probes.kinds.shell import Shell
 from timesformer_experiments.paper.probes import ceiling_percent
@@ -115,7 +116,7 @@ def met_before_reading(scheme: str, grid: Grid, depth: int) -> np.ndarray:
     return np.kron(np.eye(grid[0], dtype=bool), _meeting(steps, (1, *grid[1:])))
 
 
-def _meeting(steps: set, grid: Grid) -> np.ndarray:
+def _meeting(steps: set[Step], grid: Grid) -> np.ndarray:
     found = np.zeros((math.prod(grid), math.prod(grid)), dtype=bool)
     for step in steps:
         found |= meet(step, grid).numpy()
