@@ -26,9 +26,10 @@ MEASURED = {
     ("figure6", "quick"): Counter(accuracy=12),
     ("localisation", "quick"): Counter(localisation=10),
     ("localisation", "full"): Counter(localisation=30),
+    ("sparse", "quick"): Counter(recall=2),
 }
 """Records of what artefacts measure on finished runs, by kind, which are no runs that they plan: speeds, evaluations
-with more views, and scores of maps."""
+with more views, scores of maps, and recall."""
 
 
 def test_records_are_committed_of_every_artefact_that_trains() -> None:
