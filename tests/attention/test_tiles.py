@@ -231,6 +231,27 @@ def test_a_query_without_keys_is_refused() -> None:
         Window((1, 1, 1), stride=(2, 1, 1))
 
 
+def nearness(query: Any, key: Any, grid: Grid) -> Tensor:
+    return ((query[0] - key[0]).abs() < 2).float()
+
+
+@pytest.mark.parametrize(
+    "neighbourhood", [Tiles((1, 1, 1), nearness), Tiles((1, 1, 1), tokens=nearness), Predicate(nearness)], ids=str
+)
+def test_rules_that_give_no_bool_are_refused(neighbourhood: Predicate) -> None:
+    for function in (neighbourhood.pairs, neighbourhood.mask):
+        with pytest.raises(InputError, match=r"nearness.*expected a bool tensor.*float32"):
+            function(GRID)
+
+
+@pytest.mark.parametrize("wrong", [3, (1, 1), (1.5, 1, 1), (True, 1, 1), ("a", 1, 1), (0, 1, 1)], ids=str)
+@pytest.mark.parametrize("make", [Tiles, Window, Everywhere])
+def test_sizes_are_three_positive_integers(make: Any, wrong: Any) -> None:
+    with pytest.raises(InputError, match="expected three positive integers"):
+        make(wrong)
+    assert hash(make([1, 2, 3])) == hash(make((1, 2, 3)))
+
+
 def test_no_dense_mask_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a dense mask")

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,53 @@ def test_models_without_a_source_say_what_is_missing(tmp_path: Path, caplog: pyt
     forget()
     with pytest.raises(InputError, match=r"config\.json: unknown attention scheme 'unfiled'.*--scheme-file"):
         load_model(folder, trust=True)
+
+
+RULES = """
+from timesformer.attention import Encoder, Scheme, Step, Tiles, Window
+from timesformer.attention.rules import Size
+
+
+def {name}(window: Size = (1, 1, 1)) -> Scheme:
+    step = Step("{name}", (Tiles((1, 1, 1), Window(window)),), cls="global")
+    return Scheme("{name}", (Encoder(block=((step,),)),))
+
+
+SCHEMES = [{name}]
+"""
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_options_and_schedules_of_ones_own(tmp_path: Path) -> None:
+    """Sources follow the names in attention and schedule, whatever options they have; loading asks for trust."""
+    for name in ("mine", "other"):
+        (tmp_path / f"{name}.py").write_text(RULES.format(name=name))
+        load_file(tmp_path / f"{name}.py")
+    given = {"name": "mine", "window": [2, 1, 1]}
+    cases: dict[str, dict[str, Any]] = {
+        "shipped": {"attention": {"name": "swin", "window": [2, 1, 1]}},
+        "options": {"attention": given},
+        "schedule": {"attention": "divided", "schedule": {"1": given}},
+        "both": {"attention": "mine", "schedule": ["mine(window=[2,2,1])", "other"]},
+    }
+    files = {"shipped": [], "options": ["scheme.py"], "schedule": ["scheme.py"], "both": ["scheme.py", "scheme_2.py"]}
+    folders = {}
+    for case, fields in cases.items():
+        config = TimeSformerConfig.from_dict(SIZES | {"depth": 2, "num_classes": 3} | fields)
+        folders[case] = save_model(tmp_path / case, TimeSformer(config)), config
+        assert sorted(path.name for path in (tmp_path / case).glob("scheme*.py")) == files[case]
+        text = config.attention if config.schedule is None else config.label
+        assert f"`{text}`" in (tmp_path / case / "README.md").read_text()
+    for case, (folder, config) in folders.items():
+        forget()
+        if files[case]:
+            with pytest.raises(InputError, match="attention scheme of its own, 'mine'"):
+                load_model(folder)
+        assert load_model(folder, trust=bool(files[case])).model.config == config
+    (folders["both"][0] / "scheme_2.py").write_text("raise SystemExit")
+    forget()
+    with pytest.raises(InputError, match=r"scheme_2\.py: not the file"):
+        load_model(folders["both"][0], trust=True)
 
 
 @pytest.mark.usefixtures("forgetful")

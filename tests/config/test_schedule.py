@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.attention.custom import SHIPPED
+from tests.models.dense import dense_logits
 from timesformer import InputError, TimeSformer, TimeSformerConfig
 from timesformer.attention import Encoder, Scheme, Step, Tiles, Window, build, register, spelling
 from timesformer.attention.rules import Size
@@ -77,6 +78,7 @@ def test_hashes_have_options_only_where_given() -> None:
         ("sliding_tile(window=[1,1,1]", "expected the name of a scheme, or name"),
         ("sliding_tile(window)", "option window: expected a value"),
         ("nothing(a=1)", "unknown scheme 'nothing'"),
+        ("swin(window=[1,1,1],window=[2,2,2])", "option window is given twice"),
     ],
 )
 def test_refused_options(attention: Any, message: str) -> None:
@@ -136,6 +138,16 @@ def test_blocks_that_differ(schedule: Any, steps: list[list[str]], tmp_path: Pat
     assert found.params == sum(parameter.numel() for parameter in model.parameters())
     assert found.macs_needed == macs_per_view(made, "needed")
     assert predict(made, batch=2, train=True).params_bytes == 4 * found.params
+
+
+@pytest.mark.parametrize("fields", [{"pool": "mean"}, {"class_token": False}, {"pool": "attentive"}], ids=str)
+def test_a_last_block_without_the_class_token_where_the_head_reads_patches(fields: dict[str, Any]) -> None:
+    last = {"3": "factorised_self_attention"}
+    with pytest.raises(InputError, match="the head reads the class token"):
+        config(schedule=last)
+    torch.manual_seed(0)
+    model, clip = TimeSformer(config(schedule=last, **fields)).eval().double(), torch.randn(1, 4, 3, 32, 32).double()
+    torch.testing.assert_close(model(clip), dense_logits(model, clip))
 
 
 def test_counts_are_those_of_the_blocks() -> None:

@@ -159,8 +159,11 @@ def unspell(text: str) -> tuple[str, dict[str, Any]]:
     rest, decoder = match[2] or "", json.JSONDecoder()
     while rest:
         option, equals, rest = rest.partition("=")
+        option, rest = option.strip(), rest.lstrip()
+        if option in options:
+            raise InputError(f"attention {match[1]}: option {option} is given twice in {text!r}")
         try:
-            options[option.strip()], end = decoder.raw_decode(rest)
+            options[option], end = decoder.raw_decode(rest)
         except json.JSONDecodeError as error:
             raise InputError(f"attention {match[1]}: option {option}: expected a value, got {rest!r}") from error
         if not equals or (rest[end:] and rest[end] != ","):

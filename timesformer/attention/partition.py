@@ -147,7 +147,9 @@ class Partition:
         for axis, split in zip("thw", self.splits, strict=True):
             if not isinstance(split, Split):
                 meant = f"; {split} parts are blocks({split}) or stride({split})" if isinstance(split, int) else ""
-                raise InputError(f"Partition.{axis}: expected ALL, EACH, blocks(k) or stride(k), got {split!r}{meant}")
+                raise InputError(
+                    f"Partition.{axis}: expected ALL, EACH, blocks(k), stride(k) or windows(n), got {split!r}{meant}"
+                )
 
     def counts(self, grid: Grid) -> Grid:
         """Numbers of parts along t, h and w; their product is the number of groups."""

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from timesformer.attention.partition import Grid
 from timesformer.attention.plan import Plan, place_of, plan_of_tokens
-from timesformer.attention.rules import Coordinates, Size
+from timesformer.attention.rules import Coordinates, Size, required_bool
 from timesformer.errors import InputError
 
 TOGETHER: Size = (2, 4, 4)
@@ -54,7 +54,7 @@ class Predicate:
         """Rows of the dense mask by the numbers of their queries, bool (queries, t * h * w)."""
         keys = torch.arange(grid[0] * grid[1] * grid[2], device=queries.device)
         seen = self.fn(coordinates(queries[:, None], grid), coordinates(keys[None, :], grid), grid)
-        return seen.expand(len(queries), len(keys))
+        return required_bool(self.name, seen).expand(len(queries), len(keys))
 
     def chunks(self, grid: Grid, pairs: int = 1 << 25) -> Iterator[Tensor]:
         """Yield the dense mask in slices of rows with about `pairs` entries at most, for counting on large grids."""

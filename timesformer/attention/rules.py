@@ -23,6 +23,29 @@ Size = tuple[int, int, int]
 ONE: Size = (1, 1, 1)
 
 
+def size_of(field: str, value: object) -> Size:
+    """Return numbers along t, h and w as a tuple.
+
+    Raises:
+        InputError: not three positive integers; the message has `field`.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 3 or any(type(n) is not int or n < 1 for n in value):
+        raise InputError(f"{field}: expected three positive integers for t, h and w, got {value!r}")
+    return value[0], value[1], value[2]
+
+
+def required_bool(name: str, seen: object) -> Tensor:
+    """Return the result of a rule.
+
+    Raises:
+        InputError: not a bool tensor; the message has `name`.
+    """
+    if not isinstance(seen, Tensor) or seen.dtype != torch.bool:
+        kind = seen.dtype if isinstance(seen, Tensor) else type(seen).__name__
+        raise InputError(f"{name}: expected a bool tensor, True where the query sees the key, got {kind}")
+    return seen
+
+
 class Rule(ABC):
     """Base class of rules that can be joined by `|` and `&`."""
 
@@ -81,9 +104,7 @@ class Window(Rule):
 
     def __post_init__(self) -> None:
         for name in ("size", "stride", "dilation"):
-            value = getattr(self, name)
-            if len(value) != 3 or any(number < 1 for number in value):
-                raise InputError(f"Window.{name}: expected three positive integers for t, h and w, got {value!r}")
+            object.__setattr__(self, name, size_of(f"Window.{name}", getattr(self, name)))
         if any(stride > size for stride, size in zip(self.stride, self.size, strict=True)):
             raise InputError(
                 f"Window.stride: expected at most the size {self.size}, so that every query lies in its own window, "
@@ -156,8 +177,7 @@ class Everywhere(Rule):
     every: Size
 
     def __post_init__(self) -> None:
-        if len(self.every) != 3 or any(number < 1 for number in self.every):
-            raise InputError(f"Everywhere.every: expected three positive integers for t, h and w, got {self.every!r}")
+        object.__setattr__(self, "every", size_of("Everywhere.every", self.every))
 
     def __call__(self, query: Coordinates, key: Coordinates, grid: Grid) -> Tensor:
         return self._chosen(query) | self._chosen(key)

@@ -9,7 +9,7 @@ from torch import Tensor
 from timesformer.attention.partition import Grid
 from timesformer.attention.plan import Plan, plan_of_tiles, plan_of_tokens, tiles_of
 from timesformer.attention.predicate import Predicate, coordinates
-from timesformer.attention.rules import Coordinates, Seen, Size, Window
+from timesformer.attention.rules import Coordinates, Seen, Size, Window, required_bool, size_of
 from timesformer.errors import InputError
 
 
@@ -32,14 +32,18 @@ class Tiles(Predicate):
     tokens: Seen | None = None
 
     def __post_init__(self) -> None:
-        if len(self.tile) != 3 or any(side < 1 for side in self.tile):
-            raise InputError(f"Tiles.tile: expected three positive integers for t, h and w, got {self.tile!r}")
+        object.__setattr__(self, "tile", size_of("Tiles.tile", self.tile))
+        for field_name in ("rule", "tokens"):
+            rule = getattr(self, field_name)
+            if rule is not None and not callable(rule):
+                raise InputError(f"Tiles.{field_name}: expected a function of (query, key, grid) or None, got {rule!r}")
         object.__setattr__(self, "fn", self._seen)
 
     @property
     def name(self) -> str:
         """Name in messages."""
-        return f"tiles {self.tile} with rule {self.rule} and tokens {self.tokens}"
+        rule, tokens = (getattr(each, "__name__", each) for each in (self.rule, self.tokens))
+        return f"tiles {self.tile} with rule {rule} and tokens {tokens}"
 
     def counts(self, grid: Grid) -> Grid:
         """Numbers of tiles along t, h and w."""
@@ -64,7 +68,7 @@ class Tiles(Predicate):
         seen = torch.ones(len(number), len(number), dtype=torch.bool)
         if self.rule is not None:
             found = self.rule(coordinates(number[:, None], counts), coordinates(number[None, :], counts), counts)
-            seen = found.expand(len(number), len(number))
+            seen = required_bool(self.name, found).expand(len(number), len(number))
         return plan_of_tiles(seen, grid, self.tile, self.name)
 
     def _seen(self, query: Coordinates, key: Coordinates, grid: Grid) -> Tensor:

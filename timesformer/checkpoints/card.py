@@ -64,7 +64,9 @@ def _architecture(model: Model) -> str:
             for encoder in scheme.encoders
         )
         title = f" ({scheme.title})" if scheme.title else ""
-        kind = f"Video transformer, attention scheme `{scheme.name}`{title}: {steps}"
+        kind = f"Video transformer, attention scheme `{config.attention}`{title}: {steps}"
+        if config.schedule is not None:
+            kind = f"Video transformer, attention schemes from block to block: `{config.label}`"
         sizes = (
             f"{config.depth} blocks of {config.embed_dim} channels and {config.num_heads} heads, patches of "
             f"{config.patch_size} pixels"

@@ -86,7 +86,7 @@ def save_model(
         else:
             write_json(folder / f"{name}.json", value)
     stated = config.to_dict()
-    scheme = keep_scheme(folder, stated["attention"]) if "attention" in stated else {}
+    scheme = keep_scheme(folder, stated)
     write_json(folder / "config.json", {"library": LIBRARY, "model": stated, **scheme})
     write_card(folder, model, record, names, provenance or {}, bool(scheme))
     return folder

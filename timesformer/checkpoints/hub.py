@@ -20,7 +20,7 @@ def download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "scheme.py"]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "scheme*.py"]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.bin"]))
     except Exception as error:  # of the client's HTTP library, which differs between its versions

@@ -71,10 +71,14 @@ def explain(raw: Raw, rules: Iterable[Rule], unused: Iterable[str], name: str) -
 
 
 def convert(raw: Raw, rules: Iterable[Rule], config: TimeSformerConfig) -> dict[str, Tensor]:
-    """The weights by our names; InputError, naming the stored tensor, where a shape does not fit the configuration."""
+    """The weights by our names; InputError, naming the stored tensor, where its shape does not fit the configuration or
+    it holds no floating-point numbers."""
     expected, found = shapes(config), {}
     for rule in rules:
         values = [raw.tensors[name] for name in rule.stored]
+        for name, value in zip(rule.stored, values, strict=True):
+            if not value.is_floating_point():
+                raise InputError(f"{raw.path}: {name} holds {value.dtype}, expected floating-point numbers")
         try:
             found[rule.ours] = rule.convert(*values).contiguous()
         except (RuntimeError, IndexError) as error:  # parts that do not fit together

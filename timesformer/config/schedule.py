@@ -73,23 +73,26 @@ def by_depth(schedule: Schedule, attention: str, depth: int) -> list[str]:
     return found
 
 
-def scheduled(scheme: Scheme, names: list[str]) -> Scheme:
+def scheduled(scheme: Scheme, names: list[str], reads_class: bool = True) -> Scheme:
     """Return the scheme with the steps of these schemes in its blocks, one name for each block.
 
-    Class tokens, pooling and positions stay the scheme's; without class tokens the steps leave theirs out.
+    Class tokens, pooling and positions stay the scheme's; without class tokens the steps leave theirs out.  A scheme
+    whose blocks differ, such as swin, gives a depth the block that it has there.
+
+    `reads_class`: whether the head reads the class token where the scheme says so.
 
     Raises:
         InputError: a scheme with several encoders, frames that are streams of their own, or a last block without the
             class token that the head reads.
     """
-    encoder = _only(scheme, "attention")
+    encoder = _only(scheme)
     if encoder.class_tokens == "frame":
         raise InputError(
             f"schedule: the frames of attention {scheme.name!r} are streams of their own, in which nothing but space "
             "can be scheduled; expected another scheme as attention, such as divided"
         )
-    blocks = [_block(_only(build(name), "schedule").at(number), encoder) for number, name in enumerate(names)]
-    if encoder.pool == "class" and all(step.cls == "absent" for stage in blocks[-1] for step in stage):
+    blocks = [_block(_only(build(name)).at(number), encoder) for number, name in enumerate(names)]
+    if reads_class and encoder.pool == "class" and all(step.cls == "absent" for stage in blocks[-1] for step in stage):
         raise InputError(
             f"schedule: the head reads the class token, which takes no part in the last block, {names[-1]}; expected "
             "a scheme there with the class token in a step"
@@ -97,10 +100,10 @@ def scheduled(scheme: Scheme, names: list[str]) -> Scheme:
     return replace(scheme, encoders=(replace(encoder, block=blocks[0], more=tuple(blocks[1:])),))
 
 
-def _only(scheme: Scheme, field: str) -> Encoder:
+def _only(scheme: Scheme) -> Encoder:
     if len(scheme.encoders) > 1:
         raise InputError(
-            f"schedule: {field} {scheme.name!r} has {len(scheme.encoders)} encoders; expected schemes with one"
+            f"schedule: attention {scheme.name!r} has {len(scheme.encoders)} encoders; expected schemes with one"
         )
     return scheme.encoders[0]
 

@@ -182,7 +182,8 @@ class TimeSformerConfig:
         """Scheme with the schedule, class policy, extra linears and qkv sharing of this configuration."""
         scheme = build(self.attention)
         if self.schedule is not None:
-            scheme = scheduled(scheme, by_depth(self.schedule, self.attention, self.depth))
+            reads_class = self.class_token and self.pool in (None, "class", "class+mean")
+            scheme = scheduled(scheme, by_depth(self.schedule, self.attention, self.depth), reads_class)
         return scheme.vary(
             cls_policy=self.cls_policy,
             temporal_fc=self.temporal_fc,

@@ -262,7 +262,7 @@ def described(found: Look, model: TimeSformer, seen: Seen) -> dict[str, Any]:
     """Return the results as plain data, for --json."""
     return {
         "name": found.name,
-        "attention": model.config.attention,
+        "attention": model.config.label,
         "grid": list(grid_of(model, seen.clip)),
         "frames_seconds": seen.seconds.tolist(),
         "frames_repeated": seen.repeated,

@@ -1,8 +1,8 @@
 """Attention recall: the share of a trained model's attention that a narrower, declared neighbourhood would keep.
 
 Nothing is trained and nothing of the model changes.  For each layer, step and head, the weights of every patch's row on
-the keys that the other scheme declares for it are summed; the mean over patches and clips is the recall.  The class
-token is among the keys where a step of the other scheme has it.
+the keys that the other scheme declares for it are summed; the mean over patches and clips is the recall.  Class
+token and registers are among the keys where a step of the other scheme has the class token.
 """
 
 from dataclasses import dataclass, replace
@@ -85,7 +85,7 @@ def _kept(matrix: StepOperator, step: Step) -> Tensor:
     total = matrix.q.new_zeros(matrix.heads, dtype=torch.float64)
     for piece in matrix.pieces():
         if int(piece.rows[0, 0]) == matrix.patches:
-            continue  # the class token's own row
+            continue  # rows of the class token and of registers
         for over, heads in parts:
             first, last = max(heads.start, piece.heads.start), min(heads.stop, piece.heads.stop)
             if first < last:
@@ -96,9 +96,9 @@ def _kept(matrix: StepOperator, step: Step) -> Tensor:
 
 
 def _seen(over: Any, piece: Piece, matrix: StepOperator, with_class: bool) -> Tensor:
-    """True where the neighbourhood has the key of a piece, (g, r, s)."""
+    """True where the neighbourhood has the key of a piece, (g, r, s); class token and registers as its step says."""
     rows, keys = piece.rows[:, :, None], piece.keys[:, None]
-    is_class = keys == matrix.patches
+    is_class = keys >= matrix.patches
     keys = keys.masked_fill(is_class, 0)
     if isinstance(over, Partition):
         group = over.group_ids(matrix.grid).flatten().to(rows.device)

@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def _layers(model: nn.Module) -> list[list[str]]:
 def _described(config: TimeSformerConfig, number: int) -> list[str]:
     """Return a block as text: its steps if they are over partitions, whatever the scheme, else with the scheme's name.
 
-    Other steps hold functions, of which the files stand for what they compute.
+    Other steps hold rules and functions; of functions the files stand for what they compute.
     """
     block = config.scheme.encoders[0].at(number).block
     steps = [step for stage in block for step in stage]
@@ -255,7 +256,34 @@ def _described(config: TimeSformerConfig, number: int) -> list[str]:
 
 
 def _code(over: Any) -> str:
-    """Return a digest of the files in which a step's class and functions are written."""
-    parts = [type(over), *(value for value in vars(over).values() if inspect.isfunction(value))]
-    files = [inspect.getsourcefile(part) for part in parts]
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files if file is not None)).hexdigest()
+    """Return a digest of what a step is over: its values, and the files of its classes and functions."""
+    return hashlib.sha256(repr(_parts(over)).encode()).hexdigest()
+
+
+def _parts(value: Any) -> Any:
+    """Return a value as text and lists, the same in every process: rules inside rules, functions inside both."""
+    if isinstance(value, list | tuple):
+        return [_parts(each) for each in value]
+    if inspect.isfunction(value):
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__qualname__, _digest_of(value), *(_parts(each) for each in held)]
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {each.name: getattr(value, each.name) for each in fields(value) if each.compare}
+    elif isinstance(value, bool | int | float | str | None):
+        return repr(value)
+    else:
+        own = vars(value) if hasattr(value, "__dict__") else {}
+    name = getattr(value, "__qualname__", "")
+    return [type(value).__qualname__, name, _digest_of(type(value)), *([key, _parts(own[key])] for key in sorted(own))]
+
+
+def _digest_of(code: Any) -> str:
+    """Return the digest of the file in which a class or function is written; empty for what is written in none."""
+    parts = [code, *(part for part in vars(code).values() if inspect.isfunction(part))]
+    file = None
+    for part in parts:  # the class of a file of one's own is found by its functions alone
+        try:
+            file = file or inspect.getsourcefile(part)
+        except TypeError:
+            continue
+    return "" if file is None or not Path(file).is_file() else hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -152,6 +152,10 @@ def evaluate(
     record = _given(sampling=sampling, frame_rate=frame_rate, short_side=short_side)
     if option and attention is None:
         raise bad_input("--option: expected with --attention")
+    if scheme_file is not None:  # --attention may name its schemes
+        from timesformer.attention import load_file
+
+        load_file(scheme_file)
     scheme = {} if attention is None else {"attention": attention_named(attention, option), "schedule": None}
     loading = {"trust": trust, "scheme_file": scheme_file}
     place = _device(device)

@@ -80,12 +80,15 @@ def attention_named(name: str, options: list[str] | None) -> str:
     Raises InputError for an option without a value, or one that the scheme does not have.
     """
     from timesformer.attention import spelling
+    from timesformer.attention.options import unspell
 
-    given = {}
+    name, given = unspell(name)
     for text in options or ():
         option, equals, value = text.partition("=")
         if not equals or not value:
             raise bad_input(f"--option {text}: expected an option and its value, such as window=3,3,3")
+        if option.strip() in given:
+            raise bad_input(f"--option {text}: {option.strip()} is given twice")
         parts = [_plain(part, text) for part in value.strip("[]()").split(",")]
         given[option.strip()] = parts if len(parts) > 1 or value[0] in "[(" else parts[0]
     return spelling({"name": name, **given}) if given else spelling(name)
@@ -117,6 +120,7 @@ def schedule_of(text: str | None) -> object:
     except yaml.YAMLError as error:
         raise bad_input(
             f"--schedule {text}: expected schemes by depth, such as '0-5: space, 6-11: divided', or '[divided, joint]'"
+            "; options as in '0-5: {name: swin, window: [2, 7, 7]}'"
         ) from error
     return value
 

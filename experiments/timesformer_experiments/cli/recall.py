@@ -14,6 +14,7 @@ from timesformer_experiments.cli.options import (
     Runs,
     SchemeFile,
     SchemeOptions,
+    Trust,
     attention_named,
     chosen_device,
     model_source,
@@ -27,6 +28,7 @@ def recall(
     attention: Annotated[str, typer.Option(help="Scheme whose neighbourhoods are looked at.")],
     option: SchemeOptions = None,
     scheme_file: SchemeFile = None,
+    trust: Trust = False,
     device: Device = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -46,7 +48,7 @@ def recall(
         load_file(scheme_file)
     name = attention_named(attention, option)
     scheme = build(name)
-    loaded = load_model(model_source(checkpoint, runs))
+    loaded = load_model(model_source(checkpoint, runs), trust=trust)
     record = Preprocessing.from_dict(loaded.preprocessing)
     model = loaded.model.to(chosen_device(device))
     found = mean_recall([attention_recall(model, see(video, record).clip, scheme) for video in videos])

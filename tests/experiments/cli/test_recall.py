@@ -59,7 +59,7 @@ def test_recall_is_the_sum_of_the_declared_weights(name: str) -> None:
 
 
 def rows(model: TimeSformer, clip: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of every patch on the patches (clip, head, query, key) and on the class token (clip, head, query)."""
+    """Weights of every patch on the patches (clip, head, query, key), and on class token and registers together."""
     from timesformer.maps.capture import Call, run, sites, watching
 
     found: list[torch.Tensor] = []
@@ -69,7 +69,19 @@ def rows(model: TimeSformer, clip: torch.Tensor, layer: int) -> tuple[torch.Tens
 
     with watching([site for site in sites(model) if site.layer == layer], visit):
         run(model, clip)
-    return found[0][..., :64], found[0][..., 64]
+    return found[0][..., :64], found[0][..., 64:].sum(-1)
+
+
+@pytest.mark.parametrize("name", ["swin(window=[2,2,2])", "sliding_tile(tile=[1,2,2],window=[3,1,1])", "divided"])
+def test_registers_are_kept_with_the_class_token(name: str) -> None:
+    model, clip, scheme = joint(registers=3, position="rope"), torch.randn(1, 4, 3, 32, 32), build(name)
+    weights, beside = rows(model, clip, 0)
+    for each in attention_recall(model, clip, scheme)[: len(scheme.encoders[0].steps)]:
+        step = next(step for step in scheme.encoders[0].at(0).steps if step.name == each.neighbourhood)
+        places = [(t, h, w) for t in range(4) for h in range(4) for w in range(4)]
+        seen = torch.stack([step.over[0].visible(place, (4, 4, 4)).flatten() for place in places])
+        share = (weights * seen).sum(-1) + beside * (step.cls != "absent")
+        assert each.layer > 0 or each.recall == pytest.approx(float(share.mean()), rel=1e-5)
 
 
 def test_a_neighbourhood_of_everything_keeps_everything() -> None:
@@ -123,6 +135,19 @@ def test_commands(tmp_path: Path) -> None:
     numbers = [[value for row in pd.read_csv(path)["scores"] for value in json.loads(row)] for path in scores]
     assert numbers[1] == pytest.approx(numbers[0], rel=1e-4, abs=1e-5)
     assert numbers[2] != pytest.approx(numbers[0], rel=1e-3)
+    own = tmp_path / "rule.py"
+    own.write_text(
+        "from timesformer.attention import Encoder, Scheme, Step, Tiles\n"
+        "step = Step('tiles', (Tiles((2, 2, 2)),), cls='global')\n"
+        "SCHEMES = [Scheme('every_tile_of_recall', (Encoder(block=((step,),)),))]\n"
+    )
+    mine = ("--attention", "every_tile_of_recall", "--scheme-file", str(own))
+    run("evaluate", *data, "--scores", str(tmp_path / "own.csv"), *mine)
+    values = [value for row in pd.read_csv(tmp_path / "own.csv")["scores"] for value in json.loads(row)]
+    assert values == pytest.approx(numbers[0], rel=1e-4, abs=1e-5)
+    twice = CliRunner().invoke(app, ["evaluate", *data, *EVERYTHING, "--option", "window=1,1,1"])
+    assert twice.exit_code == 2
+    assert "window is given twice" in twice.output
     refused = CliRunner().invoke(app, ["evaluate", *data, "--attention", "trajectory"])
     assert refused.exit_code == 2
     assert "expected a scheme with the projections of" in refused.output

@@ -10,9 +10,10 @@ import torch
 
 from tests.experiments.spec_fakes import SIZES, fields, small
 from timesformer import TimeSformer, TimeSformerConfig
+from timesformer.attention import load_file, registry
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import evaluate
-from timesformer.training.stem import StemTokens, sees_frames_apart
+from timesformer.training.stem import StemTokens, _described, sees_frames_apart
 from timesformer_experiments.run.inputs import after_stem, datasets
 from timesformer_experiments.run.train import run_one
 from timesformer_experiments.specs.run import RunSpec
@@ -115,6 +116,37 @@ def test_runs_that_cannot_keep_tokens(changes: dict[str, Any], said: str) -> Non
     values = {"data": DATA, "model": DEEP | {"attention": "joint", **STEM}, "recipe": recipe} | changes
     with pytest.raises(InputError, match=said):
         small(**values)
+
+
+RULE = """
+from timesformer.attention import Encoder, Everywhere, Scheme, Step, Tiles, Window
+
+
+def near(reach):
+    return lambda query, key, grid: (query[1] - key[1]).abs() <= reach
+
+
+step = Step("mine", (Tiles(TILE, RULE),), cls="global")
+SCHEMES = [Scheme("mine", (Encoder(block=((step,),)),))]
+"""
+
+
+def test_kept_tokens_know_tiles_and_rules_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was changed has other tokens, also where the scheme's name and its functions are the same."""
+    for table in ("_added", "_sources", "_files"):
+        monkeypatch.setattr(registry, table, {})
+
+    def described(tile: str, rule: str, name: str) -> str:
+        for table in (registry._added, registry._sources, registry._files):
+            table.clear()
+        (tmp_path / name).write_text(RULE.replace("TILE", tile).replace("RULE", rule))
+        load_file(tmp_path / name)
+        return repr(_described(TimeSformerConfig(attention="mine", **DEEP), 0))
+
+    rules = ["Window((1, 1, 1))", "Window((1, 3, 1)) | Everywhere((2, 2, 2))", "Window((1, 3, 1)) | near(1)"]
+    found = [described("(1, 1, 2)", rule, "a.py") for rule in rules] + [described("(1, 2, 2)", rules[0], "a.py")]
+    assert len(set(found)) == len(found)
+    assert described("(1, 1, 2)", rules[2], "b.py") == found[2]
 
 
 def test_tokens_of_another_size_are_refused() -> None:

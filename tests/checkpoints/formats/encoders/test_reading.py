@@ -161,6 +161,36 @@ def test_one_tensor_missing_one_too_many_one_of_another_shape(kind: str, tmp_pat
         load_model(folder)
 
 
+@pytest.mark.parametrize("kind", ["videomae", "vjepa2", "dinov2", "siglip"])
+def test_a_classifier_without_its_weight_and_weights_of_whole_numbers_are_named(kind: str, tmp_path: Path) -> None:
+    folder = saved(KINDS[kind][0](), tmp_path)
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    save_file({key: value for key, value in state.items() if key != "classifier.weight"}, path)
+    with pytest.raises(InputError, match=r"classifier\.weight missing"):
+        load_model(folder)
+    name = next(
+        name
+        for name in sorted(state)
+        if ".1." in name and ("v_bias" in name or "value.bias" in name or "v_proj.bias" in name)
+    )
+    save_file(state | {name: state[name].int()}, path)
+    with pytest.raises(InputError, match=name.replace(".", r"\.") + r" holds torch\.int32"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("kind", ["videomae", "vjepa2", "dinov2", "dinov3", "siglip_tower"])
+def test_settings_of_another_type_are_named(kind: str, tmp_path: Path) -> None:
+    folder = saved(KINDS[kind][0](), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    ratio = "intermediate_size" if "intermediate_size" in config else "mlp_ratio"
+    for field in ("hidden_size", "hidden_act", "num_hidden_layers", ratio):
+        for value in ([1, 2], 0, *(() if field == "hidden_act" else ("x",))):
+            (folder / "config.json").write_text(json.dumps(config | {field: value}))
+            with pytest.raises(InputError, match=rf"config\.json: {field}: "):
+                load_model(folder)
+
+
 def test_settings_that_contradict_the_file_are_named(tmp_path: Path) -> None:
     folder = saved(dinov2(), tmp_path)
     config = json.loads((folder / "config.json").read_text())

@@ -18,6 +18,7 @@ from timesformer.checkpoints.rules import (
     joined,
     patches,
     plain,
+    stored_shape,
     weight_and_bias,
     without_batch,
 )
@@ -27,6 +28,9 @@ from timesformer.errors import InputError
 
 PRE_TRAINING = "only for pre-training with masked patches"
 ENCODER = "encoders.0"
+CLASSIFIER = "classifier.weight"
+PAIRS = ("image_size", "patch_size")
+"""Settings that may be a number or a pair, height and width."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,19 @@ class Settings:
         return cls(values, str(raw.path / "config.json" if raw.path.is_dir() else raw.path))
 
     def get(self, field: str, default: Any) -> Any:
+        """The value of a field.  Raises InputError where the default is a number or a word and the value is not."""
         value = self.values.get(field)
-        return default if value is None else value
+        if value is None:
+            return default
+        pair = field in PAIRS and isinstance(value, list)
+        if isinstance(default, int | float) and not isinstance(default, bool) and not pair:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise InputError(f"{self.where}: {field}: expected a number, got {value!r}")
+            if isinstance(default, int) and value < min(1, default):
+                raise InputError(f"{self.where}: {field}: expected at least {min(1, default)}, got {value!r}")
+        if isinstance(default, str) and not isinstance(value, str):
+            raise InputError(f"{self.where}: {field}: expected a word, got {value!r}")
+        return value
 
     def flag(self, field: str, default: bool) -> bool:
         return self.get(field, default) is not False
@@ -194,15 +209,21 @@ def left_out(raw: Raw, reasons: dict[str, str]) -> dict[str, str]:
 
 
 def classes_of(raw: Raw, head: bool) -> int:
-    """The number of classes of a classifier, or what the settings say of labels."""
+    """The number of classes of a classifier, or what the settings say of labels.
+
+    Raises InputError where the classifier lacks its weight, or the weight is no matrix.
+    """
     if head:
-        return int(raw.tensors["classifier.weight"].shape[0])
+        if CLASSIFIER not in raw.tensors:
+            raise InputError(f"{raw.path}: {CLASSIFIER} missing; the file has other tensors of a classifier")
+        return stored_shape(raw, CLASSIFIER, 2)[0]
     table = (raw.config or {}).get("id2label")
     return len(table) if isinstance(table, dict) and table else 2
 
 
 def has_head(raw: Raw) -> bool:
-    return "classifier.weight" in raw.tensors
+    """True where any tensor of a classifier is there; `classes_of` requires its weight."""
+    return any(name.startswith("classifier.") for name in raw.tensors)
 
 
 def inverse(rules: Iterable[Rule], state: dict[str, Tensor], config: TimeSformerConfig) -> dict[str, Tensor]:
