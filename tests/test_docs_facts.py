@@ -42,6 +42,16 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in anchors(target), f"{page}: {address}"
 
 
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in LINKING])
+def test_tables_are_whole(page: str) -> None:
+    """A table has a heading, a rule and rows with as many cells: rows after a blank line would be plain text."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        rows = re.sub(r"`[^`\n]*`|\\\|", "", table).splitlines()
+        assert re.fullmatch(r"\|[-|: ]+\|", "".join(rows[1:2])), f"{page}: {rows[0]}"
+        assert len({row.count("|") for row in rows}) == 1, f"{page}: {rows[0]}"
+
+
 def test_the_pages_name_what_exists() -> None:
     """Dotted names of our packages can be imported, `make` targets and extras are there, folders of the map as well."""
     texts = "\n".join(page.read_text(encoding="utf-8") for page in LINKING)

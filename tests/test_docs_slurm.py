@@ -50,7 +50,12 @@ def test_the_slurm_recipe(place: Path, nodes: int) -> None:
         (place / "bin" / "srun").write_text(SRUN)
         (place / "bin" / "srun").chmod(0o755)
     (place / "ray.slurm").write_text(the_block("bash", "#SBATCH").text)
-    facts = {"SLURM_NNODES": str(nodes), "SLURM_CPUS_ON_NODE": "1", "SLURMD_NODENAME": "first"}
+    facts = {
+        "SLURM_NNODES": str(nodes),
+        "SLURM_CPUS_ON_NODE": "1",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURMD_NODENAME": "first",
+    }
     for number in range(3):  # Ray gives its processes 30 seconds to start, which may be too few on a busy machine
         facts["SLURM_JOB_ID"] = free_job(1000 * number)
         code, out, err = in_a_group(["bash", "ray.slurm", "sweep.yaml", "shared"], told(place, **facts))
@@ -102,3 +107,10 @@ def in_a_group(command: list[str], environment: dict[str, str]) -> tuple[int, st
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, out, err
+
+
+def test_the_step_of_the_other_nodes_asks_for_their_cores() -> None:
+    """Since Slurm 22.05 `srun` no longer takes `--cpus-per-task` from the job: Ray would share out cores it has not."""
+    recipe = the_block("bash", "#SBATCH").text.replace("\\\n", " ")
+    step = next(line for line in recipe.splitlines() if line.strip().startswith("srun "))
+    assert re.search(r"--cpus-per-task[ =]\$SLURM_CPUS_PER_TASK\b.* ray start ", step)

@@ -350,7 +350,7 @@ def _show(measured: list[dict[str, Any]]) -> None:
             bounds=("group_top1_low_percent", "group_top1_high_percent"),
         ),
     )
-    grouped = any("groups" in found for found in measured)
+    grouped = any(found.get("groups", found["test_videos"]) < found["test_videos"] for found in measured)
     columns = (
         Column("name", "Run", "label"),
         Column("views_each", "Clips x crops", "label"),

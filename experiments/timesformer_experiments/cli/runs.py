@@ -17,8 +17,8 @@ def runs(
 ) -> None:
     """List the runs in a folder: name, settings, state, accuracy, and the folder with model and scores.
 
-    The settings of a sweep's cells are their values on its axes. States: done, failed, running, interrupted (the same
-    command that began it goes on) and waiting.
+    The settings of a sweep's cells are their values on its axes, as far as their names do not have them. States: done,
+    failed, running, interrupted (the same command that began it goes on) and waiting.
     """
     import pandas as pd
 
@@ -44,14 +44,20 @@ def runs(
     if as_json:
         print_json({"runs": rows})
         return
-    shown = [row | {"settings": ", ".join(f"{k} {v}" for k, v in row["settings"].items())} for row in rows]
+    shown = [row | {"settings": _unsaid(row["name"], row["settings"])} for row in rows]
     columns = (
         Column("name", "Run", "label"),
-        Column("settings", "Settings", "label"),
+        *((Column("settings", "Settings", "label"),) if any(row["settings"] for row in shown) else ()),
         Column("state", "State", "label"),
         Column("top1_percent", "Top-1 [%]", "measured"),
-        Column("folder", "Folder", "label"),
+        Column("hash", "Folder", "label"),
     )
     console().print(
         to_rich(Table(pd.DataFrame(shown), columns, f"{len(rows)} run{'s' * (len(rows) != 1)} in {folder}"))
     )
+
+
+def _unsaid(name: str, settings: dict[str, Any]) -> str:
+    """Write the settings that a run's name does not have, so that a sweep's table fits into 80 columns."""
+    words = name.split()
+    return ", ".join(f"{k} {v}" for k, v in settings.items() if f"{k.rpartition('.')[2]}={v}" not in words)

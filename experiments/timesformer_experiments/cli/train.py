@@ -44,6 +44,21 @@ def train(
         print_json({"records": records})
     else:
         _print_accuracies([(record["name"], record["metrics"], runs / record["hash"]) for record in records])
+        for record in records:
+            if record.get("validation"):
+                console().print(validated(record), highlight=False, markup=False)
+
+
+def validated(record: dict[str, Any]) -> str:
+    """Say how long a run was trained, where its validations were best, and of which step the weights are."""
+    found, metrics = record["validation"], record["metrics"]
+    best = max(found, key=lambda one: one["top1_percent"])  # of equal ones the earliest
+    steps = metrics["train_steps"]
+    kept = metrics.get("kept_step", steps)
+    return (
+        f"{record['name']}: {steps} steps; best of {len(found)} validations {best['top1_percent']:.1f} % at step "
+        f"{best['step']}; weights of step {kept} kept"
+    )
 
 
 def _print_accuracies(results: list[tuple[str, dict[str, Any], Path]]) -> None:

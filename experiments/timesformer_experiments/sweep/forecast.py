@@ -222,6 +222,11 @@ def gemm_rate() -> float:
         torch.set_num_threads(before)
 
 
+def _amount(value: float, decimals: int) -> str:
+    """Write a number with so many decimals, or with two digits where it is too small for them."""
+    return f"{value:,.{decimals}f}" if value == 0 or value >= 10 * 0.1**decimals else f"{value:.2g}"
+
+
 def summary(found: Forecast) -> str:
     """Return the forecast as one line."""
     facts = found.to_dict()
@@ -234,7 +239,7 @@ def summary(found: Forecast) -> str:
     if facts["train_macs"]:
         words.append(f"{facts['train_macs'] / 1e12:,.3g} TMACs to train, {facts['test_macs'] / 1e12:,.3g} to test")
     if facts["largest_memory_bytes"] is not None:
-        words.append(f"at most {facts['largest_memory_bytes'] / 2**30:,.2f} GiB predicted per run")
+        words.append(f"at most {_amount(facts['largest_memory_bytes'] / 2**30, 2)} GiB predicted per run")
     if facts["left"]:
         words.append(f"about {duration(facts['seconds'])} with {found.slots} in parallel ({found.how})")
     return "; ".join(words)
@@ -250,8 +255,8 @@ def show(found: Forecast) -> Group:
         for heading in (*headings, "GPU-hours") if found.budget else headings:
             table.add_column(heading, justify="right", no_wrap=True)
         for run in left[:SHOWN]:
-            memory = "–" if run.memory_bytes is None else f"{run.memory_bytes / 2**30:,.2f}"
-            macs = (f"{value / 1e9:,.1f}" for value in (run.train_macs, run.test_macs))
+            memory = "–" if run.memory_bytes is None else _amount(run.memory_bytes / 2**30, 2)
+            macs = (_amount(value / 1e9, 1) for value in (run.train_macs, run.test_macs))
             hours = [f"{found.budget.hours(run.train_macs):,.3g}"] if found.budget else []
             table.add_row(plain_text(run.name), *macs, memory, duration(run.seconds), *hours)
         parts.append(table)

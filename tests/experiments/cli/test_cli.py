@@ -190,6 +190,10 @@ def test_runs_of_a_sweep_have_their_values_on_its_axes(tmp_path: Path) -> None:
     (tmp_path / "cells.json").write_text(text)
     found = json.loads(run("runs", str(tmp_path), "--json").stdout)["runs"]
     assert [each["state"] for each in found] == ["done"] * 4 + ["waiting"]
+    shown = run("runs", str(tmp_path)).stdout
+    assert shown.count("Folder") == shown.count("State") == shown.count("Run") == 1  # one table, nothing told twice
+    for key in cells:
+        assert key in shown
     assert found[0]["settings"] == {"model.attention": "space", "seed": 0}
     assert found[-1]["top1_percent"] is None
 

@@ -59,6 +59,10 @@ def test_few_groups_are_taken_as_given(place: Path, tmp_path: Path) -> None:
     shown = run(*words)
     assert shown.exit_code == 0, shown.output
     assert "conditional on these 2 groups" in shown.stdout
+    assert "where videos belong together" in " ".join(shown.stdout.split())
+    alone = run(*words[:-1], r"^(s\d+_\d+)")  # groups of one video each have the accuracy of the videos
+    assert alone.exit_code == 0, alone.output
+    assert "where videos belong together" not in " ".join(alone.stdout.split())
     orders = json.loads(run(*words, "--frame-order", "all", "--json").stdout)["frame_orders"][0]["rows"][0]
     assert orders["normal_percent"] == pytest.approx(answer["group_top1_percent"])
     assert orders["groups"] == 2

@@ -11,6 +11,7 @@ from tests.experiments.spec_fakes import fields
 from timesformer.data.probes import make_probe
 from timesformer.errors import InputError
 from timesformer_experiments.analysis.curves import curve_of
+from timesformer_experiments.cli.train import validated
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.run.identity import OtherData
 from timesformer_experiments.run.train import run_one
@@ -37,6 +38,10 @@ def test_accuracies_are_in_record_and_curve(videos: Path, tmp_path: Path) -> Non
     assert [(each["step"], each["test_videos"]) for each in record["validation"]] == [(2, 4), (4, 4)]
     assert record["metrics"].get("kept_step", 4) == (2 if percents[0] >= percents[1] else 4)
     assert record["evaluated_on"] == "test"
+    best = 2 if percents[0] >= percents[1] else 4
+    assert f"4 steps; best of 2 validations {max(percents):.1f} % at step {best}; weights of step {best}" in validated(
+        record
+    )
     place = RunFolder(tmp_path / "runs", spec.hash()).curve
     kept = pd.read_parquet(place)["validation_percent"].dropna()
     assert list(kept.index) == [1, 3]

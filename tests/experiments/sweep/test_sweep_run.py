@@ -91,6 +91,7 @@ def test_a_dry_run_shows_what_there_is_to_do_and_does_nothing(data, tmp_path):
     text = run("sweep", file, *places(tmp_path / "out", data), "--dry-run")
     assert "4 cells, 5 runs; 0 done, 0 failed, 5 left" in text.stdout
     assert "GMACs to train" in text.stdout
+    assert not re.search(r" 0\.0+\b", text.stdout)  # a tiny model's memory and MACs keep their first digits
     many = write(tmp_path, changed(COST, axes={"recipe.batch_size": list(range(1, 42))}), "many.yaml")
     text = run("sweep", many, *places(tmp_path / "many", data), "--dry-run")
     assert "and 1 more" in text.stdout
