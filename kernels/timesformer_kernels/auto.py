@@ -37,7 +37,6 @@ def prefers_kernels(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) 
     return decide(known, max(tile.group_size for tile in tiles))
 
 
-@torch.compiler.assume_constant_result
 def known_on(device: torch.device, dtype: torch.dtype) -> Known | None:
     """Return what was measured on this GPU in this dtype, or None if the kernels cannot run there.
 
@@ -47,6 +46,9 @@ def known_on(device: torch.device, dtype: torch.dtype) -> Known | None:
         return None
     return measurements().get((torch.cuda.get_device_name(device), str(dtype).removeprefix("torch.")), ())
 
+
+# What torch.compiler.assume_constant_result sets; calling it would import all of torch._dynamo with this package.
+known_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def decide(known: Known, group_length: int) -> bool:
     """Decide by the measurement whose length is nearest as a ratio, or by the rule where there is none."""

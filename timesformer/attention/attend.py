@@ -103,7 +103,13 @@ def _attend_part(
     if isinstance(over, Partition):
         return _attend_partition(over, policy, q, k, v, cls_qkv, grid, chosen, group_weights, class_only)
     if isinstance(over, Predicate) and chosen == "sdpa":
-        return _attend_gathered(over, q, k, v, cls_qkv, grid, class_only)
+        inputs = over, q, k, v, cls_qkv, grid, class_only
+        if torch.compiler.is_dynamo_compiling():  # chunks of keys make graphs that take minutes to compile
+            from timesformer.attention.eager import outside_graphs
+
+            found: Output = outside_graphs(_attend_gathered, *inputs)
+            return found
+        return _attend_gathered(*inputs)
     q, k, v = (x.flatten(1, 3).transpose(1, 2) for x in (q, k, v))  # b k p e
     cls = None if cls_qkv is None else _global_class(k, v, cls_qkv, backend)
     if class_only:
@@ -137,7 +143,6 @@ def _attend_triton(
         raise BackendError(f"backend 'triton': {error}") from error
 
 
-@torch.compiler.disable
 def _attend_gathered(
     over: Predicate, q: Tensor, k: Tensor, v: Tensor, cls_qkv: Tensor | None, grid: Grid, class_only: bool
 ) -> Output:

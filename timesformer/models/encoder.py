@@ -67,7 +67,8 @@ class EncoderStack(nn.Module):
         else:
             cls, first, frames = after
         last = len(self.blocks) - class_only
-        patches, cls = self.through(patches, cls, first, last)
+        for number in range(first, last):  # not in a function of its own, which would keep the first tokens alive
+            patches, cls = self.one(number, patches, cls)
         b = patches.shape[0] // frames if self.streams else patches.shape[0]
         if class_only:
             final = self.blocks[last]
@@ -95,12 +96,19 @@ class EncoderStack(nn.Module):
     def through(self, patches: Tensor, cls: Tensor | None, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         """Return patches and class token after the blocks from `first` up to `last`, which is left out."""
         for number in range(first, last):
-            patches, block = self.positions.before(number, patches), self.blocks[number]
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                patches, cls = torch.utils.checkpoint.checkpoint(block, patches, cls, use_reentrant=False)
-            else:
-                patches, cls = block(patches, cls)
+            patches, cls = self.one(number, patches, cls)
         return patches, cls
+
+    def one(self, number: int, patches: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return patches and class token after one block."""
+        patches, block = self.positions.before(number, patches), self.blocks[number]
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            found: tuple[Tensor, Tensor | None] = torch.utils.checkpoint.checkpoint(
+                block, patches, cls, use_reentrant=False
+            )
+            return found
+        after: tuple[Tensor, Tensor | None] = block(patches, cls)
+        return after
 
     def split(self, cls: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return class token and registers, (…, d) and (…, n, d), None where there are none."""

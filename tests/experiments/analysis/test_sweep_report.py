@@ -88,7 +88,7 @@ def test_markdown_and_page_say_what_was_found(written: Written) -> None:
     assert "Of 12 pairs compared under equal settings: " in text
     assert " (intervals over seeds and test videos; p-values corrected together)." in text
     assert " undecided" in text
-    assert "; 80 % power would have found " in text
+    assert "80 % power would have found " in text
     assert "Two seeds cannot reveal humps" in text  # of one pair, whose third run has failed
     assert report.tables["summary"].caption.endswith("; peak memory of a GPU with 4 clips")
     assert page.count('<table class="sortable">') == 4

@@ -12,7 +12,7 @@ from timesformer_experiments.bench.gpu.floors import step_floor
 from timesformer_experiments.bench.gpu.record import Row, read_lines
 from timesformer_experiments.bench.gpu.sizes import step_of
 from timesformer_experiments.bench.gpu.targets import NOT_MEASURED, targets, to_markdown
-from timesformer_kernels.auto import decide
+from timesformer_kernels.auto import decide, read
 
 GPU: Row = {
     "sizes": "full", "device": "cuda", "device_name": "NVIDIA X", "driver": "1", "cuda": "13.0", "cudnn": "9",
@@ -87,8 +87,9 @@ def test_targets_are_judged(tmp_path: Path) -> None:
     assert said["ViT-B divided 16x448 trains on one card: clips a batch"] == "NO"
     written = output.write(tmp_path)
     assert "gpu_measured.csv" in {file.name for file in written}
-    table = tuple(csv.DictReader((tmp_path / "gpu_measured.csv").read_text().splitlines()))
-    assert decide(table, "NVIDIA X", "bfloat16", 8)  # the kernels' own table takes the rows as they are
+    text = (tmp_path / "gpu_measured.csv").read_text()
+    table = tuple(csv.DictReader(text.splitlines()))
+    assert decide(read(text)["NVIDIA X", "bfloat16"], 8)  # the kernels' own table takes the rows as they are
     assert [row["group_length"] for row in table] == ["8", "16", "196", "784"]
     csv_rows = list(csv.DictReader((tmp_path / "gpu.csv").read_text().splitlines()))
     ours = next(row for row in csv_rows if row["provider"] == "ours")
