@@ -210,7 +210,9 @@ def test_export_takes_models_and_what_was_loaded(released: Path, tmp_path: Path)
     again = load_model(export(bare, tmp_path / "bare"))
     assert again.labels == [f"class {i}" for i in range(5)]
     assert not (tmp_path / "bare" / "preprocessor_config.json").exists()
-    with pytest.raises(InputError, match=r"format: expected one of hf-timesformer, .*, hf-dinov2, timesformer-abl.*, onnx"):
+    with pytest.raises(
+        InputError, match=r"format: expected one of hf-timesformer, .*, hf-dinov2, onnx, torch-export, timesformer-abl"
+    ):
         export(bare, tmp_path / "x", "tflite")
     with pytest.raises(InputError, match="labels: expected 5 names, one per class, got 1"):
         export(LoadedModel(bare, {}, ["a"], {}, loaded.report), tmp_path / "x")

@@ -129,9 +129,10 @@ def test_features_are_those_that_the_head_reads(place: Path) -> None:
         read_features(network, dataset(place, "test"), tokens=True)
 
 
-def evaluated(place: Path, *more: str) -> Any:
+def evaluated(place: Path, *more: str, columns: int = 80) -> Any:
     arguments = ["evaluate", str(place / "test.csv"), "--checkpoint", str(place / "model"), "--protocol", "clip"]
-    return CliRunner().invoke(app, [*arguments, "--train-list", str(place / "train.csv"), *more])
+    env = {"COLUMNS": str(columns)}
+    return CliRunner().invoke(app, [*arguments, "--train-list", str(place / "train.csv"), *more], env=env)
 
 
 def test_on_the_command_line(place: Path) -> None:
@@ -153,7 +154,7 @@ def test_on_the_command_line(place: Path) -> None:
     assert "is in validation as well" in " ".join((twice.output + twice.stderr).split())
     orders = evaluated(place, "--probe", "knn", "--frame-order", "all", "--json")
     assert len(json.loads(orders.stdout)["evaluations"]) == 6
-    shown = evaluated(place, "--probe", "knn")
+    shown = evaluated(place, "--probe", "knn", columns=200)
     assert "knn probe, test.csv" in " ".join(shown.output.split())
 
 

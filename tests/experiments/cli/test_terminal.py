@@ -48,7 +48,9 @@ def rendered(shown: Any, width: int) -> str:
 def cells(text: str) -> set[str]:
     """Numbers with their intervals and marks, as they stand in tables."""
     return set(
-        re.findall(r"[−\d][\d.,]*(?: (?:± [\d.,]+|\([−\d.,–]+\)))?(?: [cmep])?(?= *│)", text.replace("\xa0", " "))
+        re.findall(
+            r"(?<!\S)[−\d][\d.,]*(?: (?:± [\d.,]+|\([−\d.,–]+\)))?(?: [cmep])?(?= *│)", text.replace("\xa0", " ")
+        )
     )
 
 

@@ -69,7 +69,7 @@ def make(study: Study, folders: Folders, jobs: int, say: Say) -> tuple[reports.R
     curves = together(
         [curve_of(path, r["hash"]) for r in records if (path := RunFolder(folders.runs, r["hash"]).curve).is_file()]
     )
-    report = replace(report, more=behind(report.name, records, curves))
+    report = replace(report, parts=(*report.parts, *behind(report.name, records, curves)))
     return report, reports.write(report, results)
 
 
