@@ -50,6 +50,7 @@ def known_on(device: torch.device, dtype: torch.dtype) -> Known | None:
 # What torch.compiler.assume_constant_result sets; calling it would import all of torch._dynamo with this package.
 known_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
+
 def decide(known: Known, group_length: int) -> bool:
     """Decide by the measurement whose length is nearest as a ratio, or by the rule where there is none."""
     if not known:
