@@ -65,13 +65,13 @@ def _compute_for_any_batch(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tenso
     parts = []
     for rows, keys, mask in ((batch.rows, batch.keys, batch.mask) for batch in plan):
         keys = torch.cat([keys, every.expand(len(keys), -1)], 1)
-        inputs = [_of_every_clip(x, numbers) for x, numbers in ((q, rows), (k, keys), (v, keys))]
+        queried, seen, read = (_of_every_clip(x, numbers) for x, numbers in ((q, rows), (k, keys), (v, keys)))
         added = None
         if mask is not None:
             mask = F.pad(mask, (0, len(every)), value=True)
             added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, float("-inf"))
             added = added[None, :, None].expand(q.shape[0], -1, -1, -1, -1).flatten(0, 1)
-        found = F.scaled_dot_product_attention(*inputs, added).transpose(1, 2)  # b*g r k e
+        found = F.scaled_dot_product_attention(queried, seen, read, added).transpose(1, 2)  # b*g r k e
         parts.append(found.unflatten(0, (-1, len(rows))).flatten(1, 2))
     order = torch.cat([batch.rows.flatten() for batch in plan]).argsort()
     return torch.cat(parts, 1).index_select(1, order)

@@ -13,7 +13,7 @@ from timesformer.config.registry import Model
 from timesformer.errors import InputError
 from timesformer.files import write_json
 
-WRITERS: dict[str, Callable[..., Path]] = {
+WRITERS: dict[str, Callable[..., object]] = {
     "hf-timesformer": hf_timesformer.write,
     "hf-vivit": vivit.write,
     "hf-videomae": videomae.write,

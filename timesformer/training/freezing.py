@@ -28,7 +28,7 @@ def read_freeze(value: Any) -> Freeze | None:
     number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     patterns = isinstance(value, list | tuple) and value and all(isinstance(each, str) for each in value)
     if value is None or number:
-        return value  # type: ignore[no-any-return]
+        return value
     if not patterns:
         raise InputError(
             "freeze: expected {blocks: n}, the first blocks and what stands before them, or a list of patterns of "

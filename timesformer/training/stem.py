@@ -150,7 +150,7 @@ def _compute(
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     was_training, transformer = model.training, _on(model, place)
     rounds = dataset.copies or 1 if dataset.train else 1
-    out: np.ndarray | None = None
+    out: np.memmap | None = None
     unreadable: dict[str, str] = {}
     enlarged: set[int] = set()
     each = max(1, batch_size // (1 if dataset.train else dataset.views.per_video or 1))

@@ -385,7 +385,7 @@ def _page(report: SweepReport, pictures: dict[str, bytes]) -> str:
 
 def _sentences(report: SweepReport) -> list[str]:
     """The answers over all settings, then those of the single ones."""
-    return [each.sentence() for each in (*report.overall, *report.comparisons)]
+    return [*(each.sentence() for each in report.overall), *(each.sentence() for each in report.comparisons)]
 
 
 def _tables(report: SweepReport) -> dict[str, Table]:

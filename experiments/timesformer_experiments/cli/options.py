@@ -206,7 +206,7 @@ def chosen_precision(name: str, device: torch.device, quiet: bool = False) -> Pr
         if name == known:
             if name == "fp32" and not quiet and (found := fast_bf16(device)) is not None:
                 progress(f"this {'GPU' if device.type == 'cuda' else 'processor'} has {found}: try --precision bf16")
-            return known  # type: ignore[no-any-return]  # one of them
+            return known
     raise bad_input(f"--precision {name}: expected one of {', '.join(get_args(Precision))}")
 
 

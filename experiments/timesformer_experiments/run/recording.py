@@ -82,8 +82,8 @@ def record_failure(
         reason_kind=kind,
         **belongs or {},
     )
-    folder, log = RunFolder(runs_dir, spec.hash()), runs_dir / LOG
-    if not folder.stored.is_file() and any(each["outcome"] == "done" for each in records_of(log, spec.hash())):
+    run, log = RunFolder(runs_dir, spec.hash()), runs_dir / LOG
+    if not run.stored.is_file() and any(each["outcome"] == "done" for each in records_of(log, spec.hash())):
         record[AGAIN] = True  # its folder was removed to train it anew
     append_record(log, record)
     return record

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from timesformer import TimeSformer
 from timesformer.checkpoints import save_model
 from timesformer.config.registry import Model
 from timesformer.data import VideoDataset
@@ -95,7 +96,7 @@ def train_and_evaluate(spec: RunSpec, folder: RunFolder, data_dir: Path, progres
     batch = max(views, recipe.batch_size // recipe.accumulate)
     blocks = stem_of(spec, model)
     train_set, test_set = (after_stem(spec, model, each, data_dir, progress is True) for each in (train_set, test_set))
-    with nullcontext() if blocks is None else model.after_stem(blocks):
+    with model.after_stem(blocks) if isinstance(model, TimeSformer) and blocks is not None else nullcontext():
         trained = fit(
             model,
             train_set,

@@ -32,7 +32,7 @@ def open_container(path: Path | str) -> InputContainer:
             head = file.read(_HEAD)
         if any(begin in head for begin in _HEADS):
             raise VideoError(path, "a list of other files, not a video", "not-video") from None
-        return av.open(_Nameless(name), options=options)
+        return av.open(_Nameless(name), "r", options=options)
 
 
 class _Nameless:

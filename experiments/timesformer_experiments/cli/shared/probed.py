@@ -63,7 +63,7 @@ def lists_named(
         raise bad_input("--probe: expected --train-list, the annotation file on which the probe is trained")
     if validation is not None and fraction is not None:
         raise bad_input("--val-list, --val-fraction: expected one of them")
-    return Lists(kind, train, validation, fraction)  # type: ignore[arg-type]
+    return Lists(kind, train, validation, fraction)
 
 
 def of_files(

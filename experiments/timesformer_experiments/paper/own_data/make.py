@@ -12,6 +12,7 @@ from typing import Any
 
 from timesformer.checkpoints import load_any_model
 from timesformer.evaluation.evaluate import evaluate
+from timesformer.evaluation.frame_order import FrameOrder
 from timesformer.files import write_atomic
 from timesformer.training.stem import sees_frames_apart
 from timesformer_experiments.analysis.behind import behind
@@ -28,7 +29,7 @@ from timesformer_experiments.run.inputs import after_stem, datasets, stem_of
 from timesformer_experiments.specs.choice import DIVERGED, Choice, choose
 from timesformer_experiments.specs.run import RunSpec
 
-ORDER = "shuffled"
+ORDER: FrameOrder = "shuffled"
 Say = Callable[[str], None]
 
 

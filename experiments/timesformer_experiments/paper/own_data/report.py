@@ -160,10 +160,10 @@ def _findings(
             found.append(f"{SCHEMES[best]} on the test videos of {split}: {each.mean:.1f} %{said}.")
     pairs = [(best, other) for other in choices if other != best]
     found += [f"{each.sentence()}." for each in comparisons(plain, pairs, SCHEMES)]
-    for (split, scheme), each in worth.items():
-        known = "" if each.low_points is None else f" ({each.low_points:.1f} to {each.high_points:.1f})"
+    for (split, scheme), gain in worth.items():
+        known = "" if gain.low_points is None else f" ({gain.low_points:.1f} to {gain.high_points:.1f})"
         found.append(
-            f"Frame order on {split}, {SCHEMES[scheme]}: {each.difference_points:.1f} points{known} from shuffled to "
+            f"Frame order on {split}, {SCHEMES[scheme]}: {gain.difference_points:.1f} points{known} from shuffled to "
             "normal."
         )
     lost = [scheme for scheme in study.schemes if scheme not in choices]

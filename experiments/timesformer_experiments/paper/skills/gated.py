@@ -88,8 +88,9 @@ def _described(results: Path, name: str, profile: Profile) -> tuple[str, int, di
 
 def main(profile: Profile, data: Path | None = None, results: Path = Path("results")) -> None:
     """Write the table; with a data folder, describe the older probes first."""
-    for name, probe in older(profile).items() if data is not None else ():
-        describe(prepare(probe, data), results / "probes", f"{name}-{profile}", FrameCache(data / "frames"))
+    if data is not None:
+        for name, probe in older(profile).items():
+            describe(prepare(probe, data), results / "probes", f"{name}-{profile}", FrameCache(data / "frames"))
     found, unknown = table(results, profile)
     write_atomic(results / "probes" / f"gate-{profile}.csv", to_csv(found).encode())
     text = f"# Which probes may rank schemes\n\n{found.caption}\n\n{to_markdown(found)}\n"

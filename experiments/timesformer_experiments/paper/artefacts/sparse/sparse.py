@@ -66,21 +66,21 @@ def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folder
 
 def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row for each scheme at 32 x 224, and the points of its curves over frames and resolution."""
+    axes = (
+        ("frames", FRAMES, lambda size: {"num_frames": size}),
+        ("patches a side", PATCHES, lambda size: {"image_size": size * BASE.patch_size}),
+    )
     points = [
-        {"attention": name, "along": along, "size": size, **_counted(replace(BASE, attention=name, **{field: value}))}
-        for along, field, sizes, unit in (
-            ("frames", "num_frames", FRAMES, 1),
-            ("patches a side", "image_size", PATCHES, BASE.patch_size),
-        )
+        {"attention": name, "along": along, "size": size, **_counted(name, **fields(size))}
+        for along, sizes, fields in axes
         for name in (*DENSE, *PATTERNS)
         for size in sizes
-        for value in [size * unit]
     ]
     curves = pd.DataFrame(points)
     rows = []
     for name in (*DENSE, *PATTERNS):
         row: dict[str, Any] = {"attention": name, "title": build(name).title or name}
-        row |= _counted(replace(BASE, attention=name)) | _density(name)
+        row |= _counted(name) | _density(name)
         for along in ("frames", "patches a side"):
             for reference in DENSE:
                 ours, theirs = (_curve(curves, each, along) for each in (name, reference))
@@ -95,7 +95,8 @@ def _curve(curves: pd.DataFrame, name: str, along: str) -> pd.DataFrame:
     return curves[(curves["attention"] == name) & (curves["along"] == along)].reset_index(drop=True)
 
 
-def _counted(config: TimeSformerConfig) -> dict[str, float]:
+def _counted(attention: str, **fields: Any) -> dict[str, float]:
+    config = replace(BASE, attention=attention, **fields)
     needed, executed = macs_per_view(config, "needed"), macs_per_view(config, "executed")
     return {"counted_gmacs_per_view": executed / 1e9, "counted_gmacs_needed": needed / 1e9}
 
@@ -214,7 +215,7 @@ def draw_recall(frame: pd.DataFrame) -> Figure:
 def findings(rows: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, ...]:
     """Return sentences that follow from the numbers."""
     found = []
-    joint = float(rows.set_index("attention").loc["joint", "counted_gmacs_per_view"])
+    joint = rows["counted_gmacs_per_view"][rows["attention"] == "joint"].iloc[0]
     for row in rows[rows["attention"].isin(PATTERNS)].to_dict(orient="records"):
         added = 100 * (row["counted_gmacs_per_view"] / row["counted_gmacs_needed"] - 1)
         found.append(
