@@ -238,7 +238,6 @@ def nearness(query: Any, key: Any, grid: Grid) -> Tensor:
 @pytest.mark.parametrize(
     "neighbourhood",
     [Tiles((1, 1, 1), nearness), Tiles((1, 1, 1), tokens=nearness), Predicate(nearness)],
-    ids=str,
     ids=["rule", "tokens", "predicate"],
 )
 def test_rules_that_give_no_bool_are_refused(neighbourhood: Predicate) -> None:
