@@ -221,7 +221,7 @@ def test_runs_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / key / "spec.json").write_text(json.dumps(stated))
     narrow, wide = (run("runs", tmp_path, columns=columns).stdout for columns in (80, 300))
     same_numbers(narrow, wide)
-    assert "attention space" in " ".join(words(wide))
+    assert "attention=space" in " ".join(words(wide))  # said by the name, and not once more
 
 
 def test_text_is_wrapped_between_words_where_the_width_is_known(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

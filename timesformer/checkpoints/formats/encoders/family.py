@@ -132,8 +132,10 @@ class Settings:
         return ACTIVATIONS[found]
 
     def require_depth(self, field: str, default: int, depth: int) -> None:
-        if self.get(field, default) != depth:
-            raise InputError(f"{self.where}: {field}: {self.get(field, default)}, but {depth} in the file")
+        stated = self.values.get(field)  # which may be 0, as no size may
+        stated = default if stated is None else stated
+        if stated != depth:
+            raise InputError(f"{self.where}: {field}: {stated!r}, but {depth} in the file")
 
     def build(self, **fields: Any) -> TimeSformerConfig:
         """The configuration; what is wrong with it is wrong with this file."""
