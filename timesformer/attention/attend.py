@@ -194,7 +194,8 @@ def _attend_partition(
 ) -> Output:
     tiles = over.tiles(grid) if not class_only or policy == "replicated" else []
     patches, cls_sum, cls = None, None, None
-    several, out, parts = len(tiles) > 1 and not class_only, None, list[Tensor]()
+    several, out = len(tiles) > 1 and not class_only, None
+    parts: list[Tensor] = []  # `list[Tensor]()` stops torch.compile
     if several and type(q.shape[0]) is int:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for tile in tiles:
