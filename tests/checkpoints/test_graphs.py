@@ -25,6 +25,8 @@ SMALL = {
     "depth": 1,
     "temporal_depth": 1,
 }
+OPENVINO = {"INFERENCE_PRECISION_HINT": "f32", "CPU_RUNTIME_CACHE_CAPACITY": 0}
+"""Its cache of compiled primitives gives NaN now and then where the number of clips is dynamic (2026.4.1)."""
 ALL = [pytest.param(name, marks=[] if name == "divided" else pytest.mark.slow) for name in sorted(SHIPPED)]
 
 
@@ -51,7 +53,7 @@ def test_onnx_agrees_in_onnxruntime_and_openvino(
     model = make(attention)
     folder = export(model, tmp_path, "onnx")
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", OPENVINO)
     for number in (1, 2, 5):
         expected = model(clips(number)).numpy()
         scale = max(1.0, float(abs(expected).max()))
