@@ -298,6 +298,15 @@ def test_long_memories_and_drifting_rings_can_be_made(tmp_path: Path) -> None:
     )
     clips, labels = clips_of(far)
     assert [remembering(clip) for clip in clips] == labels.tolist()
+    asked = make_probe("cue", tmp_path, num_train=4, num_test=8, dials={"question_patches": 12})
+    clips, labels = clips_of(asked)
+    assert [remembering(clip) for clip in clips] == labels.tolist()
+    corners = np.zeros((4, 4), bool)
+    corners[[0, 0, 3, 3], [0, 3, 0, 3]] = True
+    for clip in clips:  # the last frame with textures is the question
+        question = [frame for frame in patches_of(clip) if (frame.std(axis=-1) > 12).any()][-1]
+        assert ((question.std(axis=-1) > 12) == ~corners).all()
+        assert max(apart(patch, question[1, 1]) for patch in question[~corners]) < 12
     drifting = make_probe("spin", tmp_path, num_train=2, num_test=8, dials={"drift": 2, "grid": 5})
     clips, labels = clips_of(drifting)
     assert [turning(clip) for clip in clips] == labels.tolist()

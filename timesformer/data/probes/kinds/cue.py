@@ -1,7 +1,7 @@
 """`cue`: where a texture was, asked long after it was shown and after others that look like it.
 
 Early in the video one frame, the cue, shows four fresh textures in its corners; some frames later another, the
-question, shows one of these four in the middle.  The class is the corner where the cue had it.  In between lie
+question, shows one of these four in its middle, or everywhere but in its corners.  The class is the corner where the cue had it.  In between lie
 distractors, frames that show the same four textures in other corners; all other frames are plain.  Which frame is the
 cue is told by its coming first, and by nothing else.
 
@@ -31,8 +31,16 @@ Array = np.ndarray
 GRID = 4
 CORNERS = ((0, 0), (0, 3), (3, 0), (3, 3))
 """Row and column of the classes' patches."""
-MIDDLE = slice(1, 3)
-"""Rows and columns of the question."""
+QUESTION_PATCHES = (4, 12)
+
+
+def _asking(patches: int) -> Array:
+    """Return the patches of the question, bool (h, w): the four in the middle, or all twelve outside the corners."""
+    asking = np.full((GRID, GRID), patches == 12)
+    asking[1:3, 1:3] = True
+    asking[[row for row, _ in CORNERS], [column for _, column in CORNERS]] = False
+    return asking
+
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Cue(Kind):
     video_frames: frames of a video, from 8 to 96
     gap: frames from the cue to the question; where there is room for more, the cue comes at a random time
     cue_distractors: frames between the two that show the same textures in other corners
+    question_patches: patches that show the question: the 4 in the middle, or all 12 outside the corners
     patch_noise: standard deviation of the noise in each pixel of each frame, in place of the difficulty's
 
     Videos are stored without loss, whatever the difficulty says.
@@ -50,6 +59,7 @@ class Cue(Kind):
     video_frames: int = 8
     gap: int = 6
     cue_distractors: int = 2
+    question_patches: int = 4
     patch_noise: float = 0.02
 
     name: ClassVar[str] = "cue"
@@ -64,6 +74,7 @@ class Cue(Kind):
         self._require_whole("video_frames", 8, 96)
         self._require_whole("gap", 2, self.video_frames - 1)
         self._require_whole("cue_distractors", 1, self.gap - 1)
+        self._require("question_patches", self.question_patches in QUESTION_PATCHES, "4 or 12")
         self._require_number("patch_noise", 0.0, 0.2)
 
     @property
@@ -96,8 +107,9 @@ class Cue(Kind):
         for time, arrangement in zip(times[:-1], arrangements, strict=True):
             patches[time, rows, columns] = shapes[arrangement]
             shown[time, rows, columns] = True
-        patches[times[-1], MIDDLE, MIDDLE] = shapes[asked]
-        shown[times[-1], MIDDLE, MIDDLE] = True
+        asking = _asking(self.question_patches)
+        patches[times[-1], asking] = shapes[asked]
+        shown[times[-1], asking] = True
         facts: dict[str, object] = {
             "asked": asked,
             "cue_frame": start,
