@@ -53,7 +53,7 @@ def probe(
 
     contact: whether twins at an offset have one colour (max_offset, pairs, grid).
 
-    cue: where a texture was that is asked for later (gap, cue_distractors).
+    cue: where a texture was that is asked for later (gap, cue_distractors, question_patches).
 
     bind: which object does which motion (speed, grid).
 

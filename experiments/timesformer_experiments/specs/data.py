@@ -204,7 +204,9 @@ class ProbeData(_Dials):
     def _possible(self) -> ProbeData:
         # A dial that is left out and one that states its default are the same run.
         kind = self.kind
-        for name, value in kind.dials().items():
+        dials = kind.dials()
+        for name in DIAL_TYPES:
+            value = dials.get(name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
         if self.flip and not kind.mirrored:
             raise InputError(

@@ -86,6 +86,7 @@ def test_validation_videos_are_made_as_the_test_set_is(made: tuple[ProbeInfo, Pr
         ("contact", {"max_offset": 4}, "max_offset must be a whole number from 1 to 3, got 4"),
         ("cue", {"gap": 8}, "gap must be a whole number from 2 to 7, got 8"),
         ("cue", {"gap": 3, "cue_distractors": 3}, "cue_distractors must be a whole number from 1 to 2, got 3"),
+        ("cue", {"question_patches": 5}, "question_patches must be 4 or 12, got 5"),
         ("bind", {"speed": 4}, "speed must be a whole number from 1 to 3, got 4"),
         ("shell", {"patches_per_frame": 4}, "patches_per_frame must be a whole number from 0 to 3, got 4"),
         ("shell", {"grid": 5}, "grid must be 4, 6 or 8, got 5"),

@@ -66,6 +66,7 @@ class Kind:
     together: number of test clips drawn from one source; num_test must be a multiple of it
     why_together: description of these clips, for error messages
     mirrored: True if a clip that is mirrored left to right keeps its class
+    later: dials that came later; with their default they are no part of what decides the videos
     revision, val_revision: increase them when the same dials give other videos, or other validation videos alone; part
         of what decides them from 1 on
     """
@@ -76,6 +77,7 @@ class Kind:
     together: ClassVar[int] = 1
     why_together: ClassVar[str] = ""
     mirrored: ClassVar[bool] = True
+    later: ClassVar[frozenset[str]] = frozenset()
     revision: ClassVar[int] = 0
     val_revision: ClassVar[int] = 0
 
@@ -90,8 +92,10 @@ class Kind:
         return SIZE
 
     def dials(self) -> dict[str, object]:
-        """Return the fields as plain JSON values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Return the fields as plain JSON values, without those of `later` that have their default."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        neutral = {each.name for each in fields(self) if each.name in self.later and plain[each.name] == each.default}
+        return {key: value for key, value in plain.items() if key not in neutral}
 
     def clips(self, split: int, count: int) -> list[Clip]:
         """List the clips of a split (0 training, 1 test): the classes in turn."""

@@ -38,9 +38,11 @@ def cells(profile: Profile) -> tuple[Cell, ...]:
     """
     registered = skills()
     found = []
-    for seed in range(registered.seeds[profile]):
+    for seed in range(max([registered.seeds[profile], registered.seeds_registered.get(profile, 0)])):
         for probe, skill in registered.probes.items():
             for depth, value in trained_points(skill, profile):
+                if seed >= registered.num_seeds(profile, probe, depth, value):
+                    continue
                 for scheme in registered.schemes:
                     spec = spec_of(probe, value, scheme, depth, seed, profile)
                     found.append(Cell(probe, value, scheme, depth, seed, spec))

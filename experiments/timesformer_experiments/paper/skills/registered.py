@@ -162,11 +162,15 @@ class Followup(Strict):
 
 
 class Skills(Strict):
-    """The file; see there for its fields."""
+    """The file; see there for its fields.
+
+    seeds: by profile; seeds_registered: at the registered value and the first depth, if they are more there.
+    """
 
     written: str = Field(min_length=1)
     schemes: tuple[str, ...] = Field(min_length=2)
     seeds: dict[Profile, int]
+    seeds_registered: dict[Profile, int] = Field(default_factory=dict)
     data_seed: int = Field(default=0, ge=0)
     model: dict[str, Any]
     protocol: str
@@ -196,6 +200,12 @@ class Skills(Strict):
                 raise InputError(f"followups: no run of {follow.probe} {follow.scheme} {follow.depth} {follow.value}")
         return self
 
+    def num_seeds(self, profile: Profile, probe: str, depth: int, value: Value) -> int:
+        """Return how many models of each scheme a profile trains at a point of a probe's dial."""
+        skill = self.probes[probe]
+        first = (depth, value) == (skill.depths[profile][0], skill.registered)
+        return max(self.seeds[profile], self.seeds_registered.get(profile, 0) if first else 0)
+
     def changes(self) -> dict[str, str]:
         """Return what was changed of each probe after it had been registered, of those of which something was."""
         return {name: probe.changed for name, probe in self.probes.items() if probe.changed is not None}
@@ -203,7 +213,7 @@ class Skills(Strict):
     def digest(self) -> str:
         """Return the sha256 of what was registered: everything but what came after the first run."""
         later = {"__all__": {"left_out", "changed"}}
-        kept = self.model_dump(mode="json", exclude={"followups": True, "probes": later})
+        kept = self.model_dump(mode="json", exclude={"followups": True, "seeds_registered": True, "probes": later})
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

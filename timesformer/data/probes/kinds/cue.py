@@ -1,9 +1,9 @@
 """`cue`: where a texture was, asked long after it was shown and after others that look like it.
 
 Early in the video one frame, the cue, shows four fresh textures in its corners; some frames later another, the
-question, shows one of these four in its middle, or everywhere but in its corners.  The class is the corner where the cue had it.  In between lie
-distractors, frames that show the same four textures in other corners; all other frames are plain.  Which frame is the
-cue is told by its coming first, and by nothing else.
+question, shows one of these four in its middle, or everywhere but in its corners.  The class is the corner where the
+cue had it.  In between lie distractors, frames that show the same four textures in other corners; all other frames are
+plain.  Which frame is the cue is told by its coming first, and by nothing else.
 
 The test set holds every source eight times: asked for each of its four textures, and each of these again with the cue
 and one distractor exchanged, which differ in all four corners.  So
@@ -42,7 +42,6 @@ def _asking(patches: int) -> Array:
     return asking
 
 
-
 @dataclass(frozen=True)
 class Cue(Kind):
     """The class is the corner where the cue had the texture that is asked for.
@@ -68,6 +67,7 @@ class Cue(Kind):
     together: ClassVar[int] = 8
     why_together: ClassVar[str] = "each of four questions about each of two arrangements in time"
     mirrored: ClassVar[bool] = False
+    later: ClassVar[frozenset[str]] = frozenset({"question_patches"})
     val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
