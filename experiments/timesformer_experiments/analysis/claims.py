@@ -113,7 +113,7 @@ class Standing:
             "difference_high_points": None if judged.interval is None else judged.interval[1],
             "direction_p": judged.direction_p,
             "equivalence_p": judged.equivalence_p,
-            "smallest_difference_points": judged.found_with_power,
+            "smallest_difference_points": judged.smallest_difference,
             "more_seeds": judged.more_seeds,
             "verdict": judged.word,
             "sentence": self.sentence(),

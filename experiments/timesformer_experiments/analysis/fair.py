@@ -135,8 +135,8 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     caption = (
         "claims registered before the runs; 95 % intervals for new seeds and new test videos, p corrected for looks "
         f"and within each family; equivalent: within {margin} points; 80 % power: the difference that so many seeds "
-        f"find at the level of their look within the family; seeds still needed: to find {margin} points, at the "
-        "spread seen"
+        f"find at the level of their look within the family, empty where they find none, however large; seeds still "
+        f"needed: to find {margin} points, at the spread seen"
     )
     frame = pd.DataFrame(rows).astype({"seeds": int})
     kept = tuple(each for each in columns if each.origin == "label" or frame[each.key].notna().any())

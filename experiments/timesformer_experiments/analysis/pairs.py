@@ -117,7 +117,7 @@ class Comparison:
             "high_points": self.high_points,
             "direction_p": found.direction_p if found else None,
             "equivalence_p": found.equivalence_p if found else None,
-            "smallest_difference_points": found.found_with_power if found else None,
+            "smallest_difference_points": found.smallest_difference if found else None,
             "more_seeds": found.more_seeds if found else None,
             "interval_over": self.spread.over,
             "design": None if estimate is None or self.spread.over == "seeds alone" else estimate.design,

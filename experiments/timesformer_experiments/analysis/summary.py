@@ -264,8 +264,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
     elif max(seeds) > 1:
         said.append(
             f"p-values of no difference and of one of {MARGIN_POINTS:g} points or more, corrected together for {many}; "
-            f"80 % power: the difference that so many seeds find; seeds still needed: to find {MARGIN_POINTS:g} "
-            "points, both at the spread seen"
+            f"80 % power: the difference that so many seeds find, empty where they find none, however large; seeds "
+            f"still needed: to find {MARGIN_POINTS:g} points, both at the spread seen"
         )
     if min(seeds) == 1 and not untested:
         said.append("one seed gives no p-value: the models differ, or are not told apart, at 5 % for each pair alone")

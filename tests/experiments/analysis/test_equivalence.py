@@ -110,6 +110,11 @@ def test_undecided_says_what_is_missing() -> None:
     needed = seeds_needed(seeds(1.0, -2.0, 0.5, 2.5, -1.0))
     assert needed is not None
     assert found.more_seeds == needed - 5
+    assert found.smallest_difference == found.found_with_power
+    wide = judge(seeds(90.0, -90.0), 0.9, 0.9)
+    assert wide.found_with_power > 100
+    assert wide.smallest_difference is None
+    assert "80 % power would have found no difference, however large" in wide.text()
     assert found.text() == (
         "undecided: +0.2 points (−2.0 to +2.4), 5 seeds, direction p = 0.800, equivalence p = 0.400; "
         f"at this spread 80 % power would have found 2.9 points, {needed - 5} more seeds would find 2"

@@ -138,6 +138,11 @@ class Judgement:
         """True if the measurements decide the claim."""
         return self.word in DECIDED
 
+    @property
+    def smallest_difference(self) -> float | None:
+        """The difference that so many seeds find with 80 % power [points]; None where they find none, however large."""
+        return None if self.found_with_power is None or self.found_with_power > MOST_POINTS else self.found_with_power
+
     def text(self) -> str:
         """Return the sentence for a table's reader."""
         if self.difference is None:
@@ -155,8 +160,8 @@ class Judgement:
         """Return what power there was and how many seeds are still needed; empty where it is decided or not run."""
         if self.found_with_power is None:
             return ""
-        possible = self.found_with_power <= MOST_POINTS
-        found = f"{self.found_with_power:.1f} points" if possible else "no difference, however large"
+        smallest = self.smallest_difference
+        found = "no difference, however large" if smallest is None else f"{smallest:.1f} points"
         said = f"at this spread 80 % power would have found {found}, "
         if self.more_seeds is None:
             if self.nested:

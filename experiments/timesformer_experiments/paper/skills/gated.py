@@ -11,11 +11,11 @@ nothing is described, and the table is of what is there.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+import typer
 from pydantic import TypeAdapter
 
 from timesformer.data.cache import FrameCache
@@ -86,7 +86,11 @@ def _described(results: Path, name: str, profile: Profile) -> tuple[str, int, di
     return facts.get("cheap_sees", "brightness alone"), int(facts["parameters"]["num_train"]), found
 
 
-def main(profile: Profile, data: Path | None = None, results: Path = Path("results")) -> None:
+def main(
+    profile: Annotated[Profile, typer.Argument()],
+    data: Annotated[Path | None, typer.Argument()] = None,
+    results: Annotated[Path, typer.Argument()] = Path("results"),
+) -> None:
     """Write the table; with a data folder, describe the older probes first."""
     if data is not None:
         for name, probe in older(profile).items():
@@ -100,4 +104,4 @@ def main(profile: Profile, data: Path | None = None, results: Path = Path("resul
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(Path, sys.argv[2:]))  # type: ignore[arg-type]
+    typer.run(main)

@@ -156,7 +156,7 @@ def _row(answer: Answer) -> dict[str, Any]:
         "measured_direction_p_corrected": decision.direction_corrected if decision else None,
         "measured_equivalence_p": decision.equivalence_p if decision else None,
         "measured_equivalence_p_corrected": decision.equivalence_corrected if decision else None,
-        "measured_smallest_difference_points": found.found_with_power,
+        "measured_smallest_difference_points": found.smallest_difference,
         "measured_more_seeds": found.more_seeds,
         "measured_seeds": answer.seeds if spread else None,
         "counted_first_bound_percent": asked.limits[0].percent if asked.limits[0] else None,
@@ -306,7 +306,8 @@ def _caption(profile: Profile, frame: pd.DataFrame) -> str:
     if frame["measured_smallest_difference_points"].notna().any():
         said += (
             "; 80 % power: the difference that so many seeds find at the level of their look (before the first, of the "
-            f"last); seeds still needed: to find {MARGIN_POINTS:g} points at that level"
+            f"last), empty where they find none, however large; seeds still needed: to find {MARGIN_POINTS:g} points "
+            "at that level"
         )
     return said
 
