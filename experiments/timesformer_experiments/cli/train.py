@@ -12,6 +12,9 @@ from timesformer_experiments.report.terminal import console, print_json
 
 File = Annotated[Path, typer.Argument(help="YAML file with one run, or a list of them under `runs:`.")]
 
+LISTED = 10
+"""Unreadable videos that are named on the terminal, of each list."""
+
 
 def train(
     file: File,
@@ -47,6 +50,8 @@ def train(
         for record in records:
             if record.get("validation"):
                 console().print(validated(record), highlight=False, markup=False)
+            for line in left_out(record):
+                console().print(line, highlight=False, markup=False)
 
 
 def validated(record: dict[str, Any]) -> str:
@@ -59,6 +64,20 @@ def validated(record: dict[str, Any]) -> str:
         f"{record['name']}: {steps} steps; best of {len(found)} validations {best['top1_percent']:.1f} % at step "
         f"{best['step']}; weights of step {kept} kept"
     )
+
+
+def left_out(record: dict[str, Any]) -> list[str]:
+    """Say which videos a run with `data.allow_unreadable` was trained and evaluated without."""
+    lines = []
+    for part, facts in record["dataset"].items():
+        if part == "identity" or not facts["num_unreadable"]:
+            continue
+        of = f"{facts['num_unreadable']} of {facts['num_videos']} {part} videos"
+        lines.append(f"{record['name']}: {of} could not be read and were left out:")
+        lines += [f"  {video['path']}: {video['reason']}" for video in facts["unreadable"][:LISTED]]
+        if (more := facts["num_unreadable"] - LISTED) > 0:
+            lines.append(f"  … and {more} more; all are in record.json")
+    return lines
 
 
 def _print_accuracies(results: list[tuple[str, dict[str, Any], Path]]) -> None:

@@ -19,6 +19,7 @@ from timesformer.checkpoints import load_model
 from timesformer.errors import InputError
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.training.loop import TrainingDiverged
+from timesformer_experiments.cli.train import left_out
 from timesformer_experiments.jobs.plan import RunsFailed, run_all, run_one
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import read_records
@@ -279,6 +280,11 @@ def test_videos_of_ones_own_and_unreadable_ones(data, tmp_path):
     assert record["metrics"]["test_videos"] == 3
     assert record["metrics"]["test_videos_unreadable"] == record["metrics"]["train_videos_unreadable"] == 1
     assert [item["path"] for item in record["dataset"]["test"]["unreadable"]] == ["videos/2.mp4"]
+    said = left_out(record)
+    assert [said[0], said[2]] == [
+        f"{record['name']}: 1 of 4 {part} videos could not be read and were left out:" for part in ("train", "test")
+    ]
+    assert said[1] == said[3] == f"  videos/2.mp4: {record['dataset']['test']['unreadable'][0]['reason']}"
     assert str(own) not in json.dumps(record)
     assert load_model(tmp_path / "runs" / spec.hash() / "model").labels == ["yes", "no"]
 
