@@ -212,7 +212,7 @@ def _planned(case: Case, sizes: Sizes, repetitions: int, rate: float, can: bool)
 def _plan(left: Sequence[Case], sizes: Sizes, seconds: dict[Case, float], kept: int) -> list[str]:
     """Return the plan in words: minutes of every case, and of all."""
     total = sum(seconds[case] for case in left) / 60
-    lines = [f"plan: {len(left)} cases, about {total:.0f} minutes; {kept} cases are kept from the record"]
+    lines = [f"plan: {len(left)} cases, about {total:.1f} minutes; {kept} cases are kept from the record"]
     return [*lines, *(f"  {_name(case, sizes)}: {seconds[case] / 60:.1f} minutes" for case in left)]
 
 
@@ -239,9 +239,10 @@ def measure(
                 if found is not None:
                     runs[side] = found
             seconds, rates = _rounds(bench, case, runs, rounds, lambda text: progress(f"{_name(case, sizes)}: {text}"))
-        macs = macs_of(bench.ours, bench.clip) * BACKWARD
         if case.direction == "inference":
             macs = macs_of(bench.ours.fuse_for_inference(), bench.clip)
+        else:
+            macs = macs_of(bench.ours, bench.clip) * BACKWARD
     finally:
         bench.close()
     for row in rows:
