@@ -56,7 +56,9 @@ def table(record: dict[str, Any]) -> Table:
         Column("rounds", "Rounds", "label", decimals=0),
         Column("status", "Status", "label"),
     )
-    return Table(pd.DataFrame(rows, columns=_keys(columns)), columns, _caption(record), measured="measured on this machine")
+    return Table(
+        pd.DataFrame(rows, columns=_keys(columns)), columns, _caption(record), measured="measured on this machine"
+    )
 
 
 def goals(record: dict[str, Any]) -> Table:

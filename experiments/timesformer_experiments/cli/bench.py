@@ -25,7 +25,7 @@ def bench(
             "engines, fp32 and bf16, inference and training), loader (reading clips), memory "
             "(predicted and measured peak), results (reading 10,000 records), sparse (attention cores of sparse "
             "schemes and of joint attention, on CPU); or, separated by commas, the GPU benchmarks checks, ceilings, "
-            "kernels, flex, blocks, models, largest, report."
+            "targets, tools, kernels, flex, blocks, models, largest, report."
         ),
     ] = "transformers",
     data_dir: Annotated[Path, typer.Option(help="Folder for the videos of the loader benchmark.")] = Path(".cache"),
@@ -33,7 +33,7 @@ def bench(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="GPU benchmarks and peers: time limit; start no measurement that would exceed it. Default: 8, of "
+            help="GPU benchmarks and peers: time limit; start no measurement that would exceed it. Default: 9, of "
             "peers 12."
         ),
     ] = None,
@@ -57,7 +57,8 @@ def bench(
     --only sparse: time and memory of the attention core of sparse schemes, compared with joint attention, on CPU.
 
     --only kernels and the other GPU benchmarks: kernels, blocks and whole models on a GPU, compared with other
-    implementations. All add to one record; repeat the command to continue after an interruption.
+    implementations. All print a plan first and add to one record; repeat the command to continue. Targets: what the
+    targets are compared with and nothing else. Tools: capture of CUDA graphs, compute-sanitizer and Nsight Compute.
     """
     from timesformer.files import write_atomic, write_json
     from timesformer_experiments.report.report import require_writable
@@ -67,7 +68,7 @@ def bench(
         raise bad_input(f"--device {device}: expected auto, cpu or cuda")
     if only not in CPU_BENCHES:
         require_writable(out)
-        _bench_kernels(only, out, device, minutes or 8.0, size, retry, as_json)
+        _bench_kernels(only, out, device, minutes or 9.0, size, retry, as_json)
         return
     where: Literal["cpu", "cuda"] = "cuda" if device == "cuda" else "cpu"
     require_writable(out)

@@ -58,7 +58,9 @@ def test_every_engine_gives_our_outputs(attention: str, not_compiled: None) -> N
 def test_the_compiled_peer_gives_our_outputs() -> None:
     bench = Workbench("divided", 2, TINY, 1)
     with torch.no_grad():
-        torch.testing.assert_close(bench.prepare("transformers_compiled", "fp32", "inference")(), bench.ours(bench.clip))
+        torch.testing.assert_close(
+            bench.prepare("transformers_compiled", "fp32", "inference")(), bench.ours(bench.clip)
+        )
     bench.close()
 
 
