@@ -43,7 +43,7 @@ def write_onnx(model: Model, folder: Path, labels: Labels | None, preprocessing:
         raise InputError(f"format onnx: expected a model in float32, got {clip.dtype}: model.float()")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ONNX
-    with _quiet():
+    with quiet():
         torch.onnx.export(
             program_of(plain, clip),
             f=path,
@@ -74,7 +74,7 @@ def write_program(model: Model, folder: Path, labels: Labels | None, preprocessi
 
 def program_of(model: nn.Module, clip: Tensor) -> torch.export.ExportedProgram:
     """Return the program of a model in evaluation mode for any number of clips of this size."""
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.export.export(model, (clip,), dynamic_shapes=({0: torch.export.Dim("b", min=1)},))
 
 
@@ -118,7 +118,7 @@ def _beside(folder: Path, model: Model, labels: Labels | None, preprocessing: di
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporters' own warnings, which are not about the model."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -30,7 +30,7 @@ from timesformer.data import FrameCache, Preprocessing, Sample, Video, VideoData
 from timesformer.data.loading import batches
 from timesformer.data.sampling import dense_indices
 from timesformer.files import write_atomic
-from timesformer_experiments.bench.peers import Read, peers
+from timesformer_experiments.bench.readers import Read, peers
 from timesformer_experiments.records.log import environment, now_utc
 from timesformer_experiments.report.tables import Column, Table
 

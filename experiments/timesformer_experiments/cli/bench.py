@@ -11,7 +11,7 @@ import typer
 from timesformer_experiments.cli.options import Json, bad_input
 from timesformer_experiments.report.terminal import console, print_json, print_markdown, progress
 
-CPU_BENCHES = ("transformers", "loader", "memory", "results", "sparse")
+CPU_BENCHES = ("transformers", "peers", "loader", "memory", "results", "sparse")
 
 
 def bench(
@@ -21,24 +21,32 @@ def bench(
     only: Annotated[
         str,
         typer.Option(
-            help="One of transformers (our model and the one of that library, on CPU), loader (reading clips), memory "
+            help="One of transformers (our model and the one of that library, on CPU), peers (the same and inference "
+            "engines, fp32 and bf16, inference and training), loader (reading clips), memory "
             "(predicted and measured peak), results (reading 10,000 records), sparse (attention cores of sparse "
             "schemes and of joint attention, on CPU); or, separated by commas, the GPU benchmarks checks, ceilings, "
-            "kernels, flex, blocks, models, largest, report."
+            "targets, tools, kernels, flex, blocks, models, largest, report."
         ),
     ] = "transformers",
     data_dir: Annotated[Path, typer.Option(help="Folder for the videos of the loader benchmark.")] = Path(".cache"),
     device: Annotated[str, typer.Option(help="cpu, cuda or auto; with --only memory, auto means cpu.")] = "auto",
     minutes: Annotated[
-        float, typer.Option(help="GPU benchmarks: time limit; start no measurement that would exceed it.")
-    ] = 8.0,
+        float | None,
+        typer.Option(
+            help="GPU benchmarks and peers: time limit; start no measurement that would exceed it. Default: 9, of "
+            "peers 12."
+        ),
+    ] = None,
     size: Annotated[str, typer.Option(help="GPU benchmarks: full, or tiny to check that they run.")] = "full",
-    retry: Annotated[bool, typer.Option(help="GPU benchmarks: repeat failed measurements.")] = False,
+    retry: Annotated[bool, typer.Option(help="GPU benchmarks and peers: repeat failed measurements.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure speed and memory, compared with other implementations.
 
     Default: our model on CPU compared with TimesformerForVideoClassification of transformers (a few minutes).
+
+    --only peers: our model on CPU compared with transformers, eager and compiled, and with ONNX Runtime and OpenVINO on
+    an export of its model. It prints a plan first; repeat the command to measure what did not fit into the time.
 
     --only loader: clips per second on one core, compared with decord, OpenCV, torchcodec (if they can be imported), a
     plain PyAV loop and key-frame seeking.
@@ -49,21 +57,40 @@ def bench(
     --only sparse: time and memory of the attention core of sparse schemes, compared with joint attention, on CPU.
 
     --only kernels and the other GPU benchmarks: kernels, blocks and whole models on a GPU, compared with other
-    implementations. All add to one record; repeat the command to continue after an interruption.
+    implementations. All print a plan first and add to one record; repeat the command to continue. Targets: what the
+    targets are compared with and nothing else. Tools: capture of CUDA graphs, compute-sanitizer and Nsight Compute.
     """
-    from timesformer.files import write_atomic
+    from timesformer.files import write_atomic, write_json
     from timesformer_experiments.report.report import require_writable
-    from timesformer_experiments.report.tables import to_csv, to_markdown, to_rich
+    from timesformer_experiments.report.tables import Table, to_csv, to_markdown, to_rich
 
     if device not in ("auto", "cpu", "cuda"):
         raise bad_input(f"--device {device}: expected auto, cpu or cuda")
     if only not in CPU_BENCHES:
         require_writable(out)
-        _bench_kernels(only, out, device, minutes, size, retry, as_json)
+        _bench_kernels(only, out, device, minutes or 9.0, size, retry, as_json)
         return
     where: Literal["cpu", "cuda"] = "cuda" if device == "cuda" else "cpu"
     require_writable(out)
-    if only == "loader":
+    more: tuple[Table, ...] = ()
+    if only == "peers":
+        from timesformer_experiments.bench import peers as bench_peers
+        from timesformer_experiments.bench.peers_table import goals
+        from timesformer_experiments.bench.peers_table import table as peers_table
+
+        path = out / "peers_cpu.json"
+        record = bench_peers.run(
+            repetitions=repetitions,
+            threads=threads or None,
+            minutes=minutes or 12.0,
+            retry=retry,
+            previous=bench_peers.read(path),
+            keep=lambda found: write_json(path, found),
+            progress=progress,
+        )
+        name, table, more = "peers_cpu", peers_table(record), (goals(record),)
+        write_atomic(out / "peers_cpu_goals.csv", to_csv(more[0]).encode())
+    elif only == "loader":
         from timesformer_experiments.bench import loader as bench_loader
 
         record = bench_loader.run(bench_loader.CASES, data_dir, repetitions=repetitions, progress=progress)
@@ -90,11 +117,14 @@ def bench(
         name, table = "cpu_vs_transformers", benches.table(record)
     write_atomic(out / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())
     write_atomic(out / f"{name}.csv", to_csv(table).encode())
-    write_atomic(out / f"{name}.md", f"# {table.caption}\n\n{to_markdown(table)}".encode())
+    text = f"# {table.caption}\n\n{to_markdown(table)}"
+    text += "".join(f"\n## {each.caption}\n\n{to_markdown(each)}" for each in more)
+    write_atomic(out / f"{name}.md", text.encode())
     if as_json:
         print_json(record)
     else:
-        console().print(to_rich(table))
+        for each in (table, *more):
+            console().print(to_rich(each))
 
 
 def _bench_kernels(only: str, out: Path, device: str, minutes: float, size: str, retry: bool, as_json: bool) -> None:

@@ -12,7 +12,19 @@ from timesformer_experiments.bench.gpu.floors import step_floor
 from timesformer_experiments.bench.gpu.record import Row, read_lines
 from timesformer_experiments.bench.gpu.sizes import step_of
 from timesformer_experiments.bench.gpu.targets import NOT_MEASURED, targets, to_markdown
+from timesformer_kernels import auto
 from timesformer_kernels.auto import decide, read
+
+
+@pytest.fixture(autouse=True)
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file in the place of the one that `auto` reads."""
+    path = tmp_path / "kernels" / "measured.csv"
+    path.parent.mkdir()
+    path.write_text(output.measured_file().read_text())
+    monkeypatch.setattr(output, "measured_file", lambda: path)
+    return path
+
 
 GPU: Row = {
     "sizes": "full", "device": "cuda", "device_name": "NVIDIA X", "driver": "1", "cuda": "13.0", "cudnn": "9",
@@ -98,6 +110,29 @@ def test_targets_are_judged(tmp_path: Path) -> None:
     assert "NVIDIA X, driver 1, CUDA 13.0" in (tmp_path / "gpu_targets.md").read_text()
     slow = {target.text: target.reached for target in targets(output.finished(gpu_rows(2.0)))}
     assert slow["time step, T = 8, bf16: share of the bandwidth floor, forward"] == "NO"
+
+
+def test_the_table_is_written_where_auto_reads_it(
+    tmp_path: Path, measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of other GPUs stay, earlier ones of the same GPU, dtype and length are replaced."""
+    monkeypatch.undo()
+    assert output.measured_file() == Path(auto.__file__).with_name(auto.MEASURED)
+    monkeypatch.setattr(output, "measured_file", lambda: measured)
+    heading = ",".join(output.MEASURED_COLUMNS)
+    measured.write_text(f"{heading}\nNVIDIA Y,bfloat16,8,1,2\nNVIDIA X,bfloat16,8,9,2\nNVIDIA X,float16,8,9,2\n")
+    (tmp_path / "gpu.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gpu_rows(1.25)))
+    assert measured in output.write(tmp_path)
+    table = read(measured.read_text())
+    assert decide(table["NVIDIA X", "bfloat16"], 8)
+    assert not decide(table["NVIDIA X", "float16"], 8)
+    assert table["NVIDIA Y", "bfloat16"] == ((8, True),)
+    assert len(measured.read_text().splitlines()) == 1 + 4 + 2
+    measured.unlink()
+    assert measured not in output.write(tmp_path)
+    assert "measured.csv: not written" in capsys.readouterr().err
+    assert not measured.exists()
+    assert output.install([]) == []
 
 
 def test_what_killed_a_process_counts_as_failed() -> None:

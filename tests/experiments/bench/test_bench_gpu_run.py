@@ -64,14 +64,17 @@ def test_steps_are_measured_once(tmp_path: Path, no_checks: None, capsys: pytest
     for row in rows:
         if row["provider"] == "ours":
             assert (row["ms"], row["note"]) == (None, NOT_A_TIMING)
-    before = len(read_lines(tmp_path / "cpu.jsonl"))
+    before, said = len(read_lines(tmp_path / "cpu.jsonl")), capsys.readouterr().err
+    assert "plan: 22 measurements, about 1." in said
+    assert said.index("  kernels: 20 measurements, 1.") < said.index("kernels: time 2x4x4")
+    assert "sdpa_cudnn skipped" in said
     assert worker.run(given)
     assert len(read_lines(tmp_path / "cpu.jsonl")) == before
     with (tmp_path / "cpu.csv").open() as file:
         table = [row for row in csv.DictReader(file) if row["slice"] == "kernels" and row["status"] == "ok"]
     assert len(table) == 2 * 2 * 5
     assert all(row["device"] == "cpu" and row["torch"] and row["bytes_needed"] and row["floor_ms"] for row in table)
-    assert "sdpa_cudnn skipped" in capsys.readouterr().err
+    assert "plan: 0 measurements, about 0.0 minutes" in capsys.readouterr().err
 
 
 def test_models_blocks_and_largest_clips(tmp_path: Path, no_checks: None) -> None:
@@ -96,19 +99,56 @@ def test_models_blocks_and_largest_clips(tmp_path: Path, no_checks: None) -> Non
     assert ("models", "ours_sdpa_compiled") in skipped
 
 
-def test_a_failed_check_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_kernel_is_not_timed_and_all_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each kind of step in each precision is gated by itself."""
     monkeypatch.setattr(output, "_pictures", lambda rows, path: [])
+    checked: list[tuple[str, torch.dtype]] = []
 
-    def wrong(bench: Bench, *rest: object) -> float:
-        raise checks.WrongResult("patches: relative error 1")
+    def check(bench: Bench, step: Any, grid: object, dtype: torch.dtype) -> float:
+        checked.append((step.name, dtype))
+        if (step.name, dtype) in (("time", torch.float32), ("space", torch.bfloat16)):
+            raise checks.WrongResult("patches: relative error 1")
+        return 0.5
 
-    monkeypatch.setattr(checks, "check_step", wrong)
+    monkeypatch.setattr(checks, "check_step", check)
     monkeypatch.setattr(checks, "check_add_norm", lambda bench: 0.5)
-    given = options(tmp_path, "kernels")
-    assert not worker.run(given)
-    assert {row["slice"] for row in rows_of(tmp_path)} == {"checks"}
-    monkeypatch.setattr(checks, "check_step", lambda *rest: 0.5)  # mended: checked again, though it failed before
-    assert worker.run(options(tmp_path, "checks"))
+    chosen = {"steps": ("time", "space"), "schemes": ("divided", "joint"), "providers": ("ours", "sdpa", "ours_triton")}
+    assert not worker.run(options(tmp_path, "kernels", "models", **chosen))  # in fp32, on a CPU
+    rows = rows_of(tmp_path)
+    timed = {(r["what"], r["provider"]) for r in rows if r["slice"] in ("kernels", "models") and r["status"] == "ok"}
+    assert timed == {("time", "sdpa"), ("space", "sdpa"), ("space", "ours"), ("joint", "ours_triton")}
+    skipped = {row["provider"]: row["note"] for row in rows if row["status"] == "skipped"}
+    assert set(skipped) == {"ours, time", "ours_triton, divided"}
+    assert skipped["ours, time"] == "its check failed on this device in fp32: time"
+    said = capsys.readouterr().err
+    assert "wrong on this device, and therefore not timed: space bf16, time fp32" in said
+    before = len(checked)
+    assert not worker.run(options(tmp_path, "kernels", **chosen))
+    assert len(checked) == before  # not repeated in the same run
+    assert not worker.run(options(tmp_path, "kernels", **chosen, run="next"))
+    assert checked[before:] == [*[("time", torch.float32)] * (len(checked) - before - 1), ("space", torch.bfloat16)]
+    monkeypatch.setattr(checks, "check_step", lambda *rest: 0.5)  # mended
+    assert worker.run(options(tmp_path, "kernels", **chosen, run="last"))
+    assert ("time", "ours") in {(row["what"], row["provider"]) for row in rows_of(tmp_path) if row["status"] == "ok"}
+
+
+def test_a_check_that_ended_its_process_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(bench: Bench, step: Any, *rest: object) -> float:
+        if step.name == "joint":
+            raise KeyboardInterrupt  # as far as the record goes: the process is gone
+        return 0.5
+
+    monkeypatch.setattr(checks, "check_step", die)
+    monkeypatch.setattr(checks, "check_add_norm", lambda bench: 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        checks.ensure(Bench(options(tmp_path, "kernels")))
+    following = Bench(options(tmp_path, "kernels"))  # a new process in the same run
+    assert not checks.ensure(following)
+    assert following.wrong == {("joint", "fp32")}
+    assert following.refused("joint") == "its check failed on this device in fp32: joint"
+    assert following.refused("time", "space") is None
 
 
 def test_without_kernels_the_others_are_timed(
@@ -119,7 +159,7 @@ def test_without_kernels_the_others_are_timed(
     monkeypatch.setattr(output, "_pictures", lambda rows, path: [])
     assert worker.run(options(tmp_path, "kernels", steps=("time",), providers=("ours", "sdpa")))
     said = capsys.readouterr().err
-    assert "checks: ours skipped: they need a GPU" in said
+    assert said.count("checks: ours skipped: they need a GPU") == 1  # not once more by the plan
     assert "kernels: ours skipped: they need a GPU" in said
     assert {row["provider"] for row in rows_of(tmp_path) if row["status"] == "ok"} == {"copy", "product", "sdpa"}
 

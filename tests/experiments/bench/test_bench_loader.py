@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from timesformer.data import FrameCache, Video
 from timesformer_experiments.bench import loader as bench_loader
 from timesformer_experiments.bench.loader import CASES, Case, Source
-from timesformer_experiments.bench.peers import peers
+from timesformer_experiments.bench.readers import peers
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.report.tables import to_markdown
 

@@ -7,8 +7,10 @@ missing.
 
 import sys
 
-SLICES = ("checks", "ceilings", "kernels", "flex", "blocks", "models", "largest", "report")
-"""Values of `--only`.  Each slice runs the checks and the ceilings first; `report` writes the files anew."""
+SLICES = ("checks", "ceilings", "targets", "tools", "kernels", "flex", "blocks", "models", "largest", "report")
+"""Values of `--only`.  Each slice runs the checks and the ceilings first; `targets` measures what the targets are
+compared with and nothing else, `tools` captures CUDA graphs and calls compute-sanitizer and a profiler; `report` writes
+the files anew."""
 
 
 def say(text: str) -> None:

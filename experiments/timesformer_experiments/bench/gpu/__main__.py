@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
     made.add_argument("--size", default="full", choices=("full", "tiny"), help="tiny: check that everything runs")
     made.add_argument(
-        "--minutes", type=float, default=8.0, help="time limit; start no measurement that would exceed it"
+        "--minutes", type=float, default=9.0, help="time limit; start no measurement that would exceed it"
     )
     made.add_argument("--dtype", default="", choices=("", "bf16", "fp16", "fp32"), help="default: bf16; on a CPU, fp32")
     made.add_argument("--steps", type=_words, default=(), help="e.g. time,space")

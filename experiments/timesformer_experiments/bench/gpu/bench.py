@@ -45,7 +45,7 @@ class Options:
     out: Path
     device: str = "auto"
     sizes: Sizes = FULL
-    minutes: float = 8.0
+    minutes: float = 9.0
     dtype: str = ""
     steps: tuple[str, ...] = ()
     grids: tuple[tuple[int, int, int], ...] = ()
@@ -73,6 +73,10 @@ class Bench:
     begin: float = field(default_factory=time.monotonic)
     left: int = 0
     skipped: set[tuple[str, str]] = field(default_factory=set)
+    wrong: set[tuple[str, str]] = field(default_factory=set)
+    """Kernels whose check failed: kind of step or `add_norm`, and dtype."""
+    planned: list[tuple[str, float]] | None = None
+    """While a plan is made: slice and expected seconds of every measurement; nothing is measured or recorded."""
 
     def __post_init__(self) -> None:
         self.device = device_of(self.options.device)
@@ -111,6 +115,11 @@ class Bench:
         found = self.record.rows.get(key_of(row))
         return "" if found is None else str(found["status"])
 
+    def refused(self, *kinds: str) -> str | None:
+        """Return why kernels may not be timed: one of these kinds is wrong on this device in the timed precision."""
+        found = [kind for kind in kinds if (kind, self.dtype_name) in self.wrong]
+        return f"its check failed on this device in {self.dtype_name}: {', '.join(found)}" if found else None
+
     def measure(self, row: Row, seconds: float, action: Callable[[], Row], kernels: bool = False) -> None:
         """Make a measurement if it is still to be made and enough time is left, and record how it ended.
 
@@ -122,6 +131,9 @@ class Bench:
         """
         if not self.wanted(row):
             return
+        if self.planned is not None:
+            self.planned.append((row["slice"], seconds))
+            return
         if self.seconds_left() < seconds:
             self.left += 1
             return
@@ -129,7 +141,7 @@ class Bench:
 
     def measure_now(self, row: Row, action: Callable[[], Row], kernels: bool = False) -> None:
         """Make a measurement regardless of earlier results and of the time left; otherwise like `measure`."""
-        self.record.append(row, "started")
+        self.record.append({**row, "run_name": self.options.run}, "started")
         status, result = "ok", Row()
         try:
             with warnings.catch_warnings():
@@ -151,6 +163,8 @@ class Bench:
 
     def skip(self, slice_name: str, provider: str, reason: str) -> None:
         """Print and record, once per slice, why a provider is skipped; it is tried again in every run."""
+        if self.planned is not None:
+            return
         row = self.row(slice_name, provider, "all", "all")
         found = self.record.rows.get(key_of(row))
         if found is None or found["note"] != reason:

@@ -1,4 +1,7 @@
-"""Correctness checks on the measured device: no kernel is timed before its values and gradients are right on it."""
+"""Correctness checks on the measured device: no kernel is timed before its values and gradients are right on it.
+
+Every kind of step in every precision is checked and gated by itself.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,12 @@ from timesformer_experiments.bench.gpu.accuracy import Problem, by, judge, poiso
 from timesformer_experiments.bench.gpu.bench import DTYPES, Bench
 from timesformer_experiments.bench.gpu.machine import free_memory
 from timesformer_experiments.bench.gpu.providers import Output, ours
-from timesformer_experiments.bench.gpu.record import Row
+from timesformer_experiments.bench.gpu.record import Row, key_of
 from timesformer_experiments.bench.gpu.sizes import STEPS, step_of
 from timesformer_kernels import add_norm, why_unusable
+
+SECONDS = 2.5
+"""Expected duration of a check, the kernels' compilation included."""
 
 
 class WrongResult(RuntimeError):
@@ -28,7 +34,8 @@ class WrongResult(RuntimeError):
 def ensure(bench: Bench) -> bool:
     """Run the checks that have not passed on this device with this code; return False if one fails.
 
-    Nothing may be timed after a failure. If the kernels cannot run here, return True and record the reason.
+    A failure forbids to time the kernel that failed, in the precision in which it failed: `bench.wrong` holds it.
+    Everything else is timed.  If the kernels cannot run here, return True and record the reason.
     """
     reason = why_unusable(bench.device)
     if reason is not None:
@@ -38,22 +45,35 @@ def ensure(bench: Bench) -> bool:
     for kind, step, grid, dtype in _cases(bench):
         shape = "x".join(map(str, grid))
         one = {**bench.row("checks", "ours", kind, shape, code=bench.kernels_code), "dtype": dtype}
-        passed &= _check(bench, one, partial(check_step, bench, step, grid, DTYPES[dtype]))
+        passed &= _check(bench, one, kind, partial(check_step, bench, step, grid, DTYPES[dtype]))
     one = bench.row("checks", "ours", "add_norm", f"37x{bench.sizes.width}", code=bench.kernels_code)
-    passed &= _check(bench, one, lambda: check_add_norm(bench))
+    passed &= _check(bench, one, "add_norm", lambda: check_add_norm(bench))
     if bench.device.type == "cuda" and bench.sizes.name == "full":
         one = bench.row("checks", "ours", "addresses beyond 2^31", "64 clips of 96x14x14", code=bench.kernels_code)
-        passed &= _check(bench, one, lambda: check_addresses(bench, (96, 14, 14), 64))
-    if not passed:
-        say("nothing is timed, because the kernels are wrong on this device")
+        passed &= _check(bench, one, "time", lambda: check_addresses(bench, (96, 14, 14), 64))
+    if bench.wrong:
+        found = ", ".join(f"{kind} {dtype}" for kind, dtype in sorted(bench.wrong))
+        say(f"wrong on this device, and therefore not timed: {found}")
     return passed
 
 
-def _check(bench: Bench, row: Row, action: Callable[[], float]) -> bool:
-    """Make a check unless it has passed; return True if it passes."""
-    if bench.status(row) != "ok":
+def _check(bench: Bench, row: Row, kind: str, action: Callable[[], float]) -> bool:
+    """Make a check unless it has passed; return True if it passes.
+
+    A check that failed earlier in this run, or ended its process, is not repeated in the run.
+    """
+    if bench.status(row) == "ok":
+        return True
+    if bench.planned is not None:
+        bench.planned.append(("checks", SECONDS))
+        return True
+    found = bench.record.rows.get(key_of(row))
+    if found is None or not bench.options.run or found.get("run_name") != bench.options.run:
         bench.measure_now(row, lambda: {"error_share": action()})
-    return bench.status(row) == "ok"
+    if bench.status(row) == "ok":
+        return True
+    bench.wrong.add((kind, row["dtype"]))
+    return False
 
 
 def _cases(bench: Bench) -> list[tuple[str, Step, Grid, str]]:

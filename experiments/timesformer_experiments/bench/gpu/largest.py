@@ -17,6 +17,8 @@ from timesformer_experiments.bench.gpu.subjects import VARIANTS, Variant, build,
 
 COMPARED = ("ours_triton", "ours_sdpa", "transformers")
 SCHEMES = ("divided", "joint")
+TRIAL_SECONDS = 40.0
+"""Expected duration of two training steps on a large clip, the compilation of the kernels included."""
 CLOSE = 1.06
 """Ratio between a size that trains and one that does not at which the search ends; it also ends at neighbours."""
 
@@ -32,10 +34,8 @@ def largest(bench: Bench) -> None:
     compared = bench.options.providers or COMPARED
     chosen = [variant for name, variant in VARIANTS.items() if name in compared and not variant.fused]
     schemes = bench.options.schemes or SCHEMES
-    for shape in bench.sizes.clips[1:]:
-        for variant in chosen:
-            action = partial(trial, bench, variant, schemes[0], *shape, batch)
-            _one(bench, variant, schemes[0], f"{shape[0]}x{shape[1]}", batch, action)
+    for variant in chosen:
+        must_train(bench, variant, schemes[0], batch)
     for scheme in schemes:
         for variant in chosen:
             for axis, fixed in (("frames", f"at {crop}"), ("crop", f"at {frames} frames")):
@@ -43,13 +43,29 @@ def largest(bench: Bench) -> None:
                 _one(bench, variant, scheme, f"largest {axis} {fixed}", 1, action)
 
 
-def _one(bench: Bench, variant: Variant, scheme: str, shape: str, batch: int, action: Callable[[], Row]) -> None:
+def must_train(bench: Bench, variant: Variant, scheme: str, batch: int) -> None:
+    """Try the profile's larger clips in a training step."""
+    for frames, crop in bench.sizes.clips[1:]:
+        action = partial(trial, bench, variant, scheme, frames, crop, batch)
+        _one(bench, variant, scheme, f"{frames}x{crop}", batch, action, TRIAL_SECONDS)
+
+
+def _one(
+    bench: Bench,
+    variant: Variant,
+    scheme: str,
+    shape: str,
+    batch: int,
+    action: Callable[[], Row],
+    seconds: float | None = None,
+) -> None:
     code = bench.models_code if variant.backend else ""
     precision = bench.dtype_name if bench.dtype == torch.float32 else f"{bench.dtype_name} autocast"
     row = bench.row("largest", variant.name, scheme, shape, batch=batch, code=code, direction="training")
     row = {**row, "dtype": precision, "heads": bench.sizes.heads, "head_width": bench.sizes.head_width}
     if serves(bench, variant, scheme, "largest"):
-        bench.measure(row, 150 if scheme == "joint" else 75, action, kernels=variant.kernels)
+        seconds = seconds or (150 if scheme == "joint" else 75)
+        bench.measure(row, seconds, action, kernels=variant.kernels)
 
 
 def trial(bench: Bench, variant: Variant, scheme: str, frames: int, crop: int, batch: int) -> Row:

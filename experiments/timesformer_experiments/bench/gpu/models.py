@@ -45,18 +45,23 @@ def ordered(bench: Bench) -> Iterator[tuple[str, Variant]]:
 
 def models(bench: Bench) -> None:
     """Measure whole models on the profile's first clip."""
+    for scheme, variant in ordered(bench):
+        measure_scheme(bench, scheme, variant)
+
+
+def measure_scheme(bench: Bench, scheme: str, variant: Variant) -> None:
+    """Measure a variant of a scheme on the profile's first clip, inference and, unless it is fused, training."""
     frames, crop = bench.sizes.clips[0]
     shape = f"{frames}x{crop}"
-    for scheme, variant in ordered(bench):
-        for training in (False, True):
-            if training and variant.fused:
-                continue
-            batch = bench.sizes.training_batch if training else bench.sizes.inference_batch
-            batch = (bench.options.batches or (batch,))[0]
-            flops = step_flops(config_of(bench, scheme, frames, crop, "auto"), batch, training)
-            row = _row(bench, "models", variant, scheme, shape, batch, training, flops)
-            action = partial(measure_model, bench, variant, scheme, frames, crop, batch, training)
-            _one(bench, variant, scheme, row, action, variant.seconds)
+    for training in (False, True):
+        if training and variant.fused:
+            continue
+        batch = bench.sizes.training_batch if training else bench.sizes.inference_batch
+        batch = (bench.options.batches or (batch,))[0]
+        flops = step_flops(config_of(bench, scheme, frames, crop, "auto"), batch, training)
+        row = _row(bench, "models", variant, scheme, shape, batch, training, flops)
+        action = partial(measure_model, bench, variant, scheme, frames, crop, batch, training)
+        _one(bench, variant, scheme, row, action, variant.seconds)
 
 
 def blocks(bench: Bench) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from timesformer.errors import InputError
 from timesformer.files import write_atomic
 from timesformer_experiments.bench.gpu import say
 from timesformer_experiments.bench.gpu.bench import record_path
 from timesformer_experiments.bench.gpu.floors import Floor
 from timesformer_experiments.bench.gpu.record import Row, read_lines
 from timesformer_experiments.bench.gpu.targets import targets, to_markdown
+from timesformer_kernels.auto import MEASURED
 
 COLUMNS = (
     "slice", "provider", "what", "shape", "batch", "heads", "head_width", "dtype", "direction", "status", "ms",
@@ -35,11 +38,37 @@ def write(out: Path) -> list[Path]:
             written += _pictures(rows, path)
     gpu = _gpu_rows(out)
     if gpu:
-        written.append(write_atomic(out / "gpu_measured.csv", to_csv(auto_table(gpu), MEASURED_COLUMNS)))
+        measured = auto_table(gpu)
+        written.append(write_atomic(out / "gpu_measured.csv", to_csv(measured, MEASURED_COLUMNS)))
+        written += install(measured)
     found = targets(gpu)
     written.append(write_atomic(out / "gpu_targets.csv", to_csv([t.row() for t in found], tuple(found[0].row()))))
     written.append(write_atomic(out / "gpu_targets.md", to_markdown(found, gpu)))
     return written
+
+
+def measured_file() -> Path:
+    """Return the file that `backend="auto"` reads, beside the kernels."""
+    return Path(str(resources.files("timesformer_kernels").joinpath(MEASURED)))
+
+
+def install(table: list[Row]) -> list[Path]:
+    """Write a table where `backend="auto"` reads it; rows of other GPUs, dtypes and lengths stay.
+
+    Returns the file; nothing, with a message, if the table is empty or the file cannot be written.
+    """
+    if not table:
+        return []
+    path, fields = measured_file(), MEASURED_COLUMNS[:3]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows: dict[tuple[str, ...], Row] = {tuple(row[x] for x in fields): row for row in csv.DictReader(file)}
+        rows |= {tuple(str(row[x]) for x in fields): row for row in table}
+        ordered = sorted(rows.values(), key=lambda row: (row["gpu"], row["dtype"], int(row["group_length"])))
+        return [write_atomic(path, to_csv(ordered, MEASURED_COLUMNS))]
+    except (OSError, InputError) as error:
+        say(f'{path}: not written ({error}); backend="auto" goes by its earlier rows: copy gpu_measured.csv there')
+        return []
 
 
 def summary(out: Path) -> dict[str, Any]:
@@ -71,7 +100,7 @@ def finished(lines: list[Row]) -> list[Row]:
 def _with_floor(line: Row, ceilings: dict[str, float]) -> Row:
     if line["status"] == "started":
         return {**line, "status": "failed", "note": "the process ended in it"}
-    if line["slice"] in ("ceilings", "checks", "largest") or len(ceilings) < 2 or "flops_needed" not in line:
+    if line["slice"] in ("ceilings", "checks", "largest", "tools") or len(ceilings) < 2 or "flops_needed" not in line:
         return line
     floor = Floor(line.get("bytes_needed", 0), line["flops_needed"])
     ms = floor.ms(ceilings["bytes_per_second"], ceilings["flops_per_second"])

@@ -38,12 +38,13 @@ SDPA: dict[str, SDPBackend | None] = {
 
 @dataclass(frozen=True)
 class Provider:
-    """A provider: `make(step, grid, inputs)` returns the function or raises `Unsupported`; `cpu`: also run on a CPU."""
+    """A provider: `make(step, grid, inputs)` returns the function or raises `Unsupported`; `cpu`: also run on a CPU;
+    `seconds`: expected duration of a measurement."""
 
     name: str
     make: Callable[[Step, Grid, Inputs], Compute]
     cpu: bool = True
-    seconds: float = 5.0
+    seconds: float = 3.0
 
 
 def only_tile(step: Step, grid: Grid) -> Tile:
@@ -208,7 +209,7 @@ def flex(step: Step, grid: Grid, inputs: Inputs) -> Compute:
 PROVIDERS: dict[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider("ours", ours, seconds=15),
+        Provider("ours", ours, seconds=6),
         *(
             Provider(name, sdpa(backend), cpu=name in ("sdpa", "sdpa_flash", "sdpa_math"))
             for name, backend in SDPA.items()
@@ -216,4 +217,4 @@ PROVIDERS: dict[str, Provider] = {
         Provider("fair_eager", eager),
     )
 }
-FLEX = Provider("flex", flex, cpu=False, seconds=45)
+FLEX = Provider("flex", flex, cpu=False, seconds=25)

@@ -71,10 +71,13 @@ def measure_case(bench: Bench, case: Case, providers: list[Provider], slice_name
         for direction in DIRECTIONS:
             row = _row(bench, case, provider, direction, slice_name)
             reason = why_unusable(bench.device) if provider.name == "ours" else None
+            name = provider.name
+            if reason is None and name == "ours" and (reason := bench.refused(case.kind)) is not None:
+                name = f"ours, {case.kind}"
             if not provider.cpu and bench.device.type == "cpu":
                 reason = "measured on a GPU only"
             if reason is not None:
-                bench.skip(slice_name, provider.name, reason)
+                bench.skip(slice_name, name, reason)
             elif bench.wanted(row):
                 todo.append((provider, direction, row))
     if not todo:
@@ -84,7 +87,8 @@ def measure_case(bench: Bench, case: Case, providers: list[Provider], slice_name
         action = partial(_measure, bench, case, inputs, provider, direction)
         bench.measure(row, provider.seconds, action, kernels=provider.name == "ours")
     del inputs
-    free_memory(bench.device)
+    if bench.planned is None:
+        free_memory(bench.device)
 
 
 def _row(bench: Bench, case: Case, provider: Provider, direction: Direction, slice_name: str) -> Row:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention import BackendError
+from timesformer.attention import build as declaration
 from timesformer.config.counting import macs_per_view
 from timesformer_experiments.bench.gpu.bench import Bench
 from timesformer_experiments.bench.gpu.machine import Unsupported
+from timesformer_experiments.bench.gpu.sizes import STEPS
 from timesformer_kernels import why_unusable
 
 HUGGING_FACE = {"divided": "divided_space_time", "joint": "joint_space_time"}
@@ -36,7 +38,7 @@ class Variant:
     @property
     def seconds(self) -> float:
         """Expected duration of the measurement of a whole model."""
-        return 75.0 if self.compiled else 15.0
+        return 60.0 if self.compiled else 10.0
 
 
 VARIANTS: dict[str, Variant] = {
@@ -69,7 +71,18 @@ def serves(bench: Bench, variant: Variant, scheme: str, slice_name: str) -> bool
     if reason is not None:
         bench.skip(slice_name, variant.name, reason)
         return False
+    if variant.backend in ("triton", "auto"):
+        reason = bench.refused("add_norm", *kinds_of(scheme))
+        if reason is not None:
+            bench.skip(slice_name, f"{variant.name}, {scheme}", reason)
+            return False
     return bool(variant.backend) or scheme in HUGGING_FACE
+
+
+def kinds_of(scheme: str) -> tuple[str, ...]:
+    """Return the kinds of steps that a scheme runs; all kinds, if one of its steps is not checked under its name."""
+    names = {step.name for encoder in declaration(scheme).encoders for step in encoder.steps}
+    return tuple(sorted(names)) if names <= set(STEPS) else tuple(STEPS)
 
 
 def config_of(bench: Bench, scheme: str, frames: int, crop: int, backend: str, depth: int = 0) -> TimeSformerConfig:

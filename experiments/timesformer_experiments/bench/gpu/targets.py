@@ -158,9 +158,7 @@ def to_markdown(found: list[Target], rows: list[Row]) -> str:
             f"{row['triton']}, transformers {row['transformers'] or 'not installed'}."
         )
     else:
-        lines.append(
-            "No GPU was measured. Run `timesformer bench --only kernels,flex,models,largest` on a machine with a GPU."
-        )
+        lines.append("No GPU was measured. Run `timesformer bench --only targets` on a machine with a GPU.")
     lines += ["", "| Target | Wanted | Measured | Reached | |", "|---|---|---:|---|---|"]
     for target in found:
         cells = target.row()
