@@ -299,7 +299,7 @@ def test_the_command_line(tmp_path: Path, in_this_process: None, no_checks: None
     [
         (
             ["--only", "kernels,sideways"],
-            "--only sideways: expected one of transformers, loader, memory, results, sparse, checks",
+            "--only sideways: expected one of transformers, peers, loader, memory, results, sparse, checks",
         ),
         (["--only", "kernels", "--size", "huge"], "--size huge: expected full or tiny"),
         (["--only", "kernels", "--device", "tpu"], "--device tpu: expected auto, cpu or cuda"),
