@@ -50,7 +50,7 @@ def test_the_pictures_and_where_they_come_from(
     folder: Path, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(making, "find_browser", lambda: None)
-    drawn = {}
+    drawn: dict[str, list[pictures.Row]] = {}
 
     def noted(frames: np.ndarray, seconds: np.ndarray, rows: list[pictures.Row], title: str, credit: str) -> object:
         drawn[title.split(".")[0]] = rows
