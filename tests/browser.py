@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +21,8 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from timesformer_experiments.report.browser import NONE_FOUND, find_browser
+
 FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
@@ -57,21 +57,14 @@ class BrowserError(AssertionError):
     """The browser did not do what it was told, or a page's own code raised."""
 
 
-def find_browser() -> str | None:
-    """Path of a Chromium: the environment variable CHROMIUM, or one of the usual names."""
-    named = os.environ.get("CHROMIUM")
-    return named or next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     """A browser for as long as the block lasts; ends the test where there is none (see the module)."""
     path = find_browser()
     if path is None:
-        said = "no Chromium found; install one (Debian: apt-get install chromium) or name it in CHROMIUM"
         if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
+            pytest.fail(NONE_FOUND)
+        pytest.skip(NONE_FOUND)
     with TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
         browser = Browser(path, Path(profile))
         try:

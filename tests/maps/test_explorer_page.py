@@ -3,13 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.browser import Browser, Page, open_browser
 from tests.maps.pointing import GRID, PLACE, pointing_model
 from tests.maps.test_explorer import NASTY, seen_of
+from timesformer.errors import InputError
 from timesformer.maps import rollout
 from timesformer.maps.explorer import Side, explorer_side, write_explorer
+from timesformer_experiments.report import browser as report_browser
+from timesformer_experiments.report.browser import screenshot
 
 pytestmark = pytest.mark.integration
 DRAWN = "document.body.dataset.drawn"
@@ -199,3 +204,36 @@ def test_hostile_names_are_shown_as_text(page: Page) -> None:
         "[...document.querySelectorAll('select, input, button')].filter(e => !(e.labels?.length || e.textContent))"
     )
     assert page.evaluate(f"{unnamed}.length") == 0
+
+
+def test_the_address_says_what_is_shown(browser: Browser, path: Path) -> None:
+    """A patch, layer, step and head after #; what the model does not have is left as it is."""
+    page = browser.open(f"{path.as_uri()}#query=2,0,3&layer=0&step=time&head=1&seconds=1e9", width=1400, height=1000)
+    page.wait_for(DRAWN)
+    assert "Layer 0, time, head 1, from the patch at frame 2, row 0, column 3." in said(page)
+    assert "from the patch at frame 2, row 0, column 3." in said(page, 1)  # joint has no step `time`
+    assert all_lit(page) == [PLACE]
+    assert page.evaluate("Number(by('seek').value)") == pytest.approx(page.evaluate("Number(by('seek').max)"))
+    page = browser.open(f"{path.as_uri()}#query=2,0,99&layer=7", width=1400, height=1000)
+    page.wait_for(DRAWN)
+    assert "from the class token." in said(page)
+    assert page.errors() == []
+
+
+def test_a_picture_of_the_page(path: Path, tmp_path: Path) -> None:
+    """As many pixels as the window has, and the patch that was asked for lights up."""
+    plain = screenshot(path, tmp_path / "plain.png", size=(700, 600))
+    other = screenshot(path, tmp_path / "new" / "patch.png", size=(700, 600), fragment="query=2,0,3")
+    first, second = (np.asarray(Image.open(each).convert("RGB")) for each in (plain, other))
+    assert first.shape == second.shape == (600, 700, 3)
+    assert first.std() > 5
+    assert (first != second).any()
+
+
+def test_a_browser_that_makes_no_picture(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHROMIUM", "/bin/false")
+    with pytest.raises(InputError, match=f"/bin/false: no picture of {path.name}"):
+        screenshot(path, tmp_path / "x.png", size=(700, 600))
+    monkeypatch.setattr(report_browser, "find_browser", lambda: None)
+    with pytest.raises(InputError, match="no Chromium found"):
+        screenshot(path, tmp_path / "x.png", size=(700, 600))

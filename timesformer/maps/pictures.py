@@ -57,7 +57,7 @@ def draw_overlays(
         if query is not None:
             for column, number in enumerate(shown):
                 if number * times // len(frames) == query[0]:
-                    _mark(ax, min(query[1], rows - 1), min(query[2], columns - 1), size, offset(column, width))
+                    mark(ax, min(query[1], rows - 1), min(query[2], columns - 1), size, offset(column, width))
     left_out = len(frames) - len(shown)
     more = f" ({len(shown)} of {len(frames)} frames)" if left_out else ""
     write_title(figure, f"{title}{more}")
@@ -195,7 +195,7 @@ def _outline(ax: Axes, inside: np.ndarray, size: tuple[float, float], left: floa
     ax.add_collection(LineCollection(lines, colors="white", linewidths=0.8, linestyles=[(0, (2, 2))]))
 
 
-def _mark(ax: Axes, row: int, column: int, size: tuple[float, float], left: float) -> None:
+def mark(ax: Axes, row: int, column: int, size: tuple[float, float], left: float) -> None:
     """Draw a blue frame around the query."""
     height, width = size
     for colour, thick in (("white", 3.2), ("#0072B2", 1.8)):

@@ -15,6 +15,8 @@ from timesformer_experiments.report.terminal import console, print_json, print_t
 
 REAL = "real"
 """Word for one's own videos among the artefacts."""
+GALLERY = "gallery"
+"""Word for the pictures of real videos among the artefacts."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +34,15 @@ def reproduce(
     ] = "quick",
     data: Annotated[
         str,
-        typer.Option(help="With --profile paper: datasets, k400=FOLDER,ssv2=FOLDER,…; with `real`: NAME=FOLDER."),
+        typer.Option(
+            help="With --profile paper: k400=FOLDER,…; with `real`: NAME=FOLDER; with `gallery`: clips=FOLDER."
+        ),
     ] = "",
     init_from: Annotated[
         str,
-        typer.Option(help="With --profile paper or `real`: image model to start from, as init_from of a run."),
+        typer.Option(
+            help="With --profile paper, `real` or `gallery`: image model to start from, as init_from of a run."
+        ),
     ] = "google/vit-base-patch16-224-in21k",
     lists: Annotated[
         Path | None,
@@ -72,6 +78,7 @@ def reproduce(
             lines = [f"{name:<20} {title}" for name, title in titles.items()]
             lines += [f"{group:<20} {', '.join(members)}" for group, members in GROUPS.items()]
             lines.append(f"{REAL:<20} one's own videos: --data NAME=FOLDER --init-from CHECKPOINT")
+            lines.append(f"{GALLERY:<20} maps of real videos: --data clips=FOLDER --init-from CHECKPOINT")
             print_text(*lines, indent=21)
         return
     if not artefacts:
@@ -81,6 +88,9 @@ def reproduce(
         return
     if lists is not None or schemes or seeds is not None:
         raise bad_input(f"--lists, --schemes, --seeds: expected with `{REAL}` alone")
+    if artefacts == [GALLERY]:
+        _gallery(data, init_from, folders(out, runs, data_dir), as_json)
+        return
     if profile == "paper":
         _on_real_data(chosen(artefacts), data, init_from, folders(out, runs, data_dir), jobs, check, as_json)
         return
@@ -125,6 +135,21 @@ def _on_own_data(
     made = show_artefact(found, files, of_profile, as_json)
     if as_json:
         print_json({"artefacts": [made]})
+
+
+def _gallery(data: str, init_from: str, places: Folders, as_json: bool) -> None:
+    """Make the pictures of the gallery from the clips of a folder and an image checkpoint."""
+    from timesformer_experiments.paper.gallery.clips import read_shown
+    from timesformer_experiments.paper.gallery.make import make
+
+    name, _, folder = data.partition("=")
+    if name != "clips" or not folder:
+        raise bad_input(f"--data {data}: expected clips=FOLDER, the clips of the gallery")
+    files = [str(path) for path in make(read_shown(), Path(folder), init_from, places, progress)]
+    if as_json:
+        print_json({"files": files})
+    else:
+        print_text(*files)
 
 
 def _on_real_data(

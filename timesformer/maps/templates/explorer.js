@@ -9,6 +9,7 @@ class Panel {
     this.root.setAttribute("aria-label", "Model " + model.name);
     this.part("name").textContent = model.name;
     this.part("note").textContent = model.note;
+    this.part("top").hidden = model.top.length === 0;
     for (const { label, probability } of model.top) {
       const item = make("li", this.part("guesses"), `${label} ${percent(probability)}`);
       make("span", item, "", { class: "bar" }).style.width = `${100 * probability}%`;
@@ -254,6 +255,25 @@ function tick(now) {
   requestAnimationFrame(tick);
 }
 
+/** Show what the part of the address after # names: query=TIME,ROW,COLUMN or query=class, layer, step, head, seconds. */
+function restore(fragment) {
+  const wanted = new URLSearchParams(fragment.slice(1));
+  for (const panel of panels) {
+    for (const [name, select] of [["layer", panel.layer], ["step", panel.step], ["head", panel.headSelect]]) {
+      const value = wanted.get(name);
+      if ([...select.options].some(option => option.value === value)) select.value = value;
+      panel.steps(panel.step.value);
+    }
+    panel.head = Number(panel.headSelect.value);
+  }
+  const at = (wanted.get("query") ?? "").split(",").map(Number), { grid } = panels[0].model;
+  if (at.length === 3 && at.every((x, axis) => Number.isInteger(x) && x >= 0 && x < grid[axis])) {
+    const [t, h, w] = at.map((x, axis) => (x + 0.5) / grid[axis]);
+    Object.assign(query, { cls: false, t, h, w });
+  }
+  if (wanted.has("seconds")) by("seek").value = wanted.get("seconds");  // the slider keeps it within the video
+}
+
 async function begin() {
   if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack the page's data");
   DATA.models.forEach((model, number) => panels.push(new Panel(model, number)));
@@ -274,6 +294,7 @@ async function begin() {
     clock.last = performance.now();
     if (clock.running) requestAnimationFrame(tick);
   });
+  restore(location.hash);
   await draw();
 }
 
