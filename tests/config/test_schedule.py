@@ -1,6 +1,7 @@
 """Options of schemes and blocks that differ: what is read, written, refused, and what a model makes of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,24 @@ def test_counts_are_those_of_the_blocks() -> None:
 def test_a_schedule_of_the_model_s_own_scheme_is_none() -> None:
     assert config(schedule={"0-3": "divided"}) == config()
     assert config(schedule=["divided", "divided"]) == config()
-    assert config(attention="swin", schedule={"0-3": "swin"}).schedule is not None  # not the pattern of swin alone
+
+
+assert config(attention="swin", schedule={"0-3": "swin"}) == config(attention="swin")
+
+
+def test_forms_of_one_schedule_are_one() -> None:
+    for same in (
+        {"0-1": "space"},
+        {"0": "space", "1": "space", "3": "divided"},
+        {"0-0": "space", "1": {"name": "space"}, "2-3": "divided"},
+    ):
+        assert config(schedule=same).to_dict()["schedule"] == {"0-1": "space"}
+    assert config(schedule=["space", "joint"] * 2) == config(schedule=["space", "joint"])
+    pattern, depths = config(schedule=["space", "divided"]), config(schedule={"0": "space", "2": "space"})
+    assert defining_fields(pattern) == defining_fields(depths)
+    assert defining_fields(config(schedule=["space"])) == defining_fields(config(schedule={"0-3": "space"}))
+    assert replace(pattern, depth=6).label == "0: space, 1: divided, 2: space, 3: divided, 4: space, 5: divided"
+    assert replace(depths, depth=6).label == "0: space, 1: divided, 2: space, 3: divided"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +190,10 @@ def test_a_schedule_of_the_model_s_own_scheme_is_none() -> None:
         ({"schedule": {"2-1": "space"}}, "schedule: expected a depth or a range of depths"),
         ({"schedule": "space"}, "schedule: expected schemes by depth"),
         ({"schedule": {}}, "schedule: expected schemes by depth"),
+        (
+            {"schedule": [*["space"] * 4, "joint"]},
+            "schedule: expected a pattern of at most 4 schemes, the depth of the",
+        ),
         ({"schedule": {"0": "nothing"}}, "unknown scheme 'nothing'"),
         ({"schedule": {"0": "factorised_encoder"}}, "has 2 encoders; expected schemes with one"),
         ({"schedule": {"3": "factorised_self_attention"}}, "the head reads the class token"),

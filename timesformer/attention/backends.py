@@ -106,7 +106,7 @@ def flex_attention(
     if order is not None:
         patches = order[: q.shape[2]]
         q, k, v = q[:, :, patches], k[:, :, order], v[:, :, order]
-    out: Tensor = _compiled_flex()(q, k, v, block_mask=_block_mask(predicate, grid, k.shape[2], str(q.device)))
+    out: Tensor = _compiled_flex()(q, k, v, block_mask=block_mask(predicate, grid, k.shape[2], str(q.device)))
     return out if order is None else torch.empty_like(out).index_copy(2, patches, out)
 
 
@@ -125,7 +125,12 @@ def _order(predicate: Predicate, grid: Grid, keys: int, device: str) -> Tensor |
 
 
 @lru_cache(maxsize=8)
-def _block_mask(predicate: Predicate, grid: Grid, keys: int, device: str) -> Any:
+def block_mask(predicate: Predicate, grid: Grid, keys: int, device: str) -> Any:
+    """Return the block mask that FlexAttention reads, of all patches as queries and so many keys.
+
+    Raises:
+        InputError: a query that sees no patch.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
     tokens = grid[0] * grid[1] * grid[2]

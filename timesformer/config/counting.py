@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MacsKind = Literal["needed", "executed"]
 FLEX_BLOCK = 128
+"""Side of the blocks of queries and keys that FlexAttention computes or skips, the default of its block mask."""
 POOLER_RATIO = 4
 """Width of the hidden layers of an attentive pooler's MLPs, in widths of the model."""
 
@@ -46,7 +47,8 @@ def step_pairs(
 
     `needed` counts the pairs of the declaration.  `executed` counts those that the backend computes: for a predicate
     or tiles, queries that are taken together with all keys of any of them (`timesformer.attention.plan`), a dense
-    masked product on the `reference` backend, and blocks of 128 x 128 on the `flex` backend.
+    masked product on the `reference` backend, and on the `flex` backend the whole blocks of `FLEX_BLOCK` queries and
+    keys in which a pair is seen, class token and registers after the last patch.
     """
     tokens = grid[0] * grid[1] * grid[2]
     beside = specials if step.cls != "absent" else 0
@@ -60,25 +62,26 @@ def step_pairs(
             patches = sum(groups * size * (size + beside) for groups, size in sizes)
             replicated = beside * sum(groups * (size + beside) for groups, size in sizes)
         else:
-            patches, replicated = _predicate_pairs(over, grid, kind, backend) + tokens * beside, 0
+            patches, replicated = _predicate_pairs(over, grid, kind, backend, beside), 0
         cls = {"absent": 0, "global": beside * (tokens + beside), "replicated": replicated}[step.cls]
         found.append(Pairs(patches, cls))
     return found
 
 
-def _predicate_pairs(over: Predicate, grid: Grid, kind: MacsKind, backend: str) -> int:
+def _predicate_pairs(over: Predicate, grid: Grid, kind: MacsKind, backend: str, beside: int) -> int:
+    """Count the pairs of patches with patches and with so many tokens beside them, which every patch sees."""
     tokens = grid[0] * grid[1] * grid[2]
     if kind == "needed":
-        return over.pairs(grid)
+        return over.pairs(grid) + tokens * beside
     if backend == "reference":
-        return tokens * tokens
+        return tokens * (tokens + beside)
     if backend != "flex":
-        return sum(batch.pairs for batch in over.plan(grid))
+        return sum(batch.pairs for batch in over.plan(grid)) + tokens * beside
     mask, order = over.mask(grid), over.order(grid)
     if order is not None:
         mask = mask[order][:, order]
-    pad = -tokens % FLEX_BLOCK
-    blocks = F.pad(mask, (0, pad, 0, pad)).unflatten(1, (-1, FLEX_BLOCK)).unflatten(0, (-1, FLEX_BLOCK)).any(3).any(1)
+    mask = F.pad(F.pad(mask, (0, beside), value=True), (0, -(tokens + beside) % FLEX_BLOCK, 0, -tokens % FLEX_BLOCK))
+    blocks = mask.unflatten(1, (-1, FLEX_BLOCK)).unflatten(0, (-1, FLEX_BLOCK)).any(3).any(1)
     return int(blocks.sum()) * FLEX_BLOCK**2
 
 

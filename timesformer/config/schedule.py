@@ -3,12 +3,16 @@
 A schedule is written as depths, `{0-5: space, 6-11: divided}`, where other depths keep the steps of the model's own
 scheme, or as a pattern, `[divided, divided, joint]`, which repeats from the first block to the last.  Depths are
 counted from 0.  A scheme may have options: `{0-3: {name: sliding_tile, window: [3, 5, 5]}}`.
+
+One choice has one form: neighbours of one scheme are one range, depths of the model's own scheme are left out, and a
+pattern is written once.  A pattern follows the depth of the model, and depths do not; where they name the same blocks,
+`settled` gives the same for both.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from timesformer.attention import Scheme, build, chosen, spelling
@@ -28,7 +32,7 @@ def read_schedule(value: Any) -> Schedule:
         InputError: neither depths nor a pattern, depths that occur twice, or an unknown scheme.
     """
     if isinstance(value, list | tuple) and value and all(isinstance(part, str | Mapping) for part in value):
-        return tuple(spelling(part) for part in value)
+        return _once([spelling(part) for part in value])
     if isinstance(value, tuple) and value:
         value = {f"{first}-{last}": attention for first, last, attention in value}
     if not isinstance(value, Mapping) or not value:
@@ -56,13 +60,47 @@ def write_schedule(schedule: Schedule) -> Any:
     return {_range(entry): _plain(entry[2]) for entry in schedule if not isinstance(entry, str)}
 
 
+def _once(pattern: list[str]) -> tuple[str, ...]:
+    """Return the shortest pattern that repeats as this one does."""
+    many = len(pattern)
+    period = next(n for n in range(1, many + 1) if many % n == 0 and pattern == pattern[:n] * (many // n))
+    return tuple(pattern[:period])
+
+
+def settled(schedule: Schedule, attention: str, depth: int) -> tuple[tuple[int, int, str], ...]:
+    """Return the depths whose scheme is not the model's own, in as few ranges as there can be.
+
+    Raises:
+        InputError: as for `by_depth`.
+    """
+    ranges, first = [], 0
+    for name, blocks in groupby(by_depth(schedule, attention, depth)):
+        last = first + len(list(blocks)) - 1
+        if name != attention:
+            ranges.append((first, last, name))
+        first = last + 1
+    return tuple(ranges)
+
+
+def least_depth(schedule: Schedule | None) -> int:
+    """Return the number of blocks that a model needs to have all that the schedule names."""
+    if schedule is None:
+        return 1
+    return len(schedule) if isinstance(schedule[0], str) else 1 + max(int(entry[1]) for entry in schedule)
+
+
 def by_depth(schedule: Schedule, attention: str, depth: int) -> list[str]:
     """Return the scheme of each of `depth` blocks; where the schedule names none, the model's own.
 
     Raises:
-        InputError: a depth that the model does not have.
+        InputError: a depth that the model does not have, or a pattern that is longer than the model is deep.
     """
     if isinstance(schedule[0], str):
+        if len(schedule) > depth:
+            raise InputError(
+                f"schedule: expected a pattern of at most {depth} schemes, the depth of the model, got "
+                f"{len(schedule)}: {', '.join(map(str, schedule))}"
+            )
         return [str(schedule[number % len(schedule)]) for number in range(depth)]
     found = [attention] * depth
     for entry in schedule:

@@ -8,7 +8,7 @@ from timesformer.attention import BACKENDS, Grid, Scheme, build, chosen, spellin
 from timesformer.attention.backends import Backend
 from timesformer.attention.options import plain
 from timesformer.attention.scheme import CLASS_POLICIES, POSITIONS, ClassPolicy, Encoder, Position
-from timesformer.config.schedule import Schedule, by_depth, read_schedule, scheduled, write_schedule
+from timesformer.config.schedule import Schedule, by_depth, read_schedule, scheduled, settled, write_schedule
 from timesformer.config.switches import DEPENDENT, check_switches
 from timesformer.errors import InputError
 
@@ -166,9 +166,10 @@ class TimeSformerConfig:
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
-        if self.schedule is not None and len(build(self.attention).encoders[0].pattern) == 1:
-            names = set(by_depth(self.schedule, self.attention, self.depth))
-            object.__setattr__(self, "schedule", None if names == {self.attention} else self.schedule)
+        if self.schedule is not None:
+            ranges = settled(self.schedule, self.attention, self.depth)
+            schedule = self.schedule if isinstance(self.schedule[0], str) else ranges
+            object.__setattr__(self, "schedule", schedule if ranges else None)
         for step in (step for encoder in self.scheme.encoders for step in encoder.steps):
             if self.num_heads % len(step.over):
                 raise InputError(

@@ -66,7 +66,7 @@ def cost(
         bool, typer.Option("--gradient-checkpointing", help="Predict memory with gradient checkpointing.")
     ] = False,
     backend: Annotated[
-        str | None, typer.Option(help="Attention backend: auto, sdpa (fused), reference (not fused) or triton.")
+        str | None, typer.Option(help="Attention backend: auto, sdpa (fused), reference (not fused), flex or triton.")
     ] = None,
     device: Annotated[str, typer.Option(help="Device whose memory is predicted: cuda or cpu.")] = "cuda",
     card_gib: Annotated[

@@ -12,6 +12,7 @@ import torch
 
 from timesformer.config.cnn import CnnConfig
 from timesformer.config.registry import ModelConfig, build_model, macs_per_view
+from timesformer.config.schedule import least_depth
 from timesformer.config.transformer import TimeSformerConfig
 from timesformer.errors import InputError
 from timesformer.training.recipe import Recipe
@@ -72,7 +73,8 @@ def equalised(subject: Subject, by: By, vary: Vary, target: int) -> Subject:
     if isinstance(model, CnnConfig):
         raise InputError(f"vary: the {model.baseline} network has no {vary}; expected steps")
     if vary == "depth":
-        return _nearest(lambda number: replace(subject, model=replace(model, depth=number)), cost, target)
+        least = least_depth(model.schedule) if isinstance(model, TimeSformerConfig) else 1
+        return _nearest(lambda number: replace(subject, model=replace(model, depth=number)), cost, target, least)
     head, heads = model.embed_dim // model.num_heads, _least_heads(model)
 
     def kept(number: int) -> Subject:
@@ -91,17 +93,19 @@ def _least_heads(model: TimeSformerConfig) -> int:
     return math.lcm(*(len(step.over) for encoder in model.scheme.encoders for step in encoder.steps))
 
 
-def _nearest(made: Callable[[int], Subject], cost: Callable[[Subject], int], target: int) -> Subject:
-    """Return what is made of the number from 1 on whose cost, which grows with it, is nearest to the target."""
-    high = 1
+def _nearest(made: Callable[[int], Subject], cost: Callable[[Subject], int], target: int, least: int = 1) -> Subject:
+    """Return what is made of the number from `least` on whose cost, which grows with it, is nearest to the target."""
+    high = least
     while cost(made(high)) < target:
         high *= 2
         if high > MOST:
             raise InputError(f"no number up to {MOST} reaches a cost of {target}")
-    low = high // 2  # its cost is below the target; none has cost 0
+    if high == least:
+        return made(least)
+    low = high // 2  # its cost is below the target
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(made(middle)) < target else (low, middle)
-    if low and target - cost(made(low)) <= cost(made(high)) - target:
+    if target - cost(made(low)) <= cost(made(high)) - target:
         return made(low)
     return made(high)

@@ -7,7 +7,9 @@ import json
 from dataclasses import fields
 from typing import Any
 
+from timesformer import TimeSformerConfig
 from timesformer.config.registry import ModelConfig
+from timesformer.config.schedule import settled, write_schedule
 
 HASH_LENGTH = 16
 
@@ -17,11 +19,15 @@ def defining_fields(config: ModelConfig) -> dict[str, Any]:
 
     A field that is added to a configuration later, `field(default=…, metadata={"later": True})`, joins only where it is
     not at its default, so that older runs keep their hashes. The default must mean what happened before: files,
-    records and checkpoints without the field are read with it.
+    records and checkpoints without the field are read with it.  A schedule is written by depth, a pattern too, so that
+    the same blocks have the same hash.
     """
     later = [each for each in fields(config) if each.metadata.get("later")]
     neutral = {each.name for each in later if getattr(config, each.name) == each.default}
-    return {name: value for name, value in config.to_dict().items() if name not in neutral}
+    found = {name: value for name, value in config.to_dict().items() if name not in neutral}
+    if isinstance(config, TimeSformerConfig) and config.schedule is not None:
+        found["schedule"] = write_schedule(settled(config.schedule, config.attention, config.depth))
+    return found
 
 
 def hash_of(definition: dict[str, Any]) -> str:

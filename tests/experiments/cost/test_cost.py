@@ -10,7 +10,9 @@ from torch import nn
 
 from tests.attention.custom import SHIPPED, has_class_token
 from timesformer import TimeSformerConfig
-from timesformer.config.counting import macs_per_view
+from timesformer.attention import Step, Tiles, Window
+from timesformer.attention.backends import BackendError
+from timesformer.config.counting import macs_per_view, step_pairs
 from timesformer.config.registry import build_model
 from timesformer.errors import InputError
 from timesformer.models.blocks import Block
@@ -166,8 +168,31 @@ def test_disagreeing_counts_are_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_impossible_requests_name_the_field() -> None:
     with pytest.raises(InputError, match="views: expected at least 1, got 0"):
         cost(vit_base("divided"), views=0)
-    with pytest.raises(InputError, match="backend"):
-        cost(vit_base("local_global_window", backend="flex"))
+    with pytest.raises(BackendError, match="backend 'flex': expected a predicate, got a partition"):
+        cost(vit_base("divided", backend="flex"))
+
+
+@pytest.mark.parametrize("fields", [{}, {"class_token": False, "pool": "mean"}, {"registers": 2}], ids=str)
+@pytest.mark.parametrize("attention", ["local_global_window_fixed", "sliding_tile(tile=[2,4,4],window=[1,1,1])"])
+def test_flex_executes_the_whole_blocks_of_its_mask(attention: str, fields: dict[str, Any]) -> None:
+    """The second count takes the blocks from FlexAttention's own mask."""
+    flex, sdpa = (
+        cost(TimeSformerConfig(attention=attention, num_frames=4, image_size=160, depth=1, backend=name, **fields))
+        for name in ("flex", "sdpa")
+    )
+    assert flex.macs_per_view == pytest.approx(flex.macs_fvcore, rel=1e-3)
+    assert flex.macs_per_view > sdpa.macs_per_view >= flex.macs_needed == sdpa.macs_needed
+
+
+def test_blocks_of_flex_written_out() -> None:
+    """2 x 8 x 16 patches in tiles of 1 x 8 x 16, each of one block, and a class token in a block of its own."""
+    step = Step("frames", (Tiles((1, 8, 16), Window((1, 1, 1))),), cls="global")
+    (pairs,) = step_pairs(step, (2, 8, 16), kind="executed", backend="flex")
+    assert pairs is not None
+    assert pairs.patches == 2 * 128 * (128 + 128)
+    (alone,) = step_pairs(replace(step, cls="absent"), (2, 8, 16), kind="executed", backend="flex")
+    assert alone is not None
+    assert alone.patches == 2 * 128 * 128
 
 
 class Call(nn.Module):

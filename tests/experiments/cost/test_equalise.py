@@ -76,6 +76,13 @@ def test_steps_are_the_nearest_of_all():
 
 def test_what_costs_less_than_the_smallest_gets_the_smallest():
     assert equalised(Subject(MODEL), "macs_per_view", "depth", 1).model.depth == 1
+    for schedule in (["joint", "space", "divided"], {"2": "space"}):
+        scheduled = replace(MODEL, depth=4, schedule=schedule)
+        assert equalised(Subject(scheduled), "macs_per_view", "depth", 1).model.depth == 3  # all that it names
+        assert (
+            equalised(Subject(scheduled), "macs_per_view", "depth", cost_of(Subject(scheduled), "macs_per_view")).model
+            == scheduled
+        )
 
 
 def test_of_two_equally_near_the_smaller():

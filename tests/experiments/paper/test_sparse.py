@@ -1,5 +1,7 @@
 """Sparse patterns: their counted densities, and recall from records."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,12 @@ from timesformer.attention import build
 from timesformer.errors import InputError
 from timesformer_experiments.cost.break_even import first_less
 from timesformer_experiments.paper.artefacts.sparse import sparse
+from timesformer_experiments.paper.measured import patterns
 from timesformer_experiments.paper.setting import PROBES
+from timesformer_experiments.records.log import make_record, now_utc
+from timesformer_experiments.specs.sweep import load_sweep
+
+SWEEP = Path(__file__).parents[3] / "experiments" / "sweeps" / "sparse.yaml"
 
 
 def record(probe: str, seed: int, recall: float) -> dict[str, Any]:
@@ -63,3 +70,65 @@ def test_patterns_can_be_built_and_the_plan_is_that_of_table_1() -> None:
 def test_sizes_from_which_on() -> None:
     assert first_less([False, True, False, True]) == 3
     assert first_less([True, False]) is None
+
+
+def final_runs() -> list[tuple[Any, dict[str, Any]]]:
+    """The final runs of the sweep, without their recipes, with their cells."""
+    sweep = load_sweep(SWEEP)
+    return [(job.spec, job.cell) for job in sweep.jobs(SWEEP, SWEEP.parent).values() if job.cell is not None]
+
+
+def test_pairs_that_meet_are_those_that_the_sweep_registers() -> None:
+    """Two ways of counting: the sweep's file was written from another script."""
+    found = {}
+    for spec, _ in final_runs():
+        shares = patterns.pairs_met(spec.model, spec.definition()["data"])
+        found[spec.model.attention.partition("(")[0]] = [round(100 * share) for share in shares]
+    text = " ".join(SWEEP.read_text().replace("#", " ").split())
+    for name, shares in found.items():
+        assert f"{name} {', '.join(map(str, shares))}" in text
+    assert len(found) == 8
+    assert found["divided"] == [0, 0, 0]  # by construction: a place meets itself and its own frame
+
+
+def test_macs_of_the_attention_core_by_hand() -> None:
+    """Two blocks of 64 patches and width 96: each pair takes 96 MACs in q·k and as many in attention·v."""
+    models = {spec.model.attention.partition("(")[0]: spec.model for spec, _ in final_runs()}
+    assert patterns.core_macs(models["joint"], "executed") == 2 * 2 * 96 * 64**2
+    assert patterns.core_macs(models["divided"], "executed") == 2 * 2 * 96 * 64 * (4 + 16)
+    assert patterns.core_macs(models["neighbourhood"], "needed") == 2 * 2 * 96 * 64 * 27
+    assert patterns.core_macs(models["neighbourhood"], "executed") == 2 * 2 * 96 * 64 * 27  # a tile shares its window
+
+
+def test_accuracy_over_macs_from_the_report_of_the_sweep(tmp_path: Path) -> None:
+    assert patterns.patterns(tmp_path) == []
+    assert patterns.part([]) is None
+    folder = tmp_path / "sweeps" / "sparse"
+    folder.mkdir(parents=True)
+    percent = {"joint": [98.0, 100.0, 99.0], "divided": [26.0, 25.0, 24.0], "dilated": [60.0, 70.0, 50.0]}
+    records = []
+    for spec, cell in final_runs():
+        name = spec.model.attention.partition("(")[0]
+        if name in percent:
+            metrics = {"top1_percent": percent[name][spec.seed - 300], "test_videos": 256}
+            metrics |= {"top1_low_percent": 0.0, "top1_high_percent": 100.0}
+            made = make_record(
+                spec, started_utc=now_utc(), wall_seconds=1.0, sweep="sparse", cell=cell, metrics=metrics
+            )
+            records.append(made | {"selection": {"draws": 4, "best_percent": 99.0}})
+    validation = {**records[0], "hash": "0" * 16, "cell": None, "evaluated_on": "validation"}
+    (folder / "records.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*records, validation]))
+    assert sparse.beside(tmp_path, "smoke") == []
+    entries = sparse.beside(tmp_path, "quick")
+    assert [entry["measured_top1_percent"] for entry in entries] == pytest.approx([99.0, 25.0, 60.0])
+    assert [entry["found"] for entry in entries] == ["learns", "does not", "in part"]
+    assert [entry["measured_seeds"] for entry in entries] == [3, 3, 3]
+    assert entries[0]["measured_top1_low_percent"] < 99.0 < entries[0]["measured_top1_high_percent"]
+    part = patterns.part(entries)
+    assert part is not None
+    assert "2 of 3 are as predicted; not so: dilated" in part.findings[0]
+    assert "divided executes 31 % of joint attention's MACs in the attention core and has 25.0 %" in part.findings[1]
+    assert set(part.contents()) == {"accuracy.csv", "accuracy.png"}
+    (folder / "records.jsonl").write_text(json.dumps(validation) + "\n")
+    with pytest.raises(InputError, match="expected finished runs of the sweep on test videos"):
+        patterns.patterns(tmp_path)

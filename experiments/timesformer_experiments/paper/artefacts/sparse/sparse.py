@@ -1,7 +1,9 @@
-"""Sparse patterns: from which size on they need fewer MACs, and how much of a trained model's attention they keep.
+"""Sparse patterns: from which size on they need fewer MACs, how much of a trained model's attention they keep, and the
+accuracy with which they learn a probe.
 
 Not part of the paper.  Cost is counted for ViT-B; recall is measured on Table 1's models of joint attention.  Accuracy
-over executed MACs at equal tuning is the report of the sweep `experiments/sweeps/sparse.yaml`.
+over executed MACs at equal tuning is read from the report of the sweep `experiments/sweeps/sparse.yaml`, where the
+results folder has it as `sweeps/sparse`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,6 +25,7 @@ from timesformer.parallel import side_by_side
 from timesformer_experiments.cost.break_even import FRAMES, PATCHES, first_less
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.artefacts.tables.table1 import ABLATION
+from timesformer_experiments.paper.measured import patterns
 from timesformer_experiments.paper.measured.recall import KIND, measured
 from timesformer_experiments.paper.setting import PROBES
 from timesformer_experiments.report.report import Part, Report
@@ -30,7 +34,6 @@ from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.run import RunSpec, with_dependencies
 
 DENSE = ("joint", "divided")
-LOOKS = [*zip(COLOURS, MARKERS, strict=True), ("#777777", "*")]
 PATTERNS = ("local_global", "swin", "sliding_tile", "neighbourhood", "radial", "dilated")
 BASE = TimeSformerConfig(num_frames=32)
 """ViT-B at 32 x 224, where patterns are compared; curves change its frames or its resolution."""
@@ -55,9 +58,9 @@ def plan(profile: Profile) -> list[RunSpec]:
 def measure(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders, jobs: int) -> list[dict[str, Any]]:
     """Return a record of recall for each video model; earlier measurements are read from the folders of the runs."""
     specs = {spec.hash(): spec for spec in plan(profile)}
-    patterns = [pattern for family in NARROWER.values() for pattern in family]
+    narrower = [pattern for family in NARROWER.values() for pattern in family]
     wanted = [
-        (record, specs[record["hash"]], folders.runs, folders.data, VIDEOS[profile], patterns)
+        (record, specs[record["hash"]], folders.runs, folders.data, VIDEOS[profile], narrower)
         for record in records
         if record["outcome"] == "done" and not record["spec"]["data"]["stills"]
     ]
@@ -137,7 +140,11 @@ def draw(curves: pd.DataFrame) -> Figure:
         joint = _curve(curves, "joint", along)["counted_gmacs_per_view"]
         for number, name in enumerate((*DENSE, *PATTERNS)):
             points = _curve(curves, name, along)
-            look = {"color": LOOKS[number][0], "marker": LOOKS[number][1], "linestyle": "-" if name in DENSE else "--"}
+            look = {
+                "color": patterns.LOOKS[number][0],
+                "marker": patterns.LOOKS[number][1],
+                "linestyle": "-" if name in DENSE else "--",
+            }
             share = 100 * points["counted_gmacs_per_view"] / joint
             axis.plot(points["size"], share, label=build(name).title or name, **look)
         axis.set_xscale("log", base=2)
@@ -233,12 +240,19 @@ def findings(rows: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(text.replace("(-", "(−") for text in found)
 
 
+def beside(results: Path, profile: Profile) -> list[dict[str, Any]]:
+    """The patterns of the sweep, where the results folder has its report; none for the profile smoke."""
+    return [] if profile == "smoke" else patterns.patterns(results)
+
+
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
-    """Make the table of costs and the one of recall."""
+    """Make the table of costs and those of recall and, where the sweep's report is there, of accuracy."""
+    learnt = patterns.part([record for record in records if record["kind"] == patterns.KIND])
+    records = [record for record in records if record["kind"] != patterns.KIND]
     rows, curves = costs()
     frame = recalls(records)
     seeds, videos = int(frame["measured_seeds"].min()), VIDEOS[profile]
-    title = "Sparse patterns: break-even and recall"
+    title = "Sparse patterns: break-even, recall and accuracy" if learnt else "Sparse patterns: break-even and recall"
     recall = Part(
         "recall",
         "Attention recall over density",
@@ -268,10 +282,15 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
         sources=(),
         remarks=(),
         records=tuple(records),
-        parts=(recall,),
+        parts=(learnt, recall) if learnt else (recall,),
     )
 
 
 ARTEFACT = Artefact(
-    "sparse", "Sparse patterns: break-even, and recall of joint attention", plan, report, measure=measure
+    "sparse",
+    "Sparse patterns: break-even, recall of joint attention, and accuracy over executed MACs",
+    plan,
+    report,
+    measure=measure,
+    beside=beside,
 )
