@@ -77,14 +77,14 @@ def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str 
         return f"qkv: expected heads of {WIDTHS[0]} to {WIDTHS[1]} channels, got {width}"
     if cls_qkv is not None and cls_qkv.dtype != qkv.dtype:
         return f"cls_qkv: expected {qkv.dtype} as qkv, got {cls_qkv.dtype}"
-    blocks = max(tile.num_groups * (tile.group_size // SMALLEST_BLOCK + 1) for tile in tiles)
-    if blocks > MOST:
-        return f"tiles: expected at most {MOST} blocks of {SMALLEST_BLOCK} tokens in the groups of a clip, got {blocks}"
     tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
     given = [x for x in (qkv, cls_qkv) if x is not None]
     spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
     if max(*spans, 3 * tokens * heads * width) >= 2**31:
         return "qkv: expected clips that span fewer than 2^31 elements"
+    blocks = max(tile.num_groups * (tile.group_size // SMALLEST_BLOCK + 1) for tile in tiles)
+    if blocks > MOST:
+        return f"tiles: expected at most {MOST} blocks of {SMALLEST_BLOCK} tokens in the groups of a clip, got {blocks}"
     return None
 
 

@@ -51,9 +51,9 @@ def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype, mode: i
             return Blocks(32, 0, 4, 1)
         return Blocks(SHORT, 0, 8 if full or wide else 4, 1)
     if kernel == "long_backward_kv":
-        return Blocks(16, 32, 4, 2) if full else Blocks(32, 64, 8 if wide else 4)
+        return Blocks(16, 32, 8) if full else Blocks(32, 64, 8 if wide else 4)
     if full:
-        return Blocks(32, 32, 4, 2)
+        return Blocks(32, 32, 8)
     if kernel == "long_backward_q":
         return Blocks(64, 32, 4)
     if mode != 3 and length >= LARGE and not wide:
