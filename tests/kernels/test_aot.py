@@ -197,7 +197,10 @@ def test_other_head_widths_class_modes_and_fp32_compile() -> None:
     ]
     for row in compiled(wanted):
         assert row["wide_loads"] > 0, row
-        assert row["spill_stores"] == row["spill_loads"] == 0, row
+        if (row["dtype"], row["kernel"]) == ("fp32", "long_backward_kv"):
+            assert 0 < max(row["spill_stores"], row["spill_loads"]) < 64, row  # the README says so
+        else:
+            assert row["spill_stores"] == row["spill_loads"] == 0, row
         assert row["blocks_per_multiprocessor"] >= 1, row
         assert row["dtype"] == "fp32" or row["tensor_core_instructions"], row
 
