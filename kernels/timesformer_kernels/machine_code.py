@@ -48,7 +48,7 @@ def loops(code: str) -> list[Loop]:
     """
     found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([^;]*?)\s*;", code)
     instructions = [(int(address, 16), text) for address, text in found]
-    end = max((address for address, text in instructions if text.split(".")[0] == "EXIT"), default=0)
+    end = max((address for address, text in instructions if re.match(r"EXIT\b", text)), default=0)
     made = []
     for address, text in instructions:
         jump = re.match(r"BRA\b.*?(0x[0-9a-f]+)", text)

@@ -125,8 +125,9 @@ def test_a_second_launch_continues_with_the_next_clip(monkeypatch: pytest.Monkey
     qkv, cls = torch.randn(3, 2, 2, 1, 3, 1, 16, device=DEVICE), torch.randn(3, 3, 1, 16, device=DEVICE)
 
     def found() -> list[Tensor]:
-        leaves = [qkv.clone().requires_grad_(), cls.clone().requires_grad_()]
-        outputs = [x for x in grouped_attention(*leaves, STEPS["time"].tiles((2, 2, 1)), "replicated") if x is not None]
+        leaves = qkv.clone().requires_grad_(), cls.clone().requires_grad_()
+        both = grouped_attention(leaves[0], leaves[1], STEPS["time"].tiles((2, 2, 1)), "replicated")
+        outputs = [x for x in both if x is not None]
         return [*outputs, *torch.autograd.grad([x.square().sum() for x in outputs], leaves)]
 
     expected = found()

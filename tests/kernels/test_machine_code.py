@@ -62,6 +62,8 @@ def test_loops_by_hand() -> None:
     assert loops(text(everything)) == [Loop(4, 0, 1), Loop(6, 0, 1)]
     assert loops(text([instruction.replace("HGMMA", "IMAD") for instruction in CODE])) == []
     assert loops(text([*CODE[:5], "EXIT"])) == []
+    annotated = [f"{instruction}        ?trans5" for instruction in CODE]  # an older disassembler, for Blackwell
+    assert loops(text(annotated)) == [Loop(4, 2, 1), Loop(6, 2, 1)]
 
 
 @pytest.mark.integration
