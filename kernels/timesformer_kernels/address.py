@@ -3,6 +3,17 @@
 import triton
 import triton.language as tl
 
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+LENGTH = tl.constexpr if INTERPRETED else tl.int32
+"""Kind of an argument by which loops end: a number of the launch, but a constant in the interpreter.  That of Triton
+3.6 cannot count to a tensor with numpy 2.4."""
+
+COUNTS = ("tokens", "heads", "groups", "first_group", "all_groups", "blocks", "size")
+PLACES = ("og1", "og2", "og3", "os1", "os2", "os3", "o_base")
+UNSPECIALISED = (*COUNTS, *PLACES)
+"""Arguments whose values change no instruction of a loop, and no load's or store's width: places are multiplied by the
+width of a head, which is a constant.  The compiler is not told about them, so that more launches share a kernel."""
+
 
 @triton.jit
 def lattice(i, N2: tl.constexpr, N3: tl.constexpr, step1, step2, step3):
@@ -28,6 +39,19 @@ def operand(
         value = tl.load(at, patch[:, None], other=0.0)
     else:
         value = tl.load(at, patch[:, None] & (e[None, :] < E), other=0.0)
+    if UPCAST:
+        value = value.to(tl.float32)
+    return value
+
+
+@triton.jit
+def patches(x, x_at, xe, e, E: tl.constexpr, BLOCK_E: tl.constexpr, UPCAST: tl.constexpr):
+    """Load rows of one operand (rows, BLOCK_E) that are all patches, without a mask over the rows."""
+    at = x + x_at[:, None] + e[None, :] * xe
+    if E == BLOCK_E:
+        value = tl.load(at)
+    else:
+        value = tl.load(at, e[None, :] < E, other=0.0)
     if UPCAST:
         value = value.to(tl.float32)
     return value

@@ -8,9 +8,7 @@ import argparse
 import csv
 import multiprocessing
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -24,16 +22,20 @@ from triton.compiler import ASTSource
 
 from timesformer_kernels import launch, norm_kernels
 from timesformer_kernels.add_norm import ROWS, block
+from timesformer_kernels.address import UNSPECIALISED
 from timesformer_kernels.layout import AxisTile, Tile, is_short
+from timesformer_kernels.machine_code import Loop, disassemble, loops
 
-ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = (80, 89, 90, 100, 120)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-HALVES = ("bf16", "fp16")
 GRIDS = ((8, 14, 14), (16, 28, 28), (32, 14, 14), (96, 14, 14))
 HEADS, WIDTH = 12, 64
 
 STEPS = {"time": (0,), "space": (1,), "joint": (1, 2, 3), "width": (1,), "height": (1,), "local": (1,), "global": (1,)}
 """Steps of the shipped schemes, with the class-token modes that their default policies use."""
+DIVIDED = ("time", "space")
+WITH_SISTER = {89: 80, 120: 80}
+"""GPUs that compute with the instructions of another one: for them only the steps of divided attention are compiled."""
 
 NORMS = {"add_norm_forward": norm_kernels.add_norm_forward, "add_norm_backward": norm_kernels.add_norm_backward}
 SHORT, LONG = ("short_forward", "short_backward"), ("long_forward", "long_backward_q", "long_backward_kv")
@@ -68,8 +70,10 @@ class Multiprocessor:
 
 MULTIPROCESSORS = {
     80: Multiprocessor(65536, 164 * 1024, 163 * 1024, 2048, 32),
+    89: Multiprocessor(65536, 100 * 1024, 99 * 1024, 1536, 24),
     90: Multiprocessor(65536, 228 * 1024, 227 * 1024, 2048, 32),
     100: Multiprocessor(65536, 228 * 1024, 227 * 1024, 2048, 32),
+    120: Multiprocessor(65536, 100 * 1024, 99 * 1024, 1536, 24),
 }
 
 
@@ -96,7 +100,8 @@ class Compiled:
 
     Registers are per thread, shared memory is in bytes per block, spill stores and loads are 32-bit instructions,
     `blocks_per_multiprocessor` is the number of blocks that fit on a multiprocessor at a time, and `wide_loads` counts
-    128-bit loads from global memory.
+    128-bit loads from global memory.  The last three are those of `machine_code.Loop`, 0 for a kernel without a loop
+    over blocks.
     """
 
     kernel: str
@@ -116,6 +121,9 @@ class Compiled:
     blocks_per_multiprocessor: int
     tensor_core_instructions: str
     wide_loads: int
+    loop_instructions: int
+    loop_in_flight: int
+    loop_product_waits: int
 
 
 @dataclass(frozen=True)
@@ -157,12 +165,14 @@ def kernels_of(step: str, grid: tuple[int, int, int], mode: int) -> tuple[str, .
     return SHORT if is_short([step_tile(step, grid)], mode) else LONG
 
 
-def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = HALVES) -> Iterator[Case]:
+def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = ("bf16",)) -> Iterator[Case]:
     """Yield every kernel that runs at the benchmark's sizes; sizes that compile to the same code occur once."""
     for arch in arches:
         for dtype in dtypes:
             seen = set()
             for step, modes in STEPS.items():
+                if arch in WITH_SISTER and step not in DIVIDED:
+                    continue
                 for grid in GRIDS:
                     for mode in modes:
                         for kernel in kernels_of(step, grid, mode):
@@ -201,6 +211,8 @@ def specialise(case: Case) -> Specialisation:
     for name, value in zip(scalars, numbers, strict=True):
         if isinstance(value, float):
             signature[name] = "fp32"
+        elif name in UNSPECIALISED:
+            signature[name] = "i32"
         elif value == 1:
             constants[name] = 1
         else:
@@ -253,7 +265,8 @@ def compile_kernel(case: Case) -> Any:
 def compile_case(case: Case) -> Compiled:
     """Compile one case and read its resources and instructions from the binary."""
     binary, made = compile_kernel(case), specialise(case)
-    resources, code = _resources(binary.asm["cubin"])
+    resources, code = disassemble(binary.asm["cubin"])
+    found = max(loops(code), key=lambda loop: loop.instructions, default=Loop(0, 0, 0))
     registers, shared = resources["REG"], binary.metadata.shared
     products = re.findall(r"\b(HMMA|HGMMA|UTC\w*MMA)\b", code)
     return Compiled(
@@ -274,19 +287,10 @@ def compile_case(case: Case) -> Compiled:
         blocks_per_multiprocessor=_occupancy(case.arch, registers, shared, made.warps * 32),
         tensor_core_instructions=" + ".join(f"{products.count(kind)} {kind}" for kind in sorted(set(products))),
         wide_loads=len(re.findall(r"\b(?:LDG|LDGSTS)\.E[\w.]*\.128", code)),
+        loop_instructions=found.instructions,
+        loop_in_flight=found.in_flight,
+        loop_product_waits=found.product_waits,
     )
-
-
-def _resources(cubin: bytes) -> tuple[dict[str, int], str]:
-    """Return the kernel's resource usage and its machine code, from the disassembler that Triton ships."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        tool = triton.knobs.nvidia.cuobjdump.path
-        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-        code = subprocess.run([tool, "-sass", file.name], capture_output=True, text=True, check=True).stdout
-    found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
-    return found, code
 
 
 def _occupancy(arch: int, registers: int, shared: int, threads: int) -> int:
@@ -342,10 +346,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arch", type=int, action="append", choices=ARCHITECTURES, help="default: all")
-    parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: bf16 and fp16")
+    parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: bf16")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args(arguments)
-    wanted = list(cases(tuple(options.arch or ARCHITECTURES), tuple(options.dtype or HALVES)))
+    wanted = list(cases(tuple(options.arch or ARCHITECTURES), tuple(options.dtype or ("bf16",))))
     print(f"{len(wanted)} kernels", file=sys.stderr)
     rows = compile_all(wanted, options.processes)
     write(rows, options.out)

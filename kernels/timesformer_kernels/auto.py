@@ -32,7 +32,7 @@ def prefers_kernels(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) 
     if qkv.device.type != "cuda" or qkv.dtype not in (torch.float16, torch.bfloat16):
         return False
     known = known_on(qkv.device, qkv.dtype)
-    if known is None or unserved(qkv, cls_qkv) is not None:
+    if known is None or unserved(qkv, cls_qkv, tiles) is not None:
         return False
     return decide(known, max(tile.group_size for tile in tiles))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from timesformer_kernels.device import on_device, require_usable
 from timesformer_kernels.functions import differentiable, folded, last
-from timesformer_kernels.layout import AxisTile, Tile, check_cover, is_short, layout_numbers, numbered_tiles
+from timesformer_kernels.layout import MOST, AxisTile, Tile, check_cover, is_short, layout_numbers, numbered_tiles
 
 MODES = {"absent": 0, "replicated": 1, "global": 2, "class_query": 3}
 """Role of the class token in a call of the operator: none · query and key of every group · key only · key and the only
@@ -19,8 +19,8 @@ query."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDTHS = (16, 128)
-MOST = 65535
-"""Largest number of clips, and of heads: CUDA has no more programs along the second and third axis of a grid."""
+SMALLEST_BLOCK = 16
+"""Fewest tokens of a group that a program takes."""
 
 
 def grouped_attention(
@@ -68,7 +68,7 @@ def grouped_attention(
     return None if class_only else _call(qkv, cls_qkv, layout, MODES[policy])[0], cls
 
 
-def unserved(qkv: Tensor, cls_qkv: Tensor | None) -> str | None:
+def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str | None:
     """Return what the kernels do not serve in these inputs of `grouped_attention`, or None."""
     heads, width = qkv.shape[-2:]
     if qkv.dtype not in DTYPES:
@@ -77,13 +77,14 @@ def unserved(qkv: Tensor, cls_qkv: Tensor | None) -> str | None:
         return f"qkv: expected heads of {WIDTHS[0]} to {WIDTHS[1]} channels, got {width}"
     if cls_qkv is not None and cls_qkv.dtype != qkv.dtype:
         return f"cls_qkv: expected {qkv.dtype} as qkv, got {cls_qkv.dtype}"
-    if max(qkv.shape[0], heads) > MOST:
-        return f"qkv: expected at most {MOST} clips and heads, got {qkv.shape[0]} and {heads}"
     tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
     given = [x for x in (qkv, cls_qkv) if x is not None]
     spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
     if max(*spans, 3 * tokens * heads * width) >= 2**31:
         return "qkv: expected clips that span fewer than 2^31 elements"
+    blocks = max(tile.num_groups * (tile.group_size // SMALLEST_BLOCK + 1) for tile in tiles)
+    if blocks > MOST:
+        return f"tiles: expected at most {MOST} blocks of {SMALLEST_BLOCK} tokens in the groups of a clip, got {blocks}"
     return None
 
 
@@ -98,7 +99,7 @@ def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: s
             raise ValueError(f"cls_qkv: expected the class token for policy {policy!r}, got None")
         if cls_qkv.shape != (b, 3, heads, width):
             raise ValueError(f"cls_qkv: expected {(b, 3, heads, width)}, got {tuple(cls_qkv.shape)}")
-    reason = unserved(qkv, None if policy == "absent" else cls_qkv)
+    reason = unserved(qkv, None if policy == "absent" else cls_qkv, tiles)
     if reason is not None:
         raise ValueError(reason)
     if not torch.compiler.is_compiling():  # sizes may be symbols there; the operator checks them when it runs

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from timesformer_kernels import long, short
 from timesformer_kernels.device import tf32_allowed
-from timesformer_kernels.layout import SHORT, Tile, check_cover, is_short, numbered_tiles
+from timesformer_kernels.layout import MOST, SHORT, Tile, check_cover, is_short, numbered_tiles
 
 KERNELS: dict[str, Any] = {
     "short_forward": short.short_forward,
@@ -20,6 +20,9 @@ KERNELS: dict[str, Any] = {
     "long_backward_q": long.long_backward_q,
     "long_backward_kv": long.long_backward_kv,
 }
+LARGE = 512
+"""Shortest group, in tokens, whose forward blocks hold 128 queries: they halve the reading of keys and values, and
+of shorter groups too many rows would be padding."""
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
@@ -33,10 +36,10 @@ class Blocks:
     rows: int
     columns: int
     warps: int
-    stages: int = 2
+    stages: int = 3
 
 
-def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Blocks:
+def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype, mode: int = 0) -> Blocks:
     """Return block sizes at which a kernel does not spill registers.
 
     Tensor cores need 64 rows for full use, and Hopper's take no fewer.  Wide heads, and fp32, which tensor cores do not
@@ -48,10 +51,14 @@ def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Bloc
             return Blocks(32, 0, 4, 1)
         return Blocks(SHORT, 0, 8 if full or wide else 4, 1)
     if kernel == "long_backward_kv":
-        return Blocks(16, 32, 4) if full else Blocks(32, 64, 8 if wide else 4)
+        return Blocks(16, 32, 8) if full else Blocks(32, 64, 8 if wide else 4)
     if full:
-        return Blocks(32, 32, 4)
-    return Blocks(64, 64 if kernel == "long_forward" else 32, 4)
+        return Blocks(32, 32, 8)
+    if kernel == "long_backward_q":
+        return Blocks(64, 32, 4)
+    if mode != 3 and length >= LARGE and not wide:
+        return Blocks(128, 64, 8)
+    return Blocks(64, 64, 4)
 
 
 Inputs = tuple[Tensor, Tensor | None]
@@ -62,10 +69,12 @@ Inputs = tuple[Tensor, Tensor | None]
 class Call:
     """Arguments of a launch: grid of programs, scalar arguments after the tensors, constants, block sizes.
 
-    `options` holds the constants, the warps and the stages.
+    The grid of a clip has the heads first, which are fastest on a GPU: the heads of a token lie side by side, so that
+    programs that run together read and write neighbouring bytes.  `options` holds the constants, the warps and the
+    stages.
     """
 
-    grid: tuple[int, int, int]
+    grid: tuple[int, int]
     numbers: tuple[int | float, ...]
     constants: dict[str, int | str | bool]
     blocks: Blocks
@@ -79,6 +88,11 @@ class _Axes:
     sizes: tuple[int, int, int]
     steps: tuple[int, int, int]
     token_steps: tuple[int, int, int]
+
+
+def _tail(rest: int) -> int:
+    """Rows of a block for what whole blocks leave: a power of two, at least the 16 that products take."""
+    return max(16, triton.next_power_of_2(rest)) if rest else 0
 
 
 def _merged(sizes: tuple[int, ...], steps: tuple[int, ...], token_steps: tuple[int, ...]) -> _Axes:
@@ -173,10 +187,8 @@ class Problem:
 
     def _make_call(self, kernel: str) -> Call:
         dtype, backward_kv = self.buffers.dtype, kernel == "long_backward_kv"
-        blocks = blocks_for(kernel, self.length, self.width, dtype)
+        blocks = blocks_for(kernel, self.length, self.width, dtype, self.mode)
         constants: dict[str, int | str | bool] = {
-            "S": self.size,
-            "L": self.length,
             "E": self.width,
             "BLOCK_E": max(16, triton.next_power_of_2(self.width)),
             "G2": self.across.sizes[1],
@@ -190,20 +202,26 @@ class Problem:
         numbers: tuple[int | float, ...] = (*self.strides, *self.class_strides, *self.places, *self.counts)
         if kernel.startswith("short"):
             programs = triton.cdiv(self.groups, blocks.rows // self.length)
-            constants["ROWS"] = blocks.rows
+            constants |= {"S": self.size, "L": self.length, "ROWS": blocks.rows}
         else:
-            # With the class token as the only query, start at the block that holds it.
-            first = self.size // blocks.rows if self.mode == 3 else 0
             queries = 1 if self.mode == 3 else triton.cdiv(self.size + self.mode % 2, blocks.rows)
             count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries
-            programs, numbers = self.groups * count, (*numbers, first, count)
+            # The keys' gradients pass over queries, the other kernels over keys: in whole blocks, then what is left.
+            step, cls = (blocks.rows, self.mode % 2) if backward_kv else (blocks.columns, self.length - self.size)
+            whole = self.size >= step and not (backward_kv and self.mode == 3)
+            programs, numbers = self.groups * count, (*numbers, count, self.size)
             constants |= {"BLOCK_M": blocks.rows, "BLOCK_N": blocks.columns}
+            constants |= {"WHOLE": whole, "TAIL": _tail(self.size % step + cls)}
         options = {**constants, "num_warps": blocks.warps, "num_stages": blocks.stages}
-        return Call((programs, self.heads, self.batch), numbers, constants, blocks, options)
+        return Call((self.heads, programs), numbers, constants, blocks, options)
 
     def _launch(self, kernel: str, qkv: Tensor, cls: Tensor | None, *tensors: Tensor) -> None:
         call = self.call(kernel)
-        KERNELS[kernel][call.grid](qkv, qkv if cls is None else cls, *tensors, *call.numbers, **call.options)
+        given = (qkv, qkv if cls is None else cls, *tensors)
+        for first in range(0, self.batch, MOST):
+            clips = min(MOST, self.batch - first)
+            part = given if clips == self.batch else [x[first : first + clips] for x in given]
+            KERNELS[kernel][*call.grid, clips](*part, *call.numbers, **call.options)
 
     def forward(self, inputs: Inputs, out: Tensor, cls_out: Tensor, lse: Tensor, cls_lse: Tensor) -> None:
         """Fill the outputs of this tile's tokens and groups; the log-sum-exps stay unset for short groups."""

@@ -15,6 +15,10 @@ from itertools import combinations
 SHORT = 64
 """Longest group, in tokens with the class token, that shares a kernel tile with others; longer groups take several."""
 
+MOST = 65535
+"""Most blocks of a clip, and most clips of a launch: CUDA has no more programs along the second and third axis of a
+grid."""
+
 
 @dataclass(frozen=True)
 class AxisTile:

@@ -1,10 +1,14 @@
 """Attention inside long groups: flash attention over the tokens of a group, read in place.
 
-Shapes in comments: M queries and N keys of a block, E channels of a head (padded to a power of two).  A group has L
-tokens: its S patches followed, unless CLS is 0, by the class token.
+Shapes in comments: M queries and N keys of a block, E channels of a head (padded to a power of two).  A group has its
+`size` patches followed, unless CLS is 0, by the class token.
 
 CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is only a key · 3 it is a key and
 the only query.
+
+A loop passes over the whole blocks, which hold patches alone; what is left, with the class token, is one block of TAIL
+rows after it (none if TAIL is 0).  So the loop has no mask and no choice of addresses, and its loads run ahead.  It is
+left out unless WHOLE: a loop that might not run keeps the compiler from overlapping the products of Hopper.
 
 Each sum over blocks is taken by one program in a fixed order.  There are no atomics, so results are the same, bit for
 bit, on every run.
@@ -13,54 +17,68 @@ bit, on every run.
 import triton
 import triton.language as tl
 
-from timesformer_kernels.address import lattice, operand
+from timesformer_kernels.address import LENGTH, UNSPECIALISED, lattice, operand, patches
 
 LOG2E = tl.constexpr(1.4426950408889634)
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 @triton.jit
-def _scores(q, k, columns, scale, L: tl.constexpr, PRECISION: tl.constexpr):
-    """Scaled scores q k^T in units of log 2, (M, N); columns from L on are masked."""
-    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
-    return tl.where(columns[None, :] < L, scores, float("-inf"))
+def _forward(q, k, v, top, total, o, scale, masked, MASK: tl.constexpr, PRECISION: tl.constexpr):
+    """Add a block of keys to the online softmax: largest score (M,) in units of log 2, sum of weights (M,), o (M, E).
+
+    `scale` is positive and in units of log 2; the keys in `masked` (N,) are left out.
+    """
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    if MASK:
+        scores = tl.where(masked[None, :], float("-inf"), scores)
+    higher = tl.maximum(top, tl.max(scores, 1) * scale)
+    shrink = tl.exp2(top - higher)
+    p = tl.exp2(scores * scale - higher[:, None])
+    total = total * shrink + tl.sum(p, 1)
+    o = o * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+    return higher, total, o
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def long_forward(
     qkv, cls, out, cls_out, lse, cls_lse,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
-    S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    tokens, heads, groups, first_group, all_groups, scale, blocks, size: LENGTH,
+    E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WHOLE: tl.constexpr, TAIL: tl.constexpr,
+    CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute the output of one block of queries of a group per program, for one head and one clip."""
-    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
-    row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    head, group, clip = tl.program_id(0), tl.program_id(1) // blocks, tl.program_id(2).to(tl.int64)
+    first = size // BLOCK_M * BLOCK_M if CLS == 3 else tl.program_id(1) % blocks * BLOCK_M
+    row = first + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
-    patch, token = (row < S) & (CLS != 3), row == S
+    patch, token = (row < size) & (CLS != 3), row == size
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
     c = cls + clip * cb + head * ck
     q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     o = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
-    for start in range(0, L, BLOCK_N):
-        column = start + tl.arange(0, BLOCK_N)
+    scale *= LOG2E
+    whole = size // BLOCK_N * BLOCK_N
+    if WHOLE:
+        tl.assume(whole >= BLOCK_N)
+        for start in range(0, whole, BLOCK_N):
+            x_at = lattice(start + tl.arange(0, BLOCK_N), S2, S3, xs1, xs2, xs3)
+            k = patches(x + x3, x_at, xe, e, E, BLOCK_E, UPCAST)
+            v = patches(x + 2 * x3, x_at, xe, e, E, BLOCK_E, UPCAST)
+            top, total, o = _forward(q, k, v, top, total, o, scale, e, False, PRECISION)
+    if TAIL:
+        column = whole + tl.arange(0, TAIL)
         x_at = lattice(column, S2, S3, xs1, xs2, xs3)
-        here, there = column < S, column == S
+        here, there = column < size, column == size
         k = operand(x + x3, x_at, xe, c + c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
         v = operand(x + 2 * x3, x_at, xe, c + 2 * c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
-        scores = _scores(q, k, column, scale, L, PRECISION)
-        higher = tl.maximum(top, tl.max(scores, 1))
-        shrink = tl.exp2(top - higher)
-        p = tl.exp2(scores - higher[:, None])
-        total = total * shrink + tl.sum(p, 1)
-        o = o * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
-        top = higher
+        top, total, o = _forward(q, k, v, top, total, o, scale, column >= size + (CLS != 0), True, PRECISION)
     o = o / total[:, None]
     logarithm = top + tl.log2(total)
     inside = e[None, :] < E
@@ -75,21 +93,35 @@ def long_forward(
 
 
 @triton.jit
+def _backward_q(q, k, v, do, logarithm, difference, scale, masked, MASK: tl.constexpr, PRECISION: tl.constexpr):
+    """dq (M, E) of a block of keys, still to be scaled; `scale` is in units of log 2, `masked` (N,) keys left out."""
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    p = tl.exp2(scores * scale - logarithm[:, None])
+    if MASK:
+        p = tl.where(masked[None, :], 0.0, p)
+    dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+    ds = p * (dp - difference[:, None])
+    return tl.dot(ds.to(k.dtype), k, input_precision=PRECISION)
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def long_backward_q(
     qkv, cls, out, cls_out, lse, cls_lse, dout, dcls_out, delta, cls_delta, dqkv, dcls,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
-    S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    tokens, heads, groups, first_group, all_groups, scale, blocks, size: LENGTH,
+    E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WHOLE: tl.constexpr, TAIL: tl.constexpr,
+    CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute dq of one block of queries, and store delta = sum(out * dout) for `long_backward_kv`, which runs next."""
-    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
-    row = (first_block + tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    head, group, clip = tl.program_id(0), tl.program_id(1) // blocks, tl.program_id(2).to(tl.int64)
+    first = size // BLOCK_M * BLOCK_M if CLS == 3 else tl.program_id(1) % blocks * BLOCK_M
+    row = first + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
-    patch, token = (row < S) & (CLS != 3), row == S
+    patch, token = (row < size) & (CLS != 3), row == size
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
     c = cls + clip * cb + head * ck
     q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
@@ -108,16 +140,23 @@ def long_backward_q(
     if CLS % 2 == 1:
         tl.store(cls_delta + c_at + row * 0, difference, token)
     dq = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
-    for start in range(0, L, BLOCK_N):
-        column = start + tl.arange(0, BLOCK_N)
+    whole = size // BLOCK_N * BLOCK_N
+    if WHOLE:
+        tl.assume(whole >= BLOCK_N)
+        for start in range(0, whole, BLOCK_N):
+            x_at = lattice(start + tl.arange(0, BLOCK_N), S2, S3, xs1, xs2, xs3)
+            k = patches(x + x3, x_at, xe, e, E, BLOCK_E, UPCAST)
+            v = patches(x + 2 * x3, x_at, xe, e, E, BLOCK_E, UPCAST)
+            dq += _backward_q(q, k, v, do, logarithm, difference, scale * LOG2E, e, False, PRECISION)
+    if TAIL:
+        column = whole + tl.arange(0, TAIL)
         x_at = lattice(column, S2, S3, xs1, xs2, xs3)
-        here, there = column < S, column == S
+        here, there = column < size, column == size
         k = operand(x + x3, x_at, xe, c + c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
         v = operand(x + 2 * x3, x_at, xe, c + 2 * c3, ce, e, here, there, E, BLOCK_E, CLS != 0, UPCAST)
-        p = tl.exp2(_scores(q, k, column, scale, L, PRECISION) - logarithm[:, None])
-        dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-        ds = p * (dp - difference[:, None]) * scale
-        dq += tl.dot(ds.to(k.dtype), k, input_precision=PRECISION)
+        masked = column >= size + (CLS != 0)
+        dq += _backward_q(q, k, v, do, logarithm, difference, scale * LOG2E, masked, True, PRECISION)
+    dq *= scale
     dx = dqkv + ((clip * tokens + o_at) * 3 * heads + head)[:, None] * E + e[None, :]
     tl.store(dx, dq.to(dqkv.dtype.element_ty), patch[:, None] & inside)
     if CLS % 2 == 1:
@@ -126,21 +165,42 @@ def long_backward_q(
 
 
 @triton.jit
+def _backward_kv(
+    q, k, v, do, logarithm, difference, dk, dv, scale, masked, MASK: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Add the part of a block of queries to dk, which is still to be scaled, and dv (N, E); `masked` (M,) are left out.
+
+    Everything is transposed, (N, M), so that sums over queries need no transposition in registers.  Keys beyond the
+    group are zero and never stored.
+    """
+    scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)
+    p = tl.exp2(scores * scale - logarithm[None, :])
+    if MASK:
+        p = tl.where(masked[None, :], 0.0, p)
+    dv += tl.dot(p.to(do.dtype), do, input_precision=PRECISION)
+    dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)
+    ds = p * (dp - difference[None, :])
+    dk += tl.dot(ds.to(q.dtype), q, input_precision=PRECISION)
+    return dk, dv
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def long_backward_kv(
     qkv, cls, lse, cls_lse, dout, dcls_out, delta, cls_delta, dqkv, dcls,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, first_block, blocks,
-    S: tl.constexpr, L: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    tokens, heads, groups, first_group, all_groups, scale, blocks, size: LENGTH,
+    E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WHOLE: tl.constexpr, TAIL: tl.constexpr,
+    CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Compute dk and dv of one block of keys, over the queries of its group from block `first_block` on."""
-    group, head, clip = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2).to(tl.int64)
-    column = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    """Compute dk and dv of one block of keys per program, over the queries of its group."""
+    head, group, clip = tl.program_id(0), tl.program_id(1) // blocks, tl.program_id(2).to(tl.int64)
+    column = tl.program_id(1) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     e = tl.arange(0, BLOCK_E)
-    here, there = column < S, column == S
+    here, there = column < size, column == size
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
     c = cls + clip * cb + head * ck
     x_at = lattice(column, S2, S3, xs1, xs2, xs3)
@@ -150,11 +210,19 @@ def long_backward_kv(
     c_at = (clip * all_groups + first_group + group) * heads + head
     dk = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     dv = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
-    # The interpreter of Triton 3.6 cannot count from a tensor with numpy 2.4: there the first block is a constant.
-    first: tl.constexpr = S // BLOCK_M * BLOCK_M if CLS == 3 else 0
-    for start in range(first if INTERPRETED else first_block * BLOCK_M, S + CLS % 2, BLOCK_M):
-        row = start + tl.arange(0, BLOCK_M)
-        patch, token = (row < S) & (CLS != 3), row == S
+    whole = size // BLOCK_M * BLOCK_M
+    if WHOLE:
+        tl.assume(whole >= BLOCK_M)
+        for start in range(0, whole, BLOCK_M):
+            row = start + tl.arange(0, BLOCK_M)
+            q = patches(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, e, E, BLOCK_E, UPCAST)
+            at = (clip * tokens + o_group + lattice(row, S2, S3, os1, os2, os3)) * heads + head
+            do = patches(dout, at * E, 1, e, E, BLOCK_E, UPCAST)
+            logarithm, difference = tl.load(lse + at), tl.load(delta + at)
+            dk, dv = _backward_kv(q, k, v, do, logarithm, difference, dk, dv, scale * LOG2E, e, False, PRECISION)
+    if TAIL:
+        row = whole + tl.arange(0, TAIL)
+        patch, token = (row < size) & (CLS != 3), row == size
         q = operand(
             x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST
         )
@@ -162,19 +230,13 @@ def long_backward_kv(
         do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
         logarithm = tl.load(lse + at, patch, other=0.0)
         difference = tl.load(delta + at, patch, other=0.0)
-        query = patch
+        masked = patch == 0
         if CLS % 2 == 1:
             logarithm += tl.load(cls_lse + c_at + row * 0, token, other=0.0)
             difference += tl.load(cls_delta + c_at + row * 0, token, other=0.0)
-            query = patch | token
-        # Everything is transposed, (N, M), so that sums over queries need no transposition in registers.  Keys beyond
-        # the group are zero and never stored.
-        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)
-        p = tl.where(query[None, :], tl.exp2(scores - logarithm[None, :]), 0.0)
-        dv += tl.dot(p.to(do.dtype), do, input_precision=PRECISION)
-        dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)
-        ds = p * (dp - difference[None, :]) * scale
-        dk += tl.dot(ds.to(q.dtype), q, input_precision=PRECISION)
+            masked = (patch | token) == 0
+        dk, dv = _backward_kv(q, k, v, do, logarithm, difference, dk, dv, scale * LOG2E, masked, True, PRECISION)
+    dk *= scale
     inside = e[None, :] < E
     o_at = o_group + lattice(column, S2, S3, os1, os2, os3)
     dx = dqkv + ((clip * tokens + o_at) * 3 * heads + head)[:, None] * E + e[None, :]

@@ -11,7 +11,7 @@ The backward pass needs neither the output nor any saved statistics: it recomput
 import triton
 import triton.language as tl
 
-from timesformer_kernels.address import lattice, operand
+from timesformer_kernels.address import UNSPECIALISED, lattice, operand
 
 
 @triton.jit
@@ -36,7 +36,7 @@ def _probabilities(q, k, sequence, scale, PRECISION: tl.constexpr):
     return weights / tl.sum(weights, 1)[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def short_forward(
     qkv, cls, out, cls_out,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
@@ -48,8 +48,8 @@ def short_forward(
     ROWS: tl.constexpr, CLS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute the outputs of one tile of sequences per program, for one head and one clip."""
-    head, clip = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    sequence, group, element, live = _rows(tl.program_id(0), groups, S, L, ROWS)
+    head, clip = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    sequence, group, element, live = _rows(tl.program_id(1), groups, S, L, ROWS)
     e = tl.arange(0, BLOCK_E)
     patch, token = live & (element < S), live & (element == S)
     x = qkv + clip * xb + head * xk + x_base
@@ -69,7 +69,7 @@ def short_forward(
         tl.store(cls_out + c_at[:, None] + e[None, :], o, token[:, None] & inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def short_backward(
     qkv, cls, dout, dcls_out, dqkv, dcls,
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
@@ -85,8 +85,8 @@ def short_backward(
     q, k, v and the output's gradient are read once, and packed dqkv is written once.  The class token's gradients are
     one fp32 part per group (b, groups, 3, heads, E).
     """
-    head, clip = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    sequence, group, element, live = _rows(tl.program_id(0), groups, S, L, ROWS)
+    head, clip = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    sequence, group, element, live = _rows(tl.program_id(1), groups, S, L, ROWS)
     e = tl.arange(0, BLOCK_E)
     patch, token = live & (element < S), live & (element == S)
     inside = e[None, :] < E

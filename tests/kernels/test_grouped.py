@@ -161,9 +161,9 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
         (qkv_of(1, 2, 1, 1, 3, 1, 16), qkv_of(1, 3, 1, 16, dtype=torch.float16), ONE, "global"),
     ),
     "tiles": ("tiles: expected to cover the 4 tokens", (qkv_of(1, 4, 1, 1, 3, 1, 16), None, ONE)),
-    "heads": (
-        "at most 65535 clips and heads",
-        (qkv_of(1, 2, 1, 1, 3, 1, 16).expand(-1, -1, -1, -1, -1, 65536, -1), None, ONE),
+    "blocks": (
+        "at most 65535 blocks of 16 tokens in the groups of a clip, got 65536",
+        (qkv_of(1, 1, 1, 1, 3, 1, 16).expand(-1, -1, 2**16, -1, -1, -1, -1), None, STEPS["time"].tiles((1, 2**16, 1))),
     ),
     "span": (
         "clips that span fewer",

@@ -91,10 +91,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def prefers(
-    dtype: torch.dtype, length: int, batch: int = 2, heads: int = 2, width: int = 64, where: str = "cuda"
+    dtype: torch.dtype,
+    length: int,
+    batch: int = 2,
+    heads: int = 2,
+    width: int = 64,
+    where: str = "cuda",
+    rows: int = 3,
 ) -> bool:
     """Whether `auto` takes the kernels for time attention of so many frames, on a GPU that is not there."""
-    grid = (length, 3, 5)
+    grid = (length, rows, 15)
     with FakeTensorMode():
         qkv = torch.empty(batch, *grid, 3, heads, width, dtype=dtype, device=where)
         return prefers_kernels(qkv, None, STEPS["time"].tiles(grid))
@@ -162,8 +168,9 @@ def test_auto_asks_everything_that_the_kernels_ask(gpu: list[tuple[int, int]]) -
     assert prefers(torch.bfloat16, 8, width=128)
     assert not prefers(torch.bfloat16, 8, width=15)
     assert not prefers(torch.bfloat16, 8, width=129)
-    assert prefers(torch.bfloat16, 8, batch=65535)
-    assert not prefers(torch.bfloat16, 8, batch=65536)
+    assert prefers(torch.bfloat16, 8, batch=70000)  # in two launches
+    assert not prefers(torch.bfloat16, 8, batch=2, rows=4370)  # 65550 groups, one to a block at worst
+    assert prefers(torch.bfloat16, 8, batch=2, rows=4369)
     assert not prefers(torch.bfloat16, 8, heads=65535, width=128)  # a clip of more than 2^31 elements
 
 

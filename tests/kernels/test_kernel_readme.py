@@ -35,17 +35,26 @@ def test_its_table_of_the_compiler_is_that_of_the_csv() -> None:
 
 
 def test_its_block_sizes_are_those_of_the_code() -> None:
-    kernels = ("short_forward", "long_forward", "long_backward_q", "long_backward_kv")
+    kernels = {
+        ("long_forward", 128): "long, forward",
+        ("long_forward", launch.LARGE): f"long, forward, from {launch.LARGE} tokens",
+        ("long_backward_q", 128): "long, backward of queries",
+        ("long_backward_kv", 128): "long, backward of keys",
+    }
     found = {
-        name: [
-            launch.blocks_for(name, 128, *given)
+        (name, length): [
+            launch.blocks_for(name, length, *given)
             for given in ((64, torch.bfloat16), (64, torch.float32), (80, torch.float16))
         ]
-        for name in kernels
+        for name, length in kernels
     }
-    for name in kernels[1:]:
-        cells = [f"{b.rows} × {b.columns}" + (" with 8 warps" if b.warps == 8 else "") for b in found[name]]
-        assert f"| {' | '.join(cells)} |" in README
+    for kernel, row in kernels.items():
+        cells = [f"{b.rows} × {b.columns}" + (" with 8 warps" if b.warps == 8 else "") for b in found[kernel]]
+        assert f"| {row} | {' | '.join(cells)} |" in README
+    assert all(blocks.stages == 3 for some in found.values() for blocks in some)
+    below = launch.blocks_for("long_forward", launch.LARGE - 1, 64, torch.bfloat16)
+    alone = launch.blocks_for("long_forward", launch.LARGE, 64, torch.bfloat16, mode=3)  # the class token's query
+    assert below == alone == launch.blocks_for("long_forward", 128, 64, torch.bfloat16)
     assert "| short | 64 | 32 up to 32 tokens, else 64 | 32 up to 32 tokens, else 64 with 8 warps |" in README
     for width, dtype in ((64, torch.float32), (80, torch.bfloat16)):
         short, longer = (launch.blocks_for("short_backward", length, width, dtype) for length in (32, 33))

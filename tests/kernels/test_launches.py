@@ -2,21 +2,26 @@
 
 import ast
 import inspect
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import triton.language as tl
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from triton.runtime import interpreter
 
 from tests.kernels.kernel_cases import DEVICE, STEPS
 from timesformer_kernels import AxisTile, Tile, add_norm, grouped_attention, launch, long, norm_kernels, short
+from timesformer_kernels.address import LENGTH, UNSPECIALISED
 from timesformer_kernels.device import tf32_allowed
 from timesformer_kernels.grouped import _backward_op as attention_backward
 from timesformer_kernels.grouped import _op as attention_operator
-from timesformer_kernels.layout import layout_numbers
+from timesformer_kernels.layout import MOST, layout_numbers
 
 ONE = AxisTile(0, 1, 0, 1, 1, 1)
 
@@ -109,33 +114,91 @@ def test_a_call_with_the_same_sizes_prepares_nothing(recorder: Recorder, monkeyp
     assert not made
 
 
+def test_clips_beyond_the_third_axis_of_a_grid_take_another_launch(recorder: Recorder) -> None:
+    """CUDA has 65,535 programs there."""
+    qkv = torch.zeros(1, 2, 1, 1, 3, 2, 16, device=DEVICE).expand(MOST + 2, -1, -1, -1, -1, -1, -1)
+    grouped_attention(qkv, None, STEPS["time"].tiles((2, 1, 1)))
+    assert [grid for grid, _ in recorder.launches] == [(2, 1, MOST), (2, 1, 2)]
+
+
+def test_a_second_launch_continues_with_the_next_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    qkv, cls = torch.randn(3, 2, 2, 1, 3, 1, 16, device=DEVICE), torch.randn(3, 3, 1, 16, device=DEVICE)
+
+    def found() -> list[Tensor]:
+        leaves = qkv.clone().requires_grad_(), cls.clone().requires_grad_()
+        both = grouped_attention(leaves[0], leaves[1], STEPS["time"].tiles((2, 2, 1)), "replicated")
+        outputs = [x for x in both if x is not None]
+        return [*outputs, *torch.autograd.grad([x.square().sum() for x in outputs], leaves)]
+
+    expected = found()
+    monkeypatch.setattr(launch, "MOST", 2)
+    for x, y in zip(found(), expected, strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.skipif(not launch.INTERPRETED, reason="addresses are seen in the interpreter")
+@pytest.mark.parametrize("step", ["time", "joint"])
+def test_programs_that_run_together_read_neighbouring_bytes(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU starts programs with the first axis of the grid fastest: the heads, which lie side by side."""
+    builder, seen = interpreter.interpreter_builder, {}
+    load = builder.create_masked_load
+
+    def traced(ptrs: Any, mask: Any, *more: Any) -> Any:
+        if builder.grid_idx not in seen:  # the first load of a program: its queries
+            seen[builder.grid_idx] = set(ptrs.data[np.broadcast_to(mask.data, ptrs.data.shape)].tolist())
+        return load(ptrs, mask, *more)
+
+    monkeypatch.setattr(builder, "create_masked_load", traced, raising=False)
+    heads, width = 3, 16
+    qkv = torch.zeros(2, 5, 4, 5, 3, heads, width, device=DEVICE)
+    grouped_attention(qkv, None, STEPS[step].tiles((5, 4, 5)))
+    order = sorted(seen, key=lambda index: index[::-1])
+    assert len(order) > 2 * heads
+    for first in range(0, len(order), heads):
+        rows = [seen[index] for index in order[first : first + heads]]
+        for one, other in itertools.pairwise(rows):
+            assert {address + width * qkv.element_size() for address in one} == other
+
+
 def loops(module: Any) -> Iterator[tuple[str, ast.For, set[str]]]:
     """The loops of a module's kernels, and the constants that a kernel takes or makes."""
     for function in ast.parse(inspect.getsource(module)).body:
         if isinstance(function, ast.FunctionDef):
-            constants = {a.arg for a in function.args.args if a.annotation and "constexpr" in ast.unparse(a.annotation)}
+            kinds = {a.arg: ast.unparse(a.annotation) for a in function.args.args if a.annotation}
+            constants = {name for name, kind in kinds.items() if kind in ("tl.constexpr", "LENGTH")}
             constants |= {
                 node.target.id
                 for node in ast.walk(function)
                 if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
             }
+            constants |= {  # such as size // BLOCK_N * BLOCK_N
+                node.targets[0].id
+                for node in ast.walk(function)
+                if isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Name)
+                and {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)} <= constants
+            }
             yield from ((function.name, node, constants) for node in ast.walk(function) if isinstance(node, ast.For))
-
-
-class Interpreted(ast.NodeTransformer):
-    """What the interpreter runs of `a if INTERPRETED else b`."""
-
-    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
-        return node.body if ast.unparse(node.test) == "INTERPRETED" else node
 
 
 def test_loops_of_the_interpreter_begin_and_end_at_constants() -> None:
     """That of Triton 3.6 cannot count from or to a tensor with numpy 2.4."""
+    assert (LENGTH is tl.constexpr) == launch.INTERPRETED
     found = [loop for module in (long, short, norm_kernels) for loop in loops(module)]
     assert len(found) == 4
     for name, loop, constants in found:
-        used = {node.id for node in ast.walk(Interpreted().visit(loop.iter)) if isinstance(node, ast.Name)} - {"range"}
+        used = {node.id for node in ast.walk(loop.iter) if isinstance(node, ast.Name)} - {"range"}
         assert used <= constants, name
+
+
+def test_counts_and_places_are_not_specialised() -> None:
+    """Otherwise Triton would compile anew for a count of 1 or one divisible by 16."""
+    for module in (long, short):
+        for function in ast.parse(inspect.getsource(module)).body:
+            if isinstance(function, ast.FunctionDef) and not function.name.startswith("_"):
+                (decorator,) = map(ast.unparse, function.decorator_list)
+                assert decorator == "triton.jit(do_not_specialize=UNSPECIALISED)", function.name
+                assert {a.arg for a in function.args.args} >= set(UNSPECIALISED) - {"blocks", "size"}
 
 
 @pytest.fixture
