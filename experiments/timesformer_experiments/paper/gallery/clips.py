@@ -13,7 +13,7 @@ from timesformer.config.yaml_text import parse_yaml
 from timesformer.errors import InputError
 
 UNKNOWN = {"title": "unknown weights", "credit": "unknown", "licence": "unknown"}
-"""What is said of weights that are not registered."""
+"""Description of weights that are not registered."""
 
 
 @dataclass(frozen=True)
