@@ -46,7 +46,8 @@ NEW_RATE = 10.0
 """Factor of the learning rate of what starts from nothing: a transformer's classifier, and all of a CNN."""
 MODEL: dict[str, Any] = {"time_std": 0.05, "drop_path_rate": 0.1, "standardise": True}
 SMALL: dict[str, Any] = {
-    "image_size": 32, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4, "position_std": 1.0, "time_std": 1.0,
+    "image_size": 32, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4,
+    "position_std": 1.0, "time_std": 1.0,
 }  # fmt: skip
 """Transformers that start from nothing: small, with positions as strong as the patches."""
 OVER_FROM_NOTHING: dict[str, str] = {
