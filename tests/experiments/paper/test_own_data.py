@@ -97,9 +97,10 @@ def test_models_that_start_from_nothing(place: Path, tmp_path: Path) -> None:
             assert spec.model.embed_dim == 8  # type: ignore[union-attr]
             assert spec.model.position_std == 1.0  # type: ignore[union-attr]
             assert spec.model.schedule is None  # type: ignore[union-attr]
-    found = reproduce(place, "--lists", str(file), "--init-from", "no/such/checkpoint", "--schemes", "divided")
+    apart = ["--out", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    found = reproduce(place, "--lists", str(file), "--init-from", "no/such", "--schemes", "divided", *apart)
     assert found.exit_code == 0, found.output
-    page = (place / "results" / "real" / "own-smoke" / "report.html").read_text()
+    page = (tmp_path / "results" / "real" / "own-smoke" / "report.html").read_text()
     assert "all models start from nothing" in page
 
 
