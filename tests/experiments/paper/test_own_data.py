@@ -79,6 +79,31 @@ def test_every_scheme_stands_behind_the_same_frozen_blocks(place: Path) -> None:
         assert scheme in PER_FRAME or first.model.time_from == 1  # type: ignore[union-attr]
 
 
+def test_models_that_start_from_nothing(place: Path, tmp_path: Path) -> None:
+    file = tmp_path / "lists.yaml"
+    splits = {"one": {"train": "one_train.csv", "test": "one_test.csv", "val_fraction": 0.25}}
+    model = {"image_size": [16, 24], "patch_size": 8, "embed_dim": 8, "depth": 3, "num_heads": 2}
+    file.write_text(yaml.safe_dump({"splits": splits, "from_nothing": True, "model": model}))
+    own = Study("own", read_lists(place / "data", file), "no/such/checkpoint", "smoke", tuple(SCHEMES))
+    assert own.blocks == own.depth == 3
+    for scheme in SCHEMES:
+        spec = own.draws(scheme)[0]
+        assert spec.init_from is None
+        assert spec.recipe.freeze is None
+        assert not spec.recipe.cache_stem
+        assert not spec.recipe.lr_scale  # nothing of them is older than the rest
+        assert spec.model.height_width == (16, 24)
+        if scheme not in CNNS:
+            assert spec.model.embed_dim == 8  # type: ignore[union-attr]
+            assert spec.model.position_std == 1.0  # type: ignore[union-attr]
+            assert spec.model.schedule is None  # type: ignore[union-attr]
+    apart = ["--out", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    found = reproduce(place, "--lists", str(file), "--init-from", "no/such", "--schemes", "divided", *apart)
+    assert found.exit_code == 0, found.output
+    page = (tmp_path / "results" / "real" / "own-smoke" / "report.html").read_text()
+    assert "all models start from nothing" in page
+
+
 def test_a_final_run_trains_on_validation_videos_too(place: Path) -> None:
     own = study(place)
     draw, final = own.draws("joint")[0], own.finals("joint", CHOICE)["one", 0]
@@ -145,6 +170,10 @@ def test_all_schemes(place: Path) -> None:
         (
             {"splits": {"one": {"train": "one_train.csv", "test": "one_test.csv"}}, "over": {"recipe.lr": 3}},
             "recipe.lr",
+        ),
+        (
+            {"splits": {"one": {"train": "one_train.csv", "test": "one_test.csv"}}, "from_nothing": True, "blocks": 1},
+            "blocks: expected none beside from_nothing",
         ),
     ],
 )

@@ -32,7 +32,8 @@ class Lists(Strict):
     splits: fields of a run's `data` by the name of the split, with paths from the folder of the videos; data: fields
     that all splits share.  tune_on: the split on whose validation videos recipes and the scheme are chosen, by
     default the first.  model, recipe: fields of all transformers, and of all recipes, in the place of those of the
-    profile.  over: what recipes are drawn from.  blocks: number of the last blocks that are trained.
+    profile.  over: what recipes are drawn from.  blocks: number of the last blocks that are trained.  from_nothing:
+    the transformers take no weights from a checkpoint, and have the sizes that `model` says.
     """
 
     splits: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -42,6 +43,7 @@ class Lists(Strict):
     recipe: dict[str, Any] = Field(default_factory=dict)
     over: dict[str, Over] | None = Field(default=None, min_length=1)
     blocks: int | None = Field(default=None, ge=1)
+    from_nothing: bool = False
 
     @property
     def first(self) -> str:
@@ -80,6 +82,8 @@ def read_file(file: Path) -> Lists:
         raise InputError(describe(error, file)) from error
     if lists.tune_on is not None and lists.tune_on not in lists.splits:
         raise InputError(f"{file}: tune_on: expected one of {', '.join(lists.splits)}, got {lists.tune_on!r}")
+    if lists.from_nothing and lists.blocks is not None:
+        raise InputError(f"{file}: blocks: expected none beside from_nothing, which trains all, got {lists.blocks}")
     return lists
 
 

@@ -45,6 +45,15 @@ after block 10: far stronger ones would drown them."""
 NEW_RATE = 10.0
 """Factor of the learning rate of what starts from nothing: a transformer's classifier, and all of a CNN."""
 MODEL: dict[str, Any] = {"time_std": 0.05, "drop_path_rate": 0.1, "standardise": True}
+SMALL: dict[str, Any] = {
+    "image_size": 32, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4,
+    "position_std": 1.0, "time_std": 1.0,
+}  # fmt: skip
+"""Transformers that start from nothing: small, with positions as strong as the patches."""
+OVER_FROM_NOTHING: dict[str, str] = {
+    "recipe.lr": "loguniform(5e-4, 4e-3)",
+    "recipe.weight_decay": "loguniform(0.05, 0.5)",
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,8 @@ SETTINGS: dict[Profile, Setting] = {
 class Study:
     """One's own videos, a checkpoint and what is compared on them.
 
-    name: of the data; init_from: a checkpoint of an image model; schemes: some of `SCHEMES`; seeds: of final runs.
+    name: of the data; init_from: a checkpoint of an image model, which is not read where the lists say `from_nothing`;
+    schemes: some of `SCHEMES`; seeds: of final runs.
     """
 
     name: str
@@ -96,7 +106,7 @@ class Study:
     @property
     def blocks(self) -> int:
         """Number of the last blocks that are trained."""
-        return self.lists.blocks or self.setting.blocks
+        return self.depth if self.lists.from_nothing else self.lists.blocks or self.setting.blocks
 
     @property
     def depth(self) -> int:
@@ -107,16 +117,19 @@ class Study:
     @property
     def tune(self) -> Tune:
         """Draws of a recipe, the same for every model."""
-        over = self.lists.over or {path: Space.parse(text) for path, text in OVER.items()}
+        usual = OVER_FROM_NOTHING if self.lists.from_nothing else OVER
+        over = self.lists.over or {path: Space.parse(text) for path, text in usual.items()}
         return Tune(budget=self.setting.draws, over=over, seed=TUNING_SEED)
 
     @cached_property
     def _started(self) -> tuple[Any, dict[str, Any]]:
+        if self.lists.from_nothing:
+            return TimeSformerConfig.from_dict(SMALL | self.lists.model), {}
         return settings_of(self.init_from)
 
     @property
     def start(self) -> TimeSformerConfig:
-        """Configuration of the checkpoint.  Raises InputError for one that is no transformer."""
+        """Configuration of the checkpoint, or of a model of this size.  Raises InputError for one of no transformer."""
         config = self._started[0]
         if not isinstance(config, TimeSformerConfig):
             raise InputError(f"--init-from {self.init_from}: expected a video or image transformer")
@@ -160,15 +173,17 @@ class Study:
         }
 
     def _spec(self, scheme: str, split: str, seed: int, values: Mapping[str, Any], suffix: str, **more: Any) -> RunSpec:
-        setting, cnn = self.setting, scheme in CNNS
+        setting, cnn, new = self.setting, scheme in CNNS, self.lists.from_nothing
+        usual = MODEL | ({name: SMALL[name] for name in ("position_std", "time_std")} if new else {})
         model = {
-            key: value for key, value in (MODEL | self.lists.model).items() if key not in ("image_size", "num_frames")
+            key: value for key, value in (usual | self.lists.model).items() if key not in ("image_size", "num_frames")
         }
         frames = self.lists.model.get("num_frames", setting.frames)
         stem = self.depth - self.blocks
         recipe = RECIPE | setting.recipe | self.lists.recipe
-        recipe = {"lr_scale": {"*" if cnn else "head.*": NEW_RATE}} | recipe
-        if not cnn:
+        if not new:
+            recipe = {"lr_scale": {"*" if cnn else "head.*": NEW_RATE}} | recipe
+        if not cnn and not new:
             recipe |= {"freeze": {"blocks": stem}, "cache_stem": stem > 0}
         if "steps" in self.lists.recipe or "epochs" in self.lists.recipe:  # a budget of one's own
             gone = "epochs" if "steps" in self.lists.recipe else "steps"
@@ -179,7 +194,7 @@ class Study:
             "seed": seed,
             "data": {
                 "jitter": (short, round(JITTER * short)),
-                "copies": setting.copies,
+                **({} if new else {"copies": setting.copies}),
                 **self.lists.splits[split],
                 "preprocessing": self._preprocessing() | self.lists.splits[split].get("preprocessing", {}),
             },
@@ -189,7 +204,7 @@ class Study:
             "init_head": "fresh",
             **more,
         }
-        if not cnn:
+        if not cnn and not new:
             fields["init_from"] = self.init_from
         for path, value in values.items():
             part, name = path.split(".", 1)

@@ -132,10 +132,15 @@ def _row(
 def _caption(study: Study, plain: Mapping[Key, Accuracy]) -> str:
     setting, seeds = study.setting, max(len(found.seeds.percent) for found in plain.values())
     chance = next(iter(plain.values())).chance
+    weights = (
+        "all models start from nothing"
+        if study.lists.from_nothing
+        else f"of the transformers the first {study.depth - study.blocks} of {study.depth} blocks are frozen as in the "
+        "checkpoint"
+    )
     return (
         f"{study.name}, profile {study.profile}: {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{interval_said({found.over for found in plain.values()})}; of the transformers the first "
-        f"{study.depth - study.blocks} of {study.depth} blocks are frozen as in the checkpoint; recipe and model "
+        f"{interval_said({found.over for found in plain.values()})}; {weights}; recipe and model "
         f"chosen on validation videos of {study.lists.first}, {setting.draws} draws a model; chance {chance:.1f} %"
     )
 
