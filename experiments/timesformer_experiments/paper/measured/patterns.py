@@ -190,7 +190,8 @@ def part(entries: Sequence[dict[str, Any]]) -> Part | None:
         "Probe match, 4 x 4 x 4 patches, two blocks, width 96, no class token. Each pattern has the same "
         f"{draws} draws of a recipe, compared on validation videos; the best is trained with {seeds} seeds, each with "
         f"videos of its own, and tested on {videos} videos. Means with 95 % intervals for new seeds and new videos, a "
-        "clip and its reversal together; in the figure small points are seeds and the dotted line is chance. MACs of one clip: those of q·k and attention·v in all blocks, and of the model"
+        "clip and its reversal together; in the figure small points are seeds and the dotted line is chance. "
+        "MACs of one clip: those of q·k and attention·v in all blocks, and of the model"
     )
     table = Table(frame, COLUMNS, caption, measured="measured here, on this repository's probes")
     return Part("accuracy", "Accuracy over executed MACs", table, draw(frame), tuple(findings))
