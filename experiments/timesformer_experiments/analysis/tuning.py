@@ -28,6 +28,7 @@ from timesformer_experiments.analysis.statistics.bands import (
     compare,
     plateau,
 )
+from timesformer_experiments.records.frame import scheme_text
 from timesformer_experiments.report.style import new_figure
 from timesformer_experiments.report.tables import Column, Table
 from timesformer_experiments.specs.tune import Space
@@ -83,7 +84,7 @@ def variants_of(records: Iterable[Record]) -> list[Variant]:
     for record in records:
         if "tuning" in record:
             key = _key(record["tuning"]["variant"])
-            values[key] = record["tuning"]["variant"]
+            values[key] = {path: _shown(path, value) for path, value in record["tuning"]["variant"].items()}
             drawn.setdefault(key, {})[record["tuning"]["draw"]] = record
     paths = next(iter(values.values()), {}).keys()
     for record in records:
@@ -110,6 +111,12 @@ def variants_of(records: Iterable[Record]) -> list[Variant]:
             )
         )
     return found
+
+
+def _shown(path: str, value: Any) -> Any:
+    """Return a value of an axis as it is shown: schemes with options, schedules and lists as text."""
+    text = scheme_text(path, value)
+    return json.dumps(text) if isinstance(text, dict | list) else text
 
 
 def _key(values: Mapping[str, Any]) -> str:

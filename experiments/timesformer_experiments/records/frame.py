@@ -113,7 +113,9 @@ def frame_of(found: Sequence[tuple[dict[str, Any], str, str]]) -> pd.DataFrame:
 def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     cells, spec, metrics = (_Values(len(records)) for _ in range(3))
     for row, record in enumerate(records):
-        cells.put(row, {path: _chosen(path, value) for path, value in (record.get("cell") or {}).items()}, whole=True)
+        cells.put(
+            row, {path: scheme_text(path, value) for path, value in (record.get("cell") or {}).items()}, whole=True
+        )
         spec.put(row, _with_texts(record["spec"]))
         metrics.put(row, record["metrics"])
     configuration = spec.columns()
@@ -164,13 +166,13 @@ def _with_texts(spec: dict[str, Any]) -> dict[str, Any]:
     model = spec.get("model")
     if not isinstance(model, dict) or not any(isinstance(model.get(name), dict) for name in ("attention", "schedule")):
         return spec
-    texts = {"attention": _chosen("model.attention", model.get("attention"))}
+    texts = {"attention": scheme_text("model.attention", model.get("attention"))}
     if "schedule" in model:
         texts["schedule"] = json.dumps(model["schedule"])
     return spec | {"model": model | texts}
 
 
-def _chosen(path: str, value: Any) -> Any:
+def scheme_text(path: str, value: Any) -> Any:
     """Return the text of a scheme with options; other values as they are."""
     if path.rpartition(".")[2] != "attention" or not isinstance(value, dict):
         return value

@@ -4,6 +4,7 @@ import pytest
 
 from timesformer.errors import InputError
 from timesformer_experiments.analysis import tuning
+from timesformer_experiments.report.tables import to_markdown
 
 OVER = {"recipe.lr": "loguniform(0.0001, 0.01)"}
 RATES = 2 * [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-4, 5e-4, 2e-3]
@@ -51,6 +52,13 @@ def test_the_tables_say_what_was_chosen_and_how_good_the_search_is():
     assert first["joint"] == pytest.approx(sum(BAD[1:]) / 8)  # a diverged draw counts as 0 %
     assert set(tuning.figures(variants, "model.attention")) == {"tuning_best_of_draws", "tuning_learning_rate"}
     assert tables["tuning_learning_rate"].frame["best_lr"].tolist() == [2e-3, 2e-3]
+
+
+def test_schemes_with_options_are_shown_as_text():
+    scheme = {"name": "swin", "window": [2, 2, 2]}
+    tables = tuning.tables(tuning.variants_of([*records("joint", GOOD), *records(scheme, BAD)]))
+    assert tables["tuning"].frame["model.attention"].tolist() == ["joint", "swin(window=[2,2,2])"]
+    assert "swin(window=[2,2,2])" in to_markdown(tables["tuning"])
 
 
 def test_only_what_the_bands_show_is_said():

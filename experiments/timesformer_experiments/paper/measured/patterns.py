@@ -34,6 +34,7 @@ KIND = "pattern"
 FOLDER = Path("sweeps/sparse")
 """Place of the sweep's report in the folder of the results."""
 LOOKS = [*zip(COLOURS, MARKERS, strict=True), ("#777777", "*")]
+CHANCE_PERCENT = 25.0
 LEARNT_PERCENT, NOT_LEARNT_PERCENT = 85.0, 40.0
 """Registered: a pattern has learnt the probe from the first on, and is not seen to learn it up to the second."""
 
@@ -160,23 +161,27 @@ def part(entries: Sequence[dict[str, Any]]) -> Part | None:
     seeds, videos, draws = (int(frame[name].min()) for name in ("measured_seeds", "measured_test_videos", "draws"))
     hits = int((frame["predicted"] == frame["found"]).sum())
     missed = [f"{row['attention']} {row['found']}" for row in entries if row["found"] != row["predicted"]]
-    joint = frame[frame["attention"] == "joint"]
+    core = frame.set_index("attention")["counted_core_mmacs_per_view"]
     findings = [
         f"The sweep's file says beforehand: a pattern learns the probe (from {LEARNT_PERCENT:.0f} % on) where patches "
         f"of one texture meet, and does not (up to {NOT_LEARNT_PERCENT:.0f} %) where none do. {hits} of {len(frame)} "
         f"are as predicted{'; not so: ' + ', '.join(missed) if missed else ''}."
     ]
-    if len(joint):
-        core, reached = (
-            float(joint["counted_core_mmacs_per_view"].iloc[0]),
-            float(joint["measured_top1_percent"].iloc[0]),
+    findings += [
+        f"{row['attention']}: {row['measured_each_seed_percent']} % by seed"
+        + (
+            f", with {100 * core[row['attention']] / core['joint']:.0f} % of joint's MACs in the attention core."
+            if "joint" in core
+            else "."
         )
-        findings += [
-            f"{row['attention']} executes {100 * row['counted_core_mmacs_per_view'] / core:.0f} % of joint attention's "
-            f"MACs in the attention core and has {row['measured_top1_percent']:.1f} % where joint has {reached:.1f} %."
-            for row in entries
-            if row["attention"] != "joint"
-        ]
+        for row in entries
+    ]
+    unclear = [row["attention"] for row in entries if _reaches_chance(row)]
+    if unclear:
+        findings.append(
+            f"The intervals of {len(unclear)} of {len(frame)} reach down to chance, and seeds of one pattern lie far "
+            "apart: between patterns nothing is decided, and the figure ranks none."
+        )
     findings.append(
         f"One probe, {seeds} seeds and {draws} draws a pattern: this says what these options learn on match, in these "
         "many steps, and nothing of other data."
@@ -185,14 +190,23 @@ def part(entries: Sequence[dict[str, Any]]) -> Part | None:
         "Probe match, 4 x 4 x 4 patches, two blocks, width 96, no class token. Each pattern has the same "
         f"{draws} draws of a recipe, compared on validation videos; the best is trained with {seeds} seeds, each with "
         f"videos of its own, and tested on {videos} videos. Means with 95 % intervals for new seeds and new videos, a "
-        "clip and its reversal together. MACs of one clip: those of q·k and attention·v in all blocks, and of the model"
+        "clip and its reversal together; in the figure small points are seeds and the dotted line is chance. "
+        "MACs of one clip: those of q·k and attention·v in all blocks, and of the model"
     )
     table = Table(frame, COLUMNS, caption, measured="measured here, on this repository's probes")
     return Part("accuracy", "Accuracy over executed MACs", table, draw(frame), tuple(findings))
 
 
+def _reaches_chance(row: Mapping[str, Any]) -> bool:
+    low = row["measured_top1_low_percent"]
+    return low is None or low <= CHANCE_PERCENT
+
+
 def draw(frame: pd.DataFrame) -> Figure:
-    """Draw accuracy over the executed MACs of the attention core, and over those of the model."""
+    """Draw accuracy over the executed MACs of the attention core, and over those of the model.
+
+    Large: means with their intervals; small: seeds; dotted: chance.
+    """
     figure, axes = new_figure(10.5, 4.8, panels=2)
     keys = ("counted_core_mmacs_per_view", "counted_mmacs_per_view")
     for axis, key, of in zip(axes, keys, ("attention core", "whole model"), strict=True):
@@ -212,11 +226,13 @@ def draw(frame: pd.DataFrame) -> Figure:
                 linestyle="none",
                 label=row["attention"],
             )
-        axis.axhline(25, color="black", linestyle=":", linewidth=1)
+            each = [float(percent) for percent in row["measured_each_seed_percent"].split(", ")]
+            axis.scatter([row[key]] * len(each), each, s=14, color=colour, alpha=0.5)
+        axis.axhline(CHANCE_PERCENT, color="black", linestyle=":", linewidth=1)
         axis.set_ylim(0, 104)
         axis.set_xlim(left=0)
         axis.set_xlabel(f"executed MACs per clip, {of} [millions]")
-    axes[0].set_ylabel("top-1 on match [%], 95 % interval; dotted: chance")
+    axes[0].set_ylabel("top-1 on match [%]")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     return figure
