@@ -193,7 +193,7 @@ class Workbench:
         torch._dynamo.reset()  # the number of compilations of one function is limited
         model = _Logits(copy.deepcopy(self.theirs), DTYPES[precision])
         for layer in model.model.timesformer.encoder.layer:  # type: ignore[union-attr]
-            layer.compile(dynamic=False)  # type: ignore[operator, union-attr]
+            layer.compile(dynamic=False)
         return lambda: model(self.clip)
 
     def _graph(self, precision: Precision) -> Path:

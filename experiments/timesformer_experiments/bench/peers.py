@@ -103,7 +103,7 @@ def run(
     emulate: bool = False,
     retry: bool = False,
     previous: dict[str, Any] | None = None,
-    keep: Callable[[dict[str, Any]], None] = lambda record: None,
+    keep: Callable[[dict[str, Any]], object] = lambda record: None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measure the cases that are still to be measured and that fit into the time; return a record with every round.

@@ -32,7 +32,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PAGE = (1180, 1200)
 """Window of the explorer's picture, in CSS pixels; what is blank below the page is cut off."""
 MARGIN = 16
-JPEG = {"quality": 84, "optimize": True}
+JPEG: dict[str, Any] = {"quality": 84, "optimize": True}
 DPI = 110
 UNTRAINED = "image weights; nothing was trained on video"
 
