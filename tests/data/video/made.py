@@ -1,6 +1,8 @@
 """Small video files whose frames carry their number in the picture, and what FFmpeg decodes of a file in sequence."""
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -42,6 +44,19 @@ def number_of(frame: np.ndarray) -> int:
     return sum(int(bar.mean() > 127) << bit for bit, bar in enumerate(bars))
 
 
+@contextmanager
+def same_scheduling() -> Iterator[None]:
+    """Put the scheduling of the process back: SVT-AV1 makes it, and all that it starts, a real-time one if it may."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def encode(
     path: Path,
     codec: str = "libx264",
@@ -60,7 +75,7 @@ def encode(
     paint: Callable[[av.VideoFrame], object] = lambda frame: None,
 ) -> Path:
     """Encode `numbered` frames; times: of the frames in units of time_base; last: duration of the last packet."""
-    with av.open(str(path), "w", format=form, options=mux or {}) as out:
+    with same_scheduling(), av.open(str(path), "w", format=form, options=mux or {}) as out:
         stream = out.add_stream(codec, rate=rate, options=FAST.get(codec, {}) | (options or {}))
         (stream.height, stream.width), stream.pix_fmt = size, pix_fmt
         if time_base is not None:

@@ -35,7 +35,10 @@ def test_what_classifiers_without_attention_have() -> None:
     solved = frame["probe"].eq("cue") | (frame["probe"].eq("shell") & frame["dial"].eq("patches_per_frame=0"))
     best = frame.assign(of=frame["probe"].eq("match")).loc[~solved].groupby("of")["cheap_best_percent"].max()
     text = " ".join((ROOT / "docs/skills.md").read_text().split())
-    assert f"at most {best[True]:.1f} % on `match` and {best[False]:.1f} % on `shell`, `contact`, `bind` and `spin`" in text
+    assert (
+        f"at most {best[True]:.1f} % on `match` and {best[False]:.1f} % on `shell`, `contact`, `bind` and `spin`"
+        in text
+    )
     assert f"has up to {frame.loc[frame['probe'] == 'cue', 'cheap_best_percent'].max():.1f} %" in text
     nothing = {"patches_per_frame=0", "ring=2", "gap=3", "gap=5", "gap=7"}
     assert set(frame.loc[frame["ranks_nothing"].notna(), "dial"]) == nothing
