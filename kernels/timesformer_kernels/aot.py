@@ -43,8 +43,8 @@ FP32 = {"cls_out", "lse", "cls_lse", "delta", "cls_delta", "dcls", "mean", "scal
 FP32_UNDER_AUTOCAST = {"x", "total", "weight", "bias", "dtotal", "dx"}
 
 ALLOWED_SPILLS = {("sm_80", "add_norm_backward", "norm"): 2}
-"""Exceptions to "no spills", in 32-bit words per thread.  Here the compiler stays at 48 registers, so that one more block
-fits on a multiprocessor, at the price of one word in the first-level cache."""
+"""Exceptions to "no spills", in 32-bit words per thread.  Here the compiler stays at 48 registers, so that one more
+block fits on a multiprocessor, at the price of one word in the first-level cache."""
 
 RESERVED = 1024
 """Shared memory, in bytes, that the system takes from a multiprocessor for each block."""
