@@ -36,6 +36,7 @@ NOT_RUN = {
     r"examples/\w+\.yaml": "is run by tests/test_examples.py",
     r"reproduce skills": "trains 36 models; tests/experiments/paper/test_ablation.py runs it at `smoke`, slowly",
     r"reproduce real ": "tunes and trains ten models; tests/experiments/paper/test_own_data.py runs it on tiny videos",
+    r"reproduce gallery": "needs real clips; tests/experiments/paper/test_gallery.py has stand-ins for them",
     r"--profile paper": "needs the real datasets; tests/experiments/paper/test_real.py has stand-ins for them",
     r"runs/joint/model": "needs a model of joint attention; tests/experiments/cli/test_recall.py makes one",
     r"--compare OTHER": "needs a second model; tests/experiments/cli/test_attend_cli.py makes one",
@@ -46,7 +47,7 @@ NOT_RUN = {
 
 TINY = {
     "timesformer cost --baseline": "--image-size 64 --num-frames 4",
-    "timesformer cost --attention": "--image-size 32 --num-frames 4 --embed-dim 48 --depth 1 --num-heads 4",
+    "timesformer cost --attention": "--image-size 32 --num-frames 4 --embed-dim 48 --depth 3 --num-heads 4",
     "timesformer probe": "--num-train 16 --num-test 8",
     "timesformer reproduce": "--jobs 1",
 }

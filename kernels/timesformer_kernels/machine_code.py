@@ -1,4 +1,4 @@
-"""What the machine code of a kernel says: its instructions, and the loop that computes products.
+"""Machine code of a kernel: its instructions, and the loop that computes products.
 
 It reads the text of NVIDIA's disassembler, which Triton ships.
 """

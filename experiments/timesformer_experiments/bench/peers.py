@@ -71,7 +71,7 @@ class Case:
 
     @property
     def goal(self) -> tuple[float, tuple[str, ...]] | None:
-        """How many times as fast ours is to be, and as which of these sides (the fastest); None: no goal is set."""
+        """Factor by which ours is to be faster, and than which of these sides (the fastest); None: no goal is set."""
         peers = tuple(side for side in SIDES[self.direction] if side not in ("ours", "fused"))
         if self.direction == "training":
             wanted = {("divided", 8): 1.05, ("divided", 16): 1.05, ("joint", 16): 2.0}

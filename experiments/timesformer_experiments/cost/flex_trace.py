@@ -1,4 +1,4 @@
-"""What FlexAttention computes, written as matrix products that can be traced and counted."""
+"""Computation of FlexAttention, written as matrix products that can be traced and counted."""
 
 from __future__ import annotations
 
