@@ -151,6 +151,11 @@ class Kind:
         value = getattr(self, field)
         self._require(field, type(value) is int and low <= value <= high, f"a whole number from {low} to {high}")
 
+    def _require_one_of(self, field: str, *values: int) -> None:
+        *others, last = map(str, values)
+        value = getattr(self, field)
+        self._require(field, type(value) is int and value in values, f"{', '.join(others)} or {last}")
+
     def _require_number(self, field: str, low: float, high: float) -> None:
         value = getattr(self, field)
         number = isinstance(value, int | float) and not isinstance(value, bool)

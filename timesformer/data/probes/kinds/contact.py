@@ -72,7 +72,7 @@ class Contact(Kind):
         self._require_whole("grid", 3, 8)
         self._require_whole("video_frames", 1, 16)
         self._require_whole("max_offset", 1, self.grid - 1)
-        self._require("pairs", self.pairs in (2, 4, 6, 8), "2, 4, 6 or 8")
+        self._require_one_of("pairs", 2, 4, 6, 8)
         self._require("pairs", bool(self.offsets), "few enough for an offset")
         self._require_number("patch_noise", 0.0, 0.2)
 

@@ -31,7 +31,6 @@ Array = np.ndarray
 GRID = 4
 CORNERS = ((0, 0), (0, 3), (3, 0), (3, 3))
 """Row and column of the classes' patches."""
-QUESTION_PATCHES = (4, 12)
 
 
 def _asking(patches: int) -> Array:
@@ -74,7 +73,7 @@ class Cue(Kind):
         self._require_whole("video_frames", 8, 96)
         self._require_whole("gap", 2, self.video_frames - 1)
         self._require_whole("cue_distractors", 1, self.gap - 1)
-        self._require("question_patches", self.question_patches in QUESTION_PATCHES, "4 or 12")
+        self._require_one_of("question_patches", 4, 12)
         self._require_number("patch_noise", 0.0, 0.2)
 
     @property

@@ -63,7 +63,7 @@ class Shell(Kind):
     val_revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        self._require("grid", self.grid in (4, 6, 8), "4, 6 or 8")
+        self._require_one_of("grid", 4, 6, 8)
         self._require_whole("video_frames", 2, 16)
         self._require_whole("patches_per_frame", 0, self.grid - 1)
         self._require_number("patch_noise", 0.0, 0.2)
