@@ -42,3 +42,15 @@ def test_what_classifiers_without_attention_have() -> None:
     assert f"has up to {frame.loc[frame['probe'] == 'cue', 'cheap_best_percent'].max():.1f} %" in text
     nothing = {"patches_per_frame=0", "ring=2", "gap=3", "gap=5", "gap=7"}
     assert set(frame.loc[frame["ranks_nothing"].notna(), "dial"]) == nothing
+
+
+def test_no_scheme_is_far_ahead_of_trajectory_where_a_probe_ranks() -> None:
+    frame = pd.read_csv(ROOT / "results" / "skills" / "quick" / "skills.csv")
+    ranked = frame.loc[frame["ranks_nothing"].isna() & frame["depth"].eq(2)]
+    table = ranked.pivot(index=["probe", "dial"], columns="scheme", values="measured_top1_percent")
+    ahead = table.drop(columns="trajectory").sub(table["trajectory"], axis=0).stack()
+    probe, dial, scheme = ahead.idxmax()
+    assert (probe, dial, scheme, ahead.max() < 1) == ("bind", "speed=3", "joint", True)
+    best = table.loc[probe, dial]
+    text = " ".join((ROOT / "docs/skills.md").read_text().split())
+    assert f"{best[scheme]:.1f} against {best['trajectory']:.1f} %), which says little with one seed" in text
