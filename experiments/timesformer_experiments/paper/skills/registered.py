@@ -10,7 +10,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -23,6 +23,7 @@ SKILLS = Path(__file__).parents[1] / "skills.yaml"
 
 Value = str | int | float
 Percent = float
+Count = Annotated[int, Field(ge=1)]
 Profile = Literal["smoke", "quick", "full"]
 
 
@@ -129,6 +130,12 @@ class Hit(Strict):
     learnt: float = Field(gt=0, le=1)
     not_learnt: float = Field(ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Hit:
+        if self.not_learnt >= self.learnt:
+            raise InputError(f"not_learnt: expected less than learnt {self.learnt:g}, got {self.not_learnt:g}")
+        return self
+
     def level(self, percent: float, chance: float) -> str:
         """Return the level of an accuracy."""
         skill = (percent - chance) / (100 - chance)
@@ -169,8 +176,8 @@ class Skills(Strict):
 
     written: str = Field(min_length=1)
     schemes: tuple[str, ...] = Field(min_length=2)
-    seeds: dict[Profile, int]
-    seeds_registered: dict[Profile, int] = Field(default_factory=dict)
+    seeds: dict[Profile, Count]
+    seeds_registered: dict[Profile, Count] = Field(default_factory=dict)
     data_seed: int = Field(default=0, ge=0)
     model: dict[str, Any]
     protocol: str
@@ -180,6 +187,8 @@ class Skills(Strict):
 
     @model_validator(mode="after")
     def _agree(self) -> Skills:
+        if lacking := sorted({profile for skill in self.probes.values() for profile in skill.depths} - set(self.seeds)):
+            raise InputError(f"seeds: expected a number for each profile that has depths, none for {', '.join(lacking)}")
         for name, skill in self.probes.items():
             for each in skill.expected:
                 if tuple(each.schemes) != self.schemes:

@@ -196,6 +196,9 @@ def test_share_met_by_hand() -> None:
         (lambda file: file["probes"]["contact"]["map_percent"].update({"0 0 1": [1, 2]}), "0 0 1: expected 6 numbers"),
         (lambda file: file.update(followups=[FOLLOW | {"change": {}}]), "change, start: expected one of them"),
         (lambda file: file.update(followups=[FOLLOW | {"value": 7}]), "followups: no run of bind joint 2 7"),
+        (lambda file: file["seeds"].update(quick=0), "seeds.quick: Input should be greater than or equal to 1, got 0"),
+        (lambda file: file["seeds"].pop("quick"), "seeds: expected a number for each profile .* none for quick"),
+        (lambda file: file["hit"].update(not_learnt=0.9), "not_learnt: expected less than learnt 0.8, got 0.9"),
     ],
 )
 def test_a_faulty_file_is_refused(tmp_path: Path, change: Any, said: str) -> None:
