@@ -188,7 +188,9 @@ class Skills(Strict):
     @model_validator(mode="after")
     def _agree(self) -> Skills:
         if lacking := sorted({profile for skill in self.probes.values() for profile in skill.depths} - set(self.seeds)):
-            raise InputError(f"seeds: expected a number for each profile that has depths, none for {', '.join(lacking)}")
+            raise InputError(
+                f"seeds: expected a number for each profile that has depths, none for {', '.join(lacking)}"
+            )
         for name, skill in self.probes.items():
             for each in skill.expected:
                 if tuple(each.schemes) != self.schemes:
