@@ -214,7 +214,8 @@ def test_seeds_have_their_own_videos_and_are_more_at_the_registered_value(
         full = ARTEFACT.report([*records, *entries], "full")
     seeds = full.table.frame.groupby(["probe", "dial", "depth"])["seeds"].unique().map(list)
     assert [place for place, many in seeds.items() if many == [5]] == [
-        ("bind", "speed=1", 2), ("contact", "offset=all", 2), ("cue", "gap=7", 2), ("match", "move=axis", 2),
+        ("bind", "speed=1", 2), ("contact", "offset=all", 2), ("contact", "offset=elsewhere", 2),
+        ("contact", "offset=frame", 2), ("contact", "offset=place", 2), ("cue", "gap=7", 2), ("match", "move=axis", 2),
         ("shell", "patches_per_frame=1", 2), ("spin", "ring=3", 2),
     ]  # fmt: skip
     assert set(map(tuple, seeds)) == {(3,), (5,)}
