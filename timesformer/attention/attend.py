@@ -196,7 +196,7 @@ def _attend_partition(
     patches, cls_sum, cls = None, None, None
     several, out = len(tiles) > 1 and not class_only, None
     # The first stops torch.compile, which goes on after it: tiles of unknown sizes, as one graph, take it many minutes.
-    parts = list[Tensor]() if several else []
+    parts = list[Tensor]() if len(tiles) > 1 else []
     if several and type(q.shape[0]) is int:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for tile in tiles:
