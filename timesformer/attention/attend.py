@@ -195,7 +195,7 @@ def _attend_partition(
     tiles = over.tiles(grid) if not class_only or policy == "replicated" else []
     patches, cls_sum, cls = None, None, None
     several, out = len(tiles) > 1 and not class_only, None
-    # `list[Tensor]()` stops torch.compile, which goes on after it: as one graph, parts of any size take it many minutes.
+    # `list[Tensor]()` stops torch.compile, which goes on after it: one graph of parts of any size takes many minutes.
     parts = [] if {over.t.word, over.h.word, over.w.word} <= {"all", "each"} else list[Tensor]()
     if several and type(q.shape[0]) is int:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
