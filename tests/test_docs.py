@@ -23,7 +23,8 @@ from timesformer.data.probes import make_probe
 from timesformer_experiments.cli.main import app
 from timesformer_experiments.paper.own_data import lists
 from timesformer_experiments.paper.probes import ceiling_percent
-from timesformer_experiments.paper.skills import recipes, registered
+from timesformer_experiments.paper.recipes import read_recipes
+from timesformer_experiments.paper.skills import registered
 from timesformer_experiments.specs.run import load_specs
 from timesformer_experiments.specs.sweep import load_sweep, parse_sweep
 
@@ -174,7 +175,7 @@ BASE = {
 
 SKILLS: dict[str, Callable[[Path], object]] = {
     "skills.yaml": registered.read_skills,
-    "skills_recipes.yaml": recipes.read_recipes,
+    "skills_recipes.yaml": read_recipes,
     "lists.yaml": lists.read_file,
 }
 """Files of `timesformer reproduce skills`, of which the first block shows a part, and of `reproduce real`."""

@@ -1,92 +1,17 @@
-"""Recipes of `skills` as they were found on validation data, read from `skills_recipes.yaml`.
-
-match:
-  joint:
-    recipe.lr: 0.003                # fields of the run by dotted path
-    recipe.steps: 800
-    model.position_std: 0.3
-    selection: {on: validation, search: random, draws: 8, seed: 0, budget: 20 core-seconds a draw,
-                validation_percent: 98.4, core_seconds: 19.5}
-"""
+"""Recipes of `skills`, read from `skills_recipes.yaml`."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, RootModel, ValidationError, model_validator
-
-from timesformer.errors import InputError
+from timesformer_experiments.paper.recipes import Recipes, read_recipes, recipe_of, selection_said
 from timesformer_experiments.paper.skills.registered import Profile
-from timesformer_experiments.specs.data import Strict
-from timesformer_experiments.specs.reading import read_yaml
-from timesformer_experiments.specs.run import describe
 
 RECIPES = Path(__file__).parents[1] / "skills_recipes.yaml"
 SMOKE: dict[str, Any] = {"recipe.steps": 2, "recipe.batch_size": 8, "model.embed_dim": 16, "model.num_heads": 2}
 """Fields of all runs of the profile smoke, whose accuracies mean nothing."""
-PLACES = ("model.", "recipe.")
-
-
-class Chosen(Strict):
-    """Choice of a recipe: on which split, how draws were made, what they cost, and what the best one had.
-
-    budget: of each draw, in words; core_seconds: of the best one; over: the fields that were drawn and from what.
-    """
-
-    on: Literal["validation"]
-    search: str = Field(min_length=1)
-    draws: int = Field(ge=1)
-    seed: int = Field(ge=0)
-    budget: str | float
-    validation_percent: float = Field(ge=0, le=100)
-    core_seconds: float = Field(gt=0)
-    over: dict[str, Any] | None = None
-    note: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_on(cls, values: Any) -> Any:
-        """Take `on` without quotes, which YAML reads as a truth value, as it is meant."""
-        if isinstance(values, dict) and True in values:
-            return {"on" if name is True else name: value for name, value in values.items()}
-        return values
-
-
-class SchemeRecipe(Strict):
-    """Fields of a run by dotted path, below `model` or `recipe`, and how they were chosen."""
-
-    fields: dict[str, Any] = Field(min_length=1)
-    selection: Chosen
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apart(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            raise InputError(f"expected fields of a run, got {values!r}")
-        fields = {name: value for name, value in values.items() if name != "selection"}
-        for name in fields:
-            if not isinstance(name, str) or not name.startswith(PLACES):
-                raise InputError(f"{name}: expected selection, or a field of a run that begins with model. or recipe.")
-        return {"fields": fields, **({"selection": values["selection"]} if "selection" in values else {})}
-
-
-class Recipes(RootModel[dict[str, dict[str, SchemeRecipe]]]):
-    """Recipes by probe and scheme."""
-
-
-def read_recipes(path: Path) -> Recipes:
-    """Read and validate a file of recipes, none where there is no file.
-
-    Raises InputError that names the file and the field.
-    """
-    if not path.is_file():
-        return Recipes({})
-    try:
-        return Recipes.model_validate(read_yaml(path, "recipes"))
-    except ValidationError as error:
-        raise InputError(describe(error, path)) from error
 
 
 @cache
@@ -100,31 +25,10 @@ def fields_of(probe: str, scheme: str, profile: Profile) -> dict[str, Any]:
 
     Raises InputError if there is none, except in the profile smoke, which has its own.
     """
-    if profile == "smoke":
-        return SMOKE
-    found = recipes().root.get(probe, {}).get(scheme)
-    if found is None:
-        raise InputError(f"{RECIPES.name}: no recipe of {scheme} on {probe} (expected one for every scheme and probe)")
-    return found.fields
+    return SMOKE if profile == "smoke" else recipe_of(recipes(), RECIPES, probe, scheme).fields
 
 
 def selection_of(probe: str, scheme: str, profile: Profile) -> dict[str, Any] | None:
     """Return the `selection` of a run's record, where the recipe says what was drawn from what."""
-    if profile == "smoke":
-        return None
     found = recipes().root.get(probe, {}).get(scheme)
-    if found is None or found.selection.search not in ("random", "grid"):
-        return None
-    chosen = found.selection
-    over = {name: values for name, values in (chosen.over or {}).items() if name in found.fields}
-    if not over:
-        return None
-    return {
-        "on": chosen.on,
-        "search": chosen.search,
-        "draws": chosen.draws,
-        "over": over,
-        "chosen": {name: found.fields[name] for name in over},
-        "best_percent": chosen.validation_percent,
-        "seed": chosen.seed,
-    }
+    return None if profile == "smoke" or found is None else selection_said(found)

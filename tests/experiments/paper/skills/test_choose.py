@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from timesformer import InputError
-from timesformer_experiments.paper.skills.choose import SCHEME, choose
-from timesformer_experiments.paper.skills.recipes import read_recipes, recipes
+from timesformer_experiments.paper.choose import SCHEME, Place, choose
+from timesformer_experiments.paper.recipes import read_recipes
+from timesformer_experiments.paper.skills.recipes import recipes
 from timesformer_experiments.paper.skills.registered import skills
 from timesformer_experiments.specs.sweep import load_sweep
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[4]
 SWEEPS = ROOT / "experiments" / "sweeps" / "skills"
 TUNING = ROOT / "results" / "skills" / "tuning"
 FILE = """\
-name: few
+name: skills-few
 base:
   data: {probe: match, num_train: 8, num_test: 8, num_val: 8}
   model: {num_frames: 2, image_size: 32, patch_size: 8, embed_dim: 8, num_heads: 2, depth: 2}
@@ -60,7 +61,7 @@ def test_the_best_draw_on_validation_becomes_a_schemes_recipe(tmp_path: Path) ->
         "bind: {joint: {recipe.lr: 0.5, selection: {on: validation, search: grid, draws: 1, seed: 0, budget: x, "
         "validation_percent: 60.0, core_seconds: 2.0}}}\n"
     )
-    choose([folder], file, tmp_path / "tuning")
+    choose([folder], {"skills": Place("skills", file, tmp_path / "tuning")})
     found = read_recipes(file).root
     assert found["bind"]["joint"].fields == {"recipe.lr": 0.5}
     assert {scheme: each.fields["recipe.lr"] for scheme, each in found["match"].items()} == {
@@ -76,14 +77,17 @@ def test_the_best_draw_on_validation_becomes_a_schemes_recipe(tmp_path: Path) ->
 
 
 def test_unfinished_sweeps_and_the_test_set_are_refused(tmp_path: Path) -> None:
+    places = {"skills": Place("skills", tmp_path / "recipes.yaml", tmp_path / "tuning")}
     tested = swept(tmp_path / "tested", on="test")
     with pytest.raises(InputError, match="was evaluated on the test set; expected evaluate_on: validation"):
-        choose([tested], tmp_path / "recipes.yaml", tmp_path / "tuning")
+        choose([tested], places)
     short = swept(tmp_path / "short")
     lines = (short / "records.jsonl").read_text().splitlines()
     (short / "records.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(InputError, match="is not finished; expected a record of every cell"):
-        choose([short], tmp_path / "recipes.yaml", tmp_path / "tuning")
+        choose([short], places)
+    with pytest.raises(InputError, match="sweep 'skills-few': expected a name that begins with table1"):
+        choose([tested], {"table1": places["skills"]})
 
 
 @pytest.mark.parametrize("probe", [name for name in skills().probes if name in recipes().root])

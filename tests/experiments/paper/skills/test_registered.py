@@ -24,7 +24,7 @@ from timesformer_experiments.paper.skills.bounds import (
     share_met,
 )
 from timesformer_experiments.paper.skills.plan import cells, followups, spec_of
-from timesformer_experiments.paper.skills.recipes import Recipes, read_recipes
+from timesformer_experiments.paper.recipes import Recipes, read_recipes
 from timesformer_experiments.paper.skills.registered import SKILLS, read_skills, skills
 
 GRID: Grid = (2, 4, 4)

@@ -1,15 +1,18 @@
-"""Choose the recipes of `skills` from finished sweeps on validation data.
+"""Choose recipes from finished sweeps on validation data.
 
-    python -m timesformer_experiments.paper.skills.choose runs/skills-match runs/skills-bind …
+    python -m timesformer_experiments.paper.choose runs/skills-match runs/table1-appearance …
 
-Each folder is that of `timesformer sweep experiments/sweeps/skills/PROBE.yaml`.  For every scheme the draw that is best
-on validation is taken, of equal ones the earlier.  The recipes go to `skills_recipes.yaml`, with what the sweep gives
-all schemes; draws and their learning curves go to `results/skills/tuning`.
+Each folder is that of `timesformer sweep` with a file of `experiments/sweeps/skills` or `experiments/sweeps/table1`.  For
+every scheme the draw that is best on validation is taken, of equal ones the earlier.  The recipes go to
+`skills_recipes.yaml` or `table1_recipes.yaml`, with what the sweep gives all schemes; draws and their learning curves go
+to the folder `tuning` of the results.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +21,65 @@ import yaml
 
 from timesformer.errors import InputError
 from timesformer.files import write_atomic
-from timesformer_experiments.paper.skills.recipes import RECIPES, read_recipes
+from timesformer_experiments.paper import tuned
+from timesformer_experiments.paper.recipes import read_recipes
+from timesformer_experiments.paper.skills import recipes as skills_recipes
 from timesformer_experiments.records.folder import RunFolder
 from timesformer_experiments.records.log import read_records
 from timesformer_experiments.specs.sweep import Sweep, load_sweep
 
-TUNING = Path("results/skills/tuning")
 SCHEME = "model.attention"
 OF_THE_PROBE = ("attention", "depth", "num_frames", "image_size", "patch_size", "class_token", "temporal_fc")
-"""Fields of the model that `skills.yaml` states."""
+"""Fields of the model that are settled beforehand."""
 POINTS = 12
 HEAD = """\
-# Recipes of `timesformer reproduce skills`, chosen on validation videos by the sweeps in experiments/sweeps/skills and
-# written by `python -m timesformer_experiments.paper.skills.choose`; the draws are in results/skills/tuning.
+# Recipes of `timesformer reproduce {artefact}`, chosen on validation videos by the sweeps in experiments/sweeps/{sweeps} and
+# written by `python -m timesformer_experiments.paper.choose`; the draws are in results/{artefact}/tuning.
 """
 
 
-def choose(folders: list[Path], recipes: Path = RECIPES, tuning: Path = TUNING) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where the recipes of an artefact and the draws that they were chosen from are kept."""
+
+    artefact: str
+    recipes: Path
+    tuning: Path
+
+
+PLACES = {
+    "skills": Place("skills", skills_recipes.RECIPES, Path("results/skills/tuning")),
+    "table1": Place("table1_tuned", tuned.RECIPES, Path("results/table1_tuned/tuning")),
+}
+"""By the first word of a sweep's name."""
+
+
+def choose(folders: list[Path], places: Mapping[str, Place] = PLACES) -> None:
     """Write the recipes of the probes of these sweeps, beside those of others, and what they were chosen from.
 
-    Raises InputError for a sweep that is not finished, or that was evaluated on the test set.
+    Raises InputError for a sweep that is not finished, that was evaluated on the test set, or that has another name.
     """
-    kept = read_recipes(recipes).model_dump(mode="json", exclude_defaults=True)
-    found: dict[str, Any] = {
-        probe: {scheme: {**each["fields"], "selection": each["selection"]} for scheme, each in schemes.items()}
-        for probe, schemes in kept.items()
-    }
     for folder in folders:
         sweep = load_sweep(folder / "sweep.yaml")
-        probe = str(sweep.base["data"]["probe"])
+        word = sweep.name.split("-")[0]
+        if word not in places:
+            raise InputError(f"{folder}: sweep {sweep.name!r}: expected a name that begins with {' or '.join(places)}")
+        place, probe = places[word], str(sweep.base["data"]["probe"])
+        kept = read_recipes(place.recipes).model_dump(mode="json", exclude_defaults=True)
+        found: dict[str, Any] = {
+            name: {scheme: {**each["fields"], "selection": each["selection"]} for scheme, each in schemes.items()}
+            for name, schemes in kept.items()
+        }
         draws = _draws(folder, sweep)
         found[probe] = {
             str(scheme): _recipe(sweep, table.reset_index(drop=True))
             for scheme, table in draws.groupby(SCHEME, sort=False)
         }
-        tuning.mkdir(parents=True, exist_ok=True)
-        write_atomic(tuning / f"{probe}.csv", draws.to_csv(index=False, lineterminator="\n").encode())
-    text = yaml.safe_dump(found, sort_keys=False, default_flow_style=None, width=120)
-    write_atomic(recipes, (HEAD + text).encode())
+        place.tuning.mkdir(parents=True, exist_ok=True)
+        write_atomic(place.tuning / f"{probe}.csv", draws.to_csv(index=False, lineterminator="\n").encode())
+        text = yaml.safe_dump(found, sort_keys=False, default_flow_style=None, width=120)
+        head = HEAD.format(artefact=place.artefact, sweeps=word)
+        write_atomic(place.recipes, (head + text).encode())
 
 
 def _draws(folder: Path, sweep: Sweep) -> pd.DataFrame:
