@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from timesformer_kernels import long, short
@@ -217,11 +218,13 @@ class Problem:
 
     def _launch(self, kernel: str, qkv: Tensor, cls: Tensor | None, *tensors: Tensor) -> None:
         call = self.call(kernel)
-        given = (qkv, qkv if cls is None else cls, *tensors)
+        given, numbers = (qkv, qkv if cls is None else cls, *tensors), call.numbers
+        if INTERPRETED and not self.is_short:  # Triton 3.6's interpreter cannot count to a tensor with numpy 2.4
+            numbers = (*numbers[:-1], tl.constexpr(numbers[-1]))
         for first in range(0, self.batch, MOST):
             clips = min(MOST, self.batch - first)
             part = given if clips == self.batch else [x[first : first + clips] for x in given]
-            KERNELS[kernel][*call.grid, clips](*part, *call.numbers, **call.options)
+            KERNELS[kernel][*call.grid, clips](*part, *numbers, **call.options)
 
     def forward(self, inputs: Inputs, out: Tensor, cls_out: Tensor, lse: Tensor, cls_lse: Tensor) -> None:
         """Fill the outputs of this tile's tokens and groups; the log-sum-exps stay unset for short groups."""

@@ -8,7 +8,9 @@ the only query.
 
 A loop passes over the whole blocks, which hold patches alone; what is left, with the class token, is one block of TAIL
 rows after it (none if TAIL is 0).  So the loop has no mask and no choice of addresses, and its loads run ahead.  It is
-left out unless WHOLE: a loop that might not run keeps the compiler from overlapping the products of Hopper.
+left out unless WHOLE: a loop that might not run keeps the compiler from overlapping the products of Hopper.  It counts
+to an expression of `size`: in the interpreter `size` is a constant, but a variable made from it a tensor, to which that
+of Triton 3.6 cannot count with numpy 2.4.
 
 Each sum over blocks is taken by one program in a fixed order.  There are no atomics, so results are the same, bit for
 bit, on every run.
@@ -17,7 +19,7 @@ bit, on every run.
 import triton
 import triton.language as tl
 
-from timesformer_kernels.address import LENGTH, UNSPECIALISED, lattice, operand, patches
+from timesformer_kernels.address import UNSPECIALISED, lattice, operand, patches
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -45,7 +47,7 @@ def long_forward(
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, blocks, size: LENGTH,
+    tokens, heads, groups, first_group, all_groups, scale, blocks, size: tl.int32,
     E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WHOLE: tl.constexpr, TAIL: tl.constexpr,
@@ -67,7 +69,7 @@ def long_forward(
     whole = size // BLOCK_N * BLOCK_N
     if WHOLE:
         tl.assume(whole >= BLOCK_N)
-        for start in range(0, whole, BLOCK_N):
+        for start in range(0, size // BLOCK_N * BLOCK_N, BLOCK_N):
             x_at = lattice(start + tl.arange(0, BLOCK_N), S2, S3, xs1, xs2, xs3)
             k = patches(x + x3, x_at, xe, e, E, BLOCK_E, UPCAST)
             v = patches(x + 2 * x3, x_at, xe, e, E, BLOCK_E, UPCAST)
@@ -110,7 +112,7 @@ def long_backward_q(
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, blocks, size: LENGTH,
+    tokens, heads, groups, first_group, all_groups, scale, blocks, size: tl.int32,
     E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WHOLE: tl.constexpr, TAIL: tl.constexpr,
@@ -143,7 +145,7 @@ def long_backward_q(
     whole = size // BLOCK_N * BLOCK_N
     if WHOLE:
         tl.assume(whole >= BLOCK_N)
-        for start in range(0, whole, BLOCK_N):
+        for start in range(0, size // BLOCK_N * BLOCK_N, BLOCK_N):
             x_at = lattice(start + tl.arange(0, BLOCK_N), S2, S3, xs1, xs2, xs3)
             k = patches(x + x3, x_at, xe, e, E, BLOCK_E, UPCAST)
             v = patches(x + 2 * x3, x_at, xe, e, E, BLOCK_E, UPCAST)
@@ -190,7 +192,7 @@ def long_backward_kv(
     xb, x3, xk, xe, xg1, xg2, xg3, xs1, xs2, xs3, x_base,
     cb, c3, ck, ce,
     og1, og2, og3, os1, os2, os3, o_base,
-    tokens, heads, groups, first_group, all_groups, scale, blocks, size: LENGTH,
+    tokens, heads, groups, first_group, all_groups, scale, blocks, size: tl.int32,
     E: tl.constexpr, BLOCK_E: tl.constexpr,
     G2: tl.constexpr, G3: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WHOLE: tl.constexpr, TAIL: tl.constexpr,
@@ -213,7 +215,7 @@ def long_backward_kv(
     whole = size // BLOCK_M * BLOCK_M
     if WHOLE:
         tl.assume(whole >= BLOCK_M)
-        for start in range(0, whole, BLOCK_M):
+        for start in range(0, size // BLOCK_M * BLOCK_M, BLOCK_M):
             row = start + tl.arange(0, BLOCK_M)
             q = patches(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, e, E, BLOCK_E, UPCAST)
             at = (clip * tokens + o_group + lattice(row, S2, S3, os1, os2, os3)) * heads + head

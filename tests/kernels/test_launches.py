@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import triton.language as tl
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.runtime import interpreter
 
 from tests.kernels.kernel_cases import DEVICE, STEPS
 from timesformer_kernels import AxisTile, Tile, add_norm, grouped_attention, launch, long, norm_kernels, short
-from timesformer_kernels.address import LENGTH, UNSPECIALISED
+from timesformer_kernels.address import UNSPECIALISED
 from timesformer_kernels.device import tf32_allowed
 from timesformer_kernels.grouped import _backward_op as attention_backward
 from timesformer_kernels.grouped import _op as attention_operator
@@ -160,35 +159,25 @@ def test_programs_that_run_together_read_neighbouring_bytes(step: str, monkeypat
             assert {address + width * qkv.element_size() for address in one} == other
 
 
-def loops(module: Any) -> Iterator[tuple[str, ast.For, set[str]]]:
-    """The loops of a module's kernels, and the constants that a kernel takes or makes."""
-    for function in ast.parse(inspect.getsource(module)).body:
-        if isinstance(function, ast.FunctionDef):
-            kinds = {a.arg: ast.unparse(a.annotation) for a in function.args.args if a.annotation}
-            constants = {name for name, kind in kinds.items() if kind in ("tl.constexpr", "LENGTH")}
-            constants |= {
-                node.target.id
-                for node in ast.walk(function)
-                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-            }
-            constants |= {  # such as size // BLOCK_N * BLOCK_N
-                node.targets[0].id
-                for node in ast.walk(function)
-                if isinstance(node, ast.Assign)
-                and isinstance(node.targets[0], ast.Name)
-                and {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)} <= constants
-            }
-            yield from ((function.name, node, constants) for node in ast.walk(function) if isinstance(node, ast.For))
+@pytest.mark.skipif(not launch.INTERPRETED, reason="is about the interpreter; a GPU is here")
+@pytest.mark.parametrize("policy", ["absent", "replicated", "global"])
+def test_loops_of_the_interpreter_do_not_count_by_tensors(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Triton 3.6 raises TypeError with numpy 2.4, where that of 3.7 takes a tensor of one number."""
+    patched = interpreter._patch_lang_tensor
 
+    def as_in_3_6(tensor: Any, scope: Any) -> None:
+        def refuse(self: Any) -> int:
+            raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
 
-def test_loops_of_the_interpreter_begin_and_end_at_constants() -> None:
-    """That of Triton 3.6 cannot count from or to a tensor with numpy 2.4."""
-    assert (LENGTH is tl.constexpr) == launch.INTERPRETED
-    found = [loop for module in (long, short, norm_kernels) for loop in loops(module)]
-    assert len(found) == 4
-    for name, loop, constants in found:
-        used = {node.id for node in ast.walk(loop.iter) if isinstance(node, ast.Name)} - {"range"}
-        assert used <= constants, name
+        patched(tensor, scope)
+        scope.set_attr(tensor, "__index__", refuse)
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", as_in_3_6)
+    qkv = torch.randn(1, 2, 8, 9, 3, 1, 16, device=DEVICE, requires_grad=True)  # 144 tokens: several blocks
+    cls = None if policy == "absent" else torch.randn(1, 3, 1, 16, device=DEVICE, requires_grad=True)
+    found = grouped_attention(qkv, cls, STEPS["joint"].tiles((2, 8, 9)), policy)
+    sum(x.sum() for x in found if x is not None).backward()
+    assert qkv.grad is not None
 
 
 def test_counts_and_places_are_not_specialised() -> None:
