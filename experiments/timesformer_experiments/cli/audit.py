@@ -152,4 +152,4 @@ def _table(odd: list[SampleVerdict], total: int) -> Table:
         Column("reason", "Reason", "label"),
     )
     more = f" (first {len(odd)} shown; write all with --out report.csv)" if total > len(odd) else ""
-    return Table(pd.DataFrame(rows), columns, f"{total} findings{more}")
+    return Table(pd.DataFrame(rows), columns, f"{total} finding{'' if total == 1 else 's'}{more}")
