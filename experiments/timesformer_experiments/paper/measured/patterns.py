@@ -1,4 +1,4 @@
-"""Accuracy over executed MACs: what the sweep `experiments/sweeps/sparse.yaml` found, from its report in the results.
+"""Accuracy over executed MACs: what the sweep `sparse_250_steps.yaml` found, from its report in the results.
 
 Its draws are evaluated on validation videos and its final runs on test videos; only the latter are read here.  What is
 predicted for a pattern is the rule that the sweep's file registers: it learns the probe where patches that show the
@@ -31,7 +31,7 @@ from timesformer_experiments.report.style import COLOURS, MARKERS, new_figure
 from timesformer_experiments.report.tables import Column, Table, missing
 
 KIND = "pattern"
-FOLDER = Path("sweeps/sparse")
+FOLDER = Path("sweeps/sparse_250_steps")
 """Place of the sweep's report in the folder of the results."""
 LOOKS = [*zip(COLOURS, MARKERS, strict=True), ("#777777", "*")]
 CHANCE_PERCENT = 25.0

@@ -2,8 +2,8 @@
 accuracy with which they learn a probe.
 
 Not part of the paper.  Cost is counted for ViT-B; recall is measured on Table 1's models of joint attention.  Accuracy
-over executed MACs at equal tuning is read from the report of the sweep `experiments/sweeps/sparse.yaml`, where the
-results folder has it as `sweeps/sparse`.
+over executed MACs at equal tuning is read from the report of the sweep `experiments/sweeps/sparse_250_steps.yaml`, where
+the results folder has it as `sweeps/sparse_250_steps`.
 """
 
 from __future__ import annotations
@@ -245,6 +245,18 @@ def beside(results: Path, profile: Profile) -> list[dict[str, Any]]:
     return [] if profile == "smoke" else patterns.patterns(results)
 
 
+def left_out(profile: Profile) -> str:
+    """Return why the page has no accuracy over executed MACs."""
+    if profile == "smoke":
+        return "Accuracy over executed MACs is no part of the profile smoke."
+    name = patterns.FOLDER.name
+    return (
+        f"Accuracy over executed MACs is left out: these results have no {patterns.FOLDER}. `timesformer sweep "
+        f"experiments/sweeps/{name}.yaml --out runs/{name}` and `timesformer report runs/{name} --out "
+        f"RESULTS/{patterns.FOLDER}` make it."
+    )
+
+
 def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
     """Make the table of costs and those of recall and, where the sweep's report is there, of accuracy."""
     learnt = patterns.part([record for record in records if record["kind"] == patterns.KIND])
@@ -278,7 +290,7 @@ def report(records: Sequence[dict[str, Any]], profile: Profile) -> Report:
             f"{', '.join(map(str, PATCHES))} patches a side at 32 frames",
         ),
         figure=draw(curves),
-        findings=findings(rows, frame),
+        findings=findings(rows, frame) if learnt else (*findings(rows, frame), left_out(profile)),
         sources=(),
         remarks=(),
         records=tuple(records),
