@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timesformer import InputError
-from timesformer.attention import ALL, EACH, Encoder, Partition, Predicate, Scheme, Split, Step, blocks, build, stride
+from timesformer.attention import (
+    ALL,
+    EACH,
+    Encoder,
+    Partition,
+    Predicate,
+    Scheme,
+    Split,
+    Step,
+    blocks,
+    build,
+    stride,
+    windows,
+)
 from timesformer.attention.partition import Grid
 
 GRID = (3, 5, 7)
@@ -119,6 +132,10 @@ def test_unusable_splits_are_named() -> None:
         (lambda: Partition(t=2, h=ALL, w=ALL), r"Partition\.t: expected ALL, .* got 2; .* blocks\(2\) or stride\(2\)"),
         (lambda: Partition(t=ALL, h="each", w=ALL), r"Partition\.h: expected ALL, EACH, .* got 'each'"),
         (lambda: blocks(2.5), r"Split\.k: expected a positive integer, got 2\.5"),
+        (lambda: windows(3, shift=3), r"Split\.shift of 'windows': .* an integer less than 3, got 3"),
+        (lambda: windows(3, shift=1.5), r"Split\.shift of 'windows': .* an integer less than 3, got 1\.5"),
+        (lambda: windows(3, shift=True), r"Split\.shift of 'windows': .* an integer less than 3, got True"),
+        (lambda: windows(3, shift="1"), r"Split\.shift of 'windows': .* an integer less than 3, got '1'"),
         (lambda: Predicate("earlier"), r"Predicate\.fn: expected a function"),
         (lambda: Step("a", SPACE), r"Step\.over of 'a': expected a tuple of at least one partition"),
         (lambda: Step("a", ("space",)), r"Step\.over of 'a': expected partitions, .* got 'space'"),

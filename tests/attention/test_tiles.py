@@ -285,6 +285,33 @@ def test_chunks_of_any_size(batch: int, monkeypatch: pytest.MonkeyPatch) -> None
             torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
 
 
+def test_gradients_are_summed_over_chunks_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class token is a key of all groups: sums of their gradients in bf16 would lose the later ones."""
+    monkeypatch.setattr("timesformer.attention.gather.CHUNK_BYTES", 1)  # a chunk a group, as at the size of a ViT-B
+    step = build("sliding_tile(tile=[1,2,2],window=[1,1,1])").encoders[0].steps[0]
+    inputs = random_inputs((8, 16, 16), batch=1)
+
+    def gradient(dtype: torch.dtype, backend: Any) -> Tensor:
+        qkv, cls = (x.detach().to(dtype).requires_grad_() for x in inputs)
+        patches, _ = attend(step, qkv, cls, backend=backend)
+        assert patches is not None
+        return torch.autograd.grad(patches.sum(), cls)[0].double()[:, 2]  # of the class token's value
+
+    exact = gradient(torch.float64, "sdpa")
+    ours, reference = ((gradient(torch.bfloat16, name) - exact).norm() / exact.norm() for name in ("sdpa", "reference"))
+    assert ours <= 2 * (reference + torch.finfo(torch.bfloat16).eps)
+
+
+@pytest.mark.parametrize("joined", ["function first", "rule first"])
+def test_functions_join_rules_on_either_side(joined: str) -> None:
+    window = Window((1, 1, 1))
+    either, both = (later | window, later & window) if joined == "function first" else (window | later, window & later)
+    queries, others = (torch.arange(6)[:, None],) * 3, (torch.arange(6)[None],) * 3
+    first, second = later(queries, others, (6, 6, 6)), window(queries, others, (6, 6, 6))
+    assert torch.equal(either(queries, others, (6, 6, 6)), first | second)
+    assert torch.equal(both(queries, others, (6, 6, 6)), first & second)
+
+
 def test_flex_reads_tiles_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.nn.attention import flex_attention as flex  # the module, of which one function has the same name
 

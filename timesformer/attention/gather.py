@@ -108,7 +108,8 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         given = gradients[0]
         q, k, v, *kept = ctx.saved_tensors  # read once: checkpointing recomputes them at each access
-        found = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
+        kind = torch.promote_types(q.dtype, torch.float32)  # sums over chunks: in bf16 small summands would vanish
+        found = [torch.zeros_like(x, dtype=kind, memory_format=torch.contiguous_format) for x in (q, k, v)]
         for chunk in _chunks(q, k, ctx.plan):
             inputs = [_take(q, chunk.rows), _take(k, chunk.keys), _take(v, chunk.keys)]
             wanted, mask = _take(given, chunk.rows), _added(chunk, q)
@@ -121,8 +122,8 @@ class _Gathered(torch.autograd.Function):
                     out = F.scaled_dot_product_attention(tq, tk, tv, mask)
                 parts = torch.autograd.grad(out, inputs, wanted)
             for total, part, numbers in zip(found, parts, (chunk.rows, chunk.keys, chunk.keys), strict=True):
-                _lines(total).index_add_(0, numbers.flatten(), _put(part))
-        return *found, None
+                _lines(total).index_add_(0, numbers.flatten(), _put(part).to(kind))
+        return *(total.to(q.dtype) for total in found), None
 
 
 def spans(groups: int, together: int) -> list[slice]:

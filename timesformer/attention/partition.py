@@ -43,9 +43,9 @@ class Split:
             raise InputError(f"Split.word: expected 'all', 'each', 'blocks', 'stride' or 'windows', got {self.word!r}")
         if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
             raise InputError(f"Split.k: expected a positive integer, got {self.k!r}")
-        if not 0 <= self.shift < (self.k if self.word == "windows" else 1):
+        if type(self.shift) is not int or not 0 <= self.shift < (self.k if self.word == "windows" else 1):
             raise InputError(
-                f"Split.shift of {self.word!r}: expected 0 or, for windows of {self.k}, less than {self.k}, "
+                f"Split.shift of {self.word!r}: expected 0 or, for windows of {self.k}, an integer less than {self.k}, "
                 f"got {self.shift!r}"
             )
 

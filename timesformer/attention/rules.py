@@ -59,6 +59,12 @@ class Rule(ABC):
     def __and__(self, other: Seen) -> "Rule":
         return AllOf((self, other))
 
+    def __ror__(self, other: Seen) -> "Rule":  # a plain function on the left
+        return AnyOf((other, self))
+
+    def __rand__(self, other: Seen) -> "Rule":
+        return AllOf((other, self))
+
 
 @dataclass(frozen=True)
 class AnyOf(Rule):
