@@ -73,7 +73,7 @@ def test_hashes_have_options_only_where_given() -> None:
         ({"name": "sliding_tile", "causal": 1}, "option causal: expected true or false, got 1"),
         ({"name": "dilated", "dilation": [0, 1, 1]}, "attention dilated: Window.dilation: expected three positive"),
         ({"name": "radial", "decay": -1}, "Radial.decay: expected a positive number"),
-        ({"name": "swin", "window": [0, 7, 7]}, "attention swin: Split.k"),
+        ({"name": "swin", "window": [0, 7, 7]}, "attention swin: window: expected three positive integers"),
         ({"name": "joint", "window": [1, 1, 1]}, "joint: unknown option 'window'; it has none"),
         ({"window": [1, 1, 1]}, "attention: expected a name and the options beside it"),
         ("sliding_tile(window=[1,1,1]", "expected the name of a scheme, or name"),

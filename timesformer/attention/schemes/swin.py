@@ -10,12 +10,13 @@ copied into every window, and `cls_policy` may change that.
 """
 
 from timesformer.attention.partition import Partition, windows
-from timesformer.attention.rules import Size
+from timesformer.attention.rules import Size, size_of
 from timesformer.attention.scheme import Encoder, Scheme, Step
 
 
 def swin(window: Size = (8, 7, 7)) -> Scheme:
-    """Return the scheme with windows of this size, in tokens."""
+    """Return the scheme with windows of this size, in tokens.  Raises InputError unless it is three positive integers."""
+    window = size_of("window", window)
     plain = Partition(*(windows(n) for n in window))
     shifted = Partition(*(windows(n, shift=n // 2) for n in window))
     return Scheme(
