@@ -15,7 +15,11 @@ from timesformer.attention.scheme import Encoder, Scheme, Step
 
 
 def swin(window: Size = (8, 7, 7)) -> Scheme:
-    """Return the scheme with windows of this size, in tokens.  Raises InputError unless it is three positive integers."""
+    """Return the scheme with windows of this size, in tokens.
+
+    Raises:
+        InputError: not three positive integers.
+    """
     window = size_of("window", window)
     plain = Partition(*(windows(n) for n in window))
     shifted = Partition(*(windows(n, shift=n // 2) for n in window))
