@@ -2,10 +2,10 @@
 
     python -m timesformer_experiments.paper.choose runs/skills-match runs/table1-appearance …
 
-Each folder is that of `timesformer sweep` with a file of `experiments/sweeps/skills` or `experiments/sweeps/table1`.  For
-every scheme the draw that is best on validation is taken, of equal ones the earlier.  The recipes go to
-`skills_recipes.yaml` or `table1_recipes.yaml`, with what the sweep gives all schemes; draws and their learning curves go
-to the folder `tuning` of the results.
+Each folder is that of `timesformer sweep` with a file of `experiments/sweeps/skills` or `experiments/sweeps/table1`.
+For every scheme the draw that is best on validation is taken, of equal ones the earlier.  The recipes go to
+`skills_recipes.yaml` or `table1_recipes.yaml`, with what the sweep gives all schemes; draws and their learning curves
+go to the folder `tuning` of the results.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ OF_THE_PROBE = ("attention", "depth", "num_frames", "image_size", "patch_size", 
 """Fields of the model that are settled beforehand."""
 POINTS = 12
 HEAD = """\
-# Recipes of `timesformer reproduce {artefact}`, chosen on validation videos by the sweeps in experiments/sweeps/{sweeps} and
-# written by `python -m timesformer_experiments.paper.choose`; the draws are in results/{artefact}/tuning.
+# Recipes of `timesformer reproduce {artefact}`, chosen on validation videos by the sweeps in
+# experiments/sweeps/{sweeps} and written by `python -m timesformer_experiments.paper.choose`; the draws are in
+# results/{artefact}/tuning.
 """
 
 

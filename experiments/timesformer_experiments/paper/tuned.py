@@ -1,8 +1,8 @@
 """Runs of Table 1 anew: recipes from validation data, at equal steps and at equal training MACs, on fresh seeds.
 
-`appearance` plays the part of K400, as before: for each seed an image model is trained on stills, and every scheme starts
-from it.  `match` plays that of SSv2: a clip and its reversal hold the same frames, and no classifier without attention
-comes near (`results/probes`).  Its models are those of `skills`: two blocks, no class token, trained from nothing.
+`appearance` plays the part of K400, as before: for each seed an image model is trained on stills, and every scheme
+starts from it.  `match` plays that of SSv2: a clip and its reversal hold the same frames, and no classifier without
+attention comes near (`results/probes`).  Its models are those of `skills`: two blocks, no class token, trained from nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def spec_of(profile: Profile, probe: str, scheme: str, seed: int, budget: Budget
 
 
 def equal_steps(spec: RunSpec, base: RunSpec) -> int:
-    """Return the steps with which a run comes nearest to the training MACs of another with the same batch, at least 1."""
+    """Return the steps with which a run comes nearest to the training MACs of another of the same batch, at least 1."""
     return max(1, round(base.recipe.steps * macs_per_view(base.model) / macs_per_view(spec.model)))
 
 

@@ -13,6 +13,7 @@ from timesformer import TimeSformer, TimeSformerConfig
 from timesformer.attention.partition import Grid
 from timesformer.data.probes.kinds.contact import Contact
 from timesformer.errors import InputError
+from timesformer_experiments.paper.recipes import Recipes, read_recipes
 from timesformer_experiments.paper.skills.bounds import (
     PARTS,
     blind_to_order,
@@ -24,7 +25,6 @@ from timesformer_experiments.paper.skills.bounds import (
     share_met,
 )
 from timesformer_experiments.paper.skills.plan import cells, followups, spec_of
-from timesformer_experiments.paper.recipes import Recipes, read_recipes
 from timesformer_experiments.paper.skills.registered import SKILLS, read_skills, skills
 
 GRID: Grid = (2, 4, 4)

@@ -2,8 +2,8 @@
 accuracy with which they learn a probe.
 
 Not part of the paper.  Cost is counted for ViT-B; recall is measured on Table 1's models of joint attention.  Accuracy
-over executed MACs at equal tuning is read from the report of the sweep `experiments/sweeps/sparse_250_steps.yaml`, where
-the results folder has it as `sweeps/sparse_250_steps`.
+over executed MACs at equal tuning is read from the report of the sweep `experiments/sweeps/sparse_250_steps.yaml`,
+where the results folder has it as `sweeps/sparse_250_steps`.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _rows() -> Rows:
 
 @dataclass(frozen=True)
 class Tuned(Ablation):
-    """The schemes of Table 1 and the orders of time and space under one budget; `quick` trains the five schemes alone."""
+    """The schemes of Table 1 and the orders of time and space under one budget; `quick` trains the schemes alone."""
 
     budget: Budget = "steps"
 
@@ -75,8 +75,8 @@ def _chosen_said() -> str:
     """Return the sentence on the choice of the recipes."""
     draws = sorted({each.selection.draws for schemes in recipes().root.values() for each in schemes.values()})
     return (
-        f"Recipes were chosen on validation videos, of {' or '.join(map(str, draws))} draws for every scheme and probe, "
-        "the same ones for all; each seed has videos of its own, which no draw had seen."
+        f"Recipes were chosen on validation videos, of {' or '.join(map(str, draws))} draws for every scheme and "
+        "probe, the same ones for all; each seed has videos of its own, which no draw had seen."
     )
 
 
@@ -95,8 +95,8 @@ def _apart(frame: pd.DataFrame) -> tuple[str, ...]:
         seeds = int(frame[f"measured_{probe}_seeds"].min())
         said = "; ".join(pairs) if pairs else f"no two lie {APART_POINTS:.0f} points apart"
         found.append(
-            f"Space-time schemes on {probe} whose intervals do not overlap and whose means lie {APART_POINTS:.0f} points "
-            f"or more apart, of {seeds} seeds each: {said}."
+            f"Space-time schemes on {probe} whose intervals do not overlap and whose means lie {APART_POINTS:.0f} "
+            f"points or more apart, of {seeds} seeds each: {said}."
         )
     return tuple(found)
 
@@ -148,8 +148,8 @@ def _at_equal_macs(runs: Sequence[dict[str, Any]], profile: Profile) -> Part:
     table = Table(
         frame,
         tuple(columns),
-        f"{MACS.caption(profile, measured, frame)}. Steps are those with which a scheme's training comes nearest to the "
-        f"MACs of {BASE}'s; recipes are those of the table at equal steps",
+        f"{MACS.caption(profile, measured, frame)}. Steps are those with which a scheme's training comes nearest to "
+        f"the MACs of {BASE}'s; recipes are those of the table at equal steps",
         measured="measured here, on this repository's probes",
     )
     return Part("macs", MACS.title, table, findings=MACS.findings(measured, frame)[1:])
