@@ -2,7 +2,8 @@
 
 `appearance` plays the part of K400, as before: for each seed an image model is trained on stills, and every scheme
 starts from it.  `match` plays that of SSv2: a clip and its reversal hold the same frames, and no classifier without
-attention comes near (`results/probes`).  Its models are those of `skills`: two blocks, no class token, trained from nothing.
+attention comes near (`results/probes`).  Its models are those of `skills`: two blocks, no class token, trained from
+nothing.
 """
 
 from __future__ import annotations
