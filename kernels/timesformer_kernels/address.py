@@ -8,7 +8,7 @@ LENGTH = tl.constexpr if INTERPRETED else tl.int32
 """Kind of an argument by which loops end: a number of the launch, but a constant in the interpreter.  That of Triton
 3.6 cannot count to a tensor with numpy 2.4."""
 
-COUNTS = ("tokens", "heads", "groups", "first_group", "all_groups", "blocks", "size")
+COUNTS = ("tokens", "heads", "groups", "first_group", "all_groups", "blocks", "size", "parts", "extra", "apart", "keys")
 PLACES = ("og1", "og2", "og3", "os1", "os2", "os3", "o_base")
 UNSPECIALISED = (*COUNTS, *PLACES)
 """Arguments whose values change no instruction of a loop, and no load's or store's width: places are multiplied by the

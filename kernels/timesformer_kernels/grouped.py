@@ -156,7 +156,7 @@ def _backward_op(
     """Return dqkv (b, t, h, w, 3, k, e) and the class token's gradient as one fp32 part per group (b, g, 3, k, e)."""
     dqkv, dcls = _backward_fake(dout, dcls_out, qkv, cls_qkv, out, cls_out, lse, cls_lse, layout, mode)
     if mode == 3:
-        dqkv.zero_()  # the patches are not queries
+        dqkv.select(4, 0).zero_()  # the patches are not queries
     if mode == 2:
         dcls.zero_()  # the class token is not a query
     saved = (out, cls_out, lse, cls_lse)
