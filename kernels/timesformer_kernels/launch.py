@@ -159,7 +159,7 @@ class Buffers(NamedTuple):
     def of(cls, qkv: Tensor, cls_qkv: Tensor | None) -> "Buffers":
         tf32 = qkv.dtype == torch.float32 and tf32_allowed()
         strides = None if cls_qkv is None else cls_qkv.stride()
-        return cls(tuple(qkv.shape), qkv.stride(), strides, qkv.dtype, tf32)
+        return cls(qkv.shape, qkv.stride(), strides, qkv.dtype, tf32)
 
 
 @lru_cache(maxsize=1024)
@@ -213,8 +213,8 @@ class Problem:
         self.strides = (sb, s3, sk, se, *self.across.steps, *self.inside.steps, base)
         self.class_strides = buffers.class_strides or (0, 0, 0, 0)
         self.places = (*self.across.token_steps, *self.inside.token_steps, token_base)
-        self.first_group = first_group
-        self.counts = (t * h * w, self.heads, self.groups, first_group, all_groups or self.groups, self.width**-0.5)
+        self.first_group, self.all_groups = first_group, all_groups or self.groups
+        self.counts = (t * h * w, self.heads, self.groups, first_group, self.all_groups, self.width**-0.5)
         if self.is_lone:
             block = blocks_for("lone_forward", self.length, self.width, buffers.dtype).columns
             self.keys = split(self.size, block, self.batch * self.heads * self.groups)
