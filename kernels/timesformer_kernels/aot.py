@@ -39,7 +39,9 @@ WITH_SISTER = {89: 80, 120: 80}
 
 NORMS = {"add_norm_forward": norm_kernels.add_norm_forward, "add_norm_backward": norm_kernels.add_norm_backward}
 SHORT, LONG = ("short_forward", "short_backward"), ("long_forward", "long_backward_q", "long_backward_kv")
+LONE = ("lone_forward", "lone_combine", "lone_backward")
 FP32 = {"cls_out", "lse", "cls_lse", "delta", "cls_delta", "dcls", "mean", "scale", "dweight", "dbias"}
+FP32 |= {"part_out", "part_lse", "dq"}
 FP32_UNDER_AUTOCAST = {"x", "total", "weight", "bias", "dtotal", "dx"}
 
 ALLOWED_SPILLS = {("sm_80", "add_norm_backward", "norm"): 2}
@@ -159,7 +161,7 @@ def step_tile(step: str, grid: tuple[int, int, int]) -> Tile:
 
 def kernels_of(step: str, grid: tuple[int, int, int], mode: int) -> tuple[str, ...]:
     """Names of the kernels that serve a step, forward and backward."""
-    return SHORT if is_short([step_tile(step, grid)], mode) else LONG
+    return LONE if mode == 3 else SHORT if is_short([step_tile(step, grid)], mode) else LONG
 
 
 def cases(arches: tuple[int, ...] = ARCHITECTURES, dtypes: tuple[str, ...] = ("bf16",)) -> Iterator[Case]:

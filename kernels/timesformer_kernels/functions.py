@@ -25,25 +25,51 @@ def last(op: Any) -> Callable[..., Any]:
 
 
 def _for_transforms(op: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that calls the operator, or an equivalent `torch.autograd.Function` inside torch.func.
+    """Return a function that calls the operator, or does the same without it where nobody sees the difference.
 
     torch.func rejects the autograd formula that an operator registers, but accepts a `torch.autograd.Function` with the
-    same parts; that one is used while a transform is active.  torch.compile always sees the operator.
+    same parts; that one is used while a transform is active.  torch.compile always sees the operator.  So does whoever
+    listens to operators; in all other calls PyTorch's dispatch, in Python, would cost more than the rest of the call.
     """
-    members = {
-        "generate_vmap_rule": True,
-        "forward": staticmethod(lambda *arguments: op(*arguments)),
-        "setup_context": staticmethod(setup_context),
-        "backward": staticmethod(backward),
-    }
-    function: Any = type(f"{op._name}_function", (torch.autograd.Function,), members)
+    body = op._init_fn
+
+    def function(forward: Callable[..., Any]) -> Any:
+        members = {
+            "generate_vmap_rule": True,
+            "forward": staticmethod(forward),
+            "setup_context": staticmethod(setup_context),
+            "backward": staticmethod(backward),
+        }
+        return type(f"{op._name}_function", (torch.autograd.Function,), members)
+
+    transformed, plain = function(lambda *arguments: op(*arguments)), function(body)
 
     def call(*arguments: Any) -> Any:
-        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-            return function.apply(*arguments)
-        return op(*arguments)
+        if torch.compiler.is_compiling():
+            return op(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            return transformed.apply(*arguments)
+        tensors = [x for x in arguments if isinstance(x, Tensor)]
+        if overheard(tensors):
+            return op(*arguments)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            return plain.apply(*arguments)
+        return body(*arguments)
 
     return call
+
+
+def overheard(tensors: list[Tensor]) -> bool:
+    """Return True if somebody listens to calls of operators: a mode, a tracer, a profiler, or the tensors themselves.
+
+    Such are FLOP counters, fake and meta tensors, `torch.jit.trace`, `torch.profiler` and subclasses of Tensor.
+    """
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+        or any(type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta for x in tensors)
+    )
 
 
 def folded(op: Any) -> Rule:

@@ -4,7 +4,8 @@ Letters: b clips, t frames, h w patch rows and columns, k heads, e width of a he
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,9 +51,13 @@ def grouped_attention(
             the message says what was expected.
         KernelsUnavailable: no Triton, or no GPU that it can run on.
     """
-    _check(qkv, cls_qkv, tiles, policy)
+    inputs = _Sizes.of(qkv), None if cls_qkv is None else _Sizes.of(cls_qkv), tuple(tiles), policy
+    if torch.compiler.is_compiling():  # sizes may be symbols there; the operator checks the tiles when it runs
+        _check(*inputs)
+        layout = layout_numbers(inputs[2])
+    else:
+        layout = _checked(*inputs)
     require_usable(qkv.device)
-    layout = layout_numbers(tuple(tiles))
     if policy == "absent":
         return (None if class_only else _call(qkv, None, layout, 0)[0]), None
     assert cls_qkv is not None
@@ -68,8 +73,24 @@ def grouped_attention(
     return None if class_only else _call(qkv, cls_qkv, layout, MODES[policy])[0], cls
 
 
+class _Sizes(NamedTuple):
+    """Shape, strides and dtype of a tensor."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Sizes":
+        return cls(x.shape, x.stride(), x.dtype)
+
+
 def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str | None:
     """Return what the kernels do not serve in these inputs of `grouped_attention`, or None."""
+    return _unserved(_Sizes.of(qkv), None if cls_qkv is None else _Sizes.of(cls_qkv), tiles)
+
+
+def _unserved(qkv: _Sizes, cls_qkv: _Sizes | None, tiles: Sequence[Tile]) -> str | None:
     heads, width = qkv.shape[-2:]
     if qkv.dtype not in DTYPES:
         return f"qkv: expected float16, bfloat16 or float32, got {qkv.dtype}"
@@ -79,7 +100,7 @@ def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str 
         return f"cls_qkv: expected {qkv.dtype} as qkv, got {cls_qkv.dtype}"
     tokens = qkv.shape[1] * qkv.shape[2] * qkv.shape[3]
     given = [x for x in (qkv, cls_qkv) if x is not None]
-    spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in given]
+    spans = [sum((n - 1) * s for n, s in zip(x.shape[1:], x.strides[1:], strict=True)) for x in given]
     if max(*spans, 3 * tokens * heads * width) >= 2**31:
         return "qkv: expected clips that span fewer than 2^31 elements"
     blocks = max(tile.num_groups * (tile.group_size // SMALLEST_BLOCK + 1) for tile in tiles)
@@ -88,26 +109,28 @@ def unserved(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile]) -> str 
     return None
 
 
-def _check(qkv: Tensor, cls_qkv: Tensor | None, tiles: Sequence[Tile], policy: str) -> None:
+@lru_cache(maxsize=1024)
+def _checked(qkv: _Sizes, cls_qkv: _Sizes | None, tiles: tuple[Tile, ...], policy: str) -> tuple[int, ...]:
+    """Check inputs once for all calls of the same sizes, and return the numbers of their layout."""
+    _check(qkv, cls_qkv, tiles, policy)
+    check_cover(tiles, qkv.shape[1:4])
+    return layout_numbers(tiles)
+
+
+def _check(qkv: _Sizes, cls_qkv: _Sizes | None, tiles: Sequence[Tile], policy: str) -> None:
     if policy not in ("absent", "replicated", "global"):
         raise ValueError(f"policy: expected absent, replicated or global, got {policy!r}")
-    if qkv.dim() != 7 or qkv.shape[4] != 3 or 0 in qkv.shape:
+    if len(qkv.shape) != 7 or qkv.shape[4] != 3 or 0 in qkv.shape:
         raise ValueError(f"qkv: expected (b, t, h, w, 3, k, e), got {tuple(qkv.shape)}")
-    b, t, h, w, _, heads, width = qkv.shape
+    b, *_, heads, width = qkv.shape
     if policy != "absent":
         if cls_qkv is None:
             raise ValueError(f"cls_qkv: expected the class token for policy {policy!r}, got None")
         if cls_qkv.shape != (b, 3, heads, width):
             raise ValueError(f"cls_qkv: expected {(b, 3, heads, width)}, got {tuple(cls_qkv.shape)}")
-    reason = unserved(qkv, None if policy == "absent" else cls_qkv, tiles)
+    reason = _unserved(qkv, None if policy == "absent" else cls_qkv, tiles)
     if reason is not None:
         raise ValueError(reason)
-    if not torch.compiler.is_compiling():  # sizes may be symbols there; the operator checks them when it runs
-        check_cover(tuple(tiles), (t, h, w))
-
-
-def _groups(layout: Sequence[int]) -> int:
-    return sum(tile.num_groups for tile in numbered_tiles(layout))
 
 
 @torch.library.custom_op("timesformer::grouped_attention", mutates_args=())
@@ -116,9 +139,10 @@ def _op(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -
 
     The log-sum-exps are empty where the backward pass does not need them.
     """
-    out, cls_out, lse, cls_lse = _op_fake(qkv, cls_qkv, layout, mode)
+    problems = _problems(qkv, cls_qkv, layout, mode)
+    out, cls_out, lse, cls_lse = _outputs(qkv, problems[0].all_groups, problems[0].is_short, mode)
     with on_device(qkv):
-        for problem in _problems(qkv, cls_qkv, layout, mode):
+        for problem in problems:
             problem.forward((qkv, cls_qkv), out, cls_out, lse, cls_lse)
     return out, cls_out, lse, cls_lse
 
@@ -127,11 +151,16 @@ def _op(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -
 def _op_fake(
     qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tiles = numbered_tiles(layout)
+    return _outputs(qkv, sum(tile.num_groups for tile in tiles), is_short(tiles, mode), mode)
+
+
+def _outputs(qkv: Tensor, groups: int, short: bool, mode: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     b, t, h, w, _, heads, width = qkv.shape
-    groups = _groups(layout) if mode % 2 else 0
+    groups *= mode % 2
     patches = (t, h, w, heads)
     clips = b if mode != 3 else 0
-    kept = 0 if is_short(numbered_tiles(layout), mode) else 1  # short groups keep no statistics
+    kept = 0 if short else 1  # short groups keep no statistics
     return (
         qkv.new_empty((clips, *patches, width)),
         qkv.new_empty((b, groups, heads, width), dtype=torch.float32),
@@ -154,15 +183,16 @@ def _backward_op(
     mode: int,
 ) -> tuple[Tensor, Tensor]:
     """Return dqkv (b, t, h, w, 3, k, e) and the class token's gradient as one fp32 part per group (b, g, 3, k, e)."""
-    dqkv, dcls = _backward_fake(dout, dcls_out, qkv, cls_qkv, out, cls_out, lse, cls_lse, layout, mode)
+    problems = _problems(qkv, cls_qkv, layout, mode)
+    dqkv, dcls = _gradients(qkv, problems[0].all_groups, mode)
     if mode == 3:
-        dqkv.zero_()  # the patches are not queries
+        dqkv.select(4, 0).zero_()  # the patches are not queries
     if mode == 2:
         dcls.zero_()  # the class token is not a query
     saved = (out, cls_out, lse, cls_lse)
     dout, dcls_out = dout.contiguous(), dcls_out.to(dout.dtype).contiguous()  # a gradient may have strides of 0
     with on_device(qkv):
-        for problem in _problems(qkv, cls_qkv, layout, mode):
+        for problem in problems:
             problem.backward((qkv, cls_qkv), saved, dout, dcls_out, dqkv, dcls)
     return dqkv, dcls
 
@@ -180,15 +210,27 @@ def _backward_fake(
     layout: Sequence[int],
     mode: int,
 ) -> tuple[Tensor, Tensor]:
+    return _gradients(qkv, sum(tile.num_groups for tile in numbered_tiles(layout)), mode)
+
+
+def _gradients(qkv: Tensor, groups: int, mode: int) -> tuple[Tensor, Tensor]:
     b, heads, width = qkv.shape[0], qkv.shape[5], qkv.shape[6]
-    groups = _groups(layout) if mode else 0
+    groups = groups if mode else 0
     return qkv.new_empty(qkv.shape), qkv.new_empty((b, groups, 3, heads, width), dtype=torch.float32)
 
 
 def _problems(qkv: Tensor, cls_qkv: Tensor | None, layout: Sequence[int], mode: int) -> tuple[Any, ...]:
-    from timesformer_kernels.launch import Buffers, problems
+    launch = _launch()
+    found: tuple[Any, ...] = launch.problems(launch.Buffers.of(qkv, cls_qkv), tuple(layout), mode)
+    return found
 
-    return problems(Buffers.of(qkv, cls_qkv), tuple(layout), mode)
+
+@lru_cache(maxsize=1)
+def _launch() -> Any:
+    """Import what needs Triton."""
+    from timesformer_kernels import launch
+
+    return launch
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from timesformer_kernels import long, short
+from timesformer_kernels import lone, long, short
 from timesformer_kernels.device import tf32_allowed
 from timesformer_kernels.layout import MOST, SHORT, Tile, check_cover, is_short, numbered_tiles
 
@@ -20,10 +20,22 @@ KERNELS: dict[str, Any] = {
     "long_forward": long.long_forward,
     "long_backward_q": long.long_backward_q,
     "long_backward_kv": long.long_backward_kv,
+    "lone_forward": lone.lone_forward,
+    "lone_combine": lone.lone_combine,
+    "lone_backward": lone.lone_backward,
 }
 LARGE = 512
 """Shortest group, in tokens, whose forward blocks hold 128 queries: they halve the reading of keys and values, and
 of shorter groups too many rows would be padding."""
+SPLIT = 1024
+"""Shortest group, in patches, whose keys several programs may share for a lone query: the second launch that adds their
+parts takes about as long as ten blocks of keys."""
+PART = 128
+"""Fewest keys of a part."""
+ENOUGH = 256
+"""Programs that keep a GPU busy, about two for each multiprocessor: parts add no more than are missing to that."""
+MOST_PARTS = 32
+"""Most parts of a group, which one program adds."""
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
@@ -31,7 +43,7 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 class Blocks:
     """Block sizes and warps of a kernel.
 
-    `rows` counts queries, or the rows of a tile of short groups; `columns` counts keys.
+    `rows` counts queries, the rows of a tile of short groups, or the parts that are added; `columns` counts keys.
     """
 
     rows: int
@@ -40,7 +52,7 @@ class Blocks:
     stages: int = 3
 
 
-def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype, mode: int = 0) -> Blocks:
+def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype) -> Blocks:
     """Return block sizes at which a kernel does not spill registers.
 
     Tensor cores need 64 rows for full use, and Hopper's take no fewer.  Wide heads, and fp32, which tensor cores do not
@@ -51,15 +63,40 @@ def blocks_for(kernel: str, length: int, width: int, dtype: torch.dtype, mode: i
         if (full or wide) and length <= 32:
             return Blocks(32, 0, 4, 1)
         return Blocks(SHORT, 0, 8 if full or wide else 4, 1)
+    if kernel == "lone_combine":
+        return Blocks(MOST_PARTS, 0, 4, 1)
+    if kernel.startswith("lone"):
+        return Blocks(1, 64 // (1 + full) // (1 + wide), 4)
     if kernel == "long_backward_kv":
         return Blocks(16, 32, 8) if full else Blocks(32, 64, 8 if wide else 4)
     if full:
         return Blocks(32, 32, 8)
     if kernel == "long_backward_q":
         return Blocks(64, 32, 4)
-    if mode != 3 and length >= LARGE and not wide:
+    if length >= LARGE and not wide:
         return Blocks(128, 64, 8)
     return Blocks(64, 64, 4)
+
+
+class Keys(NamedTuple):
+    """Keys of a lone query: `parts` that share them, of `keys` keys in whole blocks each.
+
+    The first `extra` parts take a block more; the last part takes what whole blocks leave, with the class token.
+    """
+
+    parts: int
+    extra: int
+    keys: int
+
+
+def split(size: int, block: int, programs: int) -> Keys:
+    """Split the patches of a group for a lone query, where a launch has so many programs without.
+
+    Groups from `SPLIT` patches have as many parts as bring the launch to `ENOUGH` programs, of at least `PART` keys.
+    """
+    parts = max(1, min(size // PART, ENOUGH // programs, MOST_PARTS)) if size >= SPLIT else 1
+    blocks = size // block
+    return Keys(parts, blocks % parts, blocks // parts * block)
 
 
 Inputs = tuple[Tensor, Tensor | None]
@@ -123,7 +160,7 @@ class Buffers(NamedTuple):
     def of(cls, qkv: Tensor, cls_qkv: Tensor | None) -> "Buffers":
         tf32 = qkv.dtype == torch.float32 and tf32_allowed()
         strides = None if cls_qkv is None else cls_qkv.stride()
-        return cls(tuple(qkv.shape), qkv.stride(), strides, qkv.dtype, tf32)
+        return cls(qkv.shape, qkv.stride(), strides, qkv.dtype, tf32)
 
 
 @lru_cache(maxsize=1024)
@@ -155,7 +192,7 @@ class Problem:
         first_group: int = 0,
         all_groups: int | None = None,
     ) -> None:
-        self.buffers, self.mode, self.is_short = buffers, mode, is_short
+        self.buffers, self.mode, self.is_short, self.is_lone = buffers, mode, is_short, mode == 3
         self.batch, t, h, w, _, self.heads, self.width = buffers.shape
         sb, st, sh, sw, s3, sk, se = buffers.strides
         steps, units = (st, sh, sw), (h * w, w, 1)
@@ -177,7 +214,11 @@ class Problem:
         self.strides = (sb, s3, sk, se, *self.across.steps, *self.inside.steps, base)
         self.class_strides = buffers.class_strides or (0, 0, 0, 0)
         self.places = (*self.across.token_steps, *self.inside.token_steps, token_base)
-        self.counts = (t * h * w, self.heads, self.groups, first_group, all_groups or self.groups, self.width**-0.5)
+        self.first_group, self.all_groups = first_group, all_groups or self.groups
+        self.counts = (t * h * w, self.heads, self.groups, first_group, self.all_groups, self.width**-0.5)
+        if self.is_lone:
+            block = blocks_for("lone_forward", self.length, self.width, buffers.dtype).columns
+            self.keys = split(self.size, block, self.batch * self.heads * self.groups)
         self._calls: dict[str, Call] = {}
 
     def call(self, kernel: str) -> Call:
@@ -188,60 +229,98 @@ class Problem:
 
     def _make_call(self, kernel: str) -> Call:
         dtype, backward_kv = self.buffers.dtype, kernel == "long_backward_kv"
-        blocks = blocks_for(kernel, self.length, self.width, dtype, self.mode)
+        blocks = blocks_for(kernel, self.length, self.width, dtype)
         constants: dict[str, int | str | bool] = {
             "E": self.width,
             "BLOCK_E": max(16, triton.next_power_of_2(self.width)),
-            "G2": self.across.sizes[1],
-            "G3": self.across.sizes[2],
-            "S2": self.inside.sizes[1],
-            "S3": self.inside.sizes[2],
+        }
+        numbers: tuple[int | float, ...] = (*self.strides, *self.class_strides, *self.places, *self.counts)
+        if kernel == "lone_combine":
+            programs, numbers = self.groups, (*self.counts[1:5], self.keys.parts)
+            constants |= {"MOST": blocks.rows}
+            return self._made(programs, numbers, constants, blocks)
+        constants |= {"G2": self.across.sizes[1], "G3": self.across.sizes[2]}
+        constants |= {"S2": self.inside.sizes[1], "S3": self.inside.sizes[2]}
+        if self.is_lone:
+            parts, extra, keys = self.keys
+            apart = self.heads if parts > 1 else 3 * self.heads  # the whole dq goes beside dk and dv
+            programs, numbers = self.groups * parts, (*numbers, parts, extra, apart, self.size, keys)
+            constants |= {"BLOCK_N": blocks.columns, "WHOLE": keys > 0}
+            return self._made(programs, numbers, constants, blocks)
+        constants |= {
             "CLS": self.mode,
             "UPCAST": INTERPRETED and dtype != torch.float32,
             "PRECISION": "tf32" if self.buffers.tf32 else "ieee",
         }
-        numbers: tuple[int | float, ...] = (*self.strides, *self.class_strides, *self.places, *self.counts)
-        if kernel.startswith("short"):
+        if self.is_short:
             programs = triton.cdiv(self.groups, blocks.rows // self.length)
             constants |= {"S": self.size, "L": self.length, "ROWS": blocks.rows}
         else:
-            queries = 1 if self.mode == 3 else triton.cdiv(self.size + self.mode % 2, blocks.rows)
+            queries = triton.cdiv(self.size + self.mode % 2, blocks.rows)
             count = triton.cdiv(self.length, blocks.columns) if backward_kv else queries
             # The keys' gradients pass over queries, the other kernels over keys: in whole blocks, then what is left.
             step, cls = (blocks.rows, self.mode % 2) if backward_kv else (blocks.columns, self.length - self.size)
-            whole = self.size >= step and not (backward_kv and self.mode == 3)
             programs, numbers = self.groups * count, (*numbers, count, self.size)
             constants |= {"BLOCK_M": blocks.rows, "BLOCK_N": blocks.columns}
-            constants |= {"WHOLE": whole, "TAIL": _tail(self.size % step + cls)}
+            constants |= {"WHOLE": self.size >= step, "TAIL": _tail(self.size % step + cls)}
+        return self._made(programs, numbers, constants, blocks)
+
+    def _made(
+        self,
+        programs: int,
+        numbers: tuple[int | float, ...],
+        constants: dict[str, int | str | bool],
+        blocks: Blocks,
+    ) -> Call:
         options = {**constants, "num_warps": blocks.warps, "num_stages": blocks.stages}
         return Call((self.heads, programs), numbers, constants, blocks, options)
 
-    def _launch(self, kernel: str, qkv: Tensor, cls: Tensor | None, *tensors: Tensor) -> None:
+    def _launch(self, kernel: str, *tensors: Tensor) -> None:
         call = self.call(kernel)
-        given, numbers = (qkv, qkv if cls is None else cls, *tensors), call.numbers
+        numbers = call.numbers
         if INTERPRETED and not self.is_short:  # Triton 3.6's interpreter cannot count to a tensor with numpy 2.4
             numbers = (*numbers[:-1], tl.constexpr(numbers[-1]))
         for first in range(0, self.batch, MOST):
             clips = min(MOST, self.batch - first)
-            part = given if clips == self.batch else [x[first : first + clips] for x in given]
+            part = tensors if clips == self.batch else [x[first : first + clips] for x in tensors]
             KERNELS[kernel][*call.grid, clips](*part, *numbers, **call.options)
 
     def forward(self, inputs: Inputs, out: Tensor, cls_out: Tensor, lse: Tensor, cls_lse: Tensor) -> None:
         """Fill the outputs of this tile's tokens and groups; the log-sum-exps stay unset for short groups."""
+        qkv, cls = inputs[0], inputs[0] if inputs[1] is None else inputs[1]
         if self.is_short:
-            self._launch("short_forward", *inputs, out, cls_out)
+            self._launch("short_forward", qkv, cls, out, cls_out)
+        elif not self.is_lone:
+            self._launch("long_forward", qkv, cls, out, cls_out, lse, cls_lse)
+        elif self.keys.parts == 1:
+            self._launch("lone_forward", qkv, cls, cls_out, cls_lse)
         else:
-            self._launch("long_forward", *inputs, out, cls_out, lse, cls_lse)
+            parts = [x.new_empty(self._parts(x)) for x in (cls_out, cls_lse)]
+            self._launch("lone_forward", qkv, cls, *parts)
+            self._launch("lone_combine", *parts, cls_out, cls_lse)
+
+    def _parts(self, whole: Tensor) -> tuple[int, ...]:
+        """Shape (b, g, parts, k, ...) for the parts of something (b, g, k, ...)."""
+        return (*whole.shape[:2], self.keys.parts, *whole.shape[2:])
 
     def backward(
         self, inputs: Inputs, saved: Sequence[Tensor], dout: Tensor, dcls_out: Tensor, dqkv: Tensor, dcls: Tensor
     ) -> None:
         """Fill the gradients of this tile; `saved` holds the outputs of `forward`, which short groups do not need."""
+        qkv, cls = inputs[0], inputs[0] if inputs[1] is None else inputs[1]
         if self.is_short:
-            self._launch("short_backward", *inputs, dout, dcls_out, dqkv, dcls)
+            self._launch("short_backward", qkv, cls, dout, dcls_out, dqkv, dcls)
             return
         out, cls_out, lse, cls_lse = saved
+        if self.is_lone:
+            split = self.keys.parts > 1
+            dq = cls_out.new_empty(self._parts(cls_out)) if split else dcls
+            self._launch("lone_backward", qkv, cls, cls_out, cls_lse, dcls_out, dqkv, dcls, dq)
+            if split:  # in a fixed order: no atomics
+                mine = slice(self.first_group, self.first_group + self.groups)
+                torch.sum(dq[:, mine], 2, out=dcls[:, mine, 0])
+            return
         delta, cls_delta = torch.empty_like(lse), torch.empty_like(cls_lse)
         gradients = (dout, dcls_out, delta, cls_delta, dqkv, dcls)
-        self._launch("long_backward_q", *inputs, out, cls_out, lse, cls_lse, *gradients)
-        self._launch("long_backward_kv", *inputs, lse, cls_lse, *gradients)
+        self._launch("long_backward_q", qkv, cls, out, cls_out, lse, cls_lse, *gradients)
+        self._launch("long_backward_kv", qkv, cls, lse, cls_lse, *gradients)

@@ -9,7 +9,7 @@ in a buffer of t * h * w tokens, time slowest.  Nothing needs a gather table, a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations
 
 SHORT = 64
@@ -68,6 +68,13 @@ class Tile:
     t: AxisTile
     h: AxisTile
     w: AxisTile
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.t, self.h, self.w))
+
+    def __hash__(self) -> int:  # of 18 numbers; every call of the kernels looks its tiles up
+        return self._hash
 
     @property
     def axes(self) -> tuple[AxisTile, AxisTile, AxisTile]:

@@ -3,8 +3,8 @@
 Shapes in comments: M queries and N keys of a block, E channels of a head (padded to a power of two).  A group has its
 `size` patches followed, unless CLS is 0, by the class token.
 
-CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is only a key · 3 it is a key and
-the only query.
+CLS: 0 no class token · 1 the class token is a query and a key of every group · 2 it is only a key.
+The class token as the only query is served by `lone.py`.
 
 A loop passes over the whole blocks, which hold patches alone; what is left, with the class token, is one block of TAIL
 rows after it (none if TAIL is 0).  So the loop has no mask and no choice of addresses, and its loads run ahead.  It is
@@ -55,13 +55,12 @@ def long_forward(
 ):  # fmt: skip
     """Compute the output of one block of queries of a group per program, for one head and one clip."""
     head, group, clip = tl.program_id(0), tl.program_id(1) // blocks, tl.program_id(2).to(tl.int64)
-    first = size // BLOCK_M * BLOCK_M if CLS == 3 else tl.program_id(1) % blocks * BLOCK_M
-    row = first + tl.arange(0, BLOCK_M)
+    row = tl.program_id(1) % blocks * BLOCK_M + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
-    patch, token = (row < size) & (CLS != 3), row == size
+    patch, token = row < size, row == size
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
     c = cls + clip * cb + head * ck
-    q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS == 1, UPCAST)
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     o = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
@@ -88,7 +87,7 @@ def long_forward(
     at = (clip * tokens + o_at) * heads + head
     tl.store(out + at[:, None] * E + e[None, :], o.to(out.dtype.element_ty), patch[:, None] & inside)
     tl.store(lse + at, logarithm, patch)
-    if CLS % 2 == 1:
+    if CLS == 1:
         c_at = (clip * all_groups + first_group + group) * heads + head
         tl.store(cls_out + c_at * E + row[:, None] * 0 + e[None, :], o, token[:, None] & inside)
         tl.store(cls_lse + c_at + row * 0, logarithm, token)
@@ -120,26 +119,25 @@ def long_backward_q(
 ):  # fmt: skip
     """Compute dq of one block of queries, and store delta = sum(out * dout) for `long_backward_kv`, which runs next."""
     head, group, clip = tl.program_id(0), tl.program_id(1) // blocks, tl.program_id(2).to(tl.int64)
-    first = size // BLOCK_M * BLOCK_M if CLS == 3 else tl.program_id(1) % blocks * BLOCK_M
-    row = first + tl.arange(0, BLOCK_M)
+    row = tl.program_id(1) % blocks * BLOCK_M + tl.arange(0, BLOCK_M)
     e = tl.arange(0, BLOCK_E)
-    patch, token = (row < size) & (CLS != 3), row == size
+    patch, token = row < size, row == size
     x = qkv + clip * xb + head * xk + x_base + lattice(group, G2, G3, xg1, xg2, xg3)
     c = cls + clip * cb + head * ck
-    q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS == 1, UPCAST)
     o_at = o_base + lattice(group, G2, G3, og1, og2, og3) + lattice(row, S2, S3, os1, os2, os3)
     at = (clip * tokens + o_at) * heads + head
     c_at = (clip * all_groups + first_group + group) * heads + head
     inside = e[None, :] < E
     o = tl.load(out + at[:, None] * E + e[None, :], patch[:, None] & inside, other=0.0).to(tl.float32)
-    do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+    do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS == 1, UPCAST)
     logarithm = tl.load(lse + at, patch, other=0.0)
-    if CLS % 2 == 1:
+    if CLS == 1:
         o += tl.load(cls_out + c_at * E + row[:, None] * 0 + e[None, :], token[:, None] & inside, other=0.0)
         logarithm += tl.load(cls_lse + c_at + row * 0, token, other=0.0)
     difference = tl.sum(o * do.to(tl.float32), 1)
     tl.store(delta + at, difference, patch)
-    if CLS % 2 == 1:
+    if CLS == 1:
         tl.store(cls_delta + c_at + row * 0, difference, token)
     dq = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
     whole = size // BLOCK_N * BLOCK_N
@@ -161,7 +159,7 @@ def long_backward_q(
     dq *= scale
     dx = dqkv + ((clip * tokens + o_at) * 3 * heads + head)[:, None] * E + e[None, :]
     tl.store(dx, dq.to(dqkv.dtype.element_ty), patch[:, None] & inside)
-    if CLS % 2 == 1:
+    if CLS == 1:
         dc = dcls + ((clip * all_groups + first_group + group) * 3 * heads + head) * E
         tl.store(dc + row[:, None] * 0 + e[None, :], dq, token[:, None] & inside)
 
@@ -224,16 +222,14 @@ def long_backward_kv(
             dk, dv = _backward_kv(q, k, v, do, logarithm, difference, dk, dv, scale * LOG2E, e, False, PRECISION)
     if TAIL:
         row = whole + tl.arange(0, TAIL)
-        patch, token = (row < size) & (CLS != 3), row == size
-        q = operand(
-            x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST
-        )
+        patch, token = row < size, row == size
+        q = operand(x, lattice(row, S2, S3, xs1, xs2, xs3), xe, c, ce, e, patch, token, E, BLOCK_E, CLS == 1, UPCAST)
         at = (clip * tokens + o_group + lattice(row, S2, S3, os1, os2, os3)) * heads + head
-        do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS % 2 == 1, UPCAST)
+        do = operand(dout, at * E, 1, dcls_out + c_at * E, 1, e, patch, token, E, BLOCK_E, CLS == 1, UPCAST)
         logarithm = tl.load(lse + at, patch, other=0.0)
         difference = tl.load(delta + at, patch, other=0.0)
         masked = patch == 0
-        if CLS % 2 == 1:
+        if CLS == 1:
             logarithm += tl.load(cls_lse + c_at + row * 0, token, other=0.0)
             difference += tl.load(cls_delta + c_at + row * 0, token, other=0.0)
             masked = (patch | token) == 0

@@ -86,7 +86,8 @@ class Case:
                 if is_short(called, mode):
                     found += 2 * -(-tile.num_groups // (64 // length))
                     continue
-                for kernel in ("long_forward", "long_backward_q", "long_backward_kv"):
+                lone = ("lone_forward", "lone_backward")
+                for kernel in lone if mode == 3 else ("long_forward", "long_backward_q", "long_backward_kv"):
                     blocks = blocks_for(kernel, length, self.width, self.dtype)
                     queries = 1 if mode == 3 else -(-length // blocks.rows)
                     found += tile.num_groups * queries * -(-length // blocks.columns)

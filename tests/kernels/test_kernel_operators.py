@@ -316,4 +316,4 @@ def test_launches_read_no_value_back(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.autograd.grad(
             [x for x in outputs if x is not None], [qkv, cls], [torch.ones_like(x) for x in outputs if x is not None]
         )
-    assert recorder.calls == 2 + (1 + 1) * 3
+    assert recorder.calls == 2 + 2 + 3

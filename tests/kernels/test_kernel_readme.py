@@ -40,6 +40,8 @@ def test_its_block_sizes_are_those_of_the_code() -> None:
         ("long_forward", launch.LARGE): f"long, forward, from {launch.LARGE} tokens",
         ("long_backward_q", 128): "long, backward of queries",
         ("long_backward_kv", 128): "long, backward of keys",
+        ("lone_forward", 128): "lone query",
+        ("lone_backward", 128): "lone query",
     }
     found = {
         (name, length): [
@@ -53,8 +55,7 @@ def test_its_block_sizes_are_those_of_the_code() -> None:
         assert f"| {row} | {' | '.join(cells)} |" in README
     assert all(blocks.stages == 3 for some in found.values() for blocks in some)
     below = launch.blocks_for("long_forward", launch.LARGE - 1, 64, torch.bfloat16)
-    alone = launch.blocks_for("long_forward", launch.LARGE, 64, torch.bfloat16, mode=3)  # the class token's query
-    assert below == alone == launch.blocks_for("long_forward", 128, 64, torch.bfloat16)
+    assert below == launch.blocks_for("long_forward", 128, 64, torch.bfloat16)
     assert "| short | 64 | 32 up to 32 tokens, else 64 | 32 up to 32 tokens, else 64 with 8 warps |" in README
     for width, dtype in ((64, torch.float32), (80, torch.bfloat16)):
         short, longer = (launch.blocks_for("short_backward", length, width, dtype) for length in (32, 33))
@@ -65,6 +66,9 @@ def test_its_block_sizes_are_those_of_the_code() -> None:
 def test_its_other_figures() -> None:
     assert f"{len(covering())} combinations" in README
     assert f"groups of up to {RULE_LENGTH} tokens" in README
+    assert f"groups from {launch.SPLIT:,} patches are split" in README
+    assert f"{launch.ENOUGH} programs, in whole blocks of at least {launch.PART} keys a part" in README
+    assert f"at most {launch.MOST_PARTS} parts" in README
     forms = json.loads((ROOT / "results/kernels/copies.json").read_text())["forms"]
     forward, backward = (forms["released"][direction]["bytes"] / 1e6 for direction in ("forward", "backward"))
     assert f"writes {forward:.1f} MB a clip in copies forward and {backward:.1f} MB backward" in " ".join(

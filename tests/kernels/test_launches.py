@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.runtime import interpreter
 
 from tests.kernels.kernel_cases import DEVICE, STEPS
-from timesformer_kernels import AxisTile, Tile, add_norm, grouped_attention, launch, long, norm_kernels, short
-from timesformer_kernels.address import UNSPECIALISED
+from timesformer_kernels import AxisTile, Tile, add_norm, grouped_attention, launch, lone, long, norm_kernels, short
+from timesformer_kernels.address import PLACES
 from timesformer_kernels.device import tf32_allowed
 from timesformer_kernels.grouped import _backward_op as attention_backward
 from timesformer_kernels.grouped import _op as attention_operator
@@ -182,12 +182,15 @@ def test_loops_of_the_interpreter_do_not_count_by_tensors(policy: Any, monkeypat
 
 def test_counts_and_places_are_not_specialised() -> None:
     """Otherwise Triton would compile anew for a count of 1 or one divisible by 16."""
-    for module in (long, short):
+    for module in (long, lone, short):
         for function in ast.parse(inspect.getsource(module)).body:
             if isinstance(function, ast.FunctionDef) and not function.name.startswith("_"):
                 (decorator,) = map(ast.unparse, function.decorator_list)
                 assert decorator == "triton.jit(do_not_specialize=UNSPECIALISED)", function.name
-                assert {a.arg for a in function.args.args} >= set(UNSPECIALISED) - {"blocks", "size"}
+                counts = {"heads", "groups", "first_group", "all_groups"}
+                if function.name != "lone_combine":
+                    counts |= {"tokens", *PLACES}
+                assert {a.arg for a in function.args.args} >= counts
 
 
 @pytest.fixture

@@ -85,6 +85,8 @@ def _cases(bench: Bench) -> list[tuple[str, Step, Grid, str]]:
     )  # fmt: skip
     for kind, policy in others:
         cases.append((f"{kind}, class token {policy}", replace(step_of(kind), cls=policy), grid, bench.dtype_name))
+    alone = replace(step_of("joint"), cls="global")  # the clip's keys are split for the class token's query
+    cases.append(("joint, class token global", alone, bench.sizes.check_grids[0], bench.dtype_name))
     for dtype in DTYPES:
         if dtype != bench.dtype_name:
             cases += [(kind, step_of(kind), grid, dtype) for kind in ("time", "space")]
