@@ -60,7 +60,8 @@ def spec_of(profile: Profile, probe: str, scheme: str, seed: int, budget: Budget
 
 def equal_steps(spec: RunSpec, base: RunSpec) -> int:
     """Return the steps with which a run comes nearest to the training MACs of another of the same batch, at least 1."""
-    assert isinstance(spec.model, TimeSformerConfig) and isinstance(base.model, TimeSformerConfig)
+    assert isinstance(spec.model, TimeSformerConfig)
+    assert isinstance(base.model, TimeSformerConfig)
     assert base.recipe.steps is not None
     return max(1, round(base.recipe.steps * macs_per_view(base.model) / macs_per_view(spec.model)))
 
