@@ -20,6 +20,7 @@ from timesformer_experiments.paper.accuracy import Accuracy, Cell, Key
 from timesformer_experiments.paper.artefact import Artefact, Folders, Profile
 from timesformer_experiments.paper.gate import told_apart
 from timesformer_experiments.paper.probes import describe
+from timesformer_experiments.paper.setting import PROBES as FIRST
 from timesformer_experiments.paper.tuned import BASE, NAME, PROBES, SEEDS, Budget, recipes, spec_of
 from timesformer_experiments.paper.variants import Variant
 from timesformer_experiments.report.published import published
@@ -156,11 +157,12 @@ def _at_equal_macs(runs: Sequence[dict[str, Any]], profile: Profile) -> Part:
 
 
 def finish(records: Sequence[dict[str, Any]], profile: Profile, folders: Folders) -> list[Path]:
-    """Write contact sheets and cheap classifiers of the probes, as the first seed sees them."""
+    """Write contact sheet and cheap classifiers of the probe that Table 1 does not have, as the first seed sees it."""
     cache, files = FrameCache(folders.data / "frames"), []
     for cell in STEPS.cells(profile):
         data = cell.spec.data
-        if (cell.variant, cell.seed) == (BASE, SEEDS[profile][0]) and isinstance(data, ProbeData):
+        first = (cell.variant, cell.seed) == (BASE, SEEDS[profile][0])
+        if first and cell.part not in FIRST and isinstance(data, ProbeData):
             files += describe(prepare(data, folders.data), folders.out / "probes", f"{cell.part}-{profile}", cache)
     return files
 
