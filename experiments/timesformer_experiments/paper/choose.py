@@ -84,10 +84,12 @@ def choose(folders: list[Path], places: Mapping[str, Place] = PLACES) -> None:
 
 
 def _draws(folder: Path, sweep: Sweep) -> pd.DataFrame:
-    """Return a row for each run of a sweep, in its order; `curve` is the accuracy in training over the steps."""
+    """Return a row for each draw of a sweep, in its order; `curve` is the accuracy in training over the steps."""
     records = {record["hash"]: record for record in read_records(folder / "records.jsonl")}
     rows = []
     for key, job in sweep.jobs(folder / "sweep.yaml", folder).items():
+        if job.cell is None:  # a model that draws start from
+            continue
         record = records.get(key)
         if record is None or (record["outcome"] != "done" and record["reason_kind"] != "diverged"):
             raise InputError(f"{folder}: {job.name} is not finished; expected a record of every cell")
