@@ -11,6 +11,7 @@ import torch
 from tests.experiments.spec_fakes import small
 from timesformer import TimeSformer, TimeSformerConfig
 from timesformer_experiments.paper.artefact import PROFILES, Profile
+from timesformer_experiments.paper.artefacts.verdicts.verdicts import REGISTERED
 from timesformer_experiments.paper.registry import load, names
 from timesformer_experiments.records.log import read_records
 from timesformer_experiments.specs.cost import CostSpec
@@ -33,8 +34,8 @@ with more views, scores of maps, and recall."""
 
 
 def test_records_are_committed_of_every_artefact_that_trains() -> None:
-    """Those of the profile `quick` of all, those of `full` of some; of `smoke` of none."""
-    trains = {name for name in names() if load(name).plan("quick")}
+    """Those of the profile `quick` of all whose runs have been made, those of `full` of some; of `smoke` of none."""
+    trains = {name for name in names() if load(name).plan("quick")} - set(REGISTERED)
     assert trains == {name for name, profile in COMMITTED if profile == "quick"}
     assert {name for name, profile in COMMITTED if profile == "full"} == {
         "figure5", "localisation", "order", "table1", "table4", "table8", "verdicts",

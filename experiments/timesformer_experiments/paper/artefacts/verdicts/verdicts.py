@@ -62,6 +62,8 @@ ABLATIONS: dict[str, Ablation] = {
 CLAIMS: tuple[PaperClaim, ...] = registered().claims.claims
 IN_FULL = ("table1", "table4", "table8", "figure5", "order")
 """Claims that `full` judges: an afternoon's training, where all would take days."""
+REGISTERED = ("table1_tuned",)
+"""Claims that no profile judges yet: registered before their runs, which have still to be made."""
 SPACE = "space"
 """The scheme that does not attend to time."""
 
@@ -69,7 +71,8 @@ SPACE = "space"
 def ablations(profile: Profile) -> list[Ablation]:
     """Those whose claims are judged in a profile, each once."""
     named = dict.fromkeys(claim.artefact for claim in CLAIMS)
-    return [ABLATIONS[name] for name in named if profile != "full" or name in IN_FULL]
+    judged = [name for name in named if name not in REGISTERED]
+    return [ABLATIONS[name] for name in judged if profile != "full" or name in IN_FULL]
 
 
 def plan(profile: Profile) -> list[RunSpec]:
