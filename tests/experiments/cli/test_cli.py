@@ -94,7 +94,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
         (["cost", "--scheme-file", "missing.py"], "missing.py"),
         (["reproduce", "table9"], "artefact 'table9': expected one or more of"),
         (["reproduce", "table1", "--profile", "long"], "--profile long: expected one of smoke, quick, full, paper"),
-        (["reproduce"], "ARTEFACTS: expected some of table1, table2,"),
+        (["reproduce"], "ARTEFACTS: expected some of table1, table1_tuned, table2,"),
         (["draw", "joint", "--out", "picture.txt"], "expected a name that ends in .png, .svg or .pdf"),
         (["draw", "joint", "--out", "picture.png", "--grid", "3x4"], "--grid 3x4"),
         (["draw", "joint", "--out", "picture.png", "--grid", "0x4x4"], "--grid 0x4x4"),
