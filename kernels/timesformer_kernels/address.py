@@ -3,7 +3,6 @@
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 COUNTS = ("tokens", "heads", "groups", "first_group", "all_groups", "blocks", "size", "parts", "extra", "apart", "keys")
 PLACES = ("og1", "og2", "og3", "os1", "os2", "os3", "o_base")
 UNSPECIALISED = (*COUNTS, *PLACES)
